@@ -1,0 +1,7 @@
+"""CLIP models of open_clip: configuration, loading, freezing."""
+
+from .config import clip_config, clip_embed_dim
+from .frozen import FrozenTower, weights_fingerprint
+from .loading import load_clip
+
+__all__ = ["FrozenTower", "clip_config", "clip_embed_dim", "load_clip", "weights_fingerprint"]

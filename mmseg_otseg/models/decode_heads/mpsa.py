@@ -1,0 +1,147 @@
+"""Multi-Prompts Sinkhorn Attention and the decoder built of it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+
+
+class MPSAMap(nn.Module):
+    """Where the prompts of each class attend: the part of MPSA that makes a map.
+
+    Args:
+        embed_dim: Width D.
+        transport: How the plan is made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        epsilon: Entropy weight of the plan.
+    """
+
+    def __init__(self, embed_dim: int, transport: str = "sinkhorn", epsilon: float = 0.05) -> None:
+        super().__init__()
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key = nn.Linear(embed_dim, embed_dim)
+        self.transport, self.epsilon = transport, epsilon
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Match prompts and pixels.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total mass 1.
+        """
+        query = F.normalize(self.query(queries), dim=-1)
+        key = F.normalize(self.key(pixels), dim=-1)
+        similarity = pixel_prompt_similarity(key, query)
+        plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
+        return transport_score(similarity, plan), plan
+
+
+class MPSADecoderLayer(nn.Module):
+    """Multi-Prompts Sinkhorn Attention and a feed-forward, each with residual and LayerNorm after it.
+
+    Args:
+        embed_dim: Width D; the feed-forward is 4 D wide.
+        dropout: Dropout on the plan, on both residual branches and inside the feed-forward.
+        transport: How the plan is made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        epsilon: Entropy weight of the plan.
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 3.3.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        dropout: float = 0.1,
+        transport: str = "sinkhorn",
+        epsilon: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.attention = MPSAMap(embed_dim, transport, epsilon)
+        self.value = nn.Linear(embed_dim, embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(embed_dim, 4 * embed_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * embed_dim, embed_dim),
+        )
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Refine the queries by what they attend to.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            The refined queries, shape (B, K, N, D), and the map, shape (B, K, M), logits.
+        """
+        class_map, plan = self.attention(queries, pixels)
+        value = self.value(pixels)
+        attended = self.dropout(plan).to(value.dtype).flatten(1, 2) @ value
+        queries = self.norm1(queries + self.dropout(self.proj(attended.view_as(queries))))
+        queries = self.norm2(queries + self.dropout(self.feed_forward(queries)))
+        return queries, class_map
+
+
+class MPSADecoder(nn.Module):
+    """Layers of Multi-Prompts Sinkhorn Attention whose maps gate each other.
+
+    ``logits = A_L * prod_{l<L} sigmoid(A_l)^(1/(L-1))`` for the maps A_1..A_L. Of the last layer only the map is
+    used, so it has neither values nor a feed-forward.
+
+    Args:
+        embed_dim: Width D.
+        num_layers: Layers L, at least 1.
+        dropout: See :class:`MPSADecoderLayer`.
+        transport: How the plans are made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        epsilon: Entropy weight of the plans.
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 3.3.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_layers: int = 3,
+        dropout: float = 0.1,
+        transport: str = "sinkhorn",
+        epsilon: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            MPSADecoderLayer(embed_dim, dropout, transport, epsilon) for _ in range(num_layers - 1)
+        )
+        self.last = MPSAMap(embed_dim, transport, epsilon)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Decode class maps.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D), unit length.
+
+        Returns:
+            Class maps, shape (B, K, M), logits.
+        """
+        log_gate: Tensor | float = 0.0
+        for layer in self.layers:
+            queries, class_map = layer(queries, pixels)
+            log_gate = log_gate + F.logsigmoid(class_map)
+        class_map, _ = self.last(queries, pixels)
+        if not len(self.layers):
+            return class_map
+        return class_map * (log_gate / len(self.layers)).exp()

@@ -1,0 +1,5 @@
+"""Losses."""
+
+from .focal_dice_loss import FocalDiceLoss
+
+__all__ = ["FocalDiceLoss"]

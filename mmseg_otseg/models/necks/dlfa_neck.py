@@ -1,0 +1,128 @@
+"""Deep Local Feature Alignment: text prompts meet the local features of chosen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmseg.registry import MODELS
+
+from ...structures.features import AlignedFeatures, CLIPFeatures
+from ..clip import load_clip
+from ..text import TextPrompts
+from .relationship_descriptor import RelationshipDescriptor
+
+
+@MODELS.register_module()
+class DLFANeck(BaseModule):
+    """Puts text prompts and local features of each level into CLIP's joint space.
+
+    With one level that the backbone projected, this is OTSeg's relationship descriptor. With several levels of raw
+    tokens and ``adapters``, it is ZegOT's Deep Local Feature Alignment: each level has an adapter of its own
+    (LayerNorm, Linear) that starts as CLIP's ``ln_post`` and projection.
+
+    Args:
+        clip: ``dict(model=..., pretrained=...)``; offered to ``text`` and read for the adapters' start.
+        text: Config of the text prompts (a :class:`~mmseg_otseg.models.text.TextPrompts`).
+        adapters: Number of levels that get an adapter: 0, or as many as the backbone returns.
+        relationship_descriptor: Whether queries are described by the image; otherwise they are the text alone.
+        identity_start: See :class:`RelationshipDescriptor`.
+        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"`` (transductive stage).
+
+    Raises:
+        ValueError: If ``train_classes`` is unknown, or the backbone's levels do not fit the adapters.
+
+    Source:
+        ZegOT (arXiv 2301.12171), Deep Local Feature Alignment; OTSeg (arXiv 2403.14183), section 3.1.
+    """
+
+    def __init__(
+        self,
+        clip: Mapping[str, Any],
+        text: Mapping[str, Any],
+        adapters: int = 0,
+        relationship_descriptor: bool = True,
+        identity_start: bool = False,
+        train_classes: str = "seen",
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if train_classes not in ("seen", "all"):
+            raise ValueError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
+        self.train_classes = train_classes
+        self.text: TextPrompts = MODELS.build(dict(text), default_args={"clip": clip})
+        self.descriptor = (
+            RelationshipDescriptor(self.text.embed_dim, identity_start)
+            if relationship_descriptor
+            else None
+        )
+        self.adapters = _adapters_from_clip(clip, adapters)
+
+    def forward(self, features: CLIPFeatures) -> AlignedFeatures:
+        """Align text and local features.
+
+        Args:
+            features: Output of the backbone.
+
+        Returns:
+            Unit-length pixels of every level, and queries for the seen classes in training (all classes when
+            ``train_classes`` says so, or in testing).
+        """
+        classes, seen = self._query_classes(features.global_token.device)
+        text = self.text(classes)
+        if self.descriptor is not None:
+            queries = self.descriptor(text, features.global_token)
+        else:
+            queries = text.expand(len(features.global_token), -1, -1, -1)
+        return AlignedFeatures(self._align_pixels(features.local), queries, classes, seen)
+
+    def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Indices (K,) of the classes that get queries now, and whether each is seen (K,)."""
+        split = self.text.split
+        seen = torch.zeros(split.num_classes, dtype=torch.bool)
+        seen[list(split.seen)] = True
+        classes = torch.arange(split.num_classes)
+        if self.training and self.train_classes == "seen":
+            classes = classes[seen]
+        return classes.to(device), seen[classes].to(device)
+
+    def _align_pixels(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Local tokens (B, C, H, W) of each level to unit-length features (B, D, H, W)."""
+        if len(self.adapters) and len(self.adapters) != len(local):
+            raise ValueError(
+                f"the neck has {len(self.adapters)} adapters but the backbone returns {len(local)} levels: "
+                "set `adapters` of the neck to the number of `out_indices` of the backbone"
+            )
+        if len(self.adapters):
+            local = tuple(
+                adapter(level.movedim(1, -1)).movedim(-1, 1)
+                for adapter, level in zip(self.adapters, local, strict=True)
+            )
+        wrong = {level.shape[1] for level in local} - {self.text.embed_dim}
+        if wrong:
+            raise ValueError(
+                f"local features have width {wrong.pop()}, the text has {self.text.embed_dim}: let the backbone "
+                "project (`project=True`) or give the neck `adapters`, and use the same `clip` in both"
+            )
+        return tuple(F.normalize(level, dim=1) for level in local)
+
+
+def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:
+    """``count`` adapters (LayerNorm, Linear) that start as CLIP's ln_post and projection."""
+    adapters = nn.ModuleList()
+    if count:
+        visual = load_clip(**clip).visual
+        for _ in range(count):
+            norm = nn.LayerNorm(visual.ln_post.normalized_shape, eps=visual.ln_post.eps)
+            norm.load_state_dict(visual.ln_post.state_dict())
+            linear = nn.Linear(*visual.proj.shape)
+            with torch.no_grad():
+                linear.weight.copy_(visual.proj.T)
+                linear.bias.zero_()
+            adapters.append(nn.Sequential(norm, linear))
+    return adapters

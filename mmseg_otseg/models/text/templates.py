@@ -1,0 +1,40 @@
+"""Hand-written prompt templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+OTSEG_6 = (
+    "a photo of a {}.",
+    "a portrait of a {}.",
+    "a part of a {}.",
+    "a segment of a {}.",
+    "a photo of small {}.",
+    "a photo of medium {}.",
+)
+OTSEG_8 = (*OTSEG_6, "a photo of large {}.", "a background of a {}.")
+PHOTO = ("a photo of a {}.",)
+
+TEMPLATES: dict[str, tuple[str, ...]] = {"otseg6": OTSEG_6, "otseg8": OTSEG_8, "photo": PHOTO}
+
+
+def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Templates by name, or as a list of sentences with one ``{}`` for the class name.
+
+    Raises:
+        ValueError: If the name is unknown, the list is empty, or a sentence has no single ``{}``.
+    """
+    if isinstance(templates, str):
+        if templates not in TEMPLATES:
+            raise ValueError(
+                f"unknown templates {templates!r}; known: {', '.join(TEMPLATES)}, or give a list of "
+                "sentences with {} for the class name"
+            )
+        return TEMPLATES[templates]
+    sentences = tuple(templates)
+    wrong = [sentence for sentence in sentences if sentence.count("{}") != 1]
+    if not sentences or wrong:
+        raise ValueError(
+            f"each template needs exactly one {{}} for the class name, got {wrong or 'none'}"
+        )
+    return sentences

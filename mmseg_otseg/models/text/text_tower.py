@@ -1,0 +1,96 @@
+"""CLIP's text tower on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..clip import clip_config
+
+BATCH = 256
+
+
+class TextTower(nn.Module):
+    """Encodes token sequences, given as indices or as embeddings, with the text tower of an open_clip model.
+
+    Attention is causal, so what follows the end token cannot reach it: sequences are cut there.
+
+    Args:
+        clip: The open_clip model whose text tower is taken (the image tower can then be freed).
+        tokenizer: Maps a list of strings to token indices (n, context length).
+
+    Raises:
+        ValueError: If the text tower is not CLIP's own causal transformer.
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
+        source = getattr(clip, "text", clip)
+        parts = (
+            "token_embedding",
+            "positional_embedding",
+            "transformer",
+            "ln_final",
+            "text_projection",
+        )
+        if not all(hasattr(source, part) for part in parts) or source.attn_mask is None:
+            raise ValueError(
+                f"this CLIP's text tower ({type(source).__name__}) is not CLIP's causal transformer; "
+                "encode the prompts elsewhere and use PrecomputedPrompts"
+            )
+        self.token_embedding = source.token_embedding
+        self.positional_embedding = source.positional_embedding
+        self.transformer = source.transformer
+        self.ln_final = source.ln_final
+        self.text_projection = source.text_projection
+        self.register_buffer("attn_mask", source.attn_mask.clone(), persistent=False)
+        self.tokenizer = tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token indices (n, L) of texts, cut after the longest text's end token."""
+        tokens = self.tokenizer(list(texts))
+        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token indices (n, L) to text embeddings (n, D), unit length."""
+        return self.encode_embeddings(self.token_embedding(tokens), tokens.argmax(dim=-1))
+
+    def encode_embeddings(self, embeddings: Tensor, ends: Tensor) -> Tensor:
+        """Text embeddings of sequences given as token embeddings.
+
+        Args:
+            embeddings: Token embeddings without position, shape (n, L, C).
+            ends: Position of each sequence's end token, shape (n,), int64.
+
+        Returns:
+            Text embeddings, shape (n, D), unit length.
+        """
+        length = embeddings.shape[1]
+        x = embeddings + self.positional_embedding[:length]
+        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
+        x = self.ln_final(x[torch.arange(len(x), device=x.device), ends])
+        projection = self.text_projection
+        x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return F.normalize(x, dim=-1)
+
+
+def build_text_tower(clip: nn.Module, model: str | Mapping[str, Any]) -> TextTower:
+    """The text tower of a loaded CLIP with the tokenizer that belongs to ``model``."""
+    if isinstance(model, str):
+        tokenizer = open_clip.get_tokenizer(model.replace("/", "-"))
+    else:
+        context = clip_config(model)["text_cfg"].get("context_length", 77)
+        tokenizer = open_clip.SimpleTokenizer(context_length=context)
+    return TextTower(clip, tokenizer)
+
+
+@torch.no_grad()
+def encode_texts(tower: TextTower, texts: Sequence[str]) -> Tensor:
+    """Texts to embeddings (n, D), unit length, float32, without a graph."""
+    chunks = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+    return torch.cat([tower(tower.tokenize(chunk)) for chunk in chunks]).float()

@@ -1,0 +1,15 @@
+"""The mathematics, on plain tensors: optimal transport, score maps, losses."""
+
+from .focal_dice import FocalDiceSums, focal_dice_sums
+from .multi_prompt import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from .sinkhorn import SinkhornResult, sinkhorn
+
+__all__ = [
+    "FocalDiceSums",
+    "SinkhornResult",
+    "focal_dice_sums",
+    "multi_prompt_plan",
+    "pixel_prompt_similarity",
+    "sinkhorn",
+    "transport_score",
+]

@@ -1,0 +1,85 @@
+"""Multi-prompt transport between the pixels of an image and the prompts of a class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .sinkhorn import sinkhorn
+
+TRANSPORTS = ("sinkhorn", "softmax", "none")
+
+
+def pixel_prompt_similarity(pixels: Tensor, queries: Tensor) -> Tensor:
+    """Inner products of every pixel with every prompt of every class.
+
+    Args:
+        pixels: Local features, shape (B, M, D); of unit length for cosine similarities.
+        queries: Prompt features, shape (B, K, N, D), likewise.
+
+    Returns:
+        Similarities, shape (B, K, N, M).
+    """
+    batch, classes, prompts, _ = queries.shape
+    flat = torch.bmm(queries.flatten(1, 2), pixels.transpose(1, 2))
+    return flat.view(batch, classes, prompts, pixels.shape[1])
+
+
+def multi_prompt_plan(
+    similarity: Tensor,
+    transport: str = "sinkhorn",
+    epsilon: float = 0.05,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+) -> Tensor:
+    """How much every prompt of a class takes from every pixel.
+
+    Args:
+        similarity: Cosine similarities, shape (B, K, N, M).
+        transport: ``"sinkhorn"``: the optimal plan with uniform marginals at cost ``1 - similarity``,
+            for every (image, class) on its own. ``"softmax"``: each prompt attends to the pixels alone,
+            a softmax at temperature ``epsilon`` scaled to mass 1/N. ``"none"``: every prompt
+            takes 1/(M N) from every pixel.
+        epsilon: Entropy weight of the plan, or the softmax's temperature.
+        max_iters: Most Sinkhorn iterations.
+        tol: Sinkhorn's stopping threshold, see :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn`.
+
+    Returns:
+        Plans of total mass 1 per (image, class), shape (B, K, N, M), float32 (or float64).
+
+    Raises:
+        ValueError: If ``transport`` is unknown.
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 3.2, Multi-Prompts Sinkhorn.
+    """
+    batch, classes, prompts, pixels = similarity.shape
+    if transport == "sinkhorn":
+        cost = 1 - similarity.flatten(0, 1).transpose(1, 2)
+        result = sinkhorn(cost, epsilon, max_iters, tol, cost_span=2.0)
+        return result.plan.transpose(1, 2).view(batch, classes, prompts, pixels)
+    if transport == "softmax":
+        dtype = torch.promote_types(similarity.dtype, torch.float32)
+        return torch.softmax(similarity / epsilon, dim=-1, dtype=dtype) / prompts
+    if transport == "none":
+        return torch.ones_like(similarity) / (prompts * pixels)
+    raise ValueError(f"transport must be one of {', '.join(TRANSPORTS)}, got {transport!r}")
+
+
+def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:
+    """Score of every pixel for every class: its similarities to the prompts, weighted by the plan.
+
+    ``score = sum_n M N T S``: with a uniform plan it is the mean similarity over the prompts.
+
+    Args:
+        similarity: Cosine similarities, shape (B, K, N, M).
+        plan: Plans of total mass 1, shape (B, K, N, M).
+
+    Returns:
+        Logits, shape (B, K, M).
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 3.2, the Multi-Prompts Sinkhorn score map.
+    """
+    prompts, pixels = similarity.shape[-2:]
+    return torch.einsum("bknm,bknm->bkm", plan, similarity.to(plan.dtype)) * (prompts * pixels)

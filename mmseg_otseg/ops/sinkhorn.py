@@ -1,0 +1,262 @@
+"""Entropic optimal transport between many pixels and a few prompts, with an exact gradient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Scaling factors of the kernel exp(-C/epsilon) reach exp(2 * span / epsilon); up to this quotient
+# they and their products stay far inside the range of float32.
+MAX_KERNEL_EXPONENT = 40.0
+# How many iterations run between two looks at the stopping rule on a device where looking makes
+# the host wait.
+ITERATIONS_PER_SYNC = 10
+
+
+@dataclass(frozen=True)
+class SinkhornResult:
+    """Outcome of :func:`sinkhorn` for P independent problems.
+
+    Attributes:
+        plan: Transport plans, shape (P, M, N), mass per (row, column); differentiable.
+        iterations: Iterations each problem took, shape (P,), int64.
+        marginal_error: Largest absolute difference of a row sum of the plan from its marginal,
+            shape (P,), mass. (Column sums are exact: they are set last.)
+        converged: Whether the stopping rule was met, shape (P,), bool.
+    """
+
+    plan: Tensor
+    iterations: Tensor
+    marginal_error: Tensor
+    converged: Tensor
+
+
+def sinkhorn(
+    cost: Tensor,
+    epsilon: float = 0.05,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+    backward: str = "implicit",
+    row_marginal: Tensor | None = None,
+    column_marginal: Tensor | None = None,
+    cost_span: float | None = None,
+) -> SinkhornResult:
+    r"""Solve P entropic optimal transport problems.
+
+    Finds, for every problem, the plan that minimises
+    :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums ``row_marginal``
+    and column sums ``column_marginal``: :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the
+    potentials alternate ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for ``v``. A
+    problem stops when the mean absolute change of its ``u`` falls below ``tol``; what the other problems
+    of the batch do has no influence on it.
+
+    The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms otherwise.
+    Half-precision costs are solved in float32, under autocast too.
+
+    Args:
+        cost: Costs, shape (P, M, N), any floating type; M is meant to be large and N small.
+        epsilon: Weight of the entropy, in units of the cost.
+        max_iters: Most iterations (of one ``u`` and one ``v`` update each).
+        tol: Stopping threshold for the mean absolute change of ``u``, in units of the cost.
+        backward: ``"implicit"``: the gradient of the fixed point by the implicit function theorem,
+            from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through every
+            iteration, the (memory-hungry) reference.
+        row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
+        column_marginal: Column sums, shape (N,) or (P, N), positive; None is 1/N. Not differentiated.
+        cost_span: A known bound on ``max(C) - min(C)`` within a problem (2 for cosine costs). It spares
+            a GPU the one wait that reading the costs' range takes.
+
+    Returns:
+        The plans (float32, or float64 for float64 costs) and how well each problem converged.
+
+    Raises:
+        ValueError: If ``cost`` is not a non-empty (P, M, N) floating tensor, ``epsilon``, ``max_iters``
+            or ``tol`` is out of range, a marginal has the wrong shape, or ``backward`` is unknown.
+
+    Source:
+        Cuturi, "Sinkhorn Distances" (NIPS 2013); the gradient: Luise et al., "Differential Properties
+        of Sinkhorn Approximation" (NeurIPS 2018), Theorem 3, with the Schur complement taken on the small side.
+    """
+    _check_arguments(cost, epsilon, max_iters, tol, backward)
+    with torch.autocast(cost.device.type, enabled=False):
+        dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
+        # Prompts before pixels: sums over pixels then run along contiguous memory.
+        transposed = cost.to(dtype).transpose(1, 2).contiguous()
+        problems, columns, rows = transposed.shape
+        a = _marginal(row_marginal, problems, rows, transposed, "row_marginal")
+        b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
+        if backward == "implicit":
+            if cost_span is None and transposed.numel():
+                with torch.no_grad():
+                    low, high = torch.aminmax(transposed.detach().flatten(1), dim=1)
+                    cost_span = float((high - low).max())
+            plan, iterations, converged = _ImplicitSinkhorn.apply(
+                transposed, a, b, epsilon, max_iters, tol, cost_span
+            )
+        else:
+            u, v, iterations, converged = _solve_log(transposed, a, b, epsilon, max_iters, tol)
+            plan = _plan_from_potentials(transposed, u, v, epsilon)
+        error = (plan.detach().sum(1) - a).abs().amax(1)
+    return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
+
+
+class _ImplicitSinkhorn(torch.autograd.Function):
+    """Costs (P, N, M) to plans (P, N, M); keeps nothing but the plan for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, cost, a, b, epsilon, max_iters, tol, cost_span):  # type: ignore[no-untyped-def]
+        if cost_span / epsilon <= MAX_KERNEL_EXPONENT:
+            plan, iterations, converged = _solve_kernel(cost, a, b, epsilon, max_iters, tol)
+        else:
+            u, v, iterations, converged = _solve_log(cost, a, b, epsilon, max_iters, tol)
+            plan = _plan_from_potentials(cost, u, v, epsilon)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(plan)
+        ctx.mark_non_differentiable(iterations, converged)
+        return plan, iterations, converged
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_plan, *_):  # type: ignore[no-untyped-def]
+        (plan,) = ctx.saved_tensors
+        return (implicit_cost_gradient(plan, grad_plan, ctx.epsilon), *([None] * 6))
+
+
+def implicit_cost_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
+    r"""Gradient with respect to the costs, given the one with respect to the plan.
+
+    Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
+    Eliminating the M row potentials leaves an N x N Schur complement, which is the Laplacian of the
+    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant to
+    all column potentials) is filled by a rank-one term, which changes no plan.
+
+    Args:
+        plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).
+        grad_plan: Gradient of the loss with respect to ``plan``, same shape.
+        epsilon: The entropy weight the plan was solved with.
+
+    Returns:
+        Gradient of the loss with respect to the costs, shape (P, N, M).
+    """
+    tiny = torch.finfo(plan.dtype).tiny
+    row_mass = plan.sum(1, keepdim=True).clamp_min(tiny)  # (P, 1, M)
+    weighted = plan * grad_plan
+    row_load = weighted.sum(1, keepdim=True) / row_mass  # (P, 1, M)
+    weights = plan / row_mass
+    coupling = torch.bmm(weights, plan.transpose(1, 2)).double()  # (P, N, N)
+    coupling.diagonal(dim1=1, dim2=2).zero_()
+    # Diagonal from the off-diagonal sums, so that nothing cancels when the plan is almost hard.
+    laplacian = torch.diag_embed(coupling.sum(2)) - coupling
+    columns = plan.shape[1]
+    scale = plan.sum(2).mean(1).double()[:, None, None]
+    identity = torch.eye(columns, dtype=laplacian.dtype, device=plan.device)
+    laplacian = laplacian + scale * (1.0 / columns + 1e-12 * identity)
+    # plan * (grad - row_load) sums to zero over all: the right-hand side has no null-space part.
+    residual = (plan * (grad_plan - row_load)).sum(2, keepdim=True)  # (P, N, 1)
+    y = torch.linalg.solve_ex(laplacian, residual.double())[0].to(plan.dtype)
+    x = row_load - torch.bmm(weights.transpose(1, 2), y).transpose(1, 2)  # (P, 1, M)
+    return plan * (x + y - grad_plan) / epsilon
+
+
+def _solve_kernel(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sinkhorn scaling on the kernel; (P, N, M) costs to (plan, iterations, converged)."""
+    kernel = torch.exp((cost.amin(dim=1, keepdim=True) - cost) / epsilon)  # 1 at best in every row
+    a, b = a[:, None], b[:, :, None]
+    stopping = _StoppingRule(cost, max_iters, tol)
+    v = before = torch.ones_like(b)
+    mass = last_mass = torch.bmm(v.transpose(1, 2), kernel)  # (P, 1, M): u = a / mass
+    while True:
+        v_new = b / torch.bmm(kernel, (a / mass).transpose(1, 2))
+        before = stopping.keep_stopped(before, v)
+        v = stopping.keep_stopped(v, v_new)
+        # To first order the relative change of exp(u / epsilon) is that of u / epsilon.
+        change = epsilon * (last_mass / mass - 1).abs().mean((1, 2))
+        if stopping.finished_after(change):
+            break
+        last_mass, mass = mass, torch.bmm(v.transpose(1, 2), kernel)
+    u = a / torch.bmm(before.transpose(1, 2), kernel)
+    return kernel.mul_(u).mul_(v), stopping.iterations, stopping.converged
+
+
+def _solve_log(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sinkhorn on logarithms; (P, N, M) costs to (u (P, M), v (P, N), iterations, converged)."""
+    log_kernel = -cost / epsilon
+    log_a, log_b = a.log(), b.log()
+    stopping = _StoppingRule(cost, max_iters, tol)
+    u, v = torch.zeros_like(log_a), torch.zeros_like(log_b)  # in units of epsilon
+    while True:
+        u_new = log_a - torch.logsumexp(log_kernel + v[:, :, None], dim=1)
+        v_new = log_b - torch.logsumexp(log_kernel + u_new[:, None, :], dim=2)
+        change = epsilon * (u_new - u).detach().abs().mean(1)
+        u = stopping.keep_stopped(u, u_new)
+        v = stopping.keep_stopped(v, v_new)
+        if stopping.finished_after(change):
+            return u * epsilon, v * epsilon, stopping.iterations, stopping.converged
+
+
+def _plan_from_potentials(cost: Tensor, u: Tensor, v: Tensor, epsilon: float) -> Tensor:
+    """Potentials u (P, M), v (P, N) and costs (P, N, M) to plans (P, N, M)."""
+    return torch.exp((u[:, None, :] + v[:, :, None] - cost) / epsilon)
+
+
+class _StoppingRule:
+    """Counts iterations and remembers which problems of a batch have stopped."""
+
+    def __init__(self, cost: Tensor, max_iters: int, tol: float) -> None:
+        self.max_iters, self.tol = max_iters, tol
+        self.count = 0
+        self.converged = torch.zeros(cost.shape[0], dtype=torch.bool, device=cost.device)
+        self.iterations = torch.zeros(cost.shape[0], dtype=torch.int64, device=cost.device)
+        # Asking a CPU tensor costs nothing; asking a GPU makes the host wait.
+        self.period = 1 if cost.device.type == "cpu" else ITERATIONS_PER_SYNC
+
+    def keep_stopped(self, old: Tensor, new: Tensor) -> Tensor:
+        """``new`` (P, ...) where a problem still runs, ``old`` where it has stopped."""
+        return torch.where(self.converged.view(-1, *[1] * (new.dim() - 1)), old, new)
+
+    def finished_after(self, change: Tensor) -> bool:
+        """Close an iteration whose mean absolute change of u was ``change`` (P,)."""
+        self.count += 1
+        self.iterations += ~self.converged
+        if self.count > 1:  # the first change is measured from an arbitrary start
+            self.converged = self.converged | (change < self.tol)
+        if self.count >= self.max_iters:
+            return True
+        return self.count % self.period == 0 and bool(self.converged.all())
+
+
+def _marginal(value: Tensor | None, problems: int, size: int, like: Tensor, name: str) -> Tensor:
+    """A marginal as a (P, size) tensor of the costs' type; None is uniform."""
+    if value is None:
+        return like.new_full((problems, size), 1.0 / size)
+    if tuple(value.shape) not in ((size,), (problems, size)):
+        raise ValueError(
+            f"{name} must have shape ({size},) or ({problems}, {size}), got {tuple(value.shape)}"
+        )
+    return value.detach().to(like).expand(problems, size)
+
+
+def _check_arguments(
+    cost: Tensor, epsilon: float, max_iters: int, tol: float, backward: str
+) -> None:
+    if cost.dim() != 3 or cost.shape[1] == 0 or cost.shape[2] == 0 or not cost.is_floating_point():
+        raise ValueError(
+            "cost must be a floating tensor of shape (P, M, N) with M and N at least 1, "
+            f"got {tuple(cost.shape)} {cost.dtype}"
+        )
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
+    if max_iters < 1 or tol < 0:
+        raise ValueError(
+            f"max_iters must be at least 1 and tol not negative, got {max_iters}, {tol}"
+        )
+    if backward not in ("implicit", "unrolled"):
+        raise ValueError(f"backward must be 'implicit' or 'unrolled', got {backward!r}")

@@ -1,0 +1,38 @@
+"""What travels from the backbone to the neck and from the neck to the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CLIPFeatures:
+    """Output of :class:`~mmseg_otseg.models.CLIPBackbone` for B images.
+
+    Attributes:
+        local: Patch tokens of each chosen layer, shape (B, C, H, W) each. C is CLIP's joint width D when
+            the backbone projects, else the tower's width.
+        global_token: CLIP's image embedding, shape (B, D), unit length.
+    """
+
+    local: tuple[Tensor, ...]
+    global_token: Tensor
+
+
+@dataclass(frozen=True)
+class AlignedFeatures:
+    """Output of :class:`~mmseg_otseg.models.DLFANeck`: text and local features in one space.
+
+    Attributes:
+        pixels: Local features of each level, shape (B, D, H, W) each, unit length.
+        queries: Text queries, shape (B, K, N, D): N prompts of each of K classes.
+        classes: Full class index of each of the K query classes, shape (K,), int64.
+        seen: Whether each of them is a seen class, shape (K,), bool.
+    """
+
+    pixels: tuple[Tensor, ...]
+    queries: Tensor
+    classes: Tensor
+    seen: Tensor

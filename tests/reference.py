@@ -1,0 +1,119 @@
+"""The authors' small models, rebuilt from their arrays."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.structures import PixelData
+from torch import Tensor, nn
+
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+import mmseg_otseg.models  # noqa: F401 (registers the components)
+from mmseg_otseg.apis import convert_authors_state_dict
+
+DATA = Path(__file__).parent / "data"
+
+
+class Reference:
+    """Arrays of ``otseg_tiny_{name}.npz`` and the model they describe."""
+
+    def __init__(self, name: str) -> None:
+        with np.load(DATA / f"otseg_tiny_{name}.npz") as file:
+            self.arrays = {key: file[key] for key in file.files}
+
+    def tensor(self, key: str) -> Tensor:
+        return torch.from_numpy(np.array(self.arrays[key]))
+
+    def config(self, key: str) -> Any:
+        return self.arrays[f"config/{key}"].tolist()
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        return {
+            key.removeprefix(prefix): self.tensor(key)
+            for key in self.arrays
+            if key.startswith(prefix)
+        }
+
+    @cached_property
+    def split(self) -> dict[str, Any]:
+        names = [f"class{index}" for index in range(self.config("num_classes"))]
+        return {"classes": names, "seen": self.config("seen")}
+
+    def clip(self) -> dict[str, Any]:
+        positions = len(self.arrays["state/backbone.positional_embedding"]) - 1
+        vision = {
+            "image_size": int(positions**0.5) * self.config("patch_size"),
+            "patch_size": self.config("patch_size"),
+            "width": self.config("width"),
+            "layers": self.config("layers"),
+            "head_width": self.config("width") // self.config("heads"),
+        }
+        text = {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408}
+        return {
+            "model": {
+                "embed_dim": self.config("embed_dim"),
+                "quick_gelu": True,
+                "vision_cfg": vision,
+                "text_cfg": text,
+            }
+        }
+
+    def model_config(self, folder: Path) -> dict[str, Any]:
+        """Config of the model as users write it, with every dropout at 0."""
+        np.save(folder / "text.npy", self.arrays["input/text_embeddings"])
+        return {
+            "type": "EncoderDecoder",
+            "backbone": {
+                "type": "CLIPBackbone",
+                "clip": self.clip(),
+                "visual_prompts": {
+                    "num_tokens": self.config("visual_prompt_tokens"),
+                    "dropout": 0.0,
+                },
+                "double_class_embedding": True,
+            },
+            "neck": {
+                "type": "DLFANeck",
+                "clip": self.clip(),
+                "text": {
+                    "type": "PrecomputedPrompts",
+                    "path": str(folder / "text.npy"),
+                    "split": self.split,
+                },
+            },
+            "decode_head": {
+                "type": "MPSAHead",
+                "clip": self.clip(),
+                "num_classes": self.config("num_classes"),
+                "decoder_layers": self.config("decoder_layers"),
+                "epsilon": self.config("epsilon"),
+                "dropout": 0.0,
+            },
+            "test_cfg": {"mode": "whole"},
+        }
+
+    def model(self, folder: Path) -> nn.Module:
+        """The model with the authors' weights."""
+        model = MODELS.build(ConfigDict(self.model_config(folder)))
+        state, _ = convert_authors_state_dict(self.group("state/"))
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        left = {"backbone.clip.fingerprint", "neck.text.embeddings", "neck.text.vocabulary"}
+        assert set(missing) == left and not unexpected
+        return model
+
+    def samples(self) -> list[SegDataSample]:
+        """Ground truth as full class indices."""
+        labels = self.tensor("input/label_seen_index")
+        seen = torch.tensor([*self.config("seen"), *[255] * (256 - len(self.config("seen")))])
+        return [SegDataSample(gt_sem_seg=PixelData(data=seen[label])) for label in labels]
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference, in units of the largest expected magnitude."""
+    return float((value.detach() - expected).abs().max() / expected.abs().max())

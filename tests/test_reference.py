@@ -1,0 +1,100 @@
+"""The package computes what the authors' released code computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmseg_otseg.apis import convert_authors_state_dict
+from tests.reference import Reference, relative_error
+
+GRADIENTS = {
+    "backbone.prompt_embeddings": ("backbone.visual_prompts.embeddings", slice(0, 1)),
+    "backbone.deep_prompt_embeddings": ("backbone.visual_prompts.embeddings", slice(1, None)),
+    "decode_head.q_proj.weight": ("neck.descriptor.linear.weight", slice(None)),
+    "decode_head.decoder_1.layers.0.multihead_attn.q.weight": (
+        "decode_head.decoder.layers.0.attention.query.weight",
+        slice(None),
+    ),
+    "decode_head.decoder_1.layers.2.multihead_attn.k.weight": (
+        "decode_head.decoder.last.key.weight",
+        slice(None),
+    ),
+    "decode_head.decoder_1.layers.0.linear1.weight": (
+        "decode_head.decoder.layers.0.feed_forward.0.weight",
+        slice(None),
+    ),
+}
+
+
+@pytest.fixture(params=["a", "b"])
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return Reference(request.param)
+
+
+@pytest.fixture
+def model(reference: Reference, tmp_path: Path) -> nn.Module:
+    return reference.model(tmp_path)
+
+
+def test_features(reference: Reference, model: nn.Module) -> None:
+    features = model.extract_feat(reference.tensor("input/image"))
+    assert relative_error(features.pixels[0], reference.tensor("output/patch_embeddings")) < 1e-4
+    tokens = model.backbone(reference.tensor("input/image")).global_token
+    assert relative_error(tokens, reference.tensor("output/cls_embedding")) < 1e-4
+
+
+def test_training_logits_losses_and_gradients(reference: Reference, model: nn.Module) -> None:
+    model.train()
+    features = model.extract_feat(reference.tensor("input/image"))
+    maps = model.decode_head(features)
+    for name, logits in maps._asdict().items():
+        expected = reference.tensor(f"output/train_{name}_logits")
+        upsampled = nn.functional.interpolate(logits, expected.shape[2:], mode="bilinear")
+        assert relative_error(upsampled, expected) < 1e-4, name
+
+    losses = model.decode_head.loss(features, reference.samples())
+    for name in ("decoder", "score"):
+        for kind in ("mask", "dice"):
+            expected = reference.tensor(f"output/{name}_loss_{kind}")
+            assert relative_error(losses[f"{name}.loss_{kind}"], expected) < 1e-4, (name, kind)
+
+    sum(losses.values()).backward()
+    parameters = dict(model.named_parameters())
+    for authors_name, expected in reference.group("grad/").items():
+        name, rows = GRADIENTS[authors_name]
+        assert relative_error(parameters[name].grad[rows], expected) < 1e-3, authors_name
+
+
+@pytest.mark.parametrize(("setting", "bias"), [("inductive", 0.1), ("transductive", 0.0)])
+def test_predictions(reference: Reference, model: nn.Module, setting: str, bias: float) -> None:
+    model.eval()
+    model.decode_head.seen_bias = bias
+    image = reference.tensor("input/image")
+    with torch.no_grad():
+        samples = model.predict(image)
+    predicted = torch.stack([sample.seg_logits.data for sample in samples])
+    assert relative_error(predicted, reference.tensor(f"output/test_{setting}")) < 1e-4
+
+
+def test_every_trainable_parameter_gets_a_gradient(reference: Reference, model: nn.Module) -> None:
+    model.train()
+    losses = model.decode_head.loss(
+        model.extract_feat(reference.tensor("input/image")), reference.samples()
+    )
+    sum(losses.values()).backward()
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
+    assert not without
+
+
+def test_dropped_tensors_are_the_unused_ones(reference: Reference) -> None:
+    _, dropped = convert_authors_state_dict(reference.group("state/"))
+    kinds = {name.split(".")[4] for name in dropped if ".layers.0." in name}
+    assert kinds == {"self_attn", "norm1"}
