@@ -1,0 +1,56 @@
+"""Optimisers for models of which most parameters are frozen."""
+
+from __future__ import annotations
+
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """mmengine's default constructor without the parameters that need no gradient.
+
+    It differs in two more ways that a frozen CLIP with a head that learns faster asks for: frozen
+    modules are passed over without a log line for each of their parameters, and
+    ``norm_decay_mult`` also holds for norms whose learning rate a custom key multiplies, unless
+    that key gives a ``decay_mult`` itself.
+    """
+
+    paramwise_cfg: dict
+
+    def add_params(
+        self,
+        params: list[dict],
+        module: nn.Module,
+        prefix: str = "",
+        is_dcn_module: int | float | None = None,
+    ) -> None:
+        """Append one group for each trainable parameter of ``module``, see the base class."""
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            return
+        first = len(params)
+        super().add_params(params, module, prefix, is_dcn_module)
+        norm_decay = self.paramwise_cfg.get("norm_decay_mult")
+        if isinstance(module, NORMS) and norm_decay is not None:
+            for group in params[first:]:
+                if "decay_mult" not in group:
+                    group["weight_decay"] = self.base_wd * norm_decay
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimiser of ``model``.
+
+        Raises:
+            ValueError: No parameter of the model requires a gradient.
+        """
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError(
+                f"No parameter of the {type(model).__name__} requires a gradient, so there is "
+                "nothing to train: every part of it is frozen."
+            )
+        # With no paramwise options the base class would take model.parameters(), frozen ones too.
+        self.paramwise_cfg = self.paramwise_cfg or dict(custom_keys={})
+        return super().__call__(model)
+
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)

@@ -1,0 +1,36 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.findall(r'"(.+)"', (ROOT / "mmseg_otseg" / "version.py").read_text())[0]
+
+# Two stacks bring the same import names (mmcv, mmengine, mmseg). They are extras, so that pip never
+# puts one over the other.
+ONEDL = ["onedl-mmengine>=0.10.12", "onedl-mmcv>=2.3.6", "onedl-mmsegmentation>=1.4.2"]
+OPENMMLAB = ["mmengine>=0.10.7", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2"]
+TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy"]
+
+setup(
+    name="mmseg_otseg",
+    version=VERSION,
+    description="Zero-shot semantic segmentation with OTSeg and ZegOT, as a plugin for mmseg",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # The configs are found beside the code in an installed package too.
+    packages=[*find_packages(include=["mmseg_otseg*"]), "mmseg_otseg.configs"],
+    package_dir={"mmseg_otseg.configs": "configs"},
+    package_data={"mmseg_otseg.configs": ["**/*.py"]},
+    install_requires=[
+        "torch>=2.6",  # the first with which a checkpoint can be read safely and completely
+        "torchvision",
+        "open_clip_torch>=3.0",
+        "numpy",
+        "pillow",
+        "safetensors",
+    ],
+    extras_require={"onedl": ONEDL, "openmmlab": OPENMMLAB, "test": TEST},
+)

@@ -1,0 +1,85 @@
+"""Test a checkpoint: its metrics, and its predictions as label maps or pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from mmseg_otseg.engine.cli import config_parser, load_config
+from mmseg_otseg.engine.distributed import process_group
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    parser.add_argument("checkpoint", help="checkpoint file or URL")
+    parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
+    parser.add_argument("--show", action="store_true", help="show the painted predictions")
+    parser.add_argument("--show-dir", metavar="DIR", help="write the painted predictions to DIR")
+    parser.add_argument(
+        "--wait-time", type=float, default=2, help="seconds each prediction is shown. Default: 2"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation")
+    return parser.parse_args()
+
+
+def set_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Let the visualization hook paint the predictions, on the screen or into a folder."""
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise ValueError(
+            "--show and --show-dir need a visualization hook: add visualization="
+            "dict(type='SegVisualizationHook') to default_hooks in the config."
+        )
+    hook.update(draw=True, interval=1, show=show, wait_time=wait_time)
+    if show_dir is not None:
+        cfg.visualizer.save_dir = show_dir
+
+
+def set_tta(cfg: Config) -> None:
+    """Test with the config's ``tta_pipeline``, the predictions merged by its ``tta_model``."""
+    if "tta_pipeline" not in cfg or "tta_model" not in cfg:
+        raise ValueError("--tta needs tta_pipeline and tta_model in the config.")
+    replace_pipeline(cfg.test_dataloader.dataset, cfg.tta_pipeline)
+    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
+
+
+def replace_pipeline(dataset: ConfigDict, pipeline: list) -> None:
+    """Replace the pipeline wherever a data set, or one that it wraps, has one."""
+    if "pipeline" in dataset:
+        dataset.pipeline = pipeline
+    wrapped = dataset.get("datasets") or [dataset.get("dataset")]
+    for inner in wrapped:
+        if isinstance(inner, dict):
+            replace_pipeline(inner, pipeline)
+
+
+def set_output(cfg: Config, folder: str) -> None:
+    """Let the metric (the first, if there are several) write the label maps to ``folder``."""
+    evaluator = cfg.test_evaluator
+    first = evaluator[0] if isinstance(evaluator, list) else evaluator
+    first.output_dir = folder
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir is not None:
+        set_pictures(cfg, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        set_tta(cfg)
+    if args.out is not None:
+        set_output(cfg, args.out)
+    with process_group(cfg):
+        Runner.from_cfg(cfg).test()
+
+
+if __name__ == "__main__":
+    main()
