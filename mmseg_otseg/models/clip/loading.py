@@ -19,6 +19,8 @@ from .config import clip_config
 from .torchscript import is_torchscript_archive, read_torchscript_tensors
 
 TOKEN_TABLE = "token_embedding.weight"
+# What OpenAI's archives hold besides weights.
+ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
 
 
@@ -130,7 +132,7 @@ def _find_weights(
 def _load_weights(clip: nn.Module, path: Path, archive: bool) -> None:
     if archive:
         tensors = read_torchscript_tensors(path)
-        clip.load_state_dict({k: v for k, v in tensors.items() if k in clip.state_dict()})
+        clip.load_state_dict({k: v for k, v in tensors.items() if not k.endswith(ARCHIVE_EXTRAS)})
     elif path.suffix == ".safetensors" and _has_compact_tokens(path):
         clip.load_state_dict(_expand_tokens(load_file(path), clip))
     else:

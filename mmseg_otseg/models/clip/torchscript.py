@@ -55,6 +55,8 @@ def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         module = _TensorUnpickler(archive, root[: -len("data.pkl")]).load()
+    if not isinstance(module, _Module):
+        raise pickle.UnpicklingError("the archive holds no module")
     tensors: dict[str, Tensor] = {}
     _collect(module, "", tensors)
     return tensors

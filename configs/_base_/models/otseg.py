@@ -1,0 +1,36 @@
+# OTSeg over CLIP ViT-B/16. The weights come from open_clip (tag "openai"); to take them from a file, set the
+# environment variable CLIP_WEIGHTS to its path.
+clip = dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}")
+
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(512, 512),
+    ),
+    backbone=dict(
+        type="CLIPBackbone",
+        clip=clip,
+        visual_prompts=dict(num_tokens=10),
+        drop_path_rate=0.1,
+    ),
+    neck=dict(
+        type="DLFANeck",
+        clip=clip,
+        text=dict(type="TemplatePrompts", templates="otseg8", split=None),
+    ),
+    decode_head=dict(
+        type="MPSAHead",
+        clip=clip,
+        num_classes=None,
+        predict_from="ensemble",  # OTSeg+; "decoder" is OTSeg
+        seen_bias=0.1,
+        loss_decode=dict(type="FocalDiceLoss"),
+    ),
+    test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(426, 426)),
+)

@@ -1,0 +1,42 @@
+"""Shared fixtures: a CLIP small enough for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import mmseg_otseg  # noqa: F401 (registers the components)
+
+
+def tiny_clip(**vision: Any) -> dict[str, Any]:
+    """Config of a small CLIP: 3 layers, patch 16, joint width 32."""
+    return {
+        "embed_dim": 32,
+        "vision_cfg": {
+            "image_size": 64,
+            "patch_size": 16,
+            "width": 48,
+            "layers": 3,
+            "head_width": 12,
+            **vision,
+        },
+        "text_cfg": {
+            "width": 32,
+            "heads": 2,
+            "layers": 2,
+            "context_length": 77,
+            "vocab_size": 49408,
+        },
+    }
+
+
+@pytest.fixture
+def clip_config() -> dict[str, Any]:
+    return tiny_clip()
+
+
+@pytest.fixture
+def clip(clip_config: dict[str, Any]) -> dict[str, Any]:
+    """What components take as ``clip``: the small model with random weights."""
+    return {"model": clip_config}

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmseg.registry import MODELS
+from mmseg_otseg.models import CLIPBackbone, load_clip
+from tests.conftest import tiny_clip
+
+
+def prompted(clip: dict[str, Any], **options: Any) -> CLIPBackbone:
+    return CLIPBackbone(clip, visual_prompts={"num_tokens": 4}, **options)
+
+
+def test_is_open_clips_own_tower(clip: dict) -> None:
+    """At the native size global token and patches are what open_clip computes."""
+    model = load_clip(**clip)
+    model.visual.output_tokens = True
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        pooled, tokens = model.visual(image)
+    features = CLIPBackbone(clip)(image)
+    assert torch.allclose(features.global_token, F.normalize(pooled, dim=-1), atol=1e-6)
+    expected = (tokens @ model.visual.proj).transpose(1, 2).unflatten(2, (4, 4))
+    assert torch.allclose(features.local[0], expected, atol=1e-5)
+
+
+def test_layers_and_raw_tokens(clip: dict) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    features = CLIPBackbone(clip, out_indices=(0, -1), project=False)(image)
+    tower = load_clip(**clip).visual
+    expected = tower.forward_intermediates(image, indices=[0, 2])["image_intermediates"]
+    for level, tokens in zip(features.local, expected, strict=True):
+        assert torch.allclose(level, tokens, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (50, 71), (16, 16), (129, 64)])
+@pytest.mark.parametrize("prompts", [False, True])
+def test_any_size(size: tuple[int, int], prompts: bool, clip: dict) -> None:
+    backbone = prompted(clip) if prompts else CLIPBackbone(clip)
+    features = backbone(torch.randn(1, 3, *size))
+    grid = tuple(-(-side // 16) for side in size)
+    assert features.local[0].shape == (1, 32, *grid)
+    assert features.global_token.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_position_embedding_is_resized_bilinearly(clip: dict) -> None:
+    backbone = CLIPBackbone(clip)
+    position = backbone.visual.positional_embedding
+    resized = backbone._position_embedding((2, 8))
+    assert torch.equal(resized[0], position[0])
+    grid = position[1:].T.reshape(1, 48, 4, 4)
+    expected = F.interpolate(grid, (2, 8), mode="bilinear", align_corners=False)
+    assert torch.allclose(resized[1:], expected.flatten(2)[0].T)
+
+
+def test_double_class_embedding_is_a_switch(clip: dict) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    once = CLIPBackbone(clip)(image)
+    twice = CLIPBackbone(clip, double_class_embedding=True)(image)
+    assert not torch.allclose(once.global_token, twice.global_token, atol=1e-4)
+
+
+def test_clip_stays_frozen(clip: dict) -> None:
+    backbone = prompted(clip, drop_path_rate=0.5).train()
+    trainable = {name for name, p in backbone.named_parameters() if p.requires_grad}
+    assert trainable and all(name.startswith("visual_prompts.") for name in trainable)
+    assert not backbone.visual.training and backbone.training
+    before = {name: value.clone() for name, value in backbone.visual.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    backbone(torch.randn(2, 3, 64, 64)).local[0].square().mean().backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[n]) for n, value in backbone.visual.state_dict().items())
+    assert all(p.grad is not None for p in backbone.visual_prompts.parameters())
+
+
+def test_no_graph_without_prompts(clip: dict) -> None:
+    features = CLIPBackbone(clip, drop_path_rate=0.5).train()(torch.randn(1, 3, 64, 64))
+    assert not features.local[0].requires_grad
+
+
+def test_stochastic_depth_only_while_training(clip: dict) -> None:
+    backbone = prompted(clip, drop_path_rate=0.9)
+    backbone.visual_prompts.dropout.p = 0.0
+    image = torch.randn(1, 3, 64, 64).expand(16, -1, -1, -1)
+    tokens = backbone.train()(image).global_token
+    assert not torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-4)
+    tokens = backbone.eval()(image).global_token
+    assert torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-5)
+
+
+def test_checkpoint_is_small(clip: dict) -> None:
+    assert not any("clip.module" in name for name in prompted(clip).state_dict())
+    full = prompted(clip, save_clip=True).state_dict()
+    assert any("clip.module.conv1" in name for name in full)
+
+
+def test_prompts_start_as_in_the_paper(clip: dict) -> None:
+    prompts = prompted(clip).visual_prompts
+    bound = (6 / (3 * 16**2 + 48)) ** 0.5
+    assert 0.9 * bound < prompts.embeddings.abs().max() <= bound
+    assert prompts.embeddings.shape == (3, 4, 48)
+
+
+@pytest.mark.parametrize("indices", [(3,), (-4,), (0, -3), ()])
+def test_wrong_layers(indices: tuple[int, ...], clip: dict) -> None:
+    with pytest.raises(ValueError, match="out_indices"):
+        CLIPBackbone(clip, out_indices=indices)
+
+
+def test_other_towers_are_refused() -> None:
+    config = tiny_clip()
+    config["vision_cfg"]["layers"] = [1, 1, 1, 1]  # open_clip's ResNet
+    config["vision_cfg"]["width"] = 8
+    with pytest.raises(ValueError, match="ModifiedResNet"):
+        CLIPBackbone({"model": config})
+
+
+def test_zero_prompts(clip: dict) -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        CLIPBackbone(clip, visual_prompts={"num_tokens": 0})
+
+
+def test_registered(clip: dict) -> None:
+    assert isinstance(MODELS.build({"type": "CLIPBackbone", "clip": clip}), CLIPBackbone)

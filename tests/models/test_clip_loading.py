@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mmseg_otseg.models.clip import clip_config, clip_embed_dim, load_clip
+from mmseg_otseg.models.clip.torchscript import is_torchscript_archive, read_torchscript_tensors
+
+
+@pytest.fixture
+def weights(clip_config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return load_clip(clip_config, seed=7).state_dict()
+
+
+def assert_same(clip: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    for name, value in clip.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def save_archive(path: Path, clip: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Save CLIP as a TorchScript archive of its parameters."""
+
+    class Holder(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    root = Holder()
+    for name, value in clip.state_dict().items():
+        module = root
+        *folders, leaf = name.split(".")
+        for folder in folders:
+            if not hasattr(module, folder):
+                module.add_module(folder, Holder())
+            module = getattr(module, folder)
+        module.register_buffer(leaf, value.to(dtype) if value.is_floating_point() else value)
+    root.register_buffer("input_resolution", torch.tensor(64))
+    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(path))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "bin", "wrapped", "openai"])
+def test_every_kind_of_file(kind: str, clip_config: dict, weights: dict, tmp_path: Path) -> None:
+    path = tmp_path / {"safetensors": "w.safetensors", "bin": "w.bin"}.get(kind, "w.pt")
+    if kind == "safetensors":
+        save_file(weights, path)
+    elif kind == "wrapped":
+        torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
+    elif kind == "openai":
+        save_archive(path, load_clip(clip_config, seed=7))
+    else:
+        torch.save(weights, path)
+    assert_same(load_clip(clip_config, str(path)), weights)
+
+
+def test_openai_archive_brings_quick_gelu_and_half_precision(
+    clip_config: dict, tmp_path: Path
+) -> None:
+    path = tmp_path / "openai.pt"
+    save_archive(path, load_clip(clip_config, seed=7), torch.float16)
+    clip = load_clip(clip_config, str(path))
+    assert isinstance(
+        clip.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU
+    )
+    assert clip.visual.conv1.weight.dtype == torch.float32
+
+
+def test_archive_code_is_not_run(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "executed",))
+
+    path = tmp_path / "evil.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps(Malicious()))
+        archive.writestr("evil/constants.pkl", b"")
+    assert is_torchscript_archive(path)
+    with pytest.raises(pickle.UnpicklingError, match="which is no weight"):
+        read_torchscript_tensors(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_pickle_is_refused(clip_config: dict, tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "executed",))
+
+    path = tmp_path / "evil.bin"
+    torch.save({"state_dict": Malicious()}, path)
+    with pytest.raises(ValueError, match="cannot read CLIP weights"):
+        load_clip(clip_config, str(path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_compact_token_table(clip_config: dict, weights: dict, tmp_path: Path) -> None:
+    ids = torch.tensor([5, 320, 49406, 49407])
+    compact = {name: value for name, value in weights.items() if name != "token_embedding.weight"}
+    compact["token_embedding.ids"] = ids
+    compact["token_embedding.rows"] = weights["token_embedding.weight"][ids].half()
+    save_file(compact, tmp_path / "w.safetensors")
+    table = load_clip(clip_config, str(tmp_path / "w.safetensors")).token_embedding.weight
+    assert torch.equal(table[ids], weights["token_embedding.weight"][ids].half().float())
+    assert not table[0].any()
+
+
+def test_random_weights_depend_on_the_seed_alone(clip_config: dict) -> None:
+    torch.manual_seed(1)
+    first = load_clip(clip_config).state_dict()
+    state = torch.random.get_rng_state()
+    assert_same(load_clip(clip_config), first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    other = load_clip(clip_config, seed=1).state_dict()
+    assert not torch.equal(first["visual.proj"], other["visual.proj"])
+
+
+def test_unknown_model_suggests_others() -> None:
+    with pytest.raises(ValueError, match="ViT-B-16"):
+        load_clip("ViT-B-17")
+    with pytest.raises(ValueError, match="missing: text_cfg"):
+        clip_config({"embed_dim": 8, "vision_cfg": {}})
+
+
+def test_unknown_tag_lists_the_tags() -> None:
+    with pytest.raises(ValueError, match="its tags: openai"):
+        load_clip("ViT-B-16", "opnai")
+
+
+def test_tag_of_a_dict_config(clip_config: dict) -> None:
+    with pytest.raises(ValueError, match="give a path"):
+        load_clip(clip_config, "openai")
+
+
+def test_missing_file(clip_config: dict) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere/w\.pt"):
+        load_clip(clip_config, "nowhere/w.pt")
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> str:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", offline)
+    with pytest.raises(ConnectionError, match="CLIP_WEIGHTS"):
+        load_clip("ViT-B-16", "openai")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "bin"])
+@pytest.mark.parametrize("kept", [0, 20, 0.5])
+def test_truncated_file(
+    suffix: str, kept: float, clip_config: dict, weights: dict, tmp_path: Path
+) -> None:
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept if kept >= 1 else kept * len(data))])
+    with pytest.raises(ValueError, match="cannot read CLIP weights"):
+        load_clip(clip_config, str(path))
+
+
+def test_truncated_archive(clip_config: dict, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("w/data.pkl", pickle.dumps({}))
+        archive.writestr("w/constants.pkl", b"")
+    path = tmp_path / "w.pt"
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(ValueError, match=r"w\.pt"):
+        load_clip(clip_config, str(path))
+
+
+def test_other_architecture(clip_config: dict, weights: dict, tmp_path: Path) -> None:
+    save_file(weights, tmp_path / "w.safetensors")
+    clip_config["vision_cfg"]["width"] = 60
+    with pytest.raises(ValueError, match=r"do not belong to the CLIP model.*visual\."):
+        load_clip(clip_config, str(tmp_path / "w.safetensors"))
+
+
+def test_embed_dim() -> None:
+    assert clip_embed_dim("ViT-B/16") == 512
+    assert clip_embed_dim("ViT-L-14") == 768

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from mmseg_otseg.models.clip import FrozenTower
+
+
+class Model(nn.Module):
+    def __init__(self, seed: int = 0, saved: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.tower = FrozenTower(nn.Sequential(nn.Linear(3, 3), nn.Dropout()), saved)
+        self.head = nn.Linear(3, 1)
+
+
+def test_never_trains() -> None:
+    model = Model().train()
+    assert model.head.training
+    assert not any(module.training for module in model.tower.modules())
+    assert not any(parameter.requires_grad for parameter in model.tower.parameters())
+
+
+def test_weights_stay_out_of_the_state_dict() -> None:
+    assert set(Model().state_dict()) == {"tower.fingerprint", "head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("load", ["torch", "mmengine"])
+def test_loading_without_the_weights(load: str) -> None:
+    saved = Model().state_dict()
+    saved["head.bias"] = torch.full((1,), 5.0)
+    model = Model()
+    if load == "torch":
+        model.load_state_dict(saved, strict=True)
+    else:
+        load_state_dict(model, saved, strict=True)
+    assert model.head.bias.item() == 5
+
+
+@pytest.mark.parametrize("load", ["torch", "mmengine"])
+def test_loading_over_other_weights_is_refused(load: str) -> None:
+    model, other = Model(seed=0), Model(seed=1)
+    before = other.head.weight.clone()
+    with pytest.raises(ValueError, match="trained over other CLIP weights"):
+        if load == "torch":
+            other.load_state_dict(model.state_dict())
+        else:
+            load_state_dict(other, model.state_dict())
+    assert torch.equal(other.head.weight, before) or load == "mmengine"
+
+
+def test_full_state_dict_replaces_the_weights() -> None:
+    full, other = Model(seed=0, saved=True), Model(seed=1)
+    assert "tower.module.0.weight" in full.state_dict()
+    other.load_state_dict(full.state_dict(), strict=True)
+    assert torch.equal(other.tower.module[0].weight, full.tower.module[0].weight)
+    assert torch.equal(other.tower.fingerprint, full.tower.fingerprint)
+
+
+def test_missing_weights_of_a_partial_state_dict_are_reported() -> None:
+    state = Model(saved=True).state_dict()
+    del state["tower.module.0.bias"]
+    missing, _ = Model().load_state_dict(state, strict=False)
+    assert missing == ["tower.module.0.bias"]
+
+
+def test_fingerprint_is_of_the_values() -> None:
+    assert torch.equal(Model(0).tower.fingerprint, Model(0).tower.fingerprint)
+    assert not torch.equal(Model(0).tower.fingerprint, Model(1).tower.fingerprint)
