@@ -27,8 +27,8 @@ class WarmupPolyLR(LRSchedulerMixin, PolyParamScheduler):
         optimizer: The optimiser (wrapper) to schedule.
         warmup_iters: Iterations of the warm-up. Default: 1500.
         warmup_ratio: Factor on the first iteration. Default: 1e-6.
-        kwargs: ``eta_min``, ``power``, ``begin``, ``end``, ``by_epoch``. The Runner takes the length
-            of the run for ``end`` if it is not given.
+        kwargs: ``eta_min``, ``power``, ``begin``, ``end`` and ``by_epoch``. The Runner takes the
+            length of the run for ``end`` if it is not given.
     """
 
     def __init__(

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mmengine.config import ConfigDict
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)).requires_grad_(False)
+        self.decode_head = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+        self.other = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+
+def build(model: nn.Module, paramwise: dict[str, Any] | None) -> dict[str, dict]:
+    """The optimiser's group of each parameter, by the parameter's name."""
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type="TrainableOptimWrapperConstructor",
+            optim_wrapper_cfg=ConfigDict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.5)),
+            paramwise_cfg=paramwise,
+        )
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = constructor(model).optimizer.param_groups
+    return {names[id(parameter)]: group for group in groups for parameter in group["params"]}
+
+
+@pytest.mark.parametrize("paramwise", [None, {}, dict(norm_decay_mult=0.0)])
+def test_frozen_parameters_stay_out(paramwise: dict | None) -> None:
+    model = Model()
+    groups = build(model, paramwise)
+    assert set(groups) == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_norms_do_not_decay_even_where_a_key_matches() -> None:
+    groups = build(
+        Model(), dict(norm_decay_mult=0.0, custom_keys=dict(decode_head=dict(lr_mult=10.0)))
+    )
+    assert [groups[f"decode_head.0.{n}"]["weight_decay"] for n in ("weight", "bias")] == [0.5, 0.5]
+    assert [groups[f"decode_head.1.{n}"]["weight_decay"] for n in ("weight", "bias")] == [0.0, 0.0]
+    assert [groups[f"decode_head.{i}.weight"]["lr"] for i in (0, 1)] == [10.0, 10.0]
+    assert groups["other.1.weight"]["weight_decay"] == 0.0
+    assert groups["other.0.weight"]["lr"] == 1.0
+
+
+def test_a_key_that_names_the_decay_wins() -> None:
+    keys = dict(decode_head=dict(decay_mult=2.0))
+    groups = build(Model(), dict(norm_decay_mult=0.0, custom_keys=keys))
+    assert groups["decode_head.1.weight"]["weight_decay"] == 1.0
+
+
+def test_without_a_norm_rule_norms_decay_as_all() -> None:
+    groups = build(Model(), dict(custom_keys=dict(decode_head=dict(lr_mult=2.0))))
+    assert groups["decode_head.1.weight"]["weight_decay"] == 0.5
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(ValueError, match="No parameter of the Model requires a gradient"):
+        build(Model().requires_grad_(False), None)
