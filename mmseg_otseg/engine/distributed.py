@@ -27,6 +27,7 @@ def process_group(cfg: Config) -> Iterator[None]:
         if cfg.get("model_wrapper_cfg") is None:
             cfg.model_wrapper_cfg = dict(
                 type="MMDistributedDataParallel",
+                device_ids=None,  # else mmengine fills in the number of a GPU
                 broadcast_buffers=False,
                 find_unused_parameters=cfg.get("find_unused_parameters", False),
             )

@@ -22,12 +22,11 @@ model = dict(
     neck=dict(
         type="DLFANeck",
         clip=clip,
-        text=dict(type="TemplatePrompts", templates="otseg8", split=None),
+        text=dict(type="TemplatePrompts", templates="otseg8"),
     ),
     decode_head=dict(
         type="MPSAHead",
         clip=clip,
-        num_classes=None,
         predict_from="ensemble",  # OTSeg+; "decoder" is OTSeg
         seen_bias=0.1,
         loss_decode=dict(type="FocalDiceLoss"),
