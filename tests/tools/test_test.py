@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.config import Config
+
+from tests.tiny_run import last_metrics, run_tool, tiny_config, write_pictures
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of tiny.py and of the run that it trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_pictures(folder)
+    tiny_config(folder).dump(folder / "tiny.py")
+    run_tool("train", folder / "tiny.py")
+    return folder
+
+
+@pytest.fixture
+def test_tool(trained: Path, tmp_path: Path):
+    """Run the tool on the trained run; returns the metrics."""
+
+    def run(*options: object, config: Path = trained / "tiny.py") -> dict[str, float]:
+        checkpoint = trained / "run" / "iter_4.pth"
+        run_tool("test", config, checkpoint, "--work-dir", tmp_path / "test", *options)
+        return last_metrics(tmp_path / "test")
+
+    return run
+
+
+def test_the_checkpoint_has_the_metrics_of_its_validation(test_tool, trained: Path) -> None:
+    validated = last_metrics(trained / "run")
+    tested = test_tool()
+    assert {name: tested[name] for name in ("aAcc", "mIoU", "mAcc")} == {
+        name: validated[name] for name in ("aAcc", "mIoU", "mAcc")
+    }
+
+
+def test_writes_label_maps_and_pictures(test_tool, tmp_path: Path) -> None:
+    test_tool("--out", tmp_path / "labels", "--show-dir", tmp_path / "pictures")
+    label = cv2.imread(str(tmp_path / "labels" / "0.png"), cv2.IMREAD_UNCHANGED)
+    assert label.shape == (32, 32) and label.max() <= 2
+    pictures = list((tmp_path / "pictures" / "vis_data" / "vis_image").glob("*.png"))
+    assert len(pictures) == 4
+    assert cv2.imread(str(pictures[0])).shape == (32, 64, 3)  # labels beside predictions
+
+
+def test_augments(test_tool) -> None:
+    assert test_tool("--tta")["mIoU"] != test_tool()["mIoU"]
+
+
+def test_augments_data_that_are_wrapped(test_tool, trained: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(trained / "tiny.py")
+    inner = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type="RepeatDataset", times=1, dataset=dict(type="ConcatDataset", datasets=[inner])
+    )
+    cfg.dump(tmp_path / "wrapped.py")
+    assert test_tool("--tta", config=tmp_path / "wrapped.py")["mIoU"] == test_tool("--tta")["mIoU"]
+
+
+def test_says_what_the_config_lacks(test_tool, trained: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(trained / "tiny.py")
+    cfg.pop("tta_pipeline")
+    cfg.default_hooks.pop("visualization")
+    cfg.dump(tmp_path / "bare.py")
+    with pytest.raises(ValueError, match="--tta needs tta_pipeline and tta_model"):
+        test_tool("--tta", config=tmp_path / "bare.py")
+    with pytest.raises(ValueError, match="need a visualization hook"):
+        test_tool("--show-dir", tmp_path, config=tmp_path / "bare.py")
+    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
+        run_tool("test", trained / "tiny.py", tmp_path / "none.pth", "--work-dir", tmp_path)

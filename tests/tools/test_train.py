@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmseg_otseg.engine import read_checkpoint
+from tests.tiny_run import run_tool, tiny_config, write_pictures
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    write_pictures(tmp_path)
+    tiny_config(tmp_path).dump(tmp_path / "tiny.py")
+    return tmp_path / "tiny.py"
+
+
+def test_work_dir_and_options(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "elsewhere"
+    run_tool("train", config, "--work-dir", run, "--cfg-options", "train_cfg.max_iters=1")
+    assert (run / "iter_1.pth").is_file()
+    assert Config.fromfile(run / "tiny.py").train_cfg.max_iters == 1
+
+
+def test_the_work_dir_is_named_after_the_config(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = Config.fromfile(config)
+    cfg.pop("work_dir")
+    cfg.dump(tmp_path / "named.py")
+    monkeypatch.chdir(tmp_path)
+    run_tool("train", tmp_path / "named.py", "--cfg-options", "train_cfg.max_iters=1")
+    assert (tmp_path / "work_dirs" / "named" / "iter_1.pth").is_file()
+
+
+def test_resume_goes_on_from_the_latest_checkpoint(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_tool("train", config, "--resume", "--cfg-options", "train_cfg.max_iters=2")  # none yet
+    run.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "iter_2.pth").touch()
+    run_tool("train", config, "--work-dir", tmp_path / "moved", "--resume")
+    assert read_checkpoint(tmp_path / "moved" / "iter_4.pth")["meta"]["iter"] == 4
+    log = max((tmp_path / "moved").glob("*/*.log")).read_text()
+    assert "resumed epoch: 0, iter: 2" in log
+
+    run_tool("train", config, "--resume", tmp_path / "moved" / "iter_2.pth")
+    assert (run / "iter_4.pth").is_file() and not (run / "iter_2.pth").exists()
+
+
+def test_a_checkpoint_to_resume_from_must_exist(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.pth, does not exist"):
+        run_tool("train", config, "--resume", tmp_path / "none.pth")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last_checkpoint").write_text("iter_9.pth")
+    with pytest.raises(FileNotFoundError, match=r"names 'iter_9\.pth', which is not there"):
+        run_tool("train", config, "--resume")
+
+
+def test_amp_replaces_the_optimizer_wrapper(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Config] = []
+    monkeypatch.setattr("mmengine.runner.Runner.from_cfg", lambda cfg: built.append(cfg))
+    with pytest.raises(AttributeError):  # nothing was built that could train
+        run_tool("train", config, "--amp")
+    assert built[0].optim_wrapper.type == "AmpOptimWrapper"
+    assert built[0].optim_wrapper.loss_scale == "dynamic"
+    with pytest.raises(ValueError, match="--amp works with"):
+        run_tool("train", config, "--amp", "--cfg-options", "optim_wrapper.type=Other")
+
+
+def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    run_tool("train", config, "--work-dir", whole)
+    run_tool("train", config, "--resume", whole / "iter_2.pth")
+    first, second = (read_checkpoint(run / "iter_4.pth") for run in (whole, tmp_path / "run"))
+    torch.testing.assert_close(first["state_dict"], second["state_dict"], rtol=0, atol=0)
+    assert any(
+        not torch.equal(read_checkpoint(whole / "iter_2.pth")["state_dict"][name], weight)
+        for name, weight in first["state_dict"].items()
+    )
