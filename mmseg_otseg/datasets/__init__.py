@@ -1,0 +1,7 @@
+"""Data sets split into seen and unseen classes, and sampling that can be repeated."""
+
+from .pascal_voc20 import PascalVOC20Dataset
+from .samplers import Draw, ReproducibleInfiniteSampler
+from .zero_shot_dataset import ZeroShotDataset
+
+__all__ = ["Draw", "PascalVOC20Dataset", "ReproducibleInfiniteSampler", "ZeroShotDataset"]

@@ -1,0 +1,134 @@
+"""Says what is wrong when the files of a data set are not where the config looks for them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.fileio import list_dir_or_file
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+
+def check_folders(dataset: Any) -> None:
+    """Check that the folders and the list of an mmseg data set exist and hold something.
+
+    Args:
+        dataset: A data set; only those of the ``BaseSegDataset`` kind on local files are checked.
+
+    Raises:
+        FileNotFoundError: Naming the folder or file, what was looked for in it, and the config key.
+    """
+    problem = _problem(dataset, type(dataset).__name__)
+    if problem:
+        raise FileNotFoundError(problem)
+
+
+def build_checked(config: dict) -> Any:
+    """Build a data set; when that fails because files are missing, say which.
+
+    mmseg's own data sets fail with a bare ``AssertionError`` or an error about empty arrays then.
+
+    Args:
+        config: Config of any registered data set, with ``type``.
+
+    Raises:
+        FileNotFoundError: As :func:`check_folders`.
+        Exception: Whatever else building the data set raises.
+    """
+    try:
+        return DATASETS.build(config)
+    except Exception as error:
+        for leaf in _leaf_configs(config):
+            problem = _explain(leaf)
+            if problem:
+                raise FileNotFoundError(problem) from error
+        raise
+
+
+def _leaf_configs(config: dict) -> Iterator[dict]:
+    """The configs of the data sets that wrap no other."""
+    wrapped = config.get("datasets") or [config.get("dataset", config)]
+    for inner in wrapped:
+        if inner is config:
+            yield config
+        elif isinstance(inner, dict):
+            yield from _leaf_configs(inner)
+
+
+def _explain(config: dict) -> str | None:
+    """What is wrong with the paths of a config whose data set could not be built."""
+    kind = config.get("type")
+    cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
+        return None
+    # A bare data set joins the paths as the real one does, and touches no file.
+    defaults = inspect.signature(cls.__init__).parameters
+    known = inspect.signature(BaseSegDataset.__init__).parameters
+    given = {
+        name: config.get(name, defaults[name].default if name in defaults else known[name].default)
+        for name in ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
+    }
+    given = {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
+    bare = BaseSegDataset(lazy_init=True, backend_args=config.get("backend_args"), **given)
+    return _problem(bare, cls.__name__)
+
+
+def _problem(dataset: Any, name: str) -> str | None:
+    if not isinstance(dataset, BaseSegDataset) or dataset.backend_args:
+        return None
+    root = dataset.data_root
+    if root and not os.path.isdir(root):
+        return (
+            f"the data folder {_where(root)} of {name} does not exist. Put the data there, or set "
+            f"`data_root` in the config of {name} to where it is."
+        )
+    folders = (
+        ("img_path", "pictures", dataset.img_suffix),
+        ("seg_map_path", "label files", dataset.seg_map_suffix),
+    )
+    for key, what, suffix in folders:
+        folder = dataset.data_prefix.get(key)
+        if not folder or (key == "seg_map_path" and folder == os.path.join(root or "", "")):
+            continue  # not given: a data set without labels
+        change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
+        if not os.path.isdir(folder):
+            return (
+                f"the folder {_where(folder)}, where {name} looks for {what}, does not exist. Put "
+                f"them there, or {change}."
+            )
+        if (
+            next(list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True), None)
+            is None
+        ):
+            return (
+                f"the folder {_where(folder)} holds no {what}: {name} looked for files that end in "
+                f"'{suffix}'. Put them there, or {change}, or `img_suffix` and `seg_map_suffix`."
+            )
+    return _problem_of_list(dataset, name)
+
+
+def _problem_of_list(dataset: Any, name: str) -> str | None:
+    path = dataset.ann_file
+    if not path or os.path.isdir(path):
+        return None
+    if not os.path.isfile(path):
+        return (
+            f"the list {_where(path)}, from which {name} takes the picture names, does not exist. "
+            f"Put it there, or set `ann_file` in the config of {name}."
+        )
+    with open(path, encoding="utf-8") as lines:
+        if not any(line.strip() for line in lines):
+            return (
+                f"the list {_where(path)}, from which {name} takes the picture names, is empty. "
+                f"Fill it, one name per line, or set `ann_file` in the config of {name}."
+            )
+    return None
+
+
+def _where(path: str) -> str:
+    """A path as the config has it, and in full, since it may depend on the current folder."""
+    full = os.path.abspath(path)
+    return path if full == path else f"{path} ({full})"

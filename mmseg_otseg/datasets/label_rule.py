@@ -1,0 +1,109 @@
+"""What happens to a label map right after it was read."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from mmseg_otseg.structures import IGNORED, ClassSplit
+
+
+class SampleError(ValueError):
+    """A sample cannot be used; the message names its files and says what to do."""
+
+
+class LabelFound(Exception):  # noqa: N818  no error
+    """Ends a pipeline that was started only to read the label map (H, W) it carries."""
+
+    def __init__(self, label: np.ndarray) -> None:
+        super().__init__()
+        self.label = label
+
+
+class LabelRule:
+    """Checks label maps and hides the unseen classes in them.
+
+    Args:
+        split: The class split; K classes.
+        hide_as: The label that pixels of unseen classes get, or None to leave labels whole.
+
+    Attributes:
+        calls: How often the rule was applied.
+        stop_at_label: Whether to raise :class:`LabelFound` in place of applying it.
+    """
+
+    def __init__(self, split: ClassSplit, hide_as: int | None = None) -> None:
+        self.num_classes = split.num_classes
+        self.calls = 0
+        self.stop_at_label = False
+        self._allowed = np.zeros(256, dtype=bool)
+        self._allowed[: split.num_classes] = True
+        self._allowed[IGNORED] = True
+        self._unseen = np.array(split.unseen, dtype=np.int64)
+        self._table = np.arange(256, dtype=np.uint8)
+        if hide_as is not None:
+            self._table[self._unseen] = hide_as
+
+    def __call__(self, label: np.ndarray, path: str) -> np.ndarray:
+        """Check a label map and hide the unseen classes.
+
+        Args:
+            label: Class indices, (H, W), 255 = ignored.
+            path: The file it was read from, for messages.
+
+        Returns:
+            The labels to train or test with, (H, W), uint8.
+
+        Raises:
+            SampleError: For a map that is not (H, W), and for values other than 0..K-1 and 255.
+        """
+        if self.stop_at_label:
+            raise LabelFound(label)
+        self.calls += 1
+        self._present(label, path)
+        return self._table[label]
+
+    def holds_unseen(self, label: np.ndarray, path: str) -> bool:
+        """Whether any pixel of a label map (H, W) belongs to an unseen class."""
+        return bool(self._present(label, path)[self._unseen].any())
+
+    def _present(self, label: np.ndarray, path: str) -> np.ndarray:
+        """Which of the values 0..255 occur, (256,) bool, after checking that all are allowed."""
+        if label.ndim != 2:
+            raise SampleError(
+                f"label file {path} holds an array of shape {label.shape}, not one class index per "
+                "pixel. Convert colour pictures to single-channel class indices."
+            )
+        wide = _wide_values(path) if label.dtype == np.uint8 else label
+        if wide is not None:
+            values = np.unique(wide)
+            if values.size and (values[0] < 0 or values[-1] > 255):
+                raise SampleError(self._message(values[(values < 0) | (values > 255)], path))
+        present = np.bincount(label.astype(np.uint8, copy=False).ravel(), minlength=256) > 0
+        wrong = np.flatnonzero(present & ~self._allowed)
+        if wrong.size:
+            raise SampleError(self._message(wrong, path))
+        return present
+
+    def _message(self, values: np.ndarray, path: str) -> str:
+        shown = ", ".join(str(value) for value in values[:10]) + (
+            ", ..." if len(values) > 10 else ""
+        )
+        return (
+            f"label file {path} holds the values {shown}, but with {self.num_classes} classes only "
+            f"0..{self.num_classes - 1} and {IGNORED} (ignored) may occur. Correct the file, or "
+            "check `reduce_zero_label` (is 0 the background?) and the classes of the split."
+        )
+
+
+def _wide_values(path: str) -> np.ndarray | None:
+    """The values of a label file with more than 8 bits, which loaders would wrap to 0..255."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with Image.open(path) as picture:  # reads the header only
+            return np.asarray(picture) if picture.mode[0] in "IF" else None
+    except OSError:  # no picture format; its loader knows how to read it
+        return None

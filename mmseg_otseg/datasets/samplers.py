@@ -1,0 +1,126 @@
+"""Sampling whose every draw can be repeated, whatever happened before it.
+
+A run that was killed and resumed must see the samples it would have seen. So the augmentation of a
+sample may not depend on how many random numbers were drawn before; it depends on the seed of the
+run and on the number of the draw alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmseg.registry import DATA_SAMPLERS
+
+
+class Draw(int):
+    """The index of a sample that also knows the seed of its augmentation.
+
+    Adding, subtracting and taking the remainder keep the seed, so that it survives the index
+    arithmetic of mmengine's ``ConcatDataset`` and ``RepeatDataset``.
+
+    Args:
+        index: Index of the sample.
+        run_seed: Seed of the run.
+        number: How many draws all processes together made before this one.
+    """
+
+    run_seed: int
+    number: int
+
+    def __new__(cls, index: int, run_seed: int, number: int) -> Draw:
+        draw = super().__new__(cls, index)
+        draw.run_seed = run_seed
+        draw.number = number
+        return draw
+
+    def __reduce__(self) -> tuple:  # for the way to the worker processes
+        return Draw, (int(self), self.run_seed, self.number)
+
+    @property
+    def seed(self) -> int:
+        """A 32-bit seed, a function of the run's seed and the draw's number only."""
+        mixed = np.random.SeedSequence((self.run_seed, self.number))
+        return int(mixed.generate_state(1)[0])
+
+    def _at(self, index: int) -> Draw:
+        return Draw(index, self.run_seed, self.number)
+
+    def __add__(self, other: int) -> Draw:
+        return self._at(int(self) + other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int) -> Draw:
+        return self._at(int(self) - other)
+
+    def __mod__(self, other: int) -> Draw:
+        return self._at(int(self) % other)
+
+
+@contextmanager
+def seeded_by(index: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's CPU generator by a draw, and put their states back after.
+
+    Args:
+        index: A :class:`Draw`; for a plain index nothing is seeded.
+    """
+    if not isinstance(index, Draw):
+        yield
+        return
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = index.seed
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs as well
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@DATA_SAMPLERS.register_module()
+class ReproducibleInfiniteSampler(InfiniteSampler):
+    """mmengine's ``InfiniteSampler`` that yields :class:`Draw` in place of plain indices.
+
+    The draws are numbered over all processes: process r of R makes the draws r, r + R, r + 2R, ...
+    One process with batches of 4 and two with batches of 2 therefore see the same samples, equally
+    augmented, in the same iteration.
+
+    Args:
+        dataset: The data set to draw from; :class:`ZeroShotDataset` heeds the seeds of the draws.
+        shuffle: Whether to shuffle the samples, anew for every pass.
+        seed: Seed of the run; None draws one that all processes share.
+    """
+
+    def _indices_of_rank(self) -> Iterator[Draw]:
+        return self._draws(0)
+
+    def _draws(self, first: int) -> Iterator[Draw]:
+        """This process's draws from its ``first``-th on."""
+        start = self.rank + first * self.world_size
+        numbered = enumerate(self._infinite_indices())
+        for number, index in islice(numbered, start, None, self.world_size):
+            yield Draw(index, self.seed, number)
+
+    def skip(self, num_samples: int) -> None:
+        """Go to where the sampler stands after some samples, without loading any.
+
+        mmengine 0.10.7 has no such method; later versions call it when they resume.
+
+        Args:
+            num_samples: Samples that this process has drawn since the start of training.
+
+        Raises:
+            ValueError: For a negative number.
+        """
+        if num_samples < 0:
+            raise ValueError(f"cannot skip {num_samples} samples; give 0 or more.")
+        self.indices = self._draws(num_samples)

@@ -1,0 +1,227 @@
+"""Any mmseg data set, split into classes that training sees labels of and classes it does not."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.dataset import BaseDataset, Compose, force_full_init
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
+from mmengine.utils import track_iter_progress
+from mmseg.registry import DATASETS
+
+from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit
+
+from .data_folders import build_checked, check_folders
+from .guarded_pipeline import GuardedPipeline
+from .label_rule import LabelRule
+from .samplers import seeded_by
+
+_HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELLED, "supervised": None}
+
+
+@DATASETS.register_module()
+class ZeroShotDataset:
+    """Wraps a data set for zero-shot segmentation.
+
+    In training the pixels of unseen classes lose their label, directly after the pipeline has read
+    it. In testing (``test_mode=True`` in the wrapped data set) labels stay whole. Either way labels
+    are full class indices 0..K-1, 255 = ignored, 254 = unlabelled.
+
+    ``metainfo`` is that of the wrapped data set plus ``seen`` and ``unseen`` (class indices) and
+    ``hide_as`` (the label that unseen classes get here, None when labels are whole).
+
+    A sample asked for by a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented as the seed of
+    the draw says, whatever was loaded before.
+
+    Args:
+        dataset: The data set to wrap: a config, or an object. mmengine's and mmseg's wrappers
+            (``ConcatDataset``, ``RepeatDataset``, ...) of data sets work as well. An object is not
+            changed.
+        split: The class split, in any form that :meth:`ClassSplit.build` takes. Its names must be
+            those of the wrapped data set.
+        setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
+            "transductive" = unlabelled (254), "supervised" = they keep their label.
+        drop_unseen_images: Whether to leave out training images that hold an unseen class. All
+            label files are read once for that, when the data set is initialised.
+        pipeline: Takes the place of the pipelines of the wrapped data sets, if given. Tools that
+            set or read ``dataloader.dataset.pipeline`` work with it.
+        lazy_init: Whether to put off initialisation until :meth:`full_init`.
+
+    Raises:
+        FileNotFoundError: For data folders or lists that are missing or empty.
+        TypeError: When ``dataset`` is no mmengine data set.
+        ValueError: For an unknown setting, class names that are not the split's, more than 254
+            classes, ``drop_unseen_images`` in testing or with no image left, and bad splits.
+            Loading a sample raises it (or FileNotFoundError) for bad files, naming them.
+    """
+
+    def __init__(
+        self,
+        dataset: dict | BaseDataset,
+        split: ClassSplit | str | dict,
+        setting: str = "inductive",
+        drop_unseen_images: bool = False,
+        pipeline: Sequence[dict | Callable] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        if setting not in _HIDE_AS:
+            raise ValueError(f"unknown setting {setting!r}; choose one of {', '.join(_HIDE_AS)}.")
+        with _mmseg_scope():
+            wrapped = build_checked(dataset) if isinstance(dataset, dict) else dataset
+        leaves = _leaves(wrapped)
+        classes = wrapped.metainfo.get("classes")
+        if classes is None:
+            raise ValueError(
+                f"{type(leaves[0]).__name__} has no class names; add metainfo=dict(classes=[...]) "
+                "to its config."
+            )
+        self.split = ClassSplit.build(split, classes=classes)
+        if self.split.num_classes > UNLABELLED:
+            raise ValueError(
+                f"{self.split.num_classes} classes are too many: labels are 8-bit and "
+                f"{UNLABELLED} and {IGNORED} are taken, which leaves {UNLABELLED}."
+            )
+        self.test_mode = leaves[0].test_mode
+        if any(leaf.test_mode != self.test_mode for leaf in leaves):
+            raise ValueError("some of the wrapped data sets have test_mode=True and some have not.")
+        if drop_unseen_images and self.test_mode:
+            raise ValueError("drop_unseen_images is for training, but test_mode is True.")
+        self.setting = setting
+        self.drop_unseen_images = drop_unseen_images
+        self.hide_as = None if self.test_mode else _HIDE_AS[setting]
+        with _mmseg_scope():
+            self.dataset = _guarded(wrapped, LabelRule(self.split, self.hide_as), pipeline)
+
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def metainfo(self) -> dict:
+        """A copy of the metainfo: the wrapped data set's, and seen, unseen and hide_as."""
+        return {**self.dataset.metainfo, **self.split.metainfo, "hide_as": self.hide_as}
+
+    def full_init(self) -> None:
+        """Initialise the wrapped data set; leave out images with unseen classes if asked to."""
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        for leaf in _leaves(self.dataset):
+            check_folders(leaf)
+        if self.drop_unseen_images and self.split.unseen:
+            self._drop_unseen_images()
+        self._fully_initialized = True
+
+    def _drop_unseen_images(self) -> None:
+        rule = LabelRule(self.split)
+        leaves = _leaves(self.dataset)
+        total = sum(len(leaf) for leaf in leaves)
+        print_log(f"Reading {total} label files to leave out images with unseen classes", "current")
+        samples = [(leaf, index) for leaf in leaves for index in range(len(leaf))]
+        kept: dict[int, list[int]] = {id(leaf): [] for leaf in leaves}
+        progress = track_iter_progress(samples, file=sys.stderr) if is_main_process() else samples
+        for leaf, index in progress:
+            info = leaf.get_data_info(index)
+            path = info.get("seg_map_path", "(no file)")
+            if not rule.holds_unseen(leaf.pipeline.read_label(info), path):
+                kept[id(leaf)].append(index)
+        left = sum(map(len, kept.values()))
+        print_log(f"{left} of {total} images hold no unseen class and stay", "current")
+        if not left:
+            raise ValueError(
+                f"all {total} training images hold one of the unseen classes "
+                f"{', '.join(self.split.unseen_names)}; set drop_unseen_images=False."
+            )
+        _take(self.dataset, kept)
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """What the wrapped data set knows of a sample: its files and how to read them."""
+        return self.dataset.get_data_info(int(idx))
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, idx: int) -> Any:
+        """The sample of an index, as the pipeline returns it; reproducible for a ``Draw``."""
+        if not self._fully_initialized:
+            print_log(
+                "Call full_init() before loading samples, or every worker does it.",
+                logger="current",
+                level=logging.WARNING,
+            )
+            self.full_init()
+        with seeded_by(idx):
+            return self.dataset[int(idx)]
+
+    @force_full_init
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Keep some samples only, in place, as ``BaseDataset`` does; wrappers do not support it."""
+        self.dataset.get_subset_(indices)
+
+    @force_full_init
+    def get_subset(self, indices: Sequence[int] | int) -> ZeroShotDataset:
+        """A data set of some of the samples, as ``BaseDataset`` makes one."""
+        subset = copy.copy(self)
+        subset.dataset = self.dataset.get_subset(indices)
+        return subset
+
+
+def _mmseg_scope() -> Any:
+    """Find data sets and transforms in mmseg's registries where nobody, as a Runner does, chose."""
+    chosen = DefaultScope.get_current_instance() is not None
+    return DefaultScope.overwrite_default_scope(None if chosen else "mmseg")
+
+
+def _children(dataset: Any) -> list:
+    """The data sets that a wrapper wraps; none for one that is no wrapper."""
+    if isinstance(dataset, BaseDataset):
+        return []
+    children = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    if isinstance(dataset, ZeroShotDataset) or children == [None]:
+        raise TypeError(
+            "ZeroShotDataset wraps mmengine data sets (BaseDataset) and wrappers of them, not "
+            f"{type(dataset).__name__}."
+        )
+    return list(children)
+
+
+def _leaves(dataset: Any) -> list[BaseDataset]:
+    """The data sets that hold the samples, in the order of the samples."""
+    children = _children(dataset)
+    return [leaf for child in children for leaf in _leaves(child)] if children else [dataset]
+
+
+def _guarded(dataset: Any, rule: LabelRule, pipeline: Sequence | None) -> Any:
+    """A shallow copy of a data set whose pipelines follow the rule."""
+    children = [_guarded(child, rule, pipeline) for child in _children(dataset)]
+    dataset = copy.copy(dataset)
+    if not children:
+        steps = dataset.pipeline if pipeline is None else Compose(pipeline)
+        dataset.pipeline = GuardedPipeline(steps.transforms, rule)
+    elif hasattr(dataset, "datasets"):
+        dataset.datasets = children
+    else:
+        dataset.dataset = children[0]
+    return dataset
+
+
+def _take(dataset: Any, kept: dict[int, list[int]]) -> None:
+    """Keep the listed samples of every leaf, and bring the wrappers' lengths up to date."""
+    children = _children(dataset)
+    if not children:
+        dataset.get_subset_(kept[id(dataset)])
+        return
+    for child in children:
+        _take(child, kept)
+    dataset._fully_initialized = False
+    dataset.full_init()
+    if hasattr(dataset, "num_samples"):  # mmseg's MultiImageMixDataset counts at construction
+        dataset.num_samples = len(dataset.dataset)

@@ -1,0 +1,110 @@
+"""The numbers that zero-shot segmentation is judged by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmengine.logging import MMLogger, print_log
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+from prettytable import PrettyTable
+
+
+@METRICS.register_module()
+class ZeroShotIoUMetric(IoUMetric):
+    """Mean IoU of the seen and of the unseen classes, and their harmonic mean.
+
+    The metrics, all in percent:
+
+    - ``pAcc``: pixels labelled correctly, of all that are not ignored;
+    - ``mIoU``, ``mAcc``: means over the classes;
+    - ``mIoU_S``, ``mIoU_U``: mean IoU over the seen and over the unseen classes;
+    - ``hIoU``: 2 * mIoU_S * mIoU_U / (mIoU_S + mIoU_U), 0 when both are 0;
+    - means of the Dice or F-score metrics, when ``iou_metrics`` asks for them.
+
+    ``mIoU_U`` and ``hIoU`` are left out when no class is unseen. A class that occurs neither in the
+    predictions nor in the labels has no IoU (nan) and does not count. Which classes are unseen
+    comes from the data set's ``metainfo``, as :class:`ZeroShotDataset` gives it. To keep the best
+    checkpoint: ``CheckpointHook(save_best="hIoU", rule="greater")``.
+
+    Args:
+        **kwargs: As in ``IoUMetric``; mIoU is always among the metrics.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        asked = kwargs.pop("iou_metrics", "mIoU")
+        asked = [asked] if isinstance(asked, str) else list(asked)
+        super().__init__(iou_metrics=asked if "mIoU" in asked else ["mIoU", *asked], **kwargs)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Compute the metrics and log the table of classes.
+
+        Args:
+            results: For each image its areas of intersection, union, prediction and label in
+                pixels, each (K,).
+
+        Returns:
+            The metrics by name, in percent.
+
+        Raises:
+            ValueError: When the data set has no class split, or hides labels.
+        """
+        if self.format_only:
+            return super().compute_metrics(results)
+        seen, unseen = self._split()
+        # In float64: sums of float32 lose single pixels beyond 2^24.
+        areas = [sum(area.double() for area in column) for column in zip(*results)]
+        by_class = self.total_area_to_metrics(*areas, self.metrics, self.nan_to_num, self.beta)
+        overall = by_class.pop("aAcc")
+
+        metrics = {"pAcc": float(overall)}
+        metrics |= {f"m{name}": _mean(values) for name, values in by_class.items()}
+        metrics["mIoU_S"] = _mean(by_class["IoU"][seen])
+        if unseen:
+            metrics["mIoU_U"] = _mean(by_class["IoU"][unseen])
+            metrics["hIoU"] = _harmonic_mean(metrics["mIoU_S"], metrics["mIoU_U"])
+        metrics = {name: round(100 * value, 2) for name, value in metrics.items()}
+        self._log(metrics, by_class, set(unseen))
+        return metrics
+
+    def _split(self) -> tuple[list[int], list[int]]:
+        meta = self.dataset_meta or {}
+        if "seen" not in meta or "unseen" not in meta:
+            raise ValueError(
+                "ZeroShotIoUMetric needs the class split of the data set: wrap the data set of "
+                "this dataloader in ZeroShotDataset, or use IoUMetric."
+            )
+        if meta.get("hide_as") is not None:
+            raise ValueError(
+                "the labels of unseen classes are hidden in this data set, so it cannot be tested "
+                "on: set test_mode=True in the data set that ZeroShotDataset wraps here."
+            )
+        return list(meta["seen"]), list(meta["unseen"])
+
+    def _log(
+        self, metrics: dict[str, float], by_class: dict[str, np.ndarray], unseen: set[int]
+    ) -> None:
+        logger = MMLogger.get_current_instance()
+        names = self.dataset_meta["classes"]
+        table = PrettyTable()
+        table.add_column("Class", list(names))
+        table.add_column("S/U", ["U" if index in unseen else "S" for index in range(len(names))])
+        for name, values in by_class.items():
+            table.add_column(name, np.round(100 * values, 2).tolist())
+        titles = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)"}
+        summary = PrettyTable([titles.get(name, name) for name in metrics])
+        summary.add_row(list(metrics.values()))
+        print_log(
+            f"per class results:\n{table}\nsummary (S = seen, U = unseen):\n{summary}", logger
+        )
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of those values (K,) that are not nan; nan when all are."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _harmonic_mean(first: float, second: float) -> float:
+    return 0.0 if first == second == 0 else 2 * first * second / (first + second)

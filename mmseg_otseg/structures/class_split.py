@@ -1,0 +1,216 @@
+"""Which classes there are, and which of them training never sees a label of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mmseg.datasets import COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
+
+# The splits of zero-shot segmentation (Xian et al., CVPR 2019, for VOC and COCO-Stuff; OTSeg for
+# Context). VOC's first name is the background, which the protocol ignores.
+_NAMED: dict[str, tuple[Sequence[str], tuple[int, ...]]] = {
+    "voc": (PascalVOCDataset.METAINFO["classes"][1:], (15, 16, 17, 18, 19)),
+    "context": (
+        PascalContextDataset59.METAINFO["classes"],
+        (0, 6, 7, 14, 19, 24, 31, 33, 48, 54),
+    ),
+    "cocostuff": (
+        COCOStuffDataset.METAINFO["classes"],
+        (19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """The class names in label order, and the classes unseen in training.
+
+    It is the single source of truth for the data set, the text prompts, the head and the metric.
+
+    Args:
+        classes: The K class names; the label of a pixel is an index into them.
+        unseen: Indices of the unseen classes, kept in increasing order. Empty means supervised.
+
+    Raises:
+        ValueError: For no name, a name or index given twice, an index outside 0..K-1, or a split
+            without any seen class.
+    """
+
+    classes: tuple[str, ...]
+    unseen: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        classes = _as_names(self.classes)
+        unseen = _as_indices(self.unseen, classes, "unseen")
+        if len(unseen) == len(classes):
+            raise ValueError(
+                f"all {len(classes)} classes are unseen; at least one class must be seen, since "
+                "training needs labels. Take some out of `unseen`."
+            )
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "unseen", unseen)
+
+    @classmethod
+    def build(
+        cls, split: ClassSplit | str | Mapping, classes: Sequence[str] | None = None
+    ) -> ClassSplit:
+        """Make a split from what a config holds.
+
+        Args:
+            split: A split; the name of one ("voc", "context", "cocostuff"); or a dict with
+                ``classes`` (names, or the name of a split whose names are meant), ``unseen`` (names
+                or indices) and, if wanted, ``seen`` (names or indices). When only one of the two
+                lists is given, the other one is the rest of the classes; when neither is given,
+                all classes are seen.
+            classes: The names the data uses. They stand in for a missing ``classes``; otherwise
+                they must be those of the split.
+
+        Raises:
+            TypeError: When ``split`` is none of the above.
+            ValueError: For an unknown split, key or class name, seen and unseen classes that
+                overlap or do not cover all classes, names that differ from ``classes``, and
+                whatever the constructor refuses.
+        """
+        if isinstance(split, str):
+            names, unseen = _named(split)
+            built = cls(tuple(names), unseen)
+        elif isinstance(split, Mapping):
+            built = cls._from_mapping(split, classes)
+        elif isinstance(split, cls):
+            built = split
+        else:
+            raise TypeError(
+                f"a class split is a ClassSplit, one of the names {', '.join(_NAMED)}, or a dict "
+                f"with `classes` and `unseen`, not {type(split).__name__}."
+            )
+        if classes is not None and tuple(classes) != built.classes:
+            raise ValueError(_difference(built.classes, tuple(classes)))
+        return built
+
+    @classmethod
+    def _from_mapping(cls, split: Mapping, default_names: Sequence[str] | None) -> ClassSplit:
+        unknown = sorted(set(split) - {"classes", "seen", "unseen"})
+        if unknown:
+            raise ValueError(
+                f"a class split has no key {', '.join(map(repr, unknown))}; "
+                "it takes `classes`, `unseen` and `seen`."
+            )
+        given = split.get("classes", default_names)
+        if given is None:
+            raise ValueError("the class split has no `classes`: list the class names.")
+        names = _as_names(_named(given)[0] if isinstance(given, str) else given)
+
+        lists = {key: split.get(key) for key in ("seen", "unseen")}
+        seen, unseen = (
+            None if items is None else _as_indices(items, names, key)
+            for key, items in lists.items()
+        )
+        if seen is None:
+            return cls(names, unseen or ())
+        rest = tuple(index for index in range(len(names)) if index not in seen)
+        if unseen is None:
+            return cls(names, rest)
+        both = [names[index] for index in unseen if index in seen]
+        if both:
+            raise ValueError(f"seen and unseen classes overlap: {', '.join(both)} are in both.")
+        neither = [names[index] for index in rest if index not in unseen]
+        if neither:
+            raise ValueError(
+                f"the classes {', '.join(neither)} are neither seen nor unseen; "
+                "add them to one list, or leave one list out."
+            )
+        return cls(names, unseen)
+
+    @property
+    def num_classes(self) -> int:
+        """K, seen and unseen classes together."""
+        return len(self.classes)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Indices of the seen classes, in increasing order."""
+        hidden = set(self.unseen)
+        return tuple(index for index in range(self.num_classes) if index not in hidden)
+
+    @property
+    def seen_names(self) -> tuple[str, ...]:
+        """Names of the seen classes."""
+        return tuple(self.classes[index] for index in self.seen)
+
+    @property
+    def unseen_names(self) -> tuple[str, ...]:
+        """Names of the unseen classes."""
+        return tuple(self.classes[index] for index in self.unseen)
+
+    @property
+    def metainfo(self) -> dict:
+        """What a data set's ``metainfo`` carries: ``classes``, ``seen`` and ``unseen``."""
+        return {"classes": self.classes, "seen": list(self.seen), "unseen": list(self.unseen)}
+
+
+def _named(name: str) -> tuple[Sequence[str], tuple[int, ...]]:
+    if name not in _NAMED:
+        raise ValueError(
+            f"unknown class split {name!r}; known are {', '.join(_NAMED)}. For other classes give "
+            "dict(classes=[names], unseen=[names or indices])."
+        )
+    return _NAMED[name]
+
+
+def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ValueError(f"class names must be a list of names, not the single string {names!r}.")
+    names = tuple(names)
+    if not names:
+        raise ValueError("the class split has no class; list at least one class name.")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"class names must be strings, but {name!r} is not.")
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(f"the class names {', '.join(doubled)} are given more than once.")
+    return names
+
+
+def _as_indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -> tuple[int, ...]:
+    """Turn class names or indices into sorted indices into ``names``."""
+    if isinstance(items, (str, int)):
+        raise ValueError(f"`{what}` must be a list of class names or indices, not {items!r}.")
+    indices = []
+    for item in items:
+        if isinstance(item, str):
+            if item not in names:
+                raise ValueError(
+                    f"`{what}` names the unknown class {item!r}; the classes are "
+                    f"{', '.join(names)}."
+                )
+            indices.append(names.index(item))
+        elif isinstance(item, bool) or not hasattr(item, "__index__"):
+            raise ValueError(f"`{what}` must hold class names or indices, but {item!r} is neither.")
+        elif not 0 <= item < len(names):
+            raise ValueError(
+                f"`{what}` holds the index {item}, which is out of range: the {len(names)} classes "
+                f"have the indices 0 to {len(names) - 1}."
+            )
+        else:
+            indices.append(int(item))
+    doubled = sorted({index for index in indices if indices.count(index) > 1})
+    if doubled:
+        listed = ", ".join(f"{index} ({names[index]})" for index in doubled)
+        raise ValueError(f"`{what}` holds classes more than once: {listed}.")
+    return tuple(sorted(indices))
+
+
+def _difference(split: tuple[str, ...], data: tuple[str, ...]) -> str:
+    message = f"the split has {len(split)} classes and the data {len(data)}"
+    if len(split) == len(data):
+        first = next(i for i, (a, b) in enumerate(zip(split, data)) if a != b)
+        message = (
+            f"the classes of the split and of the data differ, first at index {first}: "
+            f"{split[first]!r} in the split, {data[first]!r} in the data"
+        )
+    return (
+        f"{message}. They must have the same names in the same order: change `split`, or the "
+        "`metainfo=dict(classes=...)` of the data set."
+    )

@@ -1,0 +1,9 @@
+"""Label values that stand for no class. Class labels are 0..K-1."""
+
+from __future__ import annotations
+
+IGNORED = 255
+"""Left out of the loss and of the metric, mmseg's ``ignore_index``."""
+
+UNLABELLED = 254
+"""Known to hold some unseen class, but not which one (transductive training)."""

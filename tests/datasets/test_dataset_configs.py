@@ -1,0 +1,116 @@
+"""The data set configs load, and their pipelines run on data in the layout they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import METRICS
+from PIL import Image
+
+import mmseg_otseg.evaluation  # noqa: F401  registers the metric
+from mmseg_otseg.structures import ClassSplit
+
+FOLDER = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
+CONFIGS = ["voc_512", "context_480", "cocostuff_512"]
+FILES = {  # picture, label and list for each split: train, (VOC only) aug, val
+    "voc_512": [
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "ImageSets/Segmentation/train.txt"),
+        ("JPEGImages/b.jpg", "SegmentationClassAug/b.png", "ImageSets/Segmentation/aug.txt"),
+        ("JPEGImages/c.jpg", "SegmentationClass/c.png", "ImageSets/Segmentation/val.txt"),
+    ],
+    "context_480": [
+        (f"JPEGImages/{n}.jpg", f"SegmentationClassContext/{n}.png", f"ImageSets/{list_}")
+        for n, list_ in (
+            ("a", "SegmentationContext/train.txt"),
+            ("c", "SegmentationContext/val.txt"),
+        )
+    ],
+    "cocostuff_512": [
+        (f"images/{part}/1.jpg", f"annotations/{part}/1_labelTrainIds.png", None)
+        for part in ("train2017", "val2017")
+    ],
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request):
+    init_default_scope("mmseg")
+    return request.param
+
+
+@pytest.fixture
+def config(name, tmp_path, monkeypatch):
+    """The config, with data where it looks for them, relative to the current folder."""
+    monkeypatch.chdir(tmp_path)
+    config = Config.fromfile(FOLDER / f"{name}.py")
+    classes = ClassSplit.build(config.split).num_classes
+    zero_is_background = name != "cocostuff_512"
+    for i, (picture, label, names) in enumerate(FILES[name]):
+        root = tmp_path / config.data_root
+        for path in filter(None, (picture, label, names)):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(i)
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(root / picture)
+        values = rng.integers(0, classes + zero_is_background, (60, 80), dtype=np.uint8)
+        values[0] = 255
+        Image.fromarray(values).save(root / label)
+        if names:
+            (root / names).write_text(Path(picture).stem + "\n")
+    for part in ("train", "val", "test"):
+        config[f"{part}_dataloader"].update(num_workers=0, persistent_workers=False)
+    return config
+
+
+def test_loads_the_same_from_its_own_text(name, tmp_path):
+    config = Config.fromfile(FOLDER / f"{name}.py")
+    config.dump(tmp_path / "dumped.py")
+    assert Config.fromfile(tmp_path / "dumped.py").to_dict() == config.to_dict()
+
+
+def test_training_batches(name, config):
+    loader = Runner.build_dataloader(config.train_dataloader, seed=0)
+    assert len(loader.dataset) == (2 if name == "voc_512" else 1)
+    split = ClassSplit.build(config.split)
+    assert loader.dataset.metainfo["unseen"] == list(split.unseen)
+    batch = next(iter(loader))
+    assert len(batch["inputs"]) == 4
+    side = config.crop_size[0]
+    assert side == int(name.split("_")[1])
+    for picture, sample in zip(batch["inputs"], batch["data_samples"]):
+        assert picture.shape[0] == 3 and max(picture.shape[1:]) <= side
+        values = set(sample.gt_sem_seg.data.unique().tolist())
+        assert len(values) > 5 and values <= {*split.seen, 255}
+
+
+def test_testing_keeps_unseen_labels(config):
+    loader = Runner.build_dataloader(config.test_dataloader, seed=0)
+    (sample,) = next(iter(loader))["data_samples"]
+    values = set(sample.gt_sem_seg.data.unique().tolist())
+    split = ClassSplit.build(config.split)
+    assert values == {*range(split.num_classes), 255}
+    assert sample.gt_sem_seg.data.shape == (1, 60, 80)
+    metric = METRICS.build(config.test_evaluator)
+    metric.dataset_meta = loader.dataset.metainfo
+    label = sample.gt_sem_seg.data
+    metric.process({}, [dict(gt_sem_seg=dict(data=label), pred_sem_seg=dict(data=label))])
+    assert metric.evaluate(1)["hIoU"] == 100
+
+
+def test_tta_as_mmsegs_tool_sets_it(config):
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    loader = Runner.build_dataloader(config.test_dataloader, seed=0)
+    batch = next(iter(loader))
+    assert len(batch["inputs"]) == 2 * len(config.img_ratios)
+    shapes = [tuple(views[0].shape[1:]) for views in batch["inputs"]]
+    assert (
+        shapes[::2]
+        == shapes[1::2]
+        == [(int(512 * r), round(512 * r * 4 / 3)) for r in config.img_ratios]
+    )
+    assert torch.equal(batch["inputs"][0][0].flip(-1), batch["inputs"][1][0])

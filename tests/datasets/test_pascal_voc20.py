@@ -1,0 +1,66 @@
+"""Pascal VOC in the layout of mmseg's guide, without background."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mmseg.datasets import PascalVOCDataset
+from PIL import Image
+
+from mmseg_otseg.datasets import PascalVOC20Dataset, ZeroShotDataset
+from mmseg_otseg.structures import ClassSplit
+
+PIPELINE = [dict(type="mmseg.LoadAnnotations")]
+
+
+@pytest.fixture
+def config(write_data):
+    """A label file with every value of VOC: 0 = background, 1..20, 255 = outline."""
+    label = np.array([*range(21), 255, 255, 255], dtype=np.uint8).reshape(4, 6)
+    root = write_data([label])
+    Image.fromarray(label).save(root / "labels" / "0.png")
+    Image.open(root / "images" / "0.png").save(root / "images" / "0.jpg")
+    (root / "val.txt").write_text("0\n")
+    return dict(
+        data_root=str(root),
+        data_prefix=dict(img_path="images", seg_map_path="labels"),
+        ann_file="val.txt",
+        pipeline=PIPELINE,
+    )
+
+
+def test_classes():
+    meta = PascalVOC20Dataset.METAINFO
+    assert meta["classes"] == ClassSplit.build("voc").classes
+    assert len(meta["classes"]) == len(meta["palette"]) == 20
+    names = PascalVOCDataset.METAINFO["classes"]
+    for name, colour in zip(meta["classes"], meta["palette"]):
+        assert colour == PascalVOCDataset.METAINFO["palette"][names.index(name)]
+
+
+def test_background_is_ignored(config):
+    label = PascalVOC20Dataset(**config)[0]["gt_seg_map"].ravel()
+    assert label.tolist() == [255, *range(20), 255, 255, 255]
+
+
+def test_files_without_background(config):
+    kwargs = dict(config, reduce_zero_label=False)
+    assert PascalVOC20Dataset(**kwargs)[0]["gt_seg_map"].ravel().tolist()[:3] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
+def test_zero_shot(config, setting, hidden):
+    config = dict(config, type="PascalVOC20Dataset")
+    label = ZeroShotDataset(config, "voc", setting=setting)[0]["gt_seg_map"].ravel()
+    assert label.tolist() == [255, *range(15), *[hidden] * 5, 255, 255, 255]
+
+
+def test_outline_colours_of_palette_files(config):
+    # The files of VOC are palette pictures: the values are indices, whatever the colours.
+    path = f"{config['data_root']}/labels/0.png"
+    picture = Image.open(path).convert("L")
+    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tolist())
+    picture.save(path)
+    assert Image.open(path).mode == "P"
+    label = PascalVOC20Dataset(**config)[0]["gt_seg_map"].ravel()
+    assert label.tolist() == [255, *range(20), 255, 255, 255]

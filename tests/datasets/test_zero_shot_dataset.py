@@ -1,0 +1,446 @@
+"""Unseen labels never leave the data set in training, and stay whole in testing."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, TRANSFORMS
+from torch.utils.data import DataLoader
+
+from mmseg_otseg.datasets import Draw, ReproducibleInfiniteSampler, ZeroShotDataset
+from mmseg_otseg.structures import ClassSplit
+
+NAMES = ["sky", "road", "tree", "car"]
+SPLIT = dict(classes=NAMES, unseen=["tree", "car"])  # 2 and 3
+AUGMENT = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="RandomResize", scale=(64, 48), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(24, 24), cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+
+
+def random_labels(count: int = 4, height: int = 30, width: int = 40) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    values = np.array([0, 1, 2, 3, 255])
+    return [values[rng.integers(0, 5, (height, width))] for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("inductive", {0: 0, 1: 1, 2: 255, 3: 255, 255: 255}),
+        ("transductive", {0: 0, 1: 1, 2: 254, 3: 254, 255: 255}),
+        ("supervised", {0: 0, 1: 1, 2: 2, 3: 3, 255: 255}),
+    ],
+)
+def test_labels_in_training(write_data, config_of, label_of, setting, expected):
+    labels = random_labels()
+    dataset = ZeroShotDataset(config_of(write_data(labels)), SPLIT, setting=setting)
+    assert len(dataset) == 4
+    for i, label in enumerate(labels):
+        want = np.vectorize(expected.get)(label)
+        np.testing.assert_array_equal(label_of(dataset[i]), want)
+
+
+@pytest.mark.parametrize("setting", ["inductive", "transductive", "supervised"])
+def test_labels_are_whole_in_testing(write_data, config_of, label_of, setting):
+    labels = random_labels()
+    config = config_of(write_data(labels), test_mode=True)
+    dataset = ZeroShotDataset(config, SPLIT, setting=setting)
+    assert dataset.test_mode and dataset.metainfo["hide_as"] is None
+    for i, label in enumerate(labels):
+        np.testing.assert_array_equal(label_of(dataset[i]), label)
+
+
+@pytest.mark.parametrize(("setting", "hidden"), [("inductive", set()), ("transductive", {254})])
+def test_unseen_labels_never_leave_an_augmenting_pipeline(
+    write_data, config_of, label_of, setting, hidden
+):
+    config = config_of(write_data(random_labels()))
+    dataset = ZeroShotDataset(config, SPLIT, setting=setting, pipeline=AUGMENT)
+    values: set[int] = set()
+    for i in range(60):
+        values |= set(np.unique(label_of(dataset[i % 4])).tolist())
+    assert values == {0, 1, 255} | hidden
+
+
+def test_254_survives_padding_and_further_transforms(write_data, config_of, label_of):
+    pipeline = [
+        *AUGMENT[:2],
+        dict(type="RandomRotate", prob=1.0, degree=20.0),
+        dict(type="Pad", size=(64, 64)),
+        dict(type="PackSegInputs"),
+    ]
+    config = config_of(write_data([np.full((30, 40), 3)]))
+    dataset = ZeroShotDataset(config, SPLIT, setting="transductive", pipeline=pipeline)
+    assert set(np.unique(label_of(dataset[0])).tolist()) == {254, 255}
+
+
+def test_metainfo(write_data, config_of):
+    config = config_of(write_data(random_labels()))
+    dataset = ZeroShotDataset(config, SPLIT, setting="transductive")
+    meta = dataset.metainfo
+    assert meta["classes"] == tuple(NAMES)
+    assert (meta["seen"], meta["unseen"], meta["hide_as"]) == ([0, 1], [2, 3], 254)
+    assert len(meta["palette"]) == 4
+    meta["seen"].append(7)
+    assert dataset.metainfo["seen"] == [0, 1]
+    assert dataset.split == ClassSplit.build(SPLIT)
+
+
+def test_split_may_leave_the_names_to_the_data(write_data, config_of):
+    dataset = ZeroShotDataset(config_of(write_data(random_labels())), dict(unseen=["car"]))
+    assert dataset.split == ClassSplit(tuple(NAMES), (3,))
+
+
+# The label is hidden where it appears --------------------------------------------------------
+
+
+@TRANSFORMS.register_module()
+class RecordLabels:
+    """Remembers the label values it saw; for the tests of this file."""
+
+    def __init__(self):
+        self.values = set()
+
+    def __call__(self, results):
+        self.values |= set(np.unique(results["gt_seg_map"]).tolist())
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadLabelsMyWay:
+    """A loader that is no subclass of any other, and yields wide integers."""
+
+    def __call__(self, results):
+        results["seg_fields"].append("gt_seg_map")
+        label = TRANSFORMS.build(dict(type="mmseg.LoadAnnotations"))(dict(results))["gt_seg_map"]
+        results["gt_seg_map"] = label.astype(np.int64)
+        return results
+
+
+LOADERS = {
+    "mmseg": [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")],
+    "label first": [dict(type="LoadAnnotations"), dict(type="LoadImageFromFile")],
+    "own": [dict(type="LoadImageFromFile"), dict(type="LoadLabelsMyWay")],
+    "nested": [
+        dict(type="LoadImageFromFile"),
+        dict(
+            type="RandomChoice",
+            transforms=[[dict(type="LoadAnnotations"), dict(type="RecordLabels")]],
+        ),
+    ],
+    "deeper": [
+        dict(
+            type="RandomApply",
+            prob=1.0,
+            transforms=[
+                dict(type="LoadImageFromFile"),
+                dict(type="RandomChoice", transforms=[[dict(type="LoadAnnotations")]]),
+                dict(type="RecordLabels"),
+            ],
+        ),
+    ],
+    "renamed": [
+        dict(type="LoadImageFromFile"),
+        dict(
+            type="KeyMapper",
+            mapping=dict(img_path="seg_map_path"),
+            remapping=dict(img="gt_seg_map"),
+            transforms=[
+                dict(type="LoadImageFromFile", color_type="unchanged", imdecode_backend="pillow")
+            ],
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
+def test_hidden_wherever_labels_are_read(write_data, config_of, label_of, loader, setting, hidden):
+    labels = random_labels(2)
+    pipeline = [*LOADERS[loader], dict(type="RecordLabels"), dict(type="PackSegInputs")]
+    config = config_of(write_data(labels))
+    dataset = ZeroShotDataset(config, SPLIT, setting=setting, pipeline=pipeline)
+    for i, label in enumerate(labels):
+        want = np.where((label == 2) | (label == 3), hidden, label)
+        np.testing.assert_array_equal(label_of(dataset[i]), want)
+    assert dataset.dataset.pipeline.transforms[-2].values == {0, 1, 255, hidden}
+
+
+def test_crop_sees_hidden_labels(write_data, config_of, label_of):
+    # Left: half road, half car. Right: half road, half sky. With the car visible a crop of the left
+    # side would do for cat_max_ratio; with it hidden only the right side has two classes.
+    label = np.ones((20, 400), dtype=np.uint8)
+    label[:10, :200], label[:10, 200:] = 3, 0
+    pipeline = [*AUGMENT[:2], dict(AUGMENT[3], crop_size=(20, 20)), AUGMENT[-1]]
+    config = config_of(write_data([label]))
+    inductive = ZeroShotDataset(config, SPLIT, pipeline=pipeline)
+    whole = ZeroShotDataset(config, SPLIT, setting="supervised", pipeline=pipeline)
+    draws = [Draw(0, 0, number) for number in range(40)]
+
+    def right_side(dataset):
+        return np.mean([0 in label_of(dataset[draw]) for draw in draws])
+
+    assert right_side(inductive) > 0.95  # ten attempts each
+    assert right_side(whole) < 0.75
+
+
+def test_tta_pipeline_in_testing(write_data, config_of):
+    tta = [
+        dict(type="LoadImageFromFile"),
+        dict(
+            type="TestTimeAug",
+            transforms=[
+                [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+                [dict(type="LoadAnnotations")],
+                [dict(type="PackSegInputs")],
+            ],
+        ),
+    ]
+    labels = random_labels()
+    config = config_of(write_data(labels), test_mode=True)
+    sample = ZeroShotDataset(config, SPLIT, pipeline=tta)[1]
+    assert len(sample["inputs"]) == 2
+    for packed in sample["data_samples"]:
+        np.testing.assert_array_equal(packed.gt_sem_seg.data[0].numpy(), labels[1])
+
+
+# Wrappers and mmengine's conventions ----------------------------------------------------------
+
+
+def concat_config(config_of, roots) -> dict:
+    return dict(type="ConcatDataset", datasets=[config_of(root) for root in roots])
+
+
+def test_concatenated_and_repeated(write_data, config_of, label_of):
+    labels = random_labels(5)
+    roots = [write_data(labels[:2], "first"), write_data(labels[2:], "second")]
+    config = dict(type="RepeatDataset", times=2, dataset=concat_config(config_of, roots))
+    dataset = ZeroShotDataset(config, SPLIT)
+    assert len(dataset) == 10
+    for i in range(10):
+        want = np.where(labels[i % 5] >= 2, 255, labels[i % 5])
+        np.testing.assert_array_equal(label_of(dataset[i]), want)
+    assert dataset.get_data_info(2)["seg_map_path"].startswith(str(roots[1]))
+
+
+def test_pipeline_goes_to_every_wrapped_data_set(write_data, config_of):
+    roots = [write_data(random_labels(2), name) for name in ("first", "second")]
+    dataset = ZeroShotDataset(concat_config(config_of, roots), SPLIT, pipeline=AUGMENT)
+    assert {dataset[i]["inputs"].shape for i in range(4)} == {(3, 24, 24)}
+
+
+def test_objects_are_wrapped_and_left_alone(write_data, config_of, label_of):
+    labels = random_labels()
+    init_default_scope("mmseg")
+    plain = DATASETS.build(config_of(write_data(labels)))
+    for inner in (plain, ConcatDataset([plain]), RepeatDataset(plain, 2)):
+        for setting, hidden in (("inductive", 255), ("transductive", 254)):
+            dataset = ZeroShotDataset(inner, SPLIT, setting=setting, drop_unseen_images=False)
+            want = np.where((labels[0] == 2) | (labels[0] == 3), hidden, labels[0])
+            np.testing.assert_array_equal(label_of(dataset[0]), want)
+    np.testing.assert_array_equal(label_of(plain[0]), labels[0])
+
+
+def test_built_by_the_registry_and_inside_a_wrapper(write_data, config_of, label_of):
+    init_default_scope("mmseg")
+    config = dict(
+        type="ZeroShotDataset", split=SPLIT, dataset=config_of(write_data(random_labels()))
+    )
+    dataset = DATASETS.build(dict(type="ConcatDataset", datasets=[config, config]))
+    assert len(dataset) == 8
+    assert set(np.unique(label_of(dataset[7])).tolist()) == {0, 1, 255}
+    assert dataset.metainfo["unseen"] == [2, 3]
+
+
+def test_lazy_init(write_data, config_of):
+    root = write_data(random_labels())
+    dataset = ZeroShotDataset(config_of(root, lazy_init=True), SPLIT, lazy_init=True)
+    assert dataset.metainfo["unseen"] == [2, 3]
+    assert not dataset._fully_initialized
+    dataset.full_init()
+    assert dataset._fully_initialized and len(dataset) == 4
+
+
+def test_subsets(write_data, config_of, label_of):
+    labels = random_labels()
+    dataset = ZeroShotDataset(config_of(write_data(labels)), SPLIT)
+    subset = dataset.get_subset([2, 0])
+    assert (len(subset), len(dataset)) == (2, 4)
+    np.testing.assert_array_equal(label_of(subset[0]), np.where(labels[2] >= 2, 255, labels[2]))
+    dataset.get_subset_(1)
+    assert len(dataset) == 1
+
+
+def test_mosaic_of_hidden_labels(write_data, config_of, label_of):
+    init_default_scope("mmseg")
+    inner = dict(
+        type="MultiImageMixDataset",
+        dataset=concat_config(
+            lambda root: config_of(root, pipeline=AUGMENT[:2]), [write_data(random_labels())]
+        ),
+        pipeline=[
+            dict(type="RandomMosaic", prob=1.0, img_scale=(40, 40)),
+            dict(type="PackSegInputs"),
+        ],
+    )
+    dataset = ZeroShotDataset(inner, SPLIT)
+    assert set(np.unique(label_of(dataset[0])).tolist()) == {0, 1, 255}
+
+
+# Leaving out images with unseen classes ---------------------------------------------------------
+
+
+def some_with_unseen() -> list[np.ndarray]:
+    """Samples 1 and 4 hold an unseen class, sample 4 in a single pixel."""
+    labels = [np.full((8, 8), i % 2) for i in range(6)]
+    labels[1][2:4] = 2
+    labels[4][7, 7] = 3
+    labels[5][:] = 255
+    return labels
+
+
+@pytest.mark.parametrize("serialize_data", [True, False])
+def test_drop_unseen_images(write_data, config_of, serialize_data, capsys):
+    root = write_data(some_with_unseen())
+    config = config_of(root, serialize_data=serialize_data)
+    dataset = ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
+    kept = [dataset.get_data_info(i)["img_path"][-5] for i in range(len(dataset))]
+    assert kept == ["0", "2", "3", "5"]
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_drop_inside_wrappers(write_data, config_of):
+    labels = some_with_unseen()
+    only_unseen = [np.full((8, 8), 3)]
+    roots = [write_data(part, str(i)) for i, part in enumerate([labels[:3], only_unseen, labels])]
+    config = dict(type="RepeatDataset", times=2, dataset=concat_config(config_of, roots))
+    dataset = ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
+    assert len(dataset) == 2 * (2 + 0 + 4)
+    paths = [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
+    assert len(set(paths)) == 6 and not any("/1/" in path[-14:] for path in paths)
+    assert all(len(dataset[i]) == 2 for i in range(len(dataset)))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_drop_reads_labels_with_the_loader_of_the_pipeline(write_data, config_of, loader):
+    pipeline = [*LOADERS[loader], dict(type="PackSegInputs")]
+    dataset = ZeroShotDataset(
+        config_of(write_data(some_with_unseen())),
+        SPLIT,
+        drop_unseen_images=True,
+        pipeline=pipeline,
+    )
+    assert len(dataset) == 4
+
+
+def test_label_files_are_read_only_when_asked(write_data, config_of, monkeypatch, capsys):
+    reads = []
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    original = LoadAnnotations.transform
+    monkeypatch.setattr(
+        LoadAnnotations, "transform", lambda self, r: reads.append(1) or original(self, r)
+    )
+    config = config_of(write_data(some_with_unseen()))
+    ZeroShotDataset(config, SPLIT)
+    assert reads == [] and capsys.readouterr().err == ""
+    dataset = ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
+    dataset.full_init()
+    assert len(reads) == 6
+
+
+def test_drop_with_reduced_labels(write_data, config_of):
+    labels = [np.array([[0, 1]]), np.array([[1, 4]]), np.array([[2, 255]])]
+    config = config_of(write_data([np.repeat(x, 2, 0) for x in labels]), reduce_zero_label=True)
+    dataset = ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
+    assert len(dataset) == 2
+
+
+def test_drop_with_nothing_left(write_data, config_of):
+    config = config_of(write_data([np.full((8, 8), 3)]))
+    with pytest.raises(ValueError, match=r"all 1 training images hold one of .* tree, car"):
+        ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
+
+
+# Reproducible samples -----------------------------------------------------------------------------
+
+
+def same(a: dict, b: dict) -> bool:
+    return torch.equal(a["inputs"], b["inputs"]) and torch.equal(
+        a["data_samples"].gt_sem_seg.data, b["data_samples"].gt_sem_seg.data
+    )
+
+
+@pytest.fixture
+def augmented(write_data, config_of):
+    return ZeroShotDataset(config_of(write_data(random_labels())), SPLIT, pipeline=AUGMENT)
+
+
+def test_same_draw_same_sample(augmented):
+    first = augmented[Draw(1, 5, 0)]
+    augmented[3], np.random.random(7), random.random()
+    assert same(augmented[Draw(1, 5, 0)], first)
+    assert not same(augmented[Draw(1, 5, 1)], first)
+    assert not same(augmented[Draw(1, 6, 0)], first)
+
+
+def test_random_state_is_untouched_by_a_draw(augmented):
+    np.random.seed(0), random.seed(0)
+    expected = np.random.random(3).tolist(), random.random()
+    np.random.seed(0), random.seed(0)
+    augmented[Draw(1, 5, 0)]
+    assert (np.random.random(3).tolist(), random.random()) == expected
+
+
+def test_plain_indices_stay_random(augmented):
+    assert not all(same(augmented[1], augmented[1]) for _ in range(3))
+
+
+def test_workers_do_not_matter(augmented):
+    def first_batches(num_workers: int) -> list[dict]:
+        sampler = ReproducibleInfiniteSampler(augmented, seed=2)
+        loader = DataLoader(
+            augmented, batch_size=2, sampler=sampler, num_workers=num_workers, collate_fn=list
+        )
+        batches = iter(loader)
+        return [sample for _ in range(3) for sample in next(batches)]
+
+    for alone, worked in zip(first_batches(0), first_batches(2)):
+        assert same(alone, worked)
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1", "I;16"])
+@pytest.mark.parametrize("backend", ["cv2", "pillow"])
+def test_grey_and_rgba_pictures(write_data, config_of, mode, backend):
+    from PIL import Image
+
+    root = write_data(random_labels(1))
+    path = root / "images" / "0.png"
+    if mode == "I;16":
+        if backend == "pillow":
+            pytest.skip("Pillow clips 16-bit pictures")
+        Image.fromarray(np.full((30, 40), 40000, dtype=np.uint16)).save(path)
+    else:
+        Image.open(path).convert(mode).save(path)
+    pipeline = [dict(type="LoadImageFromFile", imdecode_backend=backend), *AUGMENT[1:]]
+    sample = ZeroShotDataset(config_of(root), SPLIT, pipeline=pipeline)[0]
+    assert sample["inputs"].shape == (3, 24, 24) and sample["inputs"].dtype == torch.uint8
+
+
+def test_load_image_is_mmcvs():
+    assert issubclass(TRANSFORMS.get("LoadImageFromFile"), LoadImageFromFile)

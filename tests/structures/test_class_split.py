@@ -1,0 +1,154 @@
+"""The class split: the named ones, what a config may hold, and every mistake in it."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from mmengine.config import ConfigDict
+
+from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit
+
+NAMES = ("sky", "road", "tree", "car")
+
+
+def test_label_values():
+    assert (IGNORED, UNLABELLED) == (255, 254)
+
+
+def test_voc():
+    split = ClassSplit.build("voc")
+    assert split.num_classes == 20
+    assert split.unseen == (15, 16, 17, 18, 19)
+    assert split.unseen_names == ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
+    assert split.classes[0] == "aeroplane"
+    assert "background" not in split.classes
+
+
+def test_context():
+    split = ClassSplit.build("context")
+    assert split.num_classes == 59
+    assert set(split.unseen) == {19, 33, 48, 14, 7, 24, 6, 54, 31, 0}
+    assert set(split.unseen_names) == {
+        *("cow", "motorbike", "sofa", "cat", "boat", "fence", "bird", "tvmonitor"),
+        *("keyboard", "aeroplane"),
+    }
+
+
+def test_cocostuff():
+    split = ClassSplit.build("cocostuff")
+    assert split.num_classes == 171
+    assert split.unseen == (19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160)
+    assert {"cow", "giraffe", "frisbee", "grass", "wall-concrete"} < set(split.unseen_names)
+
+
+@pytest.mark.parametrize("name", ["voc", "context", "cocostuff"])
+def test_seen_and_unseen_make_up_all_classes(name):
+    split = ClassSplit.build(name)
+    assert sorted(split.seen + split.unseen) == list(range(split.num_classes))
+    assert set(split.seen_names) | set(split.unseen_names) == set(split.classes)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(classes=NAMES, unseen=[3, 1]),
+        dict(classes=list(NAMES), unseen=["car", "road"]),
+        dict(classes=NAMES, unseen=[1, "car"]),
+        dict(classes=NAMES, unseen=np.array([3, 1])),
+        dict(classes=NAMES, seen=["sky", 2]),
+        dict(classes=NAMES, seen=[0, 2], unseen=[1, 3]),
+        ConfigDict(classes=list(NAMES), unseen=[1, 3]),
+        ClassSplit(NAMES, (3, 1)),
+    ],
+)
+def test_forms_of_the_same_split(given):
+    split = ClassSplit.build(given)
+    assert split == ClassSplit(NAMES, (1, 3))
+    assert hash(split) == hash(ClassSplit(NAMES, (1, 3)))
+    assert split.seen == (0, 2)
+    assert split.seen_names == ("sky", "tree")
+    assert split.unseen_names == ("road", "car")
+    assert split.metainfo == dict(classes=NAMES, seen=[0, 2], unseen=[1, 3])
+    assert all(type(index) is int for index in split.seen + split.unseen)
+
+
+def test_names_of_a_named_split_with_other_unseen_classes():
+    split = ClassSplit.build(dict(classes="voc", unseen=["cat", "dog"]))
+    assert split.classes == ClassSplit.build("voc").classes
+    assert split.unseen_names == ("cat", "dog")
+
+
+def test_without_unseen_classes():
+    split = ClassSplit.build(dict(classes=NAMES))
+    assert split.unseen == ()
+    assert split.seen == (0, 1, 2, 3)
+
+
+def test_one_class():
+    assert ClassSplit(("sky",)).seen == (0,)
+
+
+def test_names_from_the_data():
+    assert ClassSplit.build(dict(unseen=["car"]), classes=NAMES) == ClassSplit(NAMES, (3,))
+    assert ClassSplit.build("voc", classes=list(ClassSplit.build("voc").classes)).num_classes == 20
+
+
+def test_is_frozen_and_can_be_pickled():
+    split = ClassSplit.build("voc")
+    with pytest.raises(AttributeError):
+        split.unseen = ()
+    assert pickle.loads(pickle.dumps(split)) == split
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("vcc", "unknown class split 'vcc'; known are voc, context, cocostuff"),
+        (dict(classes="ade", unseen=[1]), "unknown class split 'ade'"),
+        (dict(classes=NAMES, unseen=[4]), "index 4, which is out of range.*0 to 3"),
+        (dict(classes=NAMES, unseen=[-1]), "index -1, which is out of range"),
+        (dict(classes=NAMES, unseen=[1, 1]), "more than once: 1 \\(road\\)"),
+        (dict(classes=NAMES, unseen=[1, "road"]), "more than once: 1 \\(road\\)"),
+        (dict(classes=NAMES, unseen=["bus"]), "unknown class 'bus'; the classes are sky, road"),
+        (dict(classes=NAMES, unseen=[1.5]), "1.5 is neither"),
+        (dict(classes=NAMES, unseen="car"), "must be a list of class names or indices"),
+        (dict(classes=NAMES, seen=[0, 1, 2], unseen=[2, 3]), "overlap: tree"),
+        (dict(classes=NAMES, seen=[0, 1], unseen=[3]), "tree are neither seen nor unseen"),
+        (dict(classes=NAMES, unseen=[0, 1, 2, 3]), "all 4 classes are unseen"),
+        (dict(classes=NAMES, seen=[]), "all 4 classes are unseen"),
+        (dict(classes=["a", "b", "a"], unseen=[1]), "class names a are given more than once"),
+        (dict(classes=[], unseen=[]), "no class"),
+        (dict(classes=["a", 3]), "3 is not"),
+        (dict(unseen=[1]), "no `classes`"),
+        (dict(classes=NAMES, unsen=[1]), "no key 'unsen'"),
+    ],
+)
+def test_mistakes(given, message):
+    with pytest.raises(ValueError, match=message):
+        ClassSplit.build(given)
+
+
+def test_wrong_type():
+    with pytest.raises(TypeError, match="not int"):
+        ClassSplit.build(3)
+
+
+def test_constructor_checks_as_well():
+    with pytest.raises(ValueError, match="out of range"):
+        ClassSplit(NAMES, (7,))
+    with pytest.raises(ValueError, match="single string"):
+        ClassSplit("sky", ())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (("sky", "tree", "road", "car"), "first at index 1: 'road' in the split, 'tree' in the"),
+        (("sky", "road"), "split has 4 classes and the data 2"),
+    ],
+)
+def test_names_that_differ_from_the_data(data, message):
+    with pytest.raises(ValueError, match=message):
+        ClassSplit.build(dict(classes=NAMES, unseen=[1]), classes=data)
