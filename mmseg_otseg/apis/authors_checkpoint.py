@@ -1,15 +1,23 @@
-"""The OTSeg authors' parameter names, in terms of this package's."""
+"""Checkpoints of the OTSeg authors' released code, in terms of this package."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
-# Tensors of the authors' checkpoints that reach no output: self-attention and its norm are never called,
-# the criterion's class weights never read, and of the last decoder layer only the map is used.
+from ..engine.checkpoint import read_checkpoint
+from ..models.clip import tensors_fingerprint
+from .authors_shapes import check_authors_tensors
+
+# Tensors of the authors' checkpoints that reach no output: self-attention and its norm are never
+# called, the criterion's class weights never read, and of the last decoder layer only the map is
+# used.
 UNUSED = re.compile(
     r"text_encoder\."
     r"|decode_head\.loss_decode\."
@@ -28,6 +36,69 @@ LAYER_PARTS = {
     "norm3": "norm2",
 }
 BACKBONE_PARTS = {"prompt_proj": "visual_prompts.proj", "prompt_norm": "visual_prompts.norm"}
+CLIP = "backbone.clip.module."
+# What the model has and the authors' files have not: it is made from the class names.
+MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary")
+
+
+class Conversion(NamedTuple):
+    """What became of an authors' checkpoint.
+
+    Attributes:
+        used: Names of the authors' tensors that were taken over.
+        dropped: Names of those that reach no output.
+        missed: Names of this package's tensors that the authors' files do not have; the model
+            makes them.
+    """
+
+    used: tuple[str, ...]
+    dropped: tuple[str, ...]
+    missed: tuple[str, ...]
+
+
+def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
+    """Convert a checkpoint file of the authors' OTSeg into one for this package's configs.
+
+    The file is read without executing anything it brings. The new one holds the image tower as
+    well, since the authors' position embedding has the training resolution, and says that the class
+    embedding counts twice.
+
+    Args:
+        src: The authors' file: a dict with ``state_dict`` and ``meta``.
+        dst: The file to write; its folder is made.
+
+    Returns:
+        The names that were used, dropped and missed, which are also logged.
+
+    Raises:
+        FileNotFoundError: If there is no file ``src``.
+        ValueError: If it is no checkpoint, or tensors are missing, unknown or of another shape (the
+            message names them), or ``dst`` is the same file.
+    """
+    source, target = Path(src).expanduser(), Path(dst).expanduser()
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"{dst} is the file to convert; give another name for the result")
+    checkpoint = read_checkpoint(source, map_location="cpu")
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(
+            f"{src} holds no `state_dict` of tensors: it is no checkpoint of the authors"
+        )
+    try:
+        converted, dropped = convert_authors_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f"cannot convert {src}: {error}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": converted, "meta": _meta(checkpoint.get("meta"))}, target)
+    used = tuple(name for name in state if name not in set(dropped))
+    for what, names in (
+        ("used", used),
+        ("dropped, as they reach no output", dropped),
+        ("missed, made by the model from the class names", MADE_BY_THE_MODEL),
+    ):
+        print_log(f"{len(names)} tensors {what}: {_summary(names)}", logger="current")
+    print_log(f"written to {target}", logger="current")
+    return Conversion(used, tuple(dropped), MADE_BY_THE_MODEL)
 
 
 def convert_authors_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -37,14 +108,18 @@ def convert_authors_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, T
         state: Names and tensors as the authors' code saves them.
 
     Returns:
-        The state dict of an ``EncoderDecoder`` with ``CLIPBackbone(double_class_embedding=True)``, ``DLFANeck``
-        and ``MPSAHead``, without the text embeddings; and the names that were dropped, which reach no output.
+        The state dict of an ``EncoderDecoder`` with ``CLIPBackbone``, ``DLFANeck`` and ``MPSAHead``,
+        without the text embeddings; and the names that were dropped, which reach no output. It
+        carries the image tower, its fingerprint, and the switch that makes the backbone count the
+        class embedding twice.
 
     Raises:
-        ValueError: If a name is not one of the authors'.
+        ValueError: If a tensor is missing, is none of the authors', or has another shape than the
+            others ask for.
     """
     layers = [int(match[1]) for name in state if (match := LAYER.fullmatch(name))]
     last = max(layers, default=-1)
+    check_authors_tensors(state, [name for name in state if not _unused(name, last)])
     converted: dict[str, Tensor] = {}
     dropped: list[str] = []
     for name, tensor in state.items():
@@ -53,27 +128,30 @@ def convert_authors_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, T
             dropped.append(name)
         else:
             converted[new] = tensor
-    shallow = converted.pop("backbone.visual_prompts.shallow", None)
-    deep = converted.pop("backbone.visual_prompts.deep", None)
-    if shallow is not None:
-        # One set of tokens per layer; the authors keep the first layer's apart.
-        converted["backbone.visual_prompts.embeddings"] = (
-            shallow if deep is None else torch.cat([shallow, deep])
-        )
+    # One set of tokens per layer; the authors keep the first layer's apart.
+    prompts = [converted.pop(f"backbone.visual_prompts.{part}") for part in ("shallow", "deep")]
+    converted["backbone.visual_prompts.embeddings"] = torch.cat(prompts)
+    tower = {name.removeprefix(CLIP): t for name, t in converted.items() if name.startswith(CLIP)}
+    converted["backbone.clip.fingerprint"] = tensors_fingerprint(tower)
+    converted["backbone.class_embedding_times"] = torch.tensor(2)
     return converted, dropped
+
+
+def _unused(name: str, last: int) -> bool:
+    """Whether an authors' tensor reaches no output; ``last`` indexes the last decoder layer."""
+    if UNUSED.match(name):
+        return True
+    match = LAYER.fullmatch(name)
+    return bool(match and int(match[1]) == last and UNUSED_IN_LAST_LAYER.match(match[2]))
 
 
 def _convert_name(name: str, last: int) -> str | None:
     """The package's name of an authors' tensor, or None if it reaches no output."""
-    if UNUSED.match(name):
+    if _unused(name, last):
         return None
     if match := LAYER.fullmatch(name):
-        index, part = int(match[1]), match[2]
-        if index == last and UNUSED_IN_LAST_LAYER.match(part):
-            return None
-        stem, kind = part.rsplit(".", 1)
-        if stem not in LAYER_PARTS:
-            raise ValueError(f"{name!r} is no tensor of the authors' OTSeg")
+        index = int(match[1])
+        stem, kind = match[2].rsplit(".", 1)
         new = LAYER_PARTS[stem]
         if index == last:
             return f"decode_head.decoder.last.{new.removeprefix('attention.')}.{kind}"
@@ -84,10 +162,20 @@ def _convert_name(name: str, last: int) -> str | None:
         return "backbone.visual_prompts.shallow"
     if name == "backbone.deep_prompt_embeddings":
         return "backbone.visual_prompts.deep"
-    if name.startswith("backbone."):
-        part = name.removeprefix("backbone.")
-        head, _, rest = part.partition(".")
-        if head in BACKBONE_PARTS:
-            return f"backbone.{BACKBONE_PARTS[head]}.{rest}"
-        return f"backbone.clip.module.{part}"
-    raise ValueError(f"{name!r} is no tensor of the authors' OTSeg")
+    part = name.removeprefix("backbone.")
+    head, _, rest = part.partition(".")
+    return f"backbone.{BACKBONE_PARTS[head]}.{rest}" if head in BACKBONE_PARTS else CLIP + part
+
+
+def _meta(meta: Any) -> dict[str, Any]:
+    """What mmseg's tools want to know of a checkpoint: class names and colours, if the file says."""
+    meta = meta if isinstance(meta, Mapping) else {}
+    kept: dict[str, Any] = {"converted_from": "OTSeg, the authors' code"}
+    if meta.get("CLASSES") is not None:
+        kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
+    return kept
+
+
+def _summary(names: tuple[str, ...] | list[str]) -> str:
+    """Names, those that differ only in a number once."""
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names)) or "none"

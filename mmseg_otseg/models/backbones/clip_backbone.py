@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -36,7 +37,8 @@ class CLIPBackbone(BaseModule):
         drop_path_rate: Stochastic depth of the last block while training, growing linearly from 0 at the
             first. Only used with visual prompts: without them nothing in the tower trains.
         double_class_embedding: Add the class embedding to the global token once more, as the authors' code does
-            and their checkpoints need.
+            and their checkpoints need. Weights trained with one setting do not fit the other, so a checkpoint
+            carries its own and overrides this one.
         save_clip: Write CLIP's weights into checkpoints too.
 
     Raises:
@@ -45,6 +47,8 @@ class CLIPBackbone(BaseModule):
     Source:
         OTSeg (arXiv 2403.14183), section 3.1.
     """
+
+    class_embedding_times: Tensor
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class CLIPBackbone(BaseModule):
         blocks = visual.transformer.resblocks
         self.out_indices = _resolve_layers(out_indices, len(blocks))
         self.project = project
-        self.double_class_embedding = double_class_embedding
+        self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
@@ -80,6 +84,11 @@ class CLIPBackbone(BaseModule):
                     drop = self._stochastic_depth(rate)
                     block.ls_1.register_forward_hook(drop)
                     block.ls_2.register_forward_hook(drop)
+
+    @property
+    def double_class_embedding(self) -> bool:
+        """Whether the class embedding is added twice."""
+        return int(self.class_embedding_times) == 2
 
     @property
     def visual(self) -> VisionTransformer:
@@ -112,9 +121,7 @@ class CLIPBackbone(BaseModule):
         patches = visual.conv1(images)
         batch, channels, *grid = patches.shape
         position = self._position_embedding((grid[0], grid[1])).to(patches.dtype)
-        first = visual.class_embedding.to(patches.dtype)
-        if self.double_class_embedding:
-            first = first + first
+        first = visual.class_embedding.to(patches.dtype) * self.class_embedding_times
         tokens = torch.cat(
             [first.expand(batch, 1, channels), patches.flatten(2).transpose(1, 2)], dim=1
         )
@@ -159,6 +166,19 @@ class CLIPBackbone(BaseModule):
     def _to_joint_space(self, tokens: Tensor) -> Tensor:
         """CLIP's own alignment with text: (..., C) to (..., D)."""
         return self.visual.ln_post(tokens) @ self.visual.proj
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
+        position = state_dict.get(prefix + "clip.module.positional_embedding")
+        visual = self.visual
+        if position is not None and len(position) != len(visual.positional_embedding):
+            # The checkpoint's tower has another native resolution, as the authors' files do.
+            side = math.isqrt(len(position) - 1)
+            visual.grid_size = (side, side)
+            visual.positional_embedding = nn.Parameter(
+                visual.positional_embedding.new_zeros(position.shape), requires_grad=False
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _stochastic_depth(self, rate: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         # open_clip's blocks end each residual branch in ls_1 and ls_2 (identities in CLIP): a hook

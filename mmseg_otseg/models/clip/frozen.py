@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ class FrozenTower(nn.Module):
 
     The state dict holds a SHA-256 fingerprint of the weights instead of the weights, unless ``saved``. Loading
     a state dict without the weights checks that it was made with these very weights; one that brings the weights
-    replaces them.
+    replaces them, and if they are not the ones the tower was built with, state dicts include them from then on.
 
     Args:
         module: The module to hold.
@@ -48,11 +49,10 @@ class FrozenTower(nn.Module):
         found = state_dict.get(prefix + "fingerprint")
         brings_weights = any(key.startswith(prefix + "module.") for key in state_dict)
         self._left_out = None if brings_weights else prefix + "module."
-        if (
-            found is not None
-            and not brings_weights
-            and not torch.equal(found.cpu(), self.fingerprint.cpu())
-        ):
+        other = found is not None and not torch.equal(found.cpu(), self.fingerprint.cpu())
+        if other and brings_weights:
+            self.saved = True  # nobody could build these weights again from the config
+        elif other:
             raise ValueError(
                 f"this checkpoint was trained over other CLIP weights (fingerprint {_hex(found)}) than the "
                 f"model was built with (fingerprint {_hex(self.fingerprint)}). Build the model with the same "
@@ -63,8 +63,13 @@ class FrozenTower(nn.Module):
 
 def weights_fingerprint(module: nn.Module) -> Tensor:
     """SHA-256 of a module's parameters and buffers in float32, as 32 uint8 values."""
+    return tensors_fingerprint(module.state_dict())
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> Tensor:
+    """SHA-256 of names and tensors in float32, as 32 uint8 values."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().data)
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

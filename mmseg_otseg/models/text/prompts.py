@@ -64,8 +64,8 @@ class TextPrompts(BaseModule):
 class FrozenPrompts(TextPrompts):
     """Base of prompts that are a fixed table, kept as a buffer.
 
-    A checkpoint's table is taken over if it is the one of this vocabulary; otherwise the model keeps its own,
-    so that a checkpoint can be tested on another vocabulary.
+    A checkpoint's table is taken over if it is the one of this vocabulary; otherwise, or if it has none, the
+    model keeps its own, so that a checkpoint can be tested on another vocabulary.
     """
 
     embeddings: Tensor
@@ -97,9 +97,11 @@ class FrozenPrompts(TextPrompts):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         found = state_dict.get(prefix + "vocabulary")
-        if found is not None and not torch.equal(found.cpu(), self.vocabulary.cpu()):
+        if found is None or not torch.equal(found.cpu(), self.vocabulary.cpu()):
             print_log(
-                "The checkpoint's text embeddings belong to another vocabulary: the model keeps its own.",
+                "The checkpoint has no text embeddings: the model makes its own."
+                if found is None
+                else "The checkpoint's text embeddings belong to another vocabulary: the model keeps its own.",
                 logger="current",
                 level=logging.INFO,
             )

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS
+
+from mmseg_otseg.apis import convert_authors_checkpoint
+from mmseg_otseg.engine import read_checkpoint
+from tests.reference import DATA, Reference, relative_error
+
+TOOL = Path(__file__).parents[2] / "tools" / "model_converters" / "authors_to_mmseg.py"
+
+
+def save(path: Path, state: dict[str, torch.Tensor], **meta: Any) -> Path:
+    torch.save({"state_dict": state, "meta": {"iter": 7, **meta}}, path)
+    return path
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return Reference("a").group("state/")
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_predictions_of_a_converted_file(name: str, tmp_path: Path) -> None:
+    """Through mmengine's loading and mmseg's predict path the authors' numbers come out."""
+    reference = Reference(name)
+    convert_authors_checkpoint(
+        save(tmp_path / "authors.pth", reference.group("state/")), tmp_path / "new" / "ours.pth"
+    )
+    image = reference.tensor("input/image")
+    for setting, bias in (("inductive", 0.1), ("transductive", 0.0)):
+        config = reference.model_config(tmp_path)
+        config["backbone"]["clip"]["model"]["vision_cfg"]["image_size"] *= 2  # another native size
+        config["decode_head"]["seen_bias"] = bias
+        model = MODELS.build(ConfigDict(config)).eval()
+        load_checkpoint(model, str(tmp_path / "new" / "ours.pth"), strict=True)
+        with torch.no_grad():
+            samples = model.predict(image)
+        predicted = torch.stack([sample.seg_logits.data for sample in samples])
+        assert relative_error(predicted, reference.tensor(f"output/test_{setting}")) < 1e-4
+
+
+def test_continued_training_keeps_the_towers_weights(state: dict, tmp_path: Path) -> None:
+    """Nobody could build the authors' tower from the config again: checkpoints go on holding it."""
+    convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "ours.pth")
+    model = Reference("a").model(tmp_path)
+    load_checkpoint(model, str(tmp_path / "ours.pth"))
+    again = MODELS.build(ConfigDict(Reference("a").model_config(tmp_path)))
+    again.load_state_dict(model.state_dict())
+    assert again.backbone.double_class_embedding
+    position = again.backbone.visual.positional_embedding
+    assert torch.equal(position, state["backbone.positional_embedding"])
+
+
+def test_a_full_voc_checkpoint(tmp_path: Path) -> None:
+    shapes = json.loads((DATA / "otseg_voc_vitb16_shapes.json").read_text())
+    zeros = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    history = HistoryBuffer([1.0], [1])
+    source = save(tmp_path / "voc.pth", zeros, CLASSES=["a", "b"], PALETTE=np.eye(3), log=history)
+    report = convert_authors_checkpoint(source, tmp_path / "ours.pth")
+    assert set(report.used) | set(report.dropped) == set(shapes)
+    assert set(report.missed) == {"neck.text.embeddings", "neck.text.vocabulary"}
+    assert "decode_head.loss_decode.criterion.empty_weight" in report.dropped
+    assert "decode_head.decoder_1.layers.0.self_attn.in_proj_weight" in report.dropped
+    result = read_checkpoint(tmp_path / "ours.pth")
+    assert result["meta"]["dataset_meta"]["classes"] == ("a", "b")
+    converted = result["state_dict"]
+    assert converted["backbone.visual_prompts.embeddings"].shape == (12, 10, 768)
+    assert converted["backbone.clip.module.positional_embedding"].shape == (1025, 768)
+    trained = [v for n, v in converted.items() if "clip" not in n and v.dtype == torch.float32]
+    assert sum(value.numel() for value in trained) == 8_039_168
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "backbone.class_embedding",
+        "backbone.prompt_embeddings",
+        "backbone.deep_prompt_embeddings",
+        "backbone.transformer.resblocks.1.mlp.c_fc.weight",
+        "decode_head.decoder_1.layers.2.multihead_attn.k.bias",
+        "decode_head.q_proj.weight",
+    ],
+)
+def test_missing_or_misshapen_tensors_are_named(name: str, state: dict, tmp_path: Path) -> None:
+    tensor = state.pop(name)
+    target = tmp_path / "ours.pth"
+    with pytest.raises(ValueError, match=f"cannot convert .*{name}.* is missing"):
+        convert_authors_checkpoint(save(tmp_path / "authors.pth", state), target)
+    for other in (tensor[..., :-1], tensor.flatten()[None, None, None]):
+        with pytest.raises(ValueError, match=name):
+            convert_authors_checkpoint(
+                save(tmp_path / "authors.pth", {**state, name: other}), target
+            )
+    assert not target.exists()
+
+
+def test_unused_tensors_may_be_missing(state: dict, tmp_path: Path) -> None:
+    kept = {name: value for name, value in state.items() if ".self_attn." not in name}
+    report = convert_authors_checkpoint(save(tmp_path / "authors.pth", kept), tmp_path / "o.pth")
+    assert len(report.dropped) < len(state) - len(report.used)
+
+
+def test_unexpected_tensors_are_named(state: dict, tmp_path: Path) -> None:
+    state["backbone.adapter.weight"] = torch.zeros(3)
+    state["decode_head.decoder_1.layers.0.linear3.bias"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"backbone\.adapter\.weight is no tensor.*linear3"):
+        convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "o.pth")
+
+
+def test_positions_must_be_a_square(state: dict, tmp_path: Path) -> None:
+    state["backbone.positional_embedding"] = state["backbone.positional_embedding"][:-1]
+    with pytest.raises(ValueError, match="no class token and square grid"):
+        convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "o.pth")
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
+        convert_authors_checkpoint(tmp_path / "nothing.pth", tmp_path / "o.pth")
+    torch.save({"model": 1}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="holds no `state_dict`"):
+        convert_authors_checkpoint(tmp_path / "other.pth", tmp_path / "o.pth")
+    with pytest.raises(ValueError, match="is the file to convert"):
+        convert_authors_checkpoint(tmp_path / "other.pth", tmp_path / "other.pth")
+    torch.save({"state_dict": {}, "meta": {"hook": Path.touch}}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="refused"):
+        convert_authors_checkpoint(tmp_path / "evil.pth", tmp_path / "o.pth")
+
+
+def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: Path) -> None:
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+    runpy.run_path(str(TOOL), run_name="__main__")
+
+
+def test_command_line(
+    state: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    source = save(tmp_path / "authors.pth", state)
+    run_tool(monkeypatch, source, tmp_path / "o.pth")
+    assert (tmp_path / "o.pth").is_file()
+    del state["backbone.proj"]
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, save(source, state), tmp_path / "p.pth")
+    assert "backbone.proj is missing" in capsys.readouterr().err
