@@ -45,7 +45,7 @@ class Draw(int):
     @property
     def seed(self) -> int:
         """A 32-bit seed, a function of the run's seed and the draw's number only."""
-        mixed = np.random.SeedSequence((self.run_seed, self.number))
+        mixed = np.random.SeedSequence((self.run_seed % 2**64, self.number))
         return int(mixed.generate_state(1)[0])
 
     def _at(self, index: int) -> Draw:

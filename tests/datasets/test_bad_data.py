@@ -67,9 +67,11 @@ def test_missing_or_empty_folder(root, config_of, folder, with_list, left):
         ZeroShotDataset(config_of(root, **changes), SPLIT)
 
 
-def test_wrong_suffix(root, config_of):
+@pytest.mark.parametrize("serialize_data", [True, False])
+def test_wrong_suffix(root, config_of, serialize_data):
+    config = config_of(root, img_suffix=".jpg", serialize_data=serialize_data)
     with raised(FileNotFoundError, "images", "end in '.jpg'", "`img_suffix`"):
-        ZeroShotDataset(config_of(root, img_suffix=".jpg"), SPLIT)
+        ZeroShotDataset(config, SPLIT)
 
 
 def test_missing_list(root, config_of):
@@ -78,10 +80,12 @@ def test_missing_list(root, config_of):
 
 
 @pytest.mark.parametrize("text", ["", "\n\n"])
-def test_empty_list(root, config_of, text):
+@pytest.mark.parametrize("serialize_data", [True, False])
+def test_empty_list(root, config_of, text, serialize_data):
     (root / "list.txt").write_text(text)
+    config = config_of(root, ann_file="list.txt", serialize_data=serialize_data)
     with raised(FileNotFoundError, "list.txt", "is empty", "`ann_file`"):
-        ZeroShotDataset(config_of(root, ann_file="list.txt"), SPLIT)
+        ZeroShotDataset(config, SPLIT)
 
 
 @pytest.mark.parametrize("cls", ["PascalVOC20Dataset", "PascalContextDataset59"])

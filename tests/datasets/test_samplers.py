@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 from itertools import islice
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,10 +20,8 @@ from mmseg_otseg.datasets.samplers import seeded_by
 
 
 def sampler_of(rank: int = 0, world_size: int = 1, size: int = 7, **kwargs):
-    sampler = ReproducibleInfiniteSampler(range(size), seed=3, **kwargs)
-    sampler.rank, sampler.world_size = rank, world_size
-    sampler.indices = sampler._indices_of_rank()
-    return sampler
+    with patch("mmengine.dataset.sampler.get_dist_info", return_value=(rank, world_size)):
+        return ReproducibleInfiniteSampler(range(size), seed=3, **kwargs)
 
 
 def pairs(draws, count: int) -> list[tuple[int, int]]:
@@ -43,6 +42,7 @@ def test_draw_is_its_index():
     draw = Draw(5, run_seed=3, number=11)
     assert draw == 5 and isinstance(draw, int) and list(range(9))[draw] == 5
     assert 0 <= draw.seed < 2**32
+    assert 0 <= Draw(5, run_seed=-1, number=0).seed < 2**32
 
 
 def test_seed_depends_on_run_and_number_only():
