@@ -90,10 +90,9 @@ def sinkhorn(
         a = _marginal(row_marginal, problems, rows, transposed, "row_marginal")
         b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
         if backward == "implicit":
-            if cost_span is None and transposed.numel():
-                with torch.no_grad():
-                    low, high = torch.aminmax(transposed.detach().flatten(1), dim=1)
-                    cost_span = float((high - low).max())
+            if cost_span is None:
+                low, high = torch.aminmax(transposed.detach().flatten(1), dim=1)
+                cost_span = float((high - low).max()) if problems else 0.0
             plan, iterations, converged = _ImplicitSinkhorn.apply(
                 transposed, a, b, epsilon, max_iters, tol, cost_span
             )

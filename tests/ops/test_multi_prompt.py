@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmseg_otseg.ops import (
+    multi_prompt_plan,
+    pixel_prompt_similarity,
+    sinkhorn,
+    transport_score,
+)
+
+
+def similarity(prompts: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    pixels = F.normalize(torch.randn(2, 10, 8, generator=generator), dim=-1)
+    queries = F.normalize(torch.randn(2, 4, prompts, 8, generator=generator), dim=-1)
+    return pixel_prompt_similarity(pixels, queries)
+
+
+def test_similarity_is_the_inner_product() -> None:
+    pixels, queries = torch.randn(2, 10, 8), torch.randn(2, 4, 3, 8)
+    expected = torch.einsum("bmd,bknd->bknm", pixels, queries)
+    assert torch.allclose(pixel_prompt_similarity(pixels, queries), expected, atol=1e-5)
+
+
+def test_plan_solves_every_class_on_its_own() -> None:
+    s = similarity()
+    plan = multi_prompt_plan(s, epsilon=0.1)
+    expected = sinkhorn(1 - s[1, 2].T[None], 0.1).plan[0].T
+    assert torch.allclose(plan[1, 2], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("transport", ["sinkhorn", "softmax", "none"])
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_prompts_take_equal_shares(transport: str, prompts: int) -> None:
+    plan = multi_prompt_plan(similarity(prompts), transport)
+    assert torch.allclose(plan.sum(-1), torch.tensor(1 / prompts), atol=1e-6)
+
+
+def test_softmax_is_over_the_pixels() -> None:
+    s = similarity()
+    plan = multi_prompt_plan(s, "softmax", epsilon=0.2)
+    assert torch.allclose(plan, (s / 0.2).softmax(-1) / 3)
+
+
+def test_uniform_score_is_the_sum_of_the_similarities() -> None:
+    s = similarity()
+    assert torch.allclose(transport_score(s, multi_prompt_plan(s, "none")), s.sum(2), atol=1e-6)
+
+
+def test_score_weighs_similarities_by_the_plan() -> None:
+    s = similarity()
+    plan = multi_prompt_plan(s)
+    assert torch.allclose(transport_score(s, plan), 30 * (plan * s).sum(2), atol=1e-6)
+
+
+def test_one_prompt_score_is_its_similarity() -> None:
+    s = similarity(1)
+    assert torch.allclose(transport_score(s, multi_prompt_plan(s)), s[:, :, 0], atol=1e-6)
+
+
+def test_half_precision_similarities_give_float32_maps() -> None:
+    s = similarity().bfloat16()
+    for transport in ("sinkhorn", "softmax"):
+        plan = multi_prompt_plan(s, transport)
+        assert plan.dtype == torch.float32 and transport_score(s, plan).dtype == torch.float32
+
+
+def test_unknown_transport() -> None:
+    with pytest.raises(ValueError, match="one of sinkhorn, .*emd"):
+        multi_prompt_plan(similarity(), "emd")
