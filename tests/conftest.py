@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from mmengine.config import config as mmengine_config
+from yapf.yapflib import yapf_api
 
 import mmseg_otseg  # noqa: F401 (registers the components)
 
@@ -29,6 +33,15 @@ def tiny_clip(**vision: Any) -> dict[str, Any]:
             "vocab_size": 49408,
         },
     }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unformatted_configs() -> Iterator[None]:
+    """Formatting the config, which mmengine does for each checkpoint, takes longer than a run."""
+    holders = [holder for holder in (yapf_api, mmengine_config) if hasattr(holder, "FormatCode")]
+    plain = {"FormatCode": lambda text, **options: (text, True)}
+    with patch.multiple(holders[0], **plain), patch.multiple(holders[-1], **plain):
+        yield
 
 
 @pytest.fixture
