@@ -1,18 +1,22 @@
-"""Registered components: backbone, neck, head, text prompts, loss."""
+"""Registered components: segmentor, backbone, neck, head, text prompts, loss."""
 
 from .backbones import CLIPBackbone
-from .clip import load_clip
+from .clip import load_clip, supported_models
 from .decode_heads import MPSAHead
 from .losses import FocalDiceLoss
 from .necks import DLFANeck
-from .text import PrecomputedPrompts, TemplatePrompts
+from .segmentors import CLIPEncoderDecoder
+from .text import LearnablePrompts, PrecomputedPrompts, TemplatePrompts
 
 __all__ = [
     "CLIPBackbone",
+    "CLIPEncoderDecoder",
     "DLFANeck",
     "FocalDiceLoss",
+    "LearnablePrompts",
     "MPSAHead",
     "PrecomputedPrompts",
     "TemplatePrompts",
     "load_clip",
+    "supported_models",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .sinkhorn import sinkhorn
 
-TRANSPORTS = ("sinkhorn", "softmax", "none")
+TRANSPORTS = ("sinkhorn", "bipartite", "softmax", "none")
 
 
 def pixel_prompt_similarity(pixels: Tensor, queries: Tensor) -> Tensor:
@@ -37,7 +37,9 @@ def multi_prompt_plan(
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).
         transport: ``"sinkhorn"``: the optimal plan with uniform marginals at cost ``1 - similarity``,
-            for every (image, class) on its own. ``"softmax"``: each prompt attends to the pixels alone,
+            for every (image, class) on its own. ``"bipartite"``: that plan rounded, so that every
+            pixel goes to one prompt with all its mass (our reading of matching without entropy; no
+            gradient through the plan). ``"softmax"``: each prompt attends to the pixels alone,
             a softmax at temperature ``epsilon`` scaled to mass 1/N. ``"none"``: every prompt
             takes 1/(M N) from every pixel.
         epsilon: Entropy weight of the plan, or the softmax's temperature.
@@ -54,10 +56,16 @@ def multi_prompt_plan(
         OTSeg (arXiv 2403.14183), section 3.2, Multi-Prompts Sinkhorn.
     """
     batch, classes, prompts, pixels = similarity.shape
-    if transport == "sinkhorn":
+    if transport in ("sinkhorn", "bipartite"):
         cost = 1 - similarity.flatten(0, 1).transpose(1, 2)
+        if transport == "bipartite":
+            cost = cost.detach()
         result = sinkhorn(cost, epsilon, max_iters, tol, cost_span=2.0)
-        return result.plan.transpose(1, 2).view(batch, classes, prompts, pixels)
+        plan = result.plan.transpose(1, 2).view(batch, classes, prompts, pixels)
+        if transport == "bipartite":
+            best = plan.argmax(dim=2, keepdim=True)
+            plan = torch.zeros_like(plan).scatter_(2, best, 1 / pixels)
+        return plan
     if transport == "softmax":
         dtype = torch.promote_types(similarity.dtype, torch.float32)
         return torch.softmax(similarity / epsilon, dim=-1, dtype=dtype) / prompts
@@ -69,7 +77,7 @@ def multi_prompt_plan(
 def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:
     """Score of every pixel for every class: its similarities to the prompts, weighted by the plan.
 
-    ``score = sum_n M N T S``: with a uniform plan it is the mean similarity over the prompts.
+    ``score = sum_n M N T S``: with a uniform plan it is the sum of the similarities to the N prompts.
 
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).

@@ -3,7 +3,8 @@
 clip = dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}")
 
 model = dict(
-    type="EncoderDecoder",
+    type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` to its parts
+    clip=clip,
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         mean=[123.675, 116.28, 103.53],
@@ -15,18 +16,15 @@ model = dict(
     ),
     backbone=dict(
         type="CLIPBackbone",
-        clip=clip,
         visual_prompts=dict(num_tokens=10),
         drop_path_rate=0.1,
     ),
     neck=dict(
         type="DLFANeck",
-        clip=clip,
         text=dict(type="TemplatePrompts", templates="otseg8"),
     ),
     decode_head=dict(
         type="MPSAHead",
-        clip=clip,
         predict_from="ensemble",  # OTSeg+; "decoder" is OTSeg
         seen_bias=0.1,
         loss_decode=dict(type="FocalDiceLoss"),

@@ -17,7 +17,7 @@ from torchvision.ops import stochastic_depth
 from mmseg.registry import MODELS
 
 from ...structures.features import CLIPFeatures
-from ..clip import FrozenTower, load_clip
+from ..clip import FrozenTower, check_image_tower, load_clip
 from .visual_prompts import DeepVisualPrompts
 
 
@@ -62,8 +62,8 @@ class CLIPBackbone(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_image_tower(clip["model"])
         visual = load_clip(**clip).visual
-        _check_tower(visual, clip)
         self.clip = FrozenTower(visual, saved=save_clip)
         blocks = visual.transformer.resblocks
         self.out_indices = _resolve_layers(out_indices, len(blocks))
@@ -187,21 +187,6 @@ class CLIPBackbone(BaseModule):
             return stochastic_depth(branch, rate, mode="row", training=self.training)
 
         return drop
-
-
-def _check_tower(visual: nn.Module, clip: Mapping[str, Any]) -> None:
-    plain = (
-        isinstance(visual, VisionTransformer)
-        and visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and not visual.final_ln_after_pool
-        and visual.proj is not None
-    )
-    if not plain:
-        raise ValueError(
-            f"CLIPBackbone runs open_clip's own ViT towers with a class token; {clip.get('model')!r} has "
-            f"another image tower ({type(visual).__name__})"
-        )
 
 
 def _resolve_layers(indices: Sequence[int], layers: int) -> tuple[int, ...]:

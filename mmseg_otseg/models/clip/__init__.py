@@ -3,12 +3,16 @@
 from .config import clip_config, clip_embed_dim
 from .frozen import FrozenTower, tensors_fingerprint, weights_fingerprint
 from .loading import load_clip
+from .supported import check_image_tower, check_text_tower, supported_models
 
 __all__ = [
     "FrozenTower",
+    "check_image_tower",
+    "check_text_tower",
     "clip_config",
     "clip_embed_dim",
     "load_clip",
+    "supported_models",
     "tensors_fingerprint",
     "weights_fingerprint",
 ]

@@ -49,6 +49,7 @@ class MPSAHead(BaseDecodeHead):
         decoder_layers: Layers of the MPSA decoder; 0 is no decoder.
         transport: How score map and decoder match prompts and pixels, see
             :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        score_transport: The same for the score map alone, if it shall differ from the decoder.
         epsilon: Entropy weight of the plans.
         dropout: Dropout in the decoder.
         predict_from: ``"ensemble"`` of both maps (OTSeg+), ``"decoder"`` (OTSeg) or ``"score"``.
@@ -72,6 +73,7 @@ class MPSAHead(BaseDecodeHead):
         num_levels: int = 1,
         decoder_layers: int = 3,
         transport: str = "sinkhorn",
+        score_transport: str | None = None,
         epsilon: float = 0.05,
         dropout: float = 0.1,
         predict_from: str = "ensemble",
@@ -102,7 +104,7 @@ class MPSAHead(BaseDecodeHead):
             init_cfg=init_cfg,
         )
         del self.conv_seg  # maps come from matching text, not from a classifier
-        self.transport, self.epsilon = transport, epsilon
+        self.transport, self.epsilon = score_transport or transport, epsilon
         self.predict_from, self.seen_bias = predict_from, seen_bias
         self.num_levels = num_levels
         self.level_logits = nn.Parameter(torch.zeros(num_levels)) if num_levels > 1 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from ...structures.features import AlignedFeatures, CLIPFeatures
 from ..clip import load_clip
 from ..text import TextPrompts
+from ..text.prompts import SplitLike
 from .relationship_descriptor import RelationshipDescriptor
 
 
@@ -62,6 +63,20 @@ class DLFANeck(BaseModule):
             else None
         )
         self.adapters = _adapters_from_clip(clip, adapters)
+        self.seen_names = frozenset(self.text.split.seen_names)
+
+    def set_classes(self, classes: Sequence[str] | SplitLike) -> None:
+        """Replace the vocabulary.
+
+        Args:
+            classes: Names, of which those seen so far remain the seen ones; or a split that says itself
+                which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
+        """
+        if isinstance(classes, Sequence) and not isinstance(classes, str):
+            self.text.set_classes({"classes": classes})
+        else:
+            self.text.set_classes(classes)
+            self.seen_names = frozenset(self.text.split.seen_names)
 
     def forward(self, features: CLIPFeatures) -> AlignedFeatures:
         """Align text and local features.
@@ -83,10 +98,9 @@ class DLFANeck(BaseModule):
 
     def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Indices (K,) of the classes that get queries now, and whether each is seen (K,)."""
-        split = self.text.split
-        seen = torch.zeros(split.num_classes, dtype=torch.bool)
-        seen[list(split.seen)] = True
-        classes = torch.arange(split.num_classes)
+        names = self.text.split.classes
+        seen = torch.tensor([name in self.seen_names for name in names])
+        classes = torch.arange(len(names))
         if self.training and self.train_classes == "seen":
             classes = classes[seen]
         return classes.to(device), seen[classes].to(device)

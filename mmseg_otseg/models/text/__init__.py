@@ -1,9 +1,11 @@
 """From class names to text embeddings."""
 
+from .learnable_prompts import LearnablePrompts
 from .prompts import PrecomputedPrompts, TemplatePrompts, TextPrompts
 from .text_tower import TextTower, build_text_tower, encode_texts
 
 __all__ = [
+    "LearnablePrompts",
     "PrecomputedPrompts",
     "TemplatePrompts",
     "TextPrompts",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip import clip_config
+from ..clip import check_text_tower, clip_config
 
 BATCH = 256
 
@@ -81,6 +81,7 @@ class TextTower(nn.Module):
 
 def build_text_tower(clip: nn.Module, model: str | Mapping[str, Any]) -> TextTower:
     """The text tower of a loaded CLIP with the tokenizer that belongs to ``model``."""
+    check_text_tower(model)
     if isinstance(model, str):
         tokenizer = open_clip.get_tokenizer(model.replace("/", "-"))
     else:

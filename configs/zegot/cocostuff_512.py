@@ -1,0 +1,12 @@
+# ZegOT on COCO-Stuff 164k, inductive: 156 seen and 15 unseen classes, 80k iterations.
+_base_ = [
+    "../_base_/models/zegot.py",
+    "../_base_/datasets/cocostuff_512.py",
+    "../_base_/schedules/schedule_80k.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    neck=dict(text=dict(split={{_base_.split}})),
+    decode_head=dict(num_classes=171),
+)

@@ -1,0 +1,5 @@
+"""Segmentors."""
+
+from .clip_encoder_decoder import CLIPEncoderDecoder
+
+__all__ = ["CLIPEncoderDecoder"]

@@ -1,0 +1,227 @@
+"""ZegOT's text prompts: learned context tokens around the class name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ...structures.class_split import ClassSplit
+from ..clip import FrozenTower, clip_embed_dim, load_clip
+from .prompts import SplitLike, TextPrompts
+from .text_tower import BATCH, TextTower, build_text_tower
+
+POSITIONS = ("end", "middle", "front")
+START_STD = 0.02  # of random context tokens, CLIP's own for its token table
+# Contexts that start from one text would stay equal to each other without a difference at the start.
+TEXT_START_STD = 0.1 * START_STD
+
+
+@MODELS.register_module()
+class LearnablePrompts(TextPrompts):
+    """N learned contexts of M tokens with every class name, through CLIP's frozen text tower.
+
+    In training the requested classes are encoded at each call, with a graph to the contexts. At test
+    time all classes are encoded once; training, loading weights, moving to another device and a new
+    vocabulary end the validity of what was encoded.
+
+    Args:
+        clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
+        split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
+        num_prompts: Contexts, N.
+        num_tokens: Tokens of a context, M. Default: as many as the text to start from has, else 8.
+        position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before it)
+            or ``"middle"`` (between its halves).
+        per_class: Whether every class has contexts of its own. They belong to their vocabulary: a
+            checkpoint of them does not fit another one.
+        start: A text that the contexts start from, such as ``"a photo of a"``; None is random.
+
+    Raises:
+        ValueError: If an option makes no sense, a prompt is longer than the text tower takes, or the
+            text tower is no causal CLIP one.
+
+    Source:
+        ZegOT (arXiv 2301.12171); the contexts: Zhou et al., "Learning to Prompt for Vision-Language
+        Models" (IJCV 2022).
+    """
+
+    def __init__(
+        self,
+        clip: Mapping[str, Any],
+        split: SplitLike,
+        num_prompts: int = 6,
+        num_tokens: int | None = None,
+        position: str = "end",
+        per_class: bool = False,
+        start: str | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if position not in POSITIONS:
+            raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
+        if num_prompts < 1 or (num_tokens is not None and num_tokens < 1):
+            raise ValueError(
+                f"learnable prompts need at least one prompt and one token, got "
+                f"num_prompts={num_prompts}, num_tokens={num_tokens}"
+            )
+        self.position, self.per_class = position, per_class
+        self._embed_dim = clip_embed_dim(clip["model"])
+        self.tower = FrozenTower(build_text_tower(load_clip(**clip), clip["model"]))
+        self._encoded: Tensor | None = None
+        contexts = self._start_contexts(num_prompts, num_tokens, start)
+        self.register_buffer("first_contexts", contexts, persistent=False)
+        for name in ("tokens", "layout", "ends"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
+        self.contexts = nn.Parameter(contexts.clone())
+        if per_class:
+            self.register_buffer("vocabulary", torch.empty(0, dtype=torch.uint8))
+            self.contexts = nn.Parameter(contexts.new_empty(0, *contexts.shape))
+        self.set_classes(split)
+
+    first_contexts: Tensor
+    tokens: Tensor
+    layout: Tensor
+    ends: Tensor
+    vocabulary: Tensor
+
+    @property
+    def text_tower(self) -> TextTower:
+        """CLIP's frozen text tower."""
+        return self.tower.module
+
+    @property
+    def num_prompts(self) -> int:
+        return self.contexts.shape[-3]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a context, M."""
+        return self.contexts.shape[-2]
+
+    @property
+    def embed_dim(self) -> int:
+        return self._embed_dim
+
+    def forward(self, classes: Tensor | None = None) -> Tensor:
+        """Text embeddings of some classes.
+
+        Args:
+            classes: Class indices, shape (K',), int64; None is all K.
+
+        Returns:
+            Embeddings, shape (K', N, D), unit length.
+        """
+        if self.training or torch.is_grad_enabled():
+            if classes is None:
+                classes = torch.arange(len(self.tokens), device=self.tokens.device)
+            return self._encode(classes)
+        if self._encoded is None:
+            rows = torch.arange(len(self.tokens), device=self.tokens.device)
+            step = max(1, BATCH // self.num_prompts)
+            self._encoded = torch.cat([self._encode(chunk) for chunk in rows.split(step)])
+        return self._encoded if classes is None else self._encoded[classes]
+
+    def set_classes(self, split: SplitLike) -> None:
+        """Replace the vocabulary. Classes with contexts of their own keep them, new ones start anew.
+
+        Args:
+            split: Class names and which are seen.
+        """
+        split = ClassSplit.build(split)
+        tokens = self.text_tower.tokenize([f"{name}." for name in split.classes])
+        ends = tokens.argmax(dim=-1) + self.num_tokens
+        limit = len(self.text_tower.positional_embedding)
+        if int(ends.max()) >= limit:
+            raise ValueError(
+                f"the prompt of the class {split.classes[int(ends.argmax())]!r} has "
+                f"{int(ends.max()) + 1} tokens, CLIP's text tower takes {limit}: use fewer context "
+                "tokens (num_tokens) or a shorter name"
+            )
+        device = self.contexts.device
+        self.tokens, self.ends = tokens.to(device), ends.to(device)
+        self.layout = self._lay_out(tokens, ends).to(device)
+        if self.per_class:
+            known = self.split.classes if hasattr(self, "split") else ()
+            rows = dict(zip(known, self.contexts.data))
+            kept = [rows.get(name, self.first_contexts) for name in split.classes]
+            self.contexts = nn.Parameter(torch.stack(kept))
+            digest = hashlib.sha256(json.dumps(split.classes).encode()).digest()
+            self.vocabulary = torch.tensor(list(digest), dtype=torch.uint8, device=device)
+        self.split = split
+        self._encoded = None
+
+    def train(self, mode: bool = True) -> LearnablePrompts:
+        """Switch between training and testing; what was encoded before is forgotten."""
+        self._encoded = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> BaseModule:
+        self._encoded = None
+        return super()._apply(fn, *args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._encoded = None
+        found = state_dict.get(prefix + "vocabulary")
+        other = found is not None and not torch.equal(found.cpu(), self.vocabulary.cpu())
+        if self.per_class and other:
+            raise ValueError(
+                "this checkpoint has contexts of its own for each class of another vocabulary: build "
+                "the model with the vocabulary of the training config, load the checkpoint, then "
+                "change the classes (mmseg_otseg.apis.set_classes)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _start_contexts(self, prompts: int, length: int | None, start: str | None) -> Tensor:
+        """Contexts to start from, shape (N, M, C)."""
+        width = self.text_tower.token_embedding.weight.shape[1]
+        if start is None:
+            return START_STD * torch.randn(prompts, length or 8, width)
+        tokens = self.text_tower.tokenize([start])[0, 1:-1]
+        if not len(tokens) or (length is not None and length != len(tokens)):
+            raise ValueError(
+                f"the text to start from, {start!r}, has {len(tokens)} tokens, num_tokens is {length}: "
+                "leave num_tokens out, or give a text of that length"
+            )
+        with torch.no_grad():
+            contexts = self.text_tower.token_embedding(tokens).expand(prompts, -1, -1).clone()
+        contexts[1:] += TEXT_START_STD * torch.randn_like(contexts[1:])
+        return contexts
+
+    def _lay_out(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """What stands at each place of a prompt.
+
+        Args:
+            tokens: Start token, name, full stop and end token of every class, shape (K, T).
+            ends: Place of the end token in the prompt, shape (K,).
+
+        Returns:
+            Indices, shape (K, L): below T into the class's tokens, from T on into the context.
+        """
+        total, num = tokens.shape[1], self.num_tokens
+        context: Sequence[int] = range(total, total + num)
+        before = {"end": num, "middle": num // 2, "front": 0}[self.position]
+        layout = torch.zeros(len(tokens), int(ends.max()) + 1, dtype=torch.int64)
+        for row, end in zip(layout, ends.tolist()):
+            stop = end - num - 1  # place of the full stop among the class's tokens
+            places = [0, *context[:before], *range(1, stop), *context[before:], stop, stop + 1]
+            row[: len(places)] = torch.tensor(places)
+        return layout
+
+    def _encode(self, classes: Tensor) -> Tensor:
+        """Text embeddings (K', N, D) of the classes (K',)."""
+        words = self.text_tower.token_embedding(self.tokens[classes])
+        words = words[:, None].expand(-1, self.num_prompts, -1, -1)
+        contexts = self.contexts[classes] if self.per_class else self.contexts
+        contexts = contexts.expand(len(classes), -1, -1, -1).to(words.dtype)
+        places = self.layout[classes][:, None, :, None]
+        places = places.expand(-1, self.num_prompts, -1, words.shape[-1])
+        prompts = torch.cat([words, contexts], dim=2).gather(2, places)
+        ends = self.ends[classes].repeat_interleave(self.num_prompts)
+        encoded = self.text_tower.encode_embeddings(prompts.flatten(0, 1), ends)
+        return encoded.to(self.contexts.dtype).unflatten(0, (len(classes), self.num_prompts))
