@@ -28,5 +28,5 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
 )
-custom_hooks = [dict(type="IterationSeedHook")]
+custom_hooks = [dict(type="IterationSeedHook"), dict(type="VocabularyCheckHook")]
 tta_model = dict(type="SegTTAModel")

@@ -2,13 +2,14 @@
 
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
-from mmseg_otseg.engine.hooks import IterationSeedHook
+from mmseg_otseg.engine.hooks import IterationSeedHook, VocabularyCheckHook
 from mmseg_otseg.engine.optimizers import TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
 __all__ = [
     "IterationSeedHook",
     "TrainableOptimWrapperConstructor",
+    "VocabularyCheckHook",
     "WarmupPolyLR",
     "process_group",
     "read_checkpoint",

@@ -1,3 +1,4 @@
 from mmseg_otseg.engine.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_otseg.engine.hooks.vocabulary_check_hook import VocabularyCheckHook
 
-__all__ = ["IterationSeedHook"]
+__all__ = ["IterationSeedHook", "VocabularyCheckHook"]
