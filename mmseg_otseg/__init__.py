@@ -6,20 +6,20 @@ Importing the package registers its models, data sets, metrics and hooks with mm
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from mmseg_otseg.version import __version__
 
-try:
-    from mmseg_otseg import datasets, engine, evaluation, models, ops, structures
-except ModuleNotFoundError as error:
-    # `mmcv._ext` is what upstream mmseg misses when only mmcv-lite is installed.
-    if (error.name or "").partition(".")[0] not in ("mmengine", "mmcv", "mmseg"):
-        raise
+_missing = [name for name in ("mmengine", "mmcv", "mmseg") if find_spec(name) is None]
+if _missing:
     raise ImportError(
-        f"mmseg_otseg needs MMSegmentation with mmengine and mmcv, and '{error.name}' is not "
-        "installed. Install ONE of the two stacks that provide them:\n"
+        f"mmseg_otseg needs MMSegmentation, but {' and '.join(_missing)} cannot be found. Install "
+        "ONE of the two stacks that bring mmengine, mmcv and mmseg:\n"
         '  pip install "mmseg_otseg[onedl]"       the maintained one, nothing to compile\n'
         '  pip install "mmseg_otseg[openmmlab]"   the last upstream release, compiles mmcv'
-    ) from error
+    )
+
+from mmseg_otseg import datasets, engine, evaluation, models, ops, structures  # noqa: E402
 
 __all__ = [
     "__version__",
