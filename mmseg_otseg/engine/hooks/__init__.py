@@ -1,4 +1,5 @@
 from mmseg_otseg.engine.hooks.iteration_seed_hook import IterationSeedHook
+from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
 from mmseg_otseg.engine.hooks.vocabulary_check_hook import VocabularyCheckHook
 
-__all__ = ["IterationSeedHook", "VocabularyCheckHook"]
+__all__ = ["IterationSeedHook", "SelfTrainingHook", "VocabularyCheckHook"]

@@ -1,0 +1,74 @@
+"""The transductive stage: a model that labels the pixels of unseen classes for itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from mmseg_otseg.structures import UNLABELLED
+
+
+@HOOKS.register_module()
+class SelfTrainingHook(Hook):
+    """Trains on all classes from an iteration on, the unlabelled pixels by pseudo labels.
+
+    Before ``begin`` the neck makes queries for the seen classes only, and unlabelled pixels
+    belong to no class. From ``begin`` on it makes queries for all classes, and the head gives
+    each unlabelled pixel its best unseen class. Which of the two holds is decided anew in every
+    iteration from its number alone, so that a resumed run is in the stage in which the other one
+    was.
+
+    Args:
+        begin: First iteration (counted from 0) of self-training.
+
+    Raises:
+        ValueError: Before training: if the model has no :class:`DLFANeck`-like neck, the training
+            data set does not mark unlabelled pixels, there is no unseen class, or self-training
+            is to begin at once with a model that learnt nothing yet.
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 4.1, the transductive setting.
+    """
+
+    def __init__(self, begin: int) -> None:
+        if begin < 0:
+            raise ValueError(f"begin must be an iteration from 0 on, got {begin}")
+        self.begin = begin
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that the run can be a transductive one."""
+        if not hasattr(_neck(runner), "train_classes"):
+            raise ValueError("SelfTrainingHook needs a model with a neck of the type DLFANeck")
+        meta = runner.train_dataloader.dataset.metainfo
+        if meta.get("hide_as") != UNLABELLED:
+            raise ValueError(
+                "SelfTrainingHook needs a training data set that marks the pixels of unseen "
+                "classes: set setting='transductive' in its ZeroShotDataset"
+            )
+        if not meta["unseen"]:
+            raise ValueError(
+                "SelfTrainingHook has nothing to label: the training data has no unseen class"
+            )
+        if self.begin == 0 and not runner._load_from and not runner._resume:
+            raise ValueError(
+                "self-training from the first iteration on needs a trained model: give its "
+                "checkpoint as load_from (--cfg-options load_from=CHECKPOINT), or let it begin later"
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Choose the classes of iteration ``runner.iter``."""
+        neck = _neck(runner)
+        classes = "all" if runner.iter >= self.begin else "seen"
+        if classes == "all" and neck.train_classes != "all":
+            print_log(f"self-training from iteration {runner.iter} on", logger="current")
+        neck.train_classes = classes
+
+
+def _neck(runner: Runner) -> Any:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return getattr(model, "neck", None)
