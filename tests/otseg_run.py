@@ -1,4 +1,4 @@
-"""OTSeg's own components in a run that takes a second, with everything random that a run can have."""
+"""OTSeg's own components in a run of a second, with everything random that a run can have."""
 
 from __future__ import annotations
 
