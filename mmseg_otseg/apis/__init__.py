@@ -1,5 +1,13 @@
-"""What is used from outside a training run: conversion of checkpoints."""
+"""What is used from outside a training run: other checkpoints, other classes, single pictures."""
 
 from .authors_checkpoint import Conversion, convert_authors_checkpoint, convert_authors_state_dict
+from .inferencer import OTSegInferencer
+from .vocabulary import set_classes
 
-__all__ = ["Conversion", "convert_authors_checkpoint", "convert_authors_state_dict"]
+__all__ = [
+    "Conversion",
+    "OTSegInferencer",
+    "convert_authors_checkpoint",
+    "convert_authors_state_dict",
+    "set_classes",
+]

@@ -108,10 +108,10 @@ def convert_authors_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, T
         state: Names and tensors as the authors' code saves them.
 
     Returns:
-        The state dict of an ``EncoderDecoder`` with ``CLIPBackbone``, ``DLFANeck`` and ``MPSAHead``,
-        without the text embeddings; and the names that were dropped, which reach no output. It
-        carries the image tower, its fingerprint, and the switch that makes the backbone count the
-        class embedding twice.
+        The state dict of an ``EncoderDecoder`` with ``CLIPBackbone``, ``DLFANeck`` and
+        ``MPSAHead``, without the text embeddings; and the names that were dropped, which reach no
+        output. It carries the image tower, its fingerprint, and the switch that makes the
+        backbone count the class embedding twice.
 
     Raises:
         ValueError: If a tensor is missing, is none of the authors', or has another shape than the
@@ -168,7 +168,7 @@ def _convert_name(name: str, last: int) -> str | None:
 
 
 def _meta(meta: Any) -> dict[str, Any]:
-    """What mmseg's tools want to know of a checkpoint: class names and colours, if the file says."""
+    """What mmseg's tools want to know of a checkpoint: class names and colours, if there."""
     meta = meta if isinstance(meta, Mapping) else {}
     kept: dict[str, Any] = {"converted_from": "OTSeg, the authors' code"}
     if meta.get("CLASSES") is not None:

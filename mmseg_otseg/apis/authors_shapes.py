@@ -92,8 +92,8 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
             expected = tuple(_evaluate(size, sizes, len(set(blocks))) for size in shape.split())
             if not problems and tuple(state[name].shape) != expected:
                 problems.append(
-                    f"{name} has shape {tuple(state[name].shape)}, the file's other tensors ask for "
-                    f"{expected}"
+                    f"{name} has shape {tuple(state[name].shape)}, the file's other tensors ask "
+                    f"for {expected}"
                 )
         positions = len(state["backbone.positional_embedding"])
         if not problems and round((positions - 1) ** 0.5) ** 2 != positions - 1:

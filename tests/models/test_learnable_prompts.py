@@ -22,7 +22,7 @@ def build(clip: dict[str, Any], **options: Any) -> LearnablePrompts:
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_contexts_of_words_are_clips_own_text(position: str, clip: dict) -> None:
-    """With the embeddings of real words as the context, CLIP's encoding of the sentence comes out."""
+    """With real words as the context, CLIP's encoding of the sentence comes out."""
     prompts = build(clip, num_prompts=1, start="a photo of a", num_tokens=None, position=position)
     sentence = {
         "end": "a photo of a {}.",
@@ -134,5 +134,5 @@ def test_wrong_options(clip: dict) -> None:
         build(clip, num_prompts=0)
     with pytest.raises(ValueError, match="has 4 tokens, num_tokens is 3"):
         build(clip, start="a photo of a", num_tokens=3)
-    with pytest.raises(ValueError, match="'potted plant' has 8. tokens"):
+    with pytest.raises(ValueError, match=r"'potted plant' has 8\d tokens"):
         build(clip, num_tokens=75)

@@ -1,5 +1,5 @@
-# OTSeg over CLIP ViT-B/16. The weights come from open_clip (tag "openai"); to take them from a file, set the
-# environment variable CLIP_WEIGHTS to its path.
+# OTSeg over CLIP ViT-B/16. The weights come from open_clip (tag "openai"); to take them from a
+# file, set the environment variable CLIP_WEIGHTS to its path.
 clip = dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}")
 
 model = dict(

@@ -20,8 +20,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
     part, an ``EncoderDecoder`` is the same model with the same state dict.
 
     Args:
-        clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`. It
-            goes to the parts that take a ``clip`` and have none of their own.
+        clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
+            It goes to the parts that take a ``clip`` and have none of their own.
         backbone: Config of the backbone.
         decode_head: Config of the head.
         neck: Config of the neck.
@@ -45,7 +45,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
 
 
 def _with_clip(part: Mapping[str, Any], clip: Mapping[str, Any]) -> ConfigDict:
-    """The config of a part, with ``clip`` where the part takes one and knows it from nothing else."""
+    """The config of a part, with ``clip`` if the part takes one and knows it from nothing else."""
     cls = MODELS.get(part["type"]) if isinstance(part["type"], str) else part["type"]
     takes = cls is not None and "clip" in inspect.signature(cls).parameters
     if takes and part.get("clip") is None and part.get("embed_dim") is None:

@@ -19,7 +19,8 @@ from .text_tower import BATCH, TextTower, build_text_tower
 
 POSITIONS = ("end", "middle", "front")
 START_STD = 0.02  # of random context tokens, CLIP's own for its token table
-# Contexts that start from one text would stay equal to each other without a difference at the start.
+# Contexts that start from one text would stay equal to each other without a difference at the
+# start.
 TEXT_START_STD = 0.1 * START_STD
 
 
@@ -27,24 +28,24 @@ TEXT_START_STD = 0.1 * START_STD
 class LearnablePrompts(TextPrompts):
     """N learned contexts of M tokens with every class name, through CLIP's frozen text tower.
 
-    In training the requested classes are encoded at each call, with a graph to the contexts. At test
-    time all classes are encoded once; training, loading weights, moving to another device and a new
-    vocabulary end the validity of what was encoded.
+    In training the requested classes are encoded at each call, with a graph to the contexts. At
+    test time all classes are encoded once; training, loading weights, moving to another device
+    and a new vocabulary end the validity of what was encoded.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
         num_prompts: Contexts, N.
         num_tokens: Tokens of a context, M. Default: as many as the text to start from has, else 8.
-        position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before it)
-            or ``"middle"`` (between its halves).
+        position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before
+            it) or ``"middle"`` (between its halves).
         per_class: Whether every class has contexts of its own. They belong to their vocabulary: a
             checkpoint of them does not fit another one.
         start: A text that the contexts start from, such as ``"a photo of a"``; None is random.
 
     Raises:
-        ValueError: If an option makes no sense, a prompt is longer than the text tower takes, or the
-            text tower is no causal CLIP one.
+        ValueError: If an option makes no sense, a prompt is longer than the text tower takes, or
+            the text tower is no causal CLIP one.
 
     Source:
         ZegOT (arXiv 2301.12171); the contexts: Zhou et al., "Learning to Prompt for Vision-Language
@@ -128,7 +129,7 @@ class LearnablePrompts(TextPrompts):
         return self._encoded if classes is None else self._encoded[classes]
 
     def set_classes(self, split: SplitLike) -> None:
-        """Replace the vocabulary. Classes with contexts of their own keep them, new ones start anew.
+        """Replace the vocabulary. Known classes keep contexts of their own, new ones start anew.
 
         Args:
             split: Class names and which are seen.
@@ -171,8 +172,8 @@ class LearnablePrompts(TextPrompts):
         other = found is not None and not torch.equal(found.cpu(), self.vocabulary.cpu())
         if self.per_class and other:
             raise ValueError(
-                "this checkpoint has contexts of its own for each class of another vocabulary: build "
-                "the model with the vocabulary of the training config, load the checkpoint, then "
+                "this checkpoint has contexts of its own for each class of another vocabulary: "
+                "build the model with the vocabulary of the training config, load the checkpoint, then "
                 "change the classes (mmseg_otseg.apis.set_classes)"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -185,8 +186,8 @@ class LearnablePrompts(TextPrompts):
         tokens = self.text_tower.tokenize([start])[0, 1:-1]
         if not len(tokens) or (length is not None and length != len(tokens)):
             raise ValueError(
-                f"the text to start from, {start!r}, has {len(tokens)} tokens, num_tokens is {length}: "
-                "leave num_tokens out, or give a text of that length"
+                f"the text to start from, {start!r}, has {len(tokens)} tokens, num_tokens is "
+                f"{length}: leave num_tokens out, or give a text of that length"
             )
         with torch.no_grad():
             contexts = self.text_tower.token_embedding(tokens).expand(prompts, -1, -1).clone()

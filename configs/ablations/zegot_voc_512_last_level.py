@@ -1,0 +1,8 @@
+# ZegOT on Pascal VOC: the last level alone.
+_base_ = "../zegot/voc_512.py"
+
+model = dict(
+    backbone=dict(out_indices=(-1,)),
+    neck=dict(adapters=1),
+    decode_head=dict(num_levels=1),
+)

@@ -1,0 +1,25 @@
+# A checkpoint of configs/otseg/cocostuff_512.py tested on the 59 classes of Pascal Context,
+# without training: tools/test.py THIS_FILE CHECKPOINT
+_base_ = [
+    "../_base_/models/otseg.py",
+    "../_base_/datasets/context_480.py",
+    "../_base_/schedules/schedule_20k.py",
+    "../_base_/default_runtime.py",
+]
+
+# No class of this data set is held back.
+model = dict(
+    data_preprocessor=dict(size=(480, 480)),
+    backbone=dict(visual_prompts=dict(num_tokens=100)),
+    neck=dict(text=dict(split=dict(classes="context"))),
+    decode_head=dict(num_classes=59, seen_bias=0.0),
+    test_cfg=dict(crop_size=(480, 480), stride=(80, 80)),
+)
+val_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="context")))
+test_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="context")))
+
+# Nothing here trains.
+train_dataloader = None
+train_cfg = None
+optim_wrapper = None
+param_scheduler = None

@@ -1,0 +1,23 @@
+# A checkpoint of configs/otseg/cocostuff_512.py tested on the 20 classes of Pascal VOC, without
+# training: tools/test.py THIS_FILE CHECKPOINT
+_base_ = [
+    "../_base_/models/otseg.py",
+    "../_base_/datasets/voc_512.py",
+    "../_base_/schedules/schedule_20k.py",
+    "../_base_/default_runtime.py",
+]
+
+# No class of this data set is held back.
+model = dict(
+    backbone=dict(visual_prompts=dict(num_tokens=100)),
+    neck=dict(text=dict(split=dict(classes="voc"))),
+    decode_head=dict(num_classes=20, seen_bias=0.0),
+)
+val_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="voc")))
+test_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="voc")))
+
+# Nothing here trains.
+train_dataloader = None
+train_cfg = None
+optim_wrapper = None
+param_scheduler = None

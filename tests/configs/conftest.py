@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.configs.generated import write_data
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where data in the layout of every data set lies."""
+    folder = tmp_path_factory.mktemp("generated")
+    write_data(folder)
+    return folder

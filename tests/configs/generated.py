@@ -1,0 +1,106 @@
+"""Data in the layout of each data set, and configs made small enough to run on it in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config, ConfigDict
+
+from tests.conftest import tiny_clip
+
+ROOT = Path(__file__).parents[2]
+# What is large in the configs, and what stands for it here.
+SMALL = {
+    (2048, 512): (256, 64),
+    (512, 512): (64, 64),
+    (480, 480): (64, 64),
+    (426, 426): (48, 48),
+    (80, 80): (48, 48),
+}
+CLIP = {"model": tiny_clip(layers=5), "pretrained": None}
+
+
+def write_data(folder: Path) -> None:
+    """Write all data sets under ``folder/data``."""
+    rng = np.random.default_rng(0)
+    data = folder / "data"
+    voc = data / "VOCdevkit" / "VOC2012"
+    for split, kind in (("train", "Class"), ("aug", "ClassAug"), ("val", "Class")):
+        names = [f"{split}{index}" for index in range(2)]
+        _write(rng, voc / "JPEGImages", voc / f"Segmentation{kind}", names, 21)
+        _list(voc / "ImageSets" / "Segmentation" / f"{split}.txt", names)
+    context = data / "VOCdevkit" / "VOC2010"
+    for split in ("train", "val"):
+        names = [f"{split}{index}" for index in range(2)]
+        _write(rng, context / "JPEGImages", context / "SegmentationClassContext", names, 60)
+        _list(context / "ImageSets" / "SegmentationContext" / f"{split}.txt", names)
+    coco, ade = data / "coco_stuff164k", data / "ade" / "ADEChallengeData2016"
+    for split in ("train2017", "val2017"):
+        folders = coco / "images" / split, coco / "annotations" / split
+        _write(rng, *folders, ["0", "1"], 171, "_labelTrainIds.png")
+    _write(rng, ade / "images" / "validation", ade / "annotations" / "validation", ["0"], 151)
+
+
+def small(config: str | Path | Config, folder: Path, iters: int = 2) -> Config:
+    """A config of the project on the generated data, with a small CLIP.
+
+    Args:
+        config: Path below ``configs/``, or a loaded config.
+        folder: Where :func:`write_data` wrote.
+        iters: Training iterations; one evaluation at their end. Self-training begins at the second.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(ROOT / "configs" / config)
+    cfg = Config(_shrunk(cfg._cfg_dict, folder))
+    cfg.model.clip = ConfigDict(CLIP)
+    if "visual_prompts" in cfg.model.backbone:
+        cfg.model.backbone.visual_prompts.num_tokens = 2
+    for name in ("train", "val", "test"):
+        if cfg.get(f"{name}_dataloader"):
+            cfg[f"{name}_dataloader"].update(num_workers=0, persistent_workers=False)
+    if cfg.train_cfg:
+        cfg.train_dataloader.batch_size = 2
+        cfg.train_cfg.update(max_iters=iters, val_interval=iters)
+        cfg.param_scheduler.warmup_iters = 1
+    if cfg.default_hooks.get("self_training"):
+        cfg.default_hooks.self_training.begin = min(cfg.default_hooks.self_training.begin, 1)
+    cfg.default_hooks.checkpoint.update(interval=iters)
+    cfg.work_dir = str(folder / "work")
+    return cfg
+
+
+def _shrunk(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _shrunk(item, folder) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        small_value = SMALL.get(tuple(value)) if all(isinstance(v, int) for v in value) else None
+        return small_value or type(value)(_shrunk(item, folder) for item in value)
+    if isinstance(value, str) and value.startswith("data/"):
+        return str(folder / value)
+    return value
+
+
+def _write(
+    rng: np.random.Generator,
+    images: Path,
+    labels: Path,
+    names: list[str],
+    values: int,
+    suffix: str = ".png",
+) -> None:
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        label = rng.integers(0, values, (4, 5), dtype=np.uint8)
+        label[0, 0] = 255
+        label = label.repeat(16, 0).repeat(16, 1)
+        image = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+        cv2.imwrite(str(images / f"{name}.jpg"), image)
+        cv2.imwrite(str(labels / f"{name}{suffix}"), label)
+
+
+def _list(path: Path, names: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(names) + "\n")
