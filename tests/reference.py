@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
-from torch import Tensor, nn
-
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
 import mmseg_otseg.models  # noqa: F401 (registers the components)
 from mmseg_otseg.apis import convert_authors_state_dict
 

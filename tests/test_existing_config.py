@@ -44,7 +44,8 @@ def test_existing_config_with_the_three_components_trains(tmp_path: Path) -> Non
     clip = tiny_clip(patch_size=64)
     config = tmp_path / "existing.py"
     config.write_text(EXISTING.format(config=stock, clip=clip, classes=classes))
-    assert Config.fromfile(config).model.data_preprocessor == Config.fromfile(stock).model.data_preprocessor
+    ours, theirs = Config.fromfile(config).model, Config.fromfile(stock).model
+    assert ours.data_preprocessor == theirs.data_preprocessor
 
     checkpoint = tmp_path / "run" / "iter_2.pth"
     options = ["train_cfg.max_iters=2", "train_cfg.val_interval=2"]

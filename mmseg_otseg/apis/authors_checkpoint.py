@@ -11,8 +11,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..engine.checkpoint import read_checkpoint
-from ..models.clip import tensors_fingerprint
+from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.models.clip import tensors_fingerprint
+
 from .authors_shapes import check_authors_tensors
 
 # Tensors of the authors' checkpoints that reach no output: self-attention and its norm are never

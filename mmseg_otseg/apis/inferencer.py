@@ -15,7 +15,8 @@ from mmseg.apis import MMSegInferencer
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from ..models.text.prompts import SplitLike
+from mmseg_otseg.models.text.prompts import SplitLike
+
 from .vocabulary import palette_for, set_classes
 
 Picture = str | os.PathLike | np.ndarray

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from ..models.text.prompts import SplitLike
+from mmseg_otseg.models.text.prompts import SplitLike
 
 GOLDEN_RATIO = 0.618034
 

@@ -12,8 +12,8 @@ class CLIPFeatures:
     """Output of :class:`~mmseg_otseg.models.CLIPBackbone` for B images.
 
     Attributes:
-        local: Patch tokens of each chosen layer, shape (B, C, H, W) each. C is CLIP's joint width D when
-            the backbone projects, else the tower's width.
+        local: Patch tokens of each chosen layer, shape (B, C, H, W) each. C is CLIP's joint width D
+            when the backbone projects, else the tower's width.
         global_token: CLIP's image embedding, shape (B, D), unit length.
     """
 

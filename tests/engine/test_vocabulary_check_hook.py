@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
 from mmseg.registry import HOOKS
+
 from mmseg_otseg.structures import ClassSplit
 
 SPLIT = ClassSplit(("cat", "dog", "sofa"), (1,))

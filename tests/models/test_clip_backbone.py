@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-
 from mmseg.registry import MODELS
+
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from tests.conftest import tiny_clip
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
-
 from mmseg.structures import SegDataSample
+
 from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.models.decode_heads import query_targets
 from mmseg_otseg.structures import UNLABELLED, AlignedFeatures

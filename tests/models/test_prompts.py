@@ -6,8 +6,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-
 from mmseg.registry import MODELS
+
 from mmseg_otseg.models import PrecomputedPrompts, TemplatePrompts, load_clip
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from mmseg_otseg.models.text.templates import OTSEG_6, OTSEG_8, resolve_templates

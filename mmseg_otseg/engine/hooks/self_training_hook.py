@@ -57,7 +57,8 @@ class SelfTrainingHook(Hook):
         if self.begin == 0 and not runner._load_from and not runner._resume:
             raise ValueError(
                 "self-training from the first iteration on needs a trained model: give its "
-                "checkpoint as load_from (--cfg-options load_from=CHECKPOINT), or let it begin later"
+                "checkpoint as load_from (--cfg-options load_from=CHECKPOINT), or let it begin "
+                "later"
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

@@ -20,8 +20,8 @@ class VocabularyCheckHook(Hook):
     Models without text prompts, and data sets without class names, are passed over.
 
     Raises:
-        ValueError: When names differ, or training data shows masks of other classes than the model takes
-            for seen.
+        ValueError: When names differ, or training data shows masks of other classes than the model
+            takes for seen.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -43,14 +43,14 @@ class VocabularyCheckHook(Hook):
             return
         if tuple(names) != split.classes:
             raise ValueError(
-                f"the model's text prompts are for {_some(split.classes)}, the data set has {_some(names)}. "
-                "Give `model.neck.text.split` and the data set the same `split`."
+                f"the model's text prompts are for {_some(split.classes)}, the data set has "
+                f"{_some(names)}. Give `model.neck.text.split` and the data set the same `split`."
             )
         seen = metainfo.get("seen")
         if training and seen is not None and tuple(seen) != split.seen:
             raise ValueError(
-                f"the model takes the classes {list(split.seen)} for seen, the training data {list(seen)}. "
-                "Give `model.neck.text.split` and the data set the same `split`."
+                f"the model takes the classes {list(split.seen)} for seen, the training data "
+                f"{list(seen)}. Give `model.neck.text.split` and the data set the same `split`."
             )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
-from mmseg.registry import MODELS
+from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
+from mmseg_otseg.structures.features import CLIPFeatures
 
-from ...structures.features import CLIPFeatures
-from ..clip import FrozenTower, check_image_tower, load_clip
 from .visual_prompts import DeepVisualPrompts
 
 
@@ -25,24 +25,25 @@ from .visual_prompts import DeepVisualPrompts
 class CLIPBackbone(BaseModule):
     """The image tower of an open_clip ViT: local tokens of any layers and the global token.
 
-    CLIP's weights never train. Without visual prompts the tower runs without a graph. Images of any size are
-    taken; sides that are no multiple of the patch are stretched to the next one.
+    CLIP's weights never train. Without visual prompts the tower runs without a graph. Images of any
+    size are taken; sides that are no multiple of the patch are stretched to the next one.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         out_indices: Layers whose tokens are returned, negative ones counted from the last.
-        project: Pass the tokens through CLIP's ``ln_post`` and projection (width D) instead of returning
-            them as they are (the tower's width).
+        project: Pass the tokens through CLIP's ``ln_post`` and projection (width D) instead of
+            returning them as they are (the tower's width).
         visual_prompts: Arguments of :class:`DeepVisualPrompts` (``dict(num_tokens=10)``), or None.
-        drop_path_rate: Stochastic depth of the last block while training, growing linearly from 0 at the
-            first. Only used with visual prompts: without them nothing in the tower trains.
-        double_class_embedding: Add the class embedding to the global token once more, as the authors' code does
-            and their checkpoints need. Weights trained with one setting do not fit the other, so a checkpoint
-            carries its own and overrides this one.
+        drop_path_rate: Stochastic depth of the last block while training, growing linearly from 0
+            at the first. Only used with visual prompts: without them nothing in the tower trains.
+        double_class_embedding: Add the class embedding to the global token once more, as the
+            authors' code does and their checkpoints need. Weights trained with one setting do not
+            fit the other, so a checkpoint carries its own and overrides this one.
         save_clip: Write CLIP's weights into checkpoints too.
 
     Raises:
-        ValueError: If the model's image tower is not a plain ViT with a class token, or a layer does not exist.
+        ValueError: If the model's image tower is not a plain ViT with a class token, or a layer
+            does not exist.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.1.
@@ -110,7 +111,7 @@ class CLIPBackbone(BaseModule):
             return self._run_blocks(tokens, grid)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images (B, 3, h, w) to tokens [global, patches] (B, 1 + M, C) and the patch grid (H, W)."""
+        """Images (B, 3, h, w) to tokens [global, patches] (B, 1 + M, C) and the grid (H, W)."""
         visual = self.visual
         height, width = (
             -(-side // patch) * patch
@@ -128,7 +129,7 @@ class CLIPBackbone(BaseModule):
         return visual.ln_pre(tokens + position), (grid[0], grid[1])
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding of [global, patches], (1 + M, C), its patch part resized to the grid."""
+        """Position embedding of [global, patches], (1 + M, C), resized to the patch grid."""
         position = self.visual.positional_embedding
         if grid == tuple(self.visual.grid_size):
             return position

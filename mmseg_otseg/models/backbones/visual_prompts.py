@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class DeepVisualPrompts(nn.Module):
-    """Learned tokens that stand between the class token and the patches, new ones before every layer.
+    """Learned tokens between the class token and the patches, new ones before every layer.
 
     Args:
         num_tokens: Tokens per layer, n.
@@ -19,7 +19,8 @@ class DeepVisualPrompts(nn.Module):
         dropout: Dropout of the projected tokens.
 
     Source:
-        Jia et al., "Visual Prompt Tuning" (ECCV 2022), VPT-Deep, as ZegCLIP (arXiv 2212.03588) uses it.
+        Jia et al., "Visual Prompt Tuning" (ECCV 2022), VPT-Deep, as ZegCLIP (arXiv 2212.03588) uses
+        it.
     """
 
     def __init__(

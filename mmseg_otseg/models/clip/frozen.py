@@ -15,9 +15,10 @@ FINGERPRINT_BYTES = 32
 class FrozenTower(nn.Module):
     """Holds a module for good: no gradients, eval mode, identified in checkpoints by a fingerprint.
 
-    The state dict holds a SHA-256 fingerprint of the weights instead of the weights, unless ``saved``. Loading
-    a state dict without the weights checks that it was made with these very weights; one that brings the weights
-    replaces them, and if they are not the ones the tower was built with, state dicts include them from then on.
+    The state dict holds a SHA-256 fingerprint of the weights instead of the weights, unless
+    ``saved``. Loading a state dict without the weights checks that it was made with these very
+    weights; one that brings the weights replaces them, and if they are not the ones the tower was
+    built with, state dicts include them from then on.
 
     Args:
         module: The module to hold.
@@ -49,14 +50,15 @@ class FrozenTower(nn.Module):
         found = state_dict.get(prefix + "fingerprint")
         brings_weights = any(key.startswith(prefix + "module.") for key in state_dict)
         self._left_out = None if brings_weights else prefix + "module."
-        other = found is not None and not torch.equal(found.cpu(), self.fingerprint.cpu())
-        if other and brings_weights:
+        same = found is None or torch.equal(found.cpu(), self.fingerprint.cpu())
+        if not same and brings_weights:
             self.saved = True  # nobody could build these weights again from the config
-        elif other:
+        elif found is not None and not same:
             raise ValueError(
-                f"this checkpoint was trained over other CLIP weights (fingerprint {_hex(found)}) than the "
-                f"model was built with (fingerprint {_hex(self.fingerprint)}). Build the model with the same "
-                "`clip` settings (model, pretrained and, for random weights, seed) as the training config."
+                f"this checkpoint was trained over other CLIP weights (fingerprint {_hex(found)}) "
+                f"than the model was built with (fingerprint {_hex(self.fingerprint)}). Build the "
+                "model with the same `clip` settings (model, pretrained and, for random weights, "
+                "seed) as the training config."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

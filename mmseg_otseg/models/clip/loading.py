@@ -34,11 +34,12 @@ def load_clip(
 
     Args:
         model: A model name of open_clip, or a configuration (see :func:`clip_config`).
-        pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``), or the path of an OpenAI
-            ``.pt`` archive, an open_clip ``.pt``/``.bin`` or a ``.safetensors`` file, or None for random
-            weights, which depend on ``seed`` alone. OpenAI's weights bring their QuickGELU with them. A
-            ``.safetensors`` file may hold just the rows of the token table that its vocabulary needs, as
-            ``token_embedding.ids`` (n,) and ``token_embedding.rows`` (n, width).
+        pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``), or the path of an
+            OpenAI ``.pt`` archive, an open_clip ``.pt``/``.bin`` or a ``.safetensors`` file, or
+            None for random weights, which depend on ``seed`` alone. OpenAI's weights bring their
+            QuickGELU with them. A ``.safetensors`` file may hold just the rows of the token table
+            that its vocabulary needs, as ``token_embedding.ids`` (n,) and ``token_embedding.rows``
+            (n, width).
         seed: Seed of the random weights when ``pretrained`` is None.
         cache_dir: Where open_clip keeps downloads; None is its default.
 
@@ -73,8 +74,8 @@ def load_clip(
         StopIteration,
     ) as error:
         raise ValueError(
-            f"cannot read CLIP weights from {path}: the file is truncated, damaged or holds something "
-            f"other than weights ({_first_line(error)})"
+            f"cannot read CLIP weights from {path}: the file is truncated, damaged or holds "
+            f"something other than weights ({_first_line(error)})"
         ) from error
     except RuntimeError as error:
         if "PytorchStreamReader" in str(error) or "invalid header" in str(error):
@@ -82,7 +83,8 @@ def load_clip(
                 f"cannot read CLIP weights from {path}: the file is truncated or damaged"
             ) from error
         raise ValueError(
-            f"the weights in {path} do not belong to the CLIP model {_describe(model)}: {_mismatch(error)}"
+            f"the weights in {path} do not belong to the CLIP model {_describe(model)}: "
+            f"{_mismatch(error)}"
         ) from error
     print_log(f"CLIP {_describe(model)}: weights from {path}", logger="current", level=logging.INFO)
     return clip.eval()
@@ -100,14 +102,14 @@ def _build(config: dict[str, Any]) -> open_clip.CLIP:
 def _find_weights(
     model: str | Mapping[str, Any], pretrained: str, config: dict[str, Any], cache_dir: str | None
 ) -> Path:
-    """The weights file that ``pretrained`` means; adapts ``config`` to what a tag says of its model."""
+    """The weights file that ``pretrained`` means; a tag may adapt ``config`` to its model."""
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(
-            f"CLIP weights {pretrained!r} not found. Give an existing .pt, .bin or .safetensors file, or "
-            "one of open_clip's tags."
+            f"CLIP weights {pretrained!r} not found. Give an existing .pt, .bin or .safetensors "
+            "file, or one of open_clip's tags."
         )
     name = model.replace("/", "-") if isinstance(model, str) else None
     tag = open_clip.get_pretrained_cfg(name, pretrained) if name else None
@@ -123,9 +125,9 @@ def _find_weights(
         return Path(open_clip.download_pretrained(tag, cache_dir=cache_dir))
     except Exception as error:  # each hub client has errors of its own
         raise ConnectionError(
-            f"cannot download the weights {pretrained!r} of {name} ({_first_line(error)}). Without network "
-            "access, copy the weights file here and give its path as `pretrained` (or in the environment "
-            "variable CLIP_WEIGHTS, which the project's configs read)."
+            f"cannot download the weights {pretrained!r} of {name} ({_first_line(error)}). Without "
+            "network access, copy the weights file here and give its path as `pretrained` (or in "
+            "the environment variable CLIP_WEIGHTS, which the project's configs read)."
         ) from error
 
 

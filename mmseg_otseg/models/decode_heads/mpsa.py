@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
 
 
 class MPSAMap(nn.Module):
@@ -85,11 +85,28 @@ class MPSADecoderLayer(nn.Module):
             The refined queries, shape (B, K, N, D), and the map, shape (B, K, M), logits.
         """
         class_map, plan = self.attention(queries, pixels)
-        value = self.value(pixels)
-        attended = self.dropout(plan).to(value.dtype).flatten(1, 2) @ value
-        queries = self.norm1(queries + self.dropout(self.proj(attended.view_as(queries))))
+        queries = self.norm1(queries + self.dropout(self.proj(self.attend(plan, pixels))))
         queries = self.norm2(queries + self.dropout(self.feed_forward(queries)))
         return queries, class_map
+
+    def attend(self, plan: Tensor, pixels: Tensor) -> Tensor:
+        """Values of the pixels, summed by the plan.
+
+        Args:
+            plan: Shape (B, K, N, M).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            What each prompt attends to, shape (B, K, N, D).
+        """
+        rows = self.dropout(plan).to(pixels.dtype).flatten(1, 2)  # (B, K * N, M)
+        if rows.shape[1] < rows.shape[2]:
+            # Fewer prompts than pixels: the values of sums are cheaper than the sums of values.
+            attended = F.linear(rows @ pixels, self.value.weight)
+            attended = attended + rows.sum(-1, keepdim=True) * self.value.bias
+        else:
+            attended = rows @ self.value(pixels)
+        return attended.unflatten(1, plan.shape[1:3])
 
 
 class MPSADecoder(nn.Module):

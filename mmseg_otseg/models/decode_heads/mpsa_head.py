@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.utils import SampleList
+from torch import Tensor, nn
 
-from ...ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
-from ...structures.features import AlignedFeatures
-from ...structures.labels import IGNORED, UNLABELLED
-from ..clip import clip_embed_dim
+from mmseg_otseg.models.clip import clip_embed_dim
+from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from mmseg_otseg.structures.features import AlignedFeatures
+from mmseg_otseg.structures.labels import IGNORED, UNLABELLED
+
 from .mpsa import MPSADecoder
 
 PREDICTIONS = ("ensemble", "decoder", "score")
@@ -38,14 +38,15 @@ class ClassMaps(NamedTuple):
 class MPSAHead(BaseDecodeHead):
     """Score maps by Multi-Prompts Sinkhorn, decoder maps by Multi-Prompts Sinkhorn Attention.
 
-    The neck decides which classes there are queries for; the head follows. Labels come in as full class indices,
-    predictions go out as probabilities ``sigmoid(logits)`` less the seen-class bias.
+    The neck decides which classes there are queries for; the head follows. Labels come in as full
+    class indices, predictions go out as probabilities ``sigmoid(logits)`` less the seen-class bias.
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
         clip: Config with CLIP's ``model``, to derive the width D from; or give ``embed_dim``.
         embed_dim: Width D.
-        num_levels: Levels the neck returns; the score maps of several are averaged with learned weights.
+        num_levels: Levels the neck returns; the score maps of several are averaged with learned
+            weights.
         decoder_layers: Layers of the MPSA decoder; 0 is no decoder.
         transport: How score map and decoder match prompts and pixels, see
             :func:`~mmseg_otseg.ops.multi_prompt_plan`.
@@ -53,8 +54,8 @@ class MPSAHead(BaseDecodeHead):
         epsilon: Entropy weight of the plans.
         dropout: Dropout in the decoder.
         predict_from: ``"ensemble"`` of both maps (OTSeg+), ``"decoder"`` (OTSeg) or ``"score"``.
-        seen_bias: Subtracted from the seen classes' probabilities in testing; 0.1 in the paper's inductive
-            setting, 0 in the others.
+        seen_bias: Subtracted from the seen classes' probabilities in testing; 0.1 in the paper's
+            inductive setting, 0 in the others.
         loss_decode: Config of the loss.
         align_corners: How class maps are upsampled.
 
@@ -125,7 +126,8 @@ class MPSAHead(BaseDecodeHead):
         """
         if len(inputs.pixels) != self.num_levels:
             raise ValueError(
-                f"the head expects num_levels={self.num_levels}, the neck returns {len(inputs.pixels)}"
+                f"the head expects num_levels={self.num_levels}, the neck returns "
+                f"{len(inputs.pixels)}"
             )
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
@@ -153,8 +155,8 @@ class MPSAHead(BaseDecodeHead):
 
         Args:
             inputs: Output of the neck.
-            batch_data_samples: Samples with ``gt_sem_seg``: full class indices, 255 ignored, 254 unlabelled
-                (pixels of unseen classes in the transductive setting).
+            batch_data_samples: Samples with ``gt_sem_seg``: full class indices, 255 ignored, 254
+                unlabelled (pixels of unseen classes in the transductive setting).
             train_cfg: Not used.
 
         Returns:
@@ -184,11 +186,13 @@ class MPSAHead(BaseDecodeHead):
             test_cfg: Not used.
 
         Returns:
-            ``sigmoid(logits)`` less the seen-class bias, shape (B, K, h, w); the largest value wins.
+            ``sigmoid(logits)`` less the seen-class bias, shape (B, K, h, w); the largest value
+            wins.
         """
         if len(inputs.classes) != self.num_classes:
             raise ValueError(
-                f"the vocabulary has {len(inputs.classes)} classes but the head num_classes={self.num_classes}"
+                f"the vocabulary has {len(inputs.classes)} classes but the head "
+                f"num_classes={self.num_classes}"
             )
         logits = _combine(self.forward(inputs), self.predict_from)
         return self.predict_by_feat(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 from mmengine.dist import all_reduce
+from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg.registry import MODELS
-
-from ...ops import focal_dice_sums
+from mmseg_otseg.ops import focal_dice_sums
 
 
 @MODELS.register_module()
 class FocalDiceLoss(nn.Module):
     """Weighted focal and dice loss, divided by the number of (image, class) pairs that occur.
 
-    The number is averaged over the processes and at least 1. Without a single labelled pixel in any process there
+    The number is averaged over the processes and at least 1. Without a single labelled pixel in any
+    process there
     is nothing to learn: both losses are then zero, with zero gradient.
 
     Args:
@@ -23,8 +23,8 @@ class FocalDiceLoss(nn.Module):
         dice_weight: Weight of the dice loss.
         alpha: Weight of positive pixels in the focal loss.
         gamma: Exponent of the focal loss.
-        ignored: ``"negative"`` (as the authors train) or ``"masked"``: what pixels of no class are, see
-            :func:`~mmseg_otseg.ops.focal_dice_sums`.
+        ignored: ``"negative"`` (as the authors train) or ``"masked"``: what pixels of no class are,
+            see :func:`~mmseg_otseg.ops.focal_dice_sums`.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3.

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg.registry import MODELS
+from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.models.text import TextPrompts
+from mmseg_otseg.models.text.prompts import SplitLike
+from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
 
-from ...structures.features import AlignedFeatures, CLIPFeatures
-from ..clip import load_clip
-from ..text import TextPrompts
-from ..text.prompts import SplitLike
 from .relationship_descriptor import RelationshipDescriptor
 
 
@@ -23,23 +23,29 @@ from .relationship_descriptor import RelationshipDescriptor
 class DLFANeck(BaseModule):
     """Puts text prompts and local features of each level into CLIP's joint space.
 
-    With one level that the backbone projected, this is OTSeg's relationship descriptor. With several levels of raw
-    tokens and ``adapters``, it is ZegOT's Deep Local Feature Alignment: each level has an adapter of its own
-    (LayerNorm, Linear) that starts as CLIP's ``ln_post`` and projection.
+    With one level that the backbone projected, this is OTSeg's relationship descriptor. With
+    several levels of raw tokens and ``adapters``, it is ZegOT's Deep Local Feature Alignment: each
+    level has an adapter of its own (LayerNorm, Linear) that starts as CLIP's ``ln_post`` and
+    projection.
 
     Args:
-        clip: ``dict(model=..., pretrained=...)``; offered to ``text`` and read for the adapters' start.
+        clip: ``dict(model=..., pretrained=...)``; offered to ``text`` and read for the adapters'
+            start.
         text: Config of the text prompts (a :class:`~mmseg_otseg.models.text.TextPrompts`).
         adapters: Number of levels that get an adapter: 0, or as many as the backbone returns.
-        relationship_descriptor: Whether queries are described by the image; otherwise they are the text alone.
+        relationship_descriptor: Whether queries are described by the image; otherwise they are the
+            text alone.
         identity_start: See :class:`RelationshipDescriptor`.
-        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"`` (transductive stage).
+        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"`` (transductive
+            stage).
 
     Raises:
-        ValueError: If ``train_classes`` is unknown, or the backbone's levels do not fit the adapters.
+        ValueError: If ``train_classes`` is unknown, or the backbone's levels do not fit the
+            adapters.
 
     Source:
-        ZegOT (arXiv 2301.12171), Deep Local Feature Alignment; OTSeg (arXiv 2403.14183), section 3.1.
+        ZegOT (arXiv 2301.12171), Deep Local Feature Alignment; OTSeg (arXiv 2403.14183), section
+        3.1.
     """
 
     def __init__(
@@ -69,8 +75,8 @@ class DLFANeck(BaseModule):
         """Replace the vocabulary.
 
         Args:
-            classes: Names, of which those seen so far remain the seen ones; or a split that says itself
-                which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
+            classes: Names, of which those seen so far remain the seen ones; or a split that says
+                itself which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
         """
         if isinstance(classes, Sequence) and not isinstance(classes, str):
             self.text.set_classes({"classes": classes})
@@ -85,8 +91,8 @@ class DLFANeck(BaseModule):
             features: Output of the backbone.
 
         Returns:
-            Unit-length pixels of every level, and queries for the seen classes in training (all classes when
-            ``train_classes`` says so, or in testing).
+            Unit-length pixels of every level, and queries for the seen classes in training (all
+            classes when ``train_classes`` says so, or in testing).
         """
         classes, seen = self._query_classes(features.global_token.device)
         text = self.text(classes)
@@ -109,8 +115,8 @@ class DLFANeck(BaseModule):
         """Local tokens (B, C, H, W) of each level to unit-length features (B, D, H, W)."""
         if len(self.adapters) and len(self.adapters) != len(local):
             raise ValueError(
-                f"the neck has {len(self.adapters)} adapters but the backbone returns {len(local)} levels: "
-                "set `adapters` of the neck to the number of `out_indices` of the backbone"
+                f"the neck has {len(self.adapters)} adapters but the backbone returns {len(local)} "
+                "levels: set `adapters` of the neck to the number of `out_indices` of the backbone"
             )
         if len(self.adapters):
             local = tuple(
@@ -120,8 +126,9 @@ class DLFANeck(BaseModule):
         wrong = {level.shape[1] for level in local} - {self.text.embed_dim}
         if wrong:
             raise ValueError(
-                f"local features have width {wrong.pop()}, the text has {self.text.embed_dim}: let the backbone "
-                "project (`project=True`) or give the neck `adapters`, and use the same `clip` in both"
+                f"local features have width {wrong.pop()}, the text has {self.text.embed_dim}: let "
+                "the backbone project (`project=True`) or give the neck `adapters`, and use the "
+                "same `clip` in both"
             )
         return tuple(F.normalize(level, dim=1) for level in local)
 

@@ -11,8 +11,8 @@ class RelationshipDescriptor(nn.Module):
 
     Args:
         embed_dim: Width D.
-        identity_start: Start as the identity on the T half (``Q = T``), which helps short schedules; otherwise
-            the usual truncated normal.
+        identity_start: Start as the identity on the T half (``Q = T``), which helps short
+            schedules; otherwise the usual truncated normal.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.4.

@@ -12,8 +12,9 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures.class_split import ClassSplit
-from ..clip import FrozenTower, clip_embed_dim, load_clip
+from mmseg_otseg.models.clip import FrozenTower, clip_embed_dim, load_clip
+from mmseg_otseg.structures.class_split import ClassSplit
+
 from .prompts import SplitLike, TextPrompts
 from .text_tower import BATCH, TextTower, build_text_tower
 
@@ -173,8 +174,8 @@ class LearnablePrompts(TextPrompts):
         if self.per_class and other:
             raise ValueError(
                 "this checkpoint has contexts of its own for each class of another vocabulary: "
-                "build the model with the vocabulary of the training config, load the checkpoint, then "
-                "change the classes (mmseg_otseg.apis.set_classes)"
+                "build the model with the vocabulary of the training config, load the checkpoint, "
+                "then change the classes (mmseg_otseg.apis.set_classes)"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

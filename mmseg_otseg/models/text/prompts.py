@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg.registry import MODELS
+from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.structures.class_split import ClassSplit
 
-from ...structures.class_split import ClassSplit
-from ..clip import load_clip
 from .templates import resolve_templates
 from .text_tower import build_text_tower, encode_texts
 
@@ -64,8 +64,8 @@ class TextPrompts(BaseModule):
 class FrozenPrompts(TextPrompts):
     """Base of prompts that are a fixed table, kept as a buffer.
 
-    A checkpoint's table is taken over if it is the one of this vocabulary; otherwise, or if it has none, the
-    model keeps its own, so that a checkpoint can be tested on another vocabulary.
+    A checkpoint's table is taken over if it is the one of this vocabulary; otherwise, or if it has
+    none, the model keeps its own, so that a checkpoint can be tested on another vocabulary.
     """
 
     embeddings: Tensor
@@ -101,7 +101,7 @@ class FrozenPrompts(TextPrompts):
             print_log(
                 "The checkpoint has no text embeddings: the model makes its own."
                 if found is None
-                else "The checkpoint's text embeddings belong to another vocabulary: the model keeps its own.",
+                else "The checkpoint's text embeddings are of other classes: the model keeps its own.",
                 logger="current",
                 level=logging.INFO,
             )
@@ -112,15 +112,17 @@ class FrozenPrompts(TextPrompts):
 
 @MODELS.register_module()
 class TemplatePrompts(FrozenPrompts):
-    """Class names in hand-written sentences, encoded once by CLIP's text tower, which is then freed.
+    """Class names in hand-written sentences, encoded once; CLIP's text tower is then freed.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
-        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, or a list of sentences with ``{}`` for the name.
+        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, or a list of sentences with ``{}`` for
+            the name.
 
     Raises:
-        ValueError: If the split or the templates make no sense, or the model's text tower is no causal CLIP one.
+        ValueError: If the split or the templates make no sense, or the model's text tower is no
+            causal CLIP one.
 
     Source:
         OTSeg (arXiv 2403.14183), section 4.1 and its supplement: the templates.
@@ -158,7 +160,8 @@ class PrecomputedPrompts(FrozenPrompts):
     """Text embeddings from a ``.npy`` file.
 
     Args:
-        path: A float array of shape (K, N, D), or (K, D) for one prompt per class; classes in the split's order.
+        path: A float array of shape (K, N, D), or (K, D) for one prompt per class; classes in the
+            split's order.
         split: Class names and which are seen.
         clip: Not used; accepted so that a neck can offer it to any prompts.
 

@@ -27,7 +27,8 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(templates, str):
         if templates not in TEMPLATES:
             raise ValueError(
-                f"unknown templates {templates!r}; known: {', '.join(TEMPLATES)}, or give a list of "
+                f"unknown templates {templates!r}; known: {', '.join(TEMPLATES)}, or give a list "
+                f"of "
                 "sentences with {} for the class name"
             )
         return TEMPLATES[templates]

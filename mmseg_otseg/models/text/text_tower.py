@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip import check_text_tower, clip_config
+from mmseg_otseg.models.clip import check_text_tower, clip_config
 
 BATCH = 256
 
 
 class TextTower(nn.Module):
-    """Encodes token sequences, given as indices or as embeddings, with the text tower of an open_clip model.
+    """The text tower of an open_clip model: encodes tokens, given as indices or as embeddings.
 
     Attention is causal, so what follows the end token cannot reach it: sequences are cut there.
 
@@ -28,9 +28,16 @@ class TextTower(nn.Module):
         ValueError: If the text tower is not CLIP's own causal transformer.
     """
 
+    token_embedding: nn.Embedding
+    positional_embedding: nn.Parameter
+    transformer: nn.Module
+    ln_final: nn.LayerNorm
+    text_projection: nn.Parameter | nn.Linear
+    attn_mask: Tensor
+
     def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
         super().__init__()
-        source = getattr(clip, "text", clip)
+        source: Any = getattr(clip, "text", clip)
         parts = (
             "token_embedding",
             "positional_embedding",
@@ -40,8 +47,8 @@ class TextTower(nn.Module):
         )
         if not all(hasattr(source, part) for part in parts) or source.attn_mask is None:
             raise ValueError(
-                f"this CLIP's text tower ({type(source).__name__}) is not CLIP's causal transformer; "
-                "encode the prompts elsewhere and use PrecomputedPrompts"
+                f"this CLIP's text tower ({type(source).__name__}) is not CLIP's causal "
+                "transformer; encode the prompts elsewhere and use PrecomputedPrompts"
             )
         self.token_embedding = source.token_embedding
         self.positional_embedding = source.positional_embedding

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg_otseg.models.decode_heads.mpsa import MPSADecoder, MPSADecoderLayer, MPSAMap
+from mmseg_otseg.ops import sinkhorn
+
+
+def inputs(prompts: int = 3, width: int = 16) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 4, prompts, width, generator=generator)
+    pixels = F.normalize(torch.randn(2, 20, width, generator=generator), dim=-1)
+    return queries, pixels
+
+
+def plain_map(module: MPSAMap, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The formulas of the paper, class by class: map (B, K, M) and plan (B, K, N, M)."""
+    key = F.normalize(module.key(pixels), dim=-1)
+    query = F.normalize(module.query(queries), dim=-1)
+    maps, plans = [], []
+    for k in range(queries.shape[1]):
+        similarity = torch.einsum("bmd,bnd->bmn", key, query[:, k])
+        plan = sinkhorn(1 - similarity, module.epsilon, backward="unrolled").plan
+        maps.append((plan * similarity).sum(-1) * plan[0].numel())
+        plans.append(plan.transpose(1, 2))
+    return torch.stack(maps, 1), torch.stack(plans, 1)
+
+
+def plain_layer(layer: MPSADecoderLayer, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    class_map, plan = plain_map(layer.attention, queries, pixels)
+    attended = torch.einsum("bknm,bmd->bknd", plan, layer.value(pixels))
+    queries = layer.norm1(queries + layer.proj(attended))
+    return layer.norm2(queries + layer.feed_forward(queries)), class_map
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_layer_is_the_formulas(prompts: int) -> None:
+    queries, pixels = inputs(prompts)
+    layer = MPSADecoderLayer(16).eval()
+    for value, expected in zip(
+        layer(queries, pixels), plain_layer(layer, queries, pixels), strict=True
+    ):
+        assert torch.allclose(value, expected, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_formulas() -> None:
+    queries, pixels = (x.double().requires_grad_() for x in inputs())
+    layer = MPSADecoderLayer(16).double().eval()
+    gradients = []
+    for forward in (layer, lambda *x: plain_layer(layer, *x)):
+        refined, class_map = forward(queries, pixels)
+        loss = refined.square().sum() + class_map.square().sum()
+        gradients.append(torch.autograd.grad(loss, [queries, pixels, *layer.parameters()]))
+    for gradient, expected in zip(*gradients, strict=True):
+        # Sinkhorn's default tolerance shows in the fourth digit.
+        assert (gradient - expected).abs().max() <= 1e-3 * expected.abs().max().clamp_min(1e-6)
+
+
+def test_maps_gate_each_other() -> None:
+    queries, pixels = inputs()
+    decoder = MPSADecoder(16, num_layers=3).eval()
+    maps, refined = [], queries
+    for layer in decoder.layers:
+        refined, class_map = layer(refined, pixels)
+        maps.append(class_map)
+    expected = decoder.last(refined, pixels)[0] * (maps[0].sigmoid() * maps[1].sigmoid()).sqrt()
+    assert torch.allclose(decoder(queries, pixels), expected, atol=1e-6)
+
+
+def test_one_layer_is_an_ungated_map() -> None:
+    queries, pixels = inputs()
+    decoder = MPSADecoder(16, num_layers=1).eval()
+    assert torch.equal(decoder(queries, pixels), decoder.last(queries, pixels)[0])
+
+
+def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
+    queries, pixels = inputs()
+    decoder = MPSADecoder(16).eval()
+    decoder.layers[0].attention.forward = lambda q, p: (  # type: ignore[method-assign]
+        torch.full((2, 4, 20), -500.0),
+        torch.full((2, 4, 3, 20), 1 / 60),
+    )
+    result = decoder(queries, pixels)
+    result.sum().backward()
+    assert not result.any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in decoder.parameters())
+
+
+@pytest.mark.parametrize("transport", ["softmax", "none"])
+def test_other_transports(transport: str) -> None:
+    queries, pixels = inputs()
+    assert MPSADecoder(16, transport=transport).eval()(queries, pixels).shape == (2, 4, 20)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    queries, pixels = inputs()
+    layer = MPSADecoderLayer(16, dropout=0.5)
+    assert not torch.equal(layer(queries, pixels)[0], layer(queries, pixels)[0])
+    layer.eval()
+    assert torch.equal(layer(queries, pixels)[0], layer(queries, pixels)[0])
+
+
+def test_dropout_of_the_plan_keeps_its_mean() -> None:
+    """Averaged over many draws, what a prompt attends to is what it attends to without dropout."""
+    queries, pixels = inputs()
+    layer = MPSADecoderLayer(16, dropout=0.3)
+    _, plan = layer.attention(queries, pixels)
+    layer.train()
+    mean = sum(layer.attend(plan, pixels) for _ in range(400)) / 400
+    expected = layer.eval().attend(plan, pixels)
+    assert (mean - expected).abs().max() < 0.15 * expected.abs().max()
