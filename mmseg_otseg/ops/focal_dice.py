@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
+from torch.autograd.function import once_differentiable
+
+from .bilinear import BilinearAxis
+from .negatives import negative_sums
+from .positives import positive_sums
 
 
 class FocalDiceSums(NamedTuple):
@@ -34,24 +37,31 @@ def focal_dice_sums(
 ) -> FocalDiceSums:
     """Upsample class maps to the label map and sum their focal and dice losses.
 
-    Focal: ``-alpha_t (1 - p_t)^gamma log p_t`` of ``p = sigmoid(logits)`` against one-hot targets. Dice:
-    ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`` over an image's pixels, for classes that occur in it.
+    Focal: ``-alpha_t (1 - p_t)^gamma log p_t`` of ``p = sigmoid(logits)`` against one-hot targets.
+    Dice: ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`` over the pixels of an image, for the
+    classes that occur in it.
+
+    Nothing of size (K, h, w) is ever stored. The forward pass upsamples a tile, takes every pixel
+    as a negative of every class, brings the gradients back to (H, W) and forgets the tile; a pass
+    over the labels then puts right the one class each pixel belongs to. The backward pass has
+    nothing left to do but to add two maps of the logits' size.
 
     Args:
         logits: Class maps, shape (B, K, H, W), logits; upsampled bilinearly to (h, w).
         target: Class indices 0..K-1, shape (B, h, w), int64; anything else belongs to no class.
-        alpha: Weight of the positive pixels; negatives weigh ``1 - alpha``.
-        gamma: Exponent of the focal loss.
-        ignored: ``"negative"``: a pixel of no class is a negative for all of them (as the authors of
-            OTSeg train). ``"masked"``: such pixels are left out; the focal loss is then the mean over
-            the pixels that count.
+        alpha: Weight of the positive pixels, from 0 to 1; negatives weigh ``1 - alpha``.
+        gamma: Exponent of the focal loss, not negative.
+        ignored: ``"negative"``: a pixel of no class is a negative for all of them (as the authors
+            of OTSeg train). ``"masked"``: such pixels are left out; the focal loss is then the mean
+            over the pixels that count.
         align_corners: How to upsample, as in ``torch.nn.functional.interpolate``.
 
     Returns:
         The two sums and the number of (image, class) pairs.
 
     Raises:
-        ValueError: If shapes do not fit or ``ignored`` is unknown.
+        ValueError: If shapes do not fit, ``alpha`` or ``gamma`` is out of range or ``ignored`` is
+            unknown.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3; Lin et al., "Focal Loss" (ICCV 2017).
@@ -61,28 +71,72 @@ def focal_dice_sums(
             "expected logits (B, K, H, W) and target (B, h, w), got "
             f"{tuple(logits.shape)} and {tuple(target.shape)}"
         )
+    if not 0 <= alpha <= 1 or gamma < 0:
+        raise ValueError(
+            f"alpha must be from 0 to 1 and gamma not negative, got {alpha} and {gamma}"
+        )
     if ignored not in ("negative", "masked"):
         raise ValueError(f"ignored must be 'negative' or 'masked', got {ignored!r}")
     with torch.autocast(logits.device.type, enabled=False):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        logits = F.interpolate(
-            logits, target.shape[1:], mode="bilinear", align_corners=align_corners
-        )
-        classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-        positive = target[:, None] == classes
-        truth = positive.to(logits.dtype)
-        focal = sigmoid_focal_loss(logits, truth, alpha, gamma)
-        probability = logits.sigmoid()
-        if ignored == "masked":
-            counted = (positive.any(1, keepdim=True)).to(logits.dtype)
-            pixels = counted.sum((2, 3)).clamp_min(1)
-            focal_sum = ((focal * counted).sum((2, 3)) / pixels).sum()
-            probability = probability * counted
-        else:
-            focal_sum = focal.mean((2, 3)).sum()
-        overlap = (probability * truth).sum((2, 3))
-        size = truth.sum((2, 3))
-        dice = 1 - (2 * overlap + 1) / (probability.sum((2, 3)) + size + 1)
-        present = size > 0
-        return FocalDiceSums(focal_sum, (dice * present).sum(), present.sum().to(logits.dtype))
+        sums = _FocalDice.apply(logits, target, alpha, gamma, ignored == "masked", align_corners)
+    return FocalDiceSums(*sums)
+
+
+class _FocalDice(torch.autograd.Function):
+    """Computes both sums and, in the same pass, their gradients at the resolution of the logits."""
+
+    @staticmethod
+    def forward(ctx, logits, target, alpha, gamma, masked, align_corners):  # type: ignore[no-untyped-def]
+        (height, width), (new_height, new_width) = logits.shape[2:], target.shape[1:]
+        rows = BilinearAxis(height, new_height, align_corners, logits)
+        columns = BilinearAxis(width, new_width, align_corners, logits)
+        gradients = logits.new_empty(2, *logits.shape)
+        sums = logits.new_zeros(3)
+        for image, labels, gradient in zip(logits, target, gradients.unbind(1)):
+            sums += _image_sums(image, labels, rows, columns, alpha, gamma, masked, gradient)
+        ctx.save_for_backward(gradients)
+        focal, dice, pairs = sums.unbind()
+        ctx.mark_non_differentiable(pairs)
+        return focal, dice, pairs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_focal, grad_dice, _):  # type: ignore[no-untyped-def]
+        focal_gradient, dice_gradient = ctx.saved_tensors[0]
+        gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
+        return (gradient, *([None] * 5))
+
+
+def _image_sums(
+    logits: Tensor,
+    target: Tensor,
+    rows: BilinearAxis,
+    columns: BilinearAxis,
+    alpha: float,
+    gamma: float,
+    masked: bool,
+    gradients: Tensor,
+) -> Tensor:
+    """Focal loss, dice loss and number of classes of one image, shape (3,).
+
+    Takes logits (K, H, W) and target (h, w); writes the gradients of both losses into ``gradients``
+    (2, K, H, W).
+    """
+    counted = ((target >= 0) & (target < len(logits))).to(logits.dtype) if masked else None
+    pixels = target.numel() if counted is None else counted.sum().clamp_min(1)
+    negative = negative_sums(logits, rows, columns, gamma, counted)
+    positive = positive_sums(logits, target, rows, columns, alpha, gamma)
+
+    focal = ((1 - alpha) * negative.focal.sum() + positive.focal) / pixels
+    focal_gradient = positive.focal_gradient.add_(negative.focal_gradient, alpha=1 - alpha)
+    torch.div(focal_gradient, pixels, out=gradients[0])
+
+    union = negative.probability + positive.size + 1
+    ratio = (2 * positive.overlap + 1) / union
+    present = (positive.size > 0).to(logits.dtype)
+    by_probability, by_overlap = ratio / union * present, -2 / union * present
+    torch.mul(negative.probability_gradient, by_probability[:, None, None], out=gradients[1])
+    gradients[1].addcmul_(positive.overlap_gradient, by_overlap[:, None, None])
+    return torch.stack([focal, ((1 - ratio) * present).sum(), present.sum()])

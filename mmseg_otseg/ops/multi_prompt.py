@@ -36,12 +36,12 @@ def multi_prompt_plan(
 
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).
-        transport: ``"sinkhorn"``: the optimal plan with uniform marginals at cost ``1 - similarity``,
-            for every (image, class) on its own. ``"bipartite"``: that plan rounded, so that every
-            pixel goes to one prompt with all its mass (our reading of matching without entropy; no
-            gradient through the plan). ``"softmax"``: each prompt attends to the pixels alone,
-            a softmax at temperature ``epsilon`` scaled to mass 1/N. ``"none"``: every prompt
-            takes 1/(M N) from every pixel.
+        transport: ``"sinkhorn"``: the optimal plan with uniform marginals at cost ``1 -
+            similarity``, for every (image, class) on its own. ``"bipartite"``: that plan rounded,
+            so that every pixel goes to one prompt with all its mass (our reading of matching
+            without entropy; no gradient through the plan). ``"softmax"``: each prompt attends to
+            the pixels alone, a softmax at temperature ``epsilon`` scaled to mass 1/N. ``"none"``:
+            every prompt takes 1/(M N) from every pixel.
         epsilon: Entropy weight of the plan, or the softmax's temperature.
         max_iters: Most Sinkhorn iterations.
         tol: Sinkhorn's stopping threshold, see :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn`.
@@ -77,7 +77,8 @@ def multi_prompt_plan(
 def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:
     """Score of every pixel for every class: its similarities to the prompts, weighted by the plan.
 
-    ``score = sum_n M N T S``: with a uniform plan it is the sum of the similarities to the N prompts.
+    ``score = sum_n M N T S``: with a uniform plan it is the sum of the similarities to the N
+    prompts.
 
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).

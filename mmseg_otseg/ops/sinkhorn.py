@@ -48,14 +48,15 @@ def sinkhorn(
     r"""Solve P entropic optimal transport problems.
 
     Finds, for every problem, the plan that minimises
-    :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums ``row_marginal``
-    and column sums ``column_marginal``: :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the
-    potentials alternate ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for ``v``. A
-    problem stops when the mean absolute change of its ``u`` falls below ``tol``; what the other problems
-    of the batch do has no influence on it.
+    :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums
+    ``row_marginal``
+    and column sums ``column_marginal``: :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where
+    the potentials alternate ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for
+    ``v``. A problem stops when the mean absolute change of its ``u`` falls below ``tol``; what the
+    other problems of the batch do has no influence on it.
 
-    The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms otherwise.
-    Half-precision costs are solved in float32, under autocast too.
+    The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms
+    otherwise. Half-precision costs are solved in float32, under autocast too.
 
     Args:
         cost: Costs, shape (P, M, N), any floating type; M is meant to be large and N small.
@@ -63,23 +64,26 @@ def sinkhorn(
         max_iters: Most iterations (of one ``u`` and one ``v`` update each).
         tol: Stopping threshold for the mean absolute change of ``u``, in units of the cost.
         backward: ``"implicit"``: the gradient of the fixed point by the implicit function theorem,
-            from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through every
-            iteration, the (memory-hungry) reference.
+            from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through
+            every iteration, the (memory-hungry) reference.
         row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
-        column_marginal: Column sums, shape (N,) or (P, N), positive; None is 1/N. Not differentiated.
-        cost_span: A known bound on ``max(C) - min(C)`` within a problem (2 for cosine costs). It spares
-            a GPU the one wait that reading the costs' range takes.
+        column_marginal: Column sums, shape (N,) or (P, N), positive; None is 1/N. Not
+            differentiated.
+        cost_span: A known bound on ``max(C) - min(C)`` within a problem (2 for cosine costs). It
+            spares a GPU the one wait that reading the costs' range takes.
 
     Returns:
         The plans (float32, or float64 for float64 costs) and how well each problem converged.
 
     Raises:
-        ValueError: If ``cost`` is not a non-empty (P, M, N) floating tensor, ``epsilon``, ``max_iters``
-            or ``tol`` is out of range, a marginal has the wrong shape, or ``backward`` is unknown.
+        ValueError: If ``cost`` is not a non-empty (P, M, N) floating tensor, ``epsilon``,
+            ``max_iters`` or ``tol`` is out of range, a marginal has the wrong shape, or
+            ``backward`` is unknown.
 
     Source:
-        Cuturi, "Sinkhorn Distances" (NIPS 2013); the gradient: Luise et al., "Differential Properties
-        of Sinkhorn Approximation" (NeurIPS 2018), Theorem 3, with the Schur complement taken on the small side.
+        Cuturi, "Sinkhorn Distances" (NIPS 2013); the gradient: Luise et al., "Differential
+        Properties of Sinkhorn Approximation" (NeurIPS 2018), Theorem 3, with the Schur complement
+        taken on the small side.
     """
     _check_arguments(cost, epsilon, max_iters, tol, backward)
     with torch.autocast(cost.device.type, enabled=False):
@@ -130,8 +134,8 @@ def implicit_cost_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> T
 
     Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
     Eliminating the M row potentials leaves an N x N Schur complement, which is the Laplacian of the
-    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant to
-    all column potentials) is filled by a rank-one term, which changes no plan.
+    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant
+    to all column potentials) is filled by a rank-one term, which changes no plan.
 
     Args:
         plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -154,11 +155,11 @@ class MPSADecoder(nn.Module):
         Returns:
             Class maps, shape (B, K, M), logits.
         """
-        log_gate: Tensor | float = 0.0
+        log_gates = []
         for layer in self.layers:
             queries, class_map = layer(queries, pixels)
-            log_gate = log_gate + F.logsigmoid(class_map)
+            log_gates.append(F.logsigmoid(class_map))
         class_map, _ = self.last(queries, pixels)
-        if not len(self.layers):
+        if not log_gates:
             return class_map
-        return class_map * (log_gate / len(self.layers)).exp()
+        return class_map * torch.stack(log_gates).mean(0).exp()

@@ -1,0 +1,51 @@
+"""Bilinear resizing along one axis, as a matrix and as the two taps of every output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class BilinearAxis:
+    """How ``torch.nn.functional.interpolate`` resizes one axis bilinearly.
+
+    Args:
+        size: Length of the axis before.
+        new_size: Length after.
+        align_corners: As in ``interpolate``.
+        like: A tensor of the type and on the device to compute with.
+
+    Attributes:
+        matrix: Weights, shape (new_size, size).
+        index: Inputs that each output is made of, shape (taps, new_size), int64; taps is 1 or 2.
+        weight: What they weigh, same shape.
+    """
+
+    def __init__(self, size: int, new_size: int, align_corners: bool, like: Tensor) -> None:
+        self.size, self.new_size = size, new_size
+        unit = torch.eye(size, dtype=like.dtype)[None]
+        matrix = F.interpolate(unit, new_size, mode="linear", align_corners=align_corners)[0].T
+        used = (matrix != 0).int()
+        self._first = used.argmax(1).tolist()
+        self._end = (size - used.flip(1).argmax(1)).tolist()
+        weight, index = matrix.topk(min(2, size), dim=1)
+        self.matrix = matrix.contiguous().to(like.device)
+        self.index = index.T.contiguous().to(like.device)
+        self.weight = weight.T.contiguous().to(like.device)
+
+    def resize(self, x: Tensor) -> Tensor:
+        """Resize the last axis: (..., size) to (..., new_size)."""
+        return x if self.size == self.new_size else F.linear(x, self.matrix)
+
+    def resize_back(self, x: Tensor) -> Tensor:
+        """The adjoint of :meth:`resize`, for gradients: (..., new_size) to (..., size)."""
+        return x if self.size == self.new_size else x @ self.matrix
+
+    def bands(self, length: int) -> Iterator[tuple[slice, slice]]:
+        """Outputs in bands of at most ``length``, each with the range of inputs it is made of."""
+        for start in range(0, self.new_size, length):
+            stop = min(start + length, self.new_size)
+            yield slice(start, stop), slice(self._first[start], self._end[stop - 1])

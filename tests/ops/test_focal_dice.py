@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from mmseg_otseg.ops import FocalDiceSums, focal_dice_sums, negatives, positives
+from tools.benchmarks.plain import plain_focal_dice
+
+SHAPES = {  # (B, K, H, W), (h, w)
+    "16 times larger": ((2, 5, 4, 4), (64, 64)),
+    "one class": ((2, 1, 3, 5), (17, 29)),
+    "smaller": ((2, 3, 9, 9), (5, 4)),
+    "same size": ((2, 3, 9, 7), (9, 7)),
+    "one row larger, one column smaller": ((1, 4, 8, 8), (9, 7)),
+    "one patch": ((1, 4, 1, 1), (6, 5)),
+    "one pixel": ((1, 4, 3, 3), (1, 1)),
+    "many classes": ((1, 40, 6, 7), (50, 61)),
+}
+
+
+def example(shape: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    (batch, classes, *size), new_size = SHAPES[shape]
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(batch, classes, *size, generator=generator).to(dtype)
+    target = torch.randint(0, classes, (batch, *new_size), generator=generator)
+    ignored = torch.rand(target.shape, generator=generator) < 0.3
+    return logits, target.masked_fill(ignored, 255)
+
+
+def with_gradient(
+    function: object, logits: Tensor, target: Tensor, **options: object
+) -> tuple[list[Tensor], Tensor]:
+    logits = logits.clone().requires_grad_()
+    focal, dice, pairs = function(logits, target, **options)
+    (3 * focal + dice).backward()
+    return [focal.detach(), dice.detach(), pairs], logits.grad
+
+
+def assert_is_the_plain_one(logits: Tensor, target: Tensor, **options: object) -> None:
+    sums, gradient = with_gradient(focal_dice_sums, logits, target, **options)
+    expected, expected_gradient = with_gradient(plain_focal_dice, logits, target, **options)
+    exact = logits.dtype == torch.float64
+    for value, wanted in zip(sums, expected, strict=True):
+        assert torch.allclose(value, wanted, rtol=1e-10 if exact else 1e-5, atol=1e-12)
+    largest = expected_gradient.abs().max()
+    error = (gradient - expected_gradient).abs().max()
+    assert error <= (1e-10 if exact else 1e-4) * largest
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_is_the_plain_formulation(
+    shape: str, ignored: str, align_corners: bool, dtype: torch.dtype
+) -> None:
+    assert_is_the_plain_one(*example(shape, dtype), ignored=ignored, align_corners=align_corners)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+def test_other_exponents_and_weights(alpha: float, gamma: float, ignored: str) -> None:
+    logits, target = example("one row larger, one column smaller", torch.float64)
+    assert_is_the_plain_one(logits, target, alpha=alpha, gamma=gamma, ignored=ignored)
+
+
+def test_tiles_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of three rows of two classes, with remainders everywhere."""
+    logits, target = example("many classes", torch.float64)
+    monkeypatch.setattr(negatives, "TILE_PER_THREAD", 3 * 2 * 61 // torch.get_num_threads() + 1)
+    monkeypatch.setattr(negatives, "ROWS_PER_BAND", 3)
+    monkeypatch.setattr(positives, "PIXELS_AT_ONCE", 7 * 61)
+    assert_is_the_plain_one(logits, target)
+
+
+def test_random_sizes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(20):
+        batch, classes, *sizes = torch.randint(1, 24, (6,), generator=generator).tolist()
+        logits = torch.randn(min(batch, 3), classes, *sizes[:2], generator=generator).double()
+        target = torch.randint(-2, classes + 3, (len(logits), *sizes[2:]), generator=generator)
+        assert_is_the_plain_one(logits, target)
+        assert_is_the_plain_one(logits, target, ignored="masked")
+
+
+def test_focal_part_is_torchvisions() -> None:
+    logits, target = example("16 times larger")
+    upsampled = F.interpolate(logits, target.shape[1:], mode="bilinear")
+    truth = (target[:, None] == torch.arange(5)[:, None, None]).float()
+    expected = sigmoid_focal_loss(upsampled, truth, 0.25, 2.0).mean((2, 3)).sum()
+    assert torch.allclose(focal_dice_sums(logits, target).focal, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+def test_everything_ignored(ignored: str) -> None:
+    logits, target = example("16 times larger")
+    target = torch.full_like(target, 255)
+    assert_is_the_plain_one(logits, target, ignored=ignored)
+    sums, gradient = with_gradient(focal_dice_sums, logits, target, ignored=ignored)
+    assert sums[1] == 0 and sums[2] == 0
+    assert (sums[0] == 0) == (ignored == "masked") == (not gradient.any())
+
+
+def test_any_label_that_is_no_class_is_ignored() -> None:
+    logits, target = example("16 times larger")
+    first = focal_dice_sums(logits, target)
+    for label in (-1, 5, 254):
+        assert torch.equal(
+            torch.stack(focal_dice_sums(logits, target.where(target != 255, label))),
+            torch.stack(first),
+        )
+
+
+def test_pairs_are_images_times_classes_that_occur() -> None:
+    target = torch.tensor([[[0, 0], [2, 255]], [[1, 1], [1, 1]]])
+    assert focal_dice_sums(torch.randn(2, 3, 2, 2), target).pairs == 3
+
+
+def test_huge_logits_stay_finite() -> None:
+    logits, target = example("16 times larger")
+    sums, gradient = with_gradient(focal_dice_sums, logits * 1e4, target)
+    assert torch.stack(sums).isfinite().all() and gradient.isfinite().all()
+    expected, _ = with_gradient(plain_focal_dice, logits * 1e4, target)
+    assert torch.allclose(sums[0], expected[0], rtol=1e-5)
+
+
+def test_gradcheck() -> None:
+    logits, target = example("one row larger, one column smaller", torch.float64)
+
+    def losses(x: Tensor) -> Tensor:
+        sums = focal_dice_sums(x, target, ignored="masked")
+        return torch.stack(sums[:2])
+
+    assert torch.autograd.gradcheck(losses, logits.requires_grad_())
+
+
+def test_half_precision_and_autocast_compute_in_float32() -> None:
+    logits, target = example("16 times larger")
+    expected = torch.stack(focal_dice_sums(logits.bfloat16().float(), target))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = logits.bfloat16().requires_grad_()
+        sums = focal_dice_sums(half, target)
+    assert torch.equal(torch.stack(sums), expected)
+    sums.focal.backward()
+    assert half.grad.dtype == torch.bfloat16 and half.grad.isfinite().all()
+
+
+def test_is_deterministic_and_independent_of_the_batch() -> None:
+    logits, target = example("16 times larger")
+    first, again = (with_gradient(focal_dice_sums, logits, target)[1] for _ in range(2))
+    assert torch.equal(first, again)
+    alone = with_gradient(focal_dice_sums, logits[1:], target[1:])[1]
+    assert torch.equal(alone, first[1:])
+
+
+def test_strided_logits_and_no_gradient() -> None:
+    logits, target = example("16 times larger")
+    strided = logits.movedim(1, -1).contiguous().movedim(-1, 1)
+    assert torch.allclose(
+        torch.stack(focal_dice_sums(strided, target)), torch.stack(focal_dice_sums(logits, target))
+    )
+    assert isinstance(focal_dice_sums(strided, target), FocalDiceSums)
+    assert not focal_dice_sums(logits, target).focal.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"logits": torch.zeros(2, 3, 4)}, r"\(B, K, H, W\)"),
+        ({"target": torch.zeros(1, 4, 4)}, r"\(B, h, w\)"),
+        ({"alpha": 1.5}, "alpha must be from 0 to 1"),
+        ({"gamma": -1.0}, "gamma not negative"),
+        ({"ignored": "skip"}, "ignored must be"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict, message: str) -> None:
+    arguments = {"logits": torch.zeros(2, 3, 4, 4), "target": torch.zeros(2, 8, 8).long()}
+    with pytest.raises(ValueError, match=message):
+        focal_dice_sums(**{**arguments, **options})
