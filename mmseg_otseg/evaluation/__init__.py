@@ -1,5 +1,6 @@
 """Metrics of zero-shot segmentation."""
 
+from .seen_bias_metric import SeenBiasMetric
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
-__all__ = ["ZeroShotIoUMetric"]
+__all__ = ["SeenBiasMetric", "ZeroShotIoUMetric"]

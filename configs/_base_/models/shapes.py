@@ -1,0 +1,34 @@
+# OTSeg over the tiny CLIP of the shapes benchmark.
+_base_ = "../../shapes/clip/shapes_clip.py"
+
+model = dict(
+    type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` to its parts
+    clip={{_base_.clip}},
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean={{_base_.preprocess.mean}},
+        std={{_base_.preprocess.std}},
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(64, 64),
+    ),
+    backbone=dict(
+        type="CLIPBackbone",
+        visual_prompts=dict(num_tokens=4),
+        drop_path_rate=0.1,
+    ),
+    neck=dict(
+        type="DLFANeck",
+        identity_start=True,  # the run is short
+        text=dict(type="TemplatePrompts", templates="otseg6"),
+    ),
+    decode_head=dict(
+        type="MPSAHead",
+        num_classes=20,
+        predict_from="decoder",
+        seen_bias=0.1,
+        loss_decode=dict(type="FocalDiceLoss"),
+    ),
+    test_cfg=dict(mode="whole"),
+)

@@ -1,0 +1,12 @@
+# CLIP's own dense map: the mean cosine of each patch with a class's prompts. Nothing to train.
+_base_ = "./otseg.py"
+
+model = dict(
+    backbone=dict(visual_prompts=None, drop_path_rate=0.0),
+    neck=dict(relationship_descriptor=False),
+    decode_head=dict(transport="none", decoder_layers=0, predict_from="score"),
+)
+train_dataloader = None
+train_cfg = None
+optim_wrapper = None
+param_scheduler = None

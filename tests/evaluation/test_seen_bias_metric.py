@@ -1,0 +1,66 @@
+"""One pass gives what as many evaluations as there are biases would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mmseg_otseg.evaluation import SeenBiasMetric, ZeroShotIoUMetric
+
+META = {"classes": ("a", "b", "c", "d", "e"), "seen": [0, 2, 4], "unseen": [1, 3]}
+BIASES = [-0.25, 0.0, 0.05, 0.125, 0.5, 2.0]
+
+
+def samples(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Images whose probabilities are multiples of 1/8, so that many are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(number):
+        label = torch.randint(0, 6, (1, 6, 7), generator=generator)
+        label[label == 5] = 255
+        logits = torch.randint(0, 9, (5, 6, 7), generator=generator) / 8
+        made.append({"seg_logits": {"data": logits}, "gt_sem_seg": {"data": label}})
+    return made
+
+
+def evaluated(metric: ZeroShotIoUMetric, images: list[dict[str, Any]]) -> dict[str, float]:
+    metric.dataset_meta = META
+    metric.process({}, images[:2])
+    metric.process({}, images[2:])
+    return metric.evaluate(len(images))
+
+
+def test_equals_one_evaluation_per_bias() -> None:
+    images = samples(5)
+    sweep = SeenBiasMetric(biases=BIASES)
+    best = evaluated(sweep, images)
+    assert [row["seen_bias"] for row in sweep.table] == BIASES
+    for row in sweep.table:
+        seen = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])[:, None, None]
+        predicted = [
+            image | {"pred_sem_seg": {"data": (p - row["seen_bias"] * seen).argmax(0)[None]}}
+            for image in images
+            for p in [image["seg_logits"]["data"]]
+        ]
+        assert {"seen_bias": row["seen_bias"], **evaluated(ZeroShotIoUMetric(), predicted)} == row
+    assert best["hIoU"] == max(row["hIoU"] for row in sweep.table)
+
+
+def test_of_equal_biases_the_one_nearest_to_zero_is_best() -> None:
+    image = samples(1)[0]
+    image["seg_logits"]["data"] = torch.nn.functional.one_hot(
+        image["gt_sem_seg"]["data"][0] % 5, 5
+    ).movedim(-1, 0)
+    best = evaluated(SeenBiasMetric(biases=[0.5, 0.1, -0.2]), [image])
+    assert best["seen_bias"] == 0.1 and best["hIoU"] == 100
+
+
+def test_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="at least one bias"):
+        SeenBiasMetric(biases=[])
+    metric = SeenBiasMetric(biases=[0.1])
+    metric.dataset_meta = {**META, "seen": [0, 1, 2, 3, 4], "unseen": []}
+    with pytest.raises(ValueError, match="5 seen and 0 unseen"):
+        metric.process({}, samples(1))
