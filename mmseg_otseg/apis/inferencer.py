@@ -110,8 +110,17 @@ class OTSegInferencer(MMSegInferencer):
     def preprocess(self, inputs: list, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
         """Load pictures in batches; those that cannot be read are taken out of ``inputs``."""
         total = len(inputs)
-        for chunk in self._get_chunk_data(self._readable(inputs), batch_size):
-            yield self.collate_fn(chunk)
+        batch: list[dict] = []
+        for data in self._readable(inputs):
+            # Only pictures of one size can share a batch.
+            if batch and (
+                len(batch) == batch_size or data["inputs"].shape != batch[0]["inputs"].shape
+            ):
+                yield self.collate_fn(batch)
+                batch = []
+            batch.append(data)
+        if batch:
+            yield self.collate_fn(batch)
         if not inputs:
             raise ValueError(
                 f"none of the {total} pictures could be read: {', '.join(self.skipped[:5])}"

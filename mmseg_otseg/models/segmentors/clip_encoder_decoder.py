@@ -6,9 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
+from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from mmseg.utils import OptSampleList, SampleList
+from torch import Tensor
 
 
 @MODELS.register_module()
@@ -16,8 +20,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
     """mmseg's ``EncoderDecoder`` that tells backbone, neck and head which CLIP they are built for.
 
     A config then names CLIP in one place, and one line changes it:
-    ``model = dict(clip=dict(model="ViT-L-14"))``. It adds nothing else: with ``clip`` given to each
-    part, an ``EncoderDecoder`` is the same model with the same state dict.
+    ``model = dict(clip=dict(model="ViT-L-14"))``. With ``clip`` given to each part, an
+    ``EncoderDecoder`` is the same model with the same state dict, but for one thing: mmseg takes a
+    single class for foreground against background, here it is a vocabulary of one class.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -42,6 +47,27 @@ class CLIPEncoderDecoder(EncoderDecoder):
             neck=None if neck is None else _with_clip(neck, clip),
             **kwargs,
         )
+
+    def postprocess_result(
+        self, seg_logits: Tensor, data_samples: OptSampleList = None
+    ) -> SampleList:
+        """Resize the values to the pictures' own sizes and take the best class.
+
+        Args:
+            seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
+            data_samples: Samples to put the results into, with their sizes; None makes new ones.
+
+        Returns:
+            Samples with ``pred_sem_seg`` (1, H, W) and ``seg_logits`` (K, H, W).
+        """
+        if seg_logits.shape[1] > 1:
+            return super().postprocess_result(seg_logits, data_samples)
+        samples = super().postprocess_result(
+            torch.cat([seg_logits, seg_logits - 1], dim=1), data_samples
+        )
+        for sample in samples:
+            sample.seg_logits = PixelData(data=sample.seg_logits.data[:1])
+        return samples
 
 
 def _with_clip(part: Mapping[str, Any], clip: Mapping[str, Any]) -> ConfigDict:

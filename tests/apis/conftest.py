@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from tests.configs.generated import small
+
+
+@pytest.fixture(params=["otseg/voc_512.py", "zegot/voc_512.py"])
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+    init_default_scope("mmseg")
+    return small(request.param, tmp_path)
+
+
+@pytest.fixture
+def model(config: Config) -> Any:
+    torch.manual_seed(0)
+    return MODELS.build(config.model).eval()
+
+
+@pytest.fixture
+def weights(model: Any, tmp_path: Path) -> str:
+    """A checkpoint of the model, as a run saves it."""
+    names = model.neck.text.split.classes
+    meta = {"dataset_meta": {"classes": names, "palette": [[i, 0, 0] for i in range(len(names))]}}
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, tmp_path / "w.pth")
+    return str(tmp_path / "w.pth")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of three good pictures, a truncated one and a text file."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index, size in enumerate([(64, 80), (70, 64), (64, 64)]):
+        image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.jpg"), image)
+    (folder / "1b.jpg").write_bytes((folder / "1.jpg").read_bytes()[:100])
+    (folder / "notes.txt").write_text("no picture")
+    return folder

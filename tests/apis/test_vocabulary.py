@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mmseg_otseg.apis import set_classes
+from mmseg_otseg.apis.vocabulary import palette_for
+
+
+def predict(model: Any, image: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.predict(image)[0].seg_logits.data
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sofa"],  # unseen
+        ["cat"],
+        ["zebra", "train"],
+        ["cat", "sofa", "bicycle", *(f"thing {index}" for index in range(497))],
+    ],
+    ids=lambda names: f"{len(names)}-{names[0]}",
+)
+def test_shared_classes_keep_their_logits(names: list[str], model: Any) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    old = model.neck.text.split.classes
+    before = predict(model, image)
+    set_classes(model, names)
+    after = predict(model, image)
+    assert after.shape[0] == len(names) == model.decode_head.num_classes == model.out_channels
+    shared = [name for name in names if name in old]
+    assert shared
+    for name in shared:
+        difference = after[names.index(name)] - before[old.index(name)]
+        assert difference.abs().max() < 1e-5, name
+    assert model.dataset_meta["classes"] == tuple(names)
+    set_classes(model, "voc")
+    assert torch.allclose(predict(model, image), before, atol=1e-5)
+
+
+def test_a_split_says_what_is_seen(model: Any) -> None:
+    set_classes(model, {"classes": ["cat", "sofa"], "unseen": ["cat"]})
+    assert model.neck._query_classes(torch.device("cpu"))[1].tolist() == [False, True]
+    set_classes(model, ["sofa", "dog"])
+    assert model.neck._query_classes(torch.device("cpu"))[1].tolist() == [True, False]
+
+
+def test_training_goes_on_with_another_vocabulary(model: Any) -> None:
+    set_classes(model, {"classes": ["cat", "sofa", "dog"], "unseen": ["sofa"]})
+    aligned = model.train().extract_feat(torch.randn(1, 3, 64, 64))
+    assert aligned.classes.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no class"),
+        (["cat", "sofa", "cat"], "cat are given more than once"),
+        (["cat", " "], "a class name is empty"),
+        ("cat, sofa", "unknown class split"),
+    ],
+)
+def test_wrong_names(names: Any, message: str, model: Any) -> None:
+    before = model.neck.text.split
+    with pytest.raises(ValueError, match=message):
+        set_classes(model, names)
+    assert model.neck.text.split == before and model.num_classes == 20
+
+
+def test_models_without_a_vocabulary() -> None:
+    with pytest.raises(TypeError, match="this Linear has no neck with a vocabulary"):
+        set_classes(nn.Linear(1, 1), ["cat"])
+
+
+def test_palette() -> None:
+    known = {"classes": ("cat", "dog"), "palette": [[1, 2, 3], [4, 5, 6]]}
+    palette = palette_for(["dog", "zebra", "ox"], known)
+    assert palette[0] == [4, 5, 6]
+    many = palette_for([str(index) for index in range(200)])
+    assert len({tuple(colour) for colour in many}) == 200
+    assert all(0 <= value <= 255 for colour in many for value in colour)

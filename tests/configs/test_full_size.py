@@ -1,0 +1,70 @@
+"""Every config builds over ViT-B/16, with the number of trainable parameters its README states."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from mmseg_otseg.models.clip import frozen, load_clip
+from tests.configs.generated import ROOT
+from tests.configs.test_configs import CONFIGS, FOLDERS
+
+ZEGCLIP_PARAMETERS = 13.8e6
+
+
+@cache
+def vit_b_16() -> torch.nn.Module:
+    return load_clip("ViT-B-16")
+
+
+@pytest.fixture
+def full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build every part over one ViT-B/16 with random weights, and leave out what takes seconds."""
+
+    def clip(model: str, **_: Any) -> torch.nn.Module:
+        assert model == "ViT-B-16"
+        return vit_b_16()
+
+    package = "mmseg_otseg.models"
+    for module in ("backbones.clip_backbone", "necks.dlfa_neck", "text.prompts"):
+        monkeypatch.setattr(f"{package}.{module}.load_clip", clip)
+    monkeypatch.setattr(f"{package}.text.learnable_prompts.load_clip", clip)
+    monkeypatch.setattr(
+        f"{package}.text.prompts.encode_texts", lambda _, texts: torch.zeros(len(texts), 512)
+    )
+    monkeypatch.setattr(frozen, "weights_fingerprint", lambda _: torch.zeros(32).byte())
+
+
+def stated(config: str) -> int:
+    """Trainable parameters in the row of a config in its folder's README."""
+    folder, name = config.split("/")
+    rows = (ROOT / "configs" / folder / "README.md").read_text().splitlines()
+    row = next(row for row in rows if row.startswith("|") and f"({name})" in row)
+    return int(re.findall(r"\d{1,3}(?:,\d{3}){1,2}", row)[0].replace(",", ""))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_trainable_parameters(config: str, full_size: None) -> None:
+    model = MODELS.build(Config.fromfile(ROOT / "configs" / config).model)
+    number = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert number == stated(config)
+    if config.startswith("zegot"):
+        assert number <= ZEGCLIP_PARAMETERS / 7
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_metafile_lists_the_configs(folder: str) -> None:
+    metafile = yaml.safe_load((ROOT / "configs" / folder / "metafile.yaml").read_text())
+    listed = {model["Config"] for model in metafile["Models"]}
+    assert listed == {f"configs/{config}" for config in CONFIGS if config.startswith(f"{folder}/")}
+    names = [model["Name"] for model in metafile["Models"]]
+    assert len(set(names)) == len(names)
+    for model in metafile["Models"]:
+        assert model["In Collection"] in {c["Name"] for c in metafile["Collections"]}

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmseg_otseg.engine import SelfTrainingHook
+from mmseg_otseg.models import MPSAHead
+from mmseg_otseg.structures import IGNORED, UNLABELLED
+from tests.configs.generated import small, write_data
+
+UNSEEN = {15, 16, 17, 18, 19}
+KILLED_AFTER = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("self_training")
+    write_data(folder)
+    return folder
+
+
+def transductive(folder: Path, work_dir: Path, iters: int = 4, begin: int = 2) -> Config:
+    init_default_scope("mmseg")
+    cfg = small("otseg/voc_512_transductive.py", folder, iters)
+    cfg.default_hooks.self_training.begin = begin
+    cfg.default_hooks.checkpoint.update(interval=1, save_best=None, max_keep_ckpts=-1)
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f"{work_dir.parent.name}_{work_dir.name}"
+    return cfg
+
+
+class Recorder(Hook):
+    """Notes which classes each iteration trained on; can end the run like a kill."""
+
+    def __init__(self, kill_after: int | None = None) -> None:
+        self.kill_after = kill_after
+        self.classes: dict[int, str] = {}
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        self.classes[runner.iter] = runner.model.neck.train_classes
+        if runner.iter == self.kill_after:
+            raise KeyboardInterrupt
+
+
+def run(cfg: Config, recorder: Recorder) -> Runner:
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(recorder, "LOWEST")
+    runner.train()
+    return runner
+
+
+def test_switches_and_survives_kill_and_resume(folder: Path, tmp_path: Path) -> None:
+    whole = Recorder()
+    expected = run(transductive(folder, tmp_path / "whole"), whole).model.state_dict()
+    assert whole.classes == {0: "seen", 1: "seen", 2: "all", 3: "all"}
+
+    cfg = transductive(folder, tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg, Recorder(kill_after=KILLED_AFTER))
+    cfg.resume, cfg.load_from = True, str(tmp_path / "killed" / f"iter_{KILLED_AFTER}.pth")
+    cfg.experiment_name += "_resumed"
+    resumed = Recorder()
+    state = run(cfg, resumed).model.state_dict()
+    assert resumed.classes == {3: "all"}
+    for name, value in expected.items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_pseudo_labels_only_on_unlabelled_pixels_and_of_unseen_classes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    loss = MPSAHead.loss
+
+    def record(self: MPSAHead, inputs: Any, samples: Any, *args: Any) -> Any:
+        labels = self._stack_batch_gt(samples).squeeze(1)
+        self.loss_decode.register_forward_pre_hook(
+            lambda _, arguments: pairs.append((len(inputs.classes), labels, arguments[1]))
+        )
+        try:
+            return loss(self, inputs, samples, *args)
+        finally:
+            self.loss_decode._forward_pre_hooks.clear()
+
+    monkeypatch.setattr(MPSAHead, "loss", record)
+    run(transductive(folder, tmp_path / "run"), Recorder())
+    assert [number for number, _, _ in pairs] == [15] * 4 + [20] * 4  # two maps per iteration
+    for number, labels, target in pairs:
+        unlabelled = labels == UNLABELLED
+        assert unlabelled.any()
+        given = set(target[unlabelled].tolist())
+        assert given <= UNSEEN if number == 20 else given == {IGNORED}
+        assert torch.equal(target[~unlabelled], labels[~unlabelled])
+
+
+def test_runs_that_cannot_be_transductive(folder: Path, tmp_path: Path) -> None:
+    cfg = transductive(folder, tmp_path / "inductive")
+    cfg.train_dataloader.dataset.setting = "inductive"
+    with pytest.raises(ValueError, match="setting='transductive'"):
+        run(cfg, Recorder())
+    cfg = transductive(folder, tmp_path / "untrained", begin=0)
+    with pytest.raises(ValueError, match="needs a trained model"):
+        run(cfg, Recorder())
+    with pytest.raises(ValueError, match="from 0 on"):
+        SelfTrainingHook(begin=-1)

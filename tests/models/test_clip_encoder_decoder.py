@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from mmseg_otseg.models import CLIPBackbone, TemplatePrompts, clip, supported_models
+from mmseg_otseg.structures import ClassSplit
+from tests.configs.generated import ROOT, small
+from tests.conftest import tiny_clip
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> None:
+    init_default_scope("mmseg")
+
+
+@pytest.mark.parametrize("name", ["otseg", "zegot"])
+def test_one_line_changes_the_clip_of_all_parts(name: str, tmp_path: Path) -> None:
+    cfg = small(f"{name}/voc_512.py", tmp_path)
+    other = {**tiny_clip(patch_size=8, width=60, head_width=20, layers=7), "embed_dim": 24}
+    (tmp_path / "base.py").write_text(f"model = {cfg.model.to_dict()!r}\n")
+    (tmp_path / "mine.py").write_text(
+        f'_base_ = "base.py"\nmodel = dict(clip=dict(model={other!r}))\n'
+    )
+    cfg = Config.fromfile(tmp_path / "mine.py")
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    assert model.backbone.visual.conv1.weight.shape == (60, 3, 8, 8)
+    assert len(model.backbone.visual.transformer.resblocks) == 7
+    assert model.neck.text.embed_dim == model.decode_head.channels == 24
+    with torch.no_grad():
+        assert model.predict(torch.randn(1, 3, 40, 48))[0].pred_sem_seg.shape == (40, 48)
+
+
+def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    torch.manual_seed(0)
+    ours = MODELS.build(config)
+    plain = {key: value for key, value in config.items() if key != "clip"}
+    for part in ("backbone", "neck", "decode_head"):
+        plain[part] = {**plain[part], "clip": config.clip}
+    torch.manual_seed(0)
+    theirs = MODELS.build(ConfigDict({**plain, "type": "EncoderDecoder"}))
+    assert type(theirs).__name__ == "EncoderDecoder"
+    state = ours.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
+    assert len(state) == len(theirs.state_dict())
+
+
+def test_a_part_may_have_a_clip_of_its_own_or_take_none(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    config.decode_head = dict(type="FCNHead", in_channels=32, in_index=0, channels=8, num_classes=2)
+    config.neck = None
+    config.backbone.clip = {"model": tiny_clip(layers=4)}
+    model = MODELS.build(config)
+    assert len(model.backbone.visual.transformer.resblocks) == 4
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"])
+def test_supported_models_at_full_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widths and layers are derived; built without memory for the weights."""
+    assert name in supported_models()
+    with torch.device("meta"):
+        weights = open_clip.CLIP(**clip.clip_config(name))
+    backbones, necks = (f"mmseg_otseg.models.{m}" for m in ("backbones.clip_backbone", "necks"))
+    monkeypatch.setattr(f"{backbones}.load_clip", lambda **_: weights)
+    monkeypatch.setattr(f"{necks}.dlfa_neck.load_clip", lambda **_: weights)
+    monkeypatch.setattr(clip.frozen, "weights_fingerprint", lambda _: torch.zeros(32).byte())
+    monkeypatch.setattr(TemplatePrompts, "set_classes", _no_text)
+    cfg = Config.fromfile(ROOT / "configs" / "otseg" / "voc_512.py")
+    cfg.merge_from_dict({"model.clip.model": name})
+    model = MODELS.build(cfg.model)
+    config = clip.clip_config(name)
+    layers, width = config["vision_cfg"]["layers"], config["vision_cfg"]["width"]
+    assert model.backbone.visual_prompts.embeddings.shape == (layers, 10, width)
+    assert model.decode_head.channels == config["embed_dim"]
+
+
+def _no_text(prompts: TemplatePrompts, split: str) -> None:
+    dim = clip.clip_embed_dim(prompts._clip["model"])
+    built = ClassSplit.build(split)
+    prompts._set_table(built, torch.zeros(built.num_classes, 6, dim), [])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("EVA02-B-16", "timm's eva02_base_patch16_clip_224"),
+        ("ViT-B-16-SigLIP", "timm's vit_base_patch16_siglip_224"),
+        ("RN50", "ModifiedResNet"),
+        ("coca_ViT-B-32", "pools all tokens"),
+        ("ViT-L-14-CLIPA", "pools all tokens"),
+    ],
+)
+def test_other_image_towers_are_refused_before_they_are_loaded(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"{reason}.*Supported are:.*ViT-L-14-336"):
+        CLIPBackbone({"model": name, "pretrained": "nowhere/weights.pt"})
+
+
+def test_other_text_towers_are_refused() -> None:
+    with pytest.raises(ValueError, match="xlm-roberta-base"):
+        clip.check_text_tower("xlm-roberta-base-ViT-B-32")
+    with pytest.raises(ValueError, match="PrecomputedPrompts"):
+        clip.check_text_tower("ViT-L-14-CLIPA")

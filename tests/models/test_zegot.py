@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from mmseg_otseg.models import load_clip
+from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from tests.configs.generated import CLIP, small
+
+
+def zegot() -> nn.Module:
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(small("zegot/voc_512.py", Path("none")).model))
+
+
+def test_untouched_it_is_clips_own_similarity_through_mps() -> None:
+    model = zegot().eval()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        model.decode_head.level_logits.copy_(torch.tensor([-100.0, -100, 0]))  # the last level
+        score = model.decode_head(model.extract_feat(image)).score
+        clip = load_clip(**CLIP)
+        clip.visual.output_tokens = True
+        _, tokens = clip.visual(image)
+        pixels = F.normalize(tokens @ clip.visual.proj, dim=-1)
+        text = model.neck.text()[None].expand(2, -1, -1, -1)
+        similarity = pixel_prompt_similarity(pixels, text)
+        expected = transport_score(similarity, multi_prompt_plan(similarity))
+    assert torch.allclose(score.flatten(2), expected, atol=1e-4)
+
+
+def test_contexts_and_adapters_learn_and_nothing_of_clip() -> None:
+    model = zegot().train()
+    towers = [model.backbone.visual, model.neck.text.text_tower]
+    before = [{n: v.clone() for n, v in tower.state_dict().items()} for tower in towers]
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    parts = ("neck.text.contexts", "neck.adapters.", "neck.descriptor.", "decode_head.level_logits")
+    assert all(name.startswith(parts) for name in learning)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 15, (1, 64, 64))))] * 2
+    for _ in range(2):
+        losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+        assert set(losses) == {"decode.score.loss_mask", "decode.score.loss_dice"}
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            learns = parameter.grad is not None and bool(parameter.grad.any())
+            assert learns == (name in learning), name
+        optimizer.step()
+    for tower, weights in zip(towers, before, strict=True):
+        assert all(torch.equal(v, weights[n]) for n, v in tower.state_dict().items())
