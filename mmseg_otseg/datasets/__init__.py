@@ -2,6 +2,14 @@
 
 from .pascal_voc20 import PascalVOC20Dataset
 from .samplers import Draw, ReproducibleInfiniteSampler
+from .shapes import LoadShapesScene, ShapesDataset
 from .zero_shot_dataset import ZeroShotDataset
 
-__all__ = ["Draw", "PascalVOC20Dataset", "ReproducibleInfiniteSampler", "ZeroShotDataset"]
+__all__ = [
+    "Draw",
+    "LoadShapesScene",
+    "PascalVOC20Dataset",
+    "ReproducibleInfiniteSampler",
+    "ShapesDataset",
+    "ZeroShotDataset",
+]

@@ -1,0 +1,31 @@
+"""The built-in benchmark: procedural scenes, their captions and their worlds."""
+
+from .captions import NUM_FACTS, VOCABULARY, Caption, caption_scene, scene_facts
+from .classes import SHAPES_CLASSES, SHAPES_PALETTE, SHAPES_UNSEEN, SHAPES_UNSEEN_INDICES
+from .dataset import LoadShapesScene, ShapesDataset
+from .export import export_voc
+from .scenes import BACKGROUND, SPLITS, Scene, SceneObject, render_scene
+from .worlds import WORLDS, World, get_world
+
+__all__ = [
+    "BACKGROUND",
+    "NUM_FACTS",
+    "SHAPES_CLASSES",
+    "SHAPES_PALETTE",
+    "SHAPES_UNSEEN",
+    "SHAPES_UNSEEN_INDICES",
+    "SPLITS",
+    "VOCABULARY",
+    "WORLDS",
+    "Caption",
+    "LoadShapesScene",
+    "Scene",
+    "SceneObject",
+    "ShapesDataset",
+    "World",
+    "caption_scene",
+    "export_voc",
+    "get_world",
+    "render_scene",
+    "scene_facts",
+]

@@ -1,0 +1,124 @@
+"""Captions of shapes scenes: whole-image descriptions, never a mask.
+
+What a caption claims and what a picture shows are both sets of facts, so whether a caption is true
+of a picture is a subset test. The facts, for each of the 20 classes: it occurs; a small, a
+medium, a large one occurs; a partly hidden one occurs (what "a part of a red circle" says).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .classes import SHAPES_CLASSES
+from .scenes import Scene, SceneObject
+
+__all__ = ["NUM_FACTS", "VOCABULARY", "Caption", "caption_scene", "scene_facts"]
+
+SIZES = ("small", "medium", "large")
+NUM_FACTS = len(SHAPES_CLASSES) * (2 + len(SIZES))
+"""Facts: class c at c; class c in size s at 20 * (1 + s) + c; a hidden part of c at 80 + c."""
+
+_WHOLE = ("a photo of {}.", "a picture of {}.", "an image of {}.", "a portrait of {}.", "{}.", "{}")
+_PART = ("a part of a {}.", "a segment of a {}.", "a background of a {}.")
+_MEDIUM_FROM, _LARGE_FROM = 0.16, 0.22  # radii, fractions of the shorter image side
+
+VOCABULARY: tuple[str, ...] = (
+    *sorted({word for name in SHAPES_CLASSES for word in name.split()}),
+    *SIZES,
+    *("a", "an", "and", "background", "image", "of", "part", "photo", "picture", "portrait"),
+    *("segment", ",", "."),
+)
+"""Every word and sign that a caption may contain. Each is one token of CLIP's tokenizer."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and what it claims.
+
+    Args:
+        text: The sentence.
+        facts: (NUM_FACTS,) bool, the facts that must all hold for the sentence to be true.
+        nouns: (20,) bool, the classes it names.
+    """
+
+    text: str
+    facts: np.ndarray
+    nouns: np.ndarray
+
+
+def _named(scene: Scene) -> list[SceneObject]:
+    """The objects of which enough is seen to be worth a word, in painting order."""
+    least = 0.004 * scene.labels.size
+    return [o for o in scene.objects if o.visible >= 0.3 and o.pixels >= least]
+
+
+def _size(thing: SceneObject) -> int:
+    """Index into ``SIZES``."""
+    return int(thing.radius >= _MEDIUM_FROM) + int(thing.radius >= _LARGE_FROM)
+
+
+def scene_facts(scene: Scene) -> np.ndarray:
+    """What is true of a scene.
+
+    Args:
+        scene: The scene.
+
+    Returns:
+        (NUM_FACTS,) bool.
+    """
+    facts = np.zeros((2 + len(SIZES), len(SHAPES_CLASSES)), bool)
+    for thing in _named(scene):
+        facts[0, thing.label] = True
+        facts[1 + _size(thing), thing.label] = True
+        if thing.visible < 0.75:
+            facts[1 + len(SIZES), thing.label] = True
+    return facts.ravel()
+
+
+def caption_scene(scene: Scene, seed: int = 0) -> Caption:
+    """Describe a scene in one sentence, at random.
+
+    One sentence in eight tells of a part of one partly hidden object (if there is one); the others
+    name some or all objects, each with its size one time in four.
+
+    Args:
+        scene: The scene.
+        seed: Every seed gives its own wording.
+
+    Returns:
+        A caption that is true of the scene. A scene without an object worth naming is
+        "a background." and claims nothing.
+    """
+    draws = iter(np.random.Generator(np.random.PCG64(seed)).random(32).tolist())
+    facts = np.zeros((2 + len(SIZES), len(SHAPES_CLASSES)), bool)
+    things = _named(scene)
+    if not things:
+        return Caption("a background.", facts.ravel(), facts[0])
+
+    hidden = [o for o in things if o.visible < 0.75]
+    if next(draws) < 0.125 and hidden:
+        label = hidden[int(next(draws) * len(hidden))].label
+        facts[0, label] = facts[1 + len(SIZES), label] = True
+        text = _PART[int(next(draws) * len(_PART))].format(SHAPES_CLASSES[label])
+        return Caption(text, facts.ravel(), facts[0])
+
+    by_label = {o.label: o for o in things}  # name a class once
+    order = sorted(by_label, key=lambda _: next(draws))[:4]
+    if next(draws) < 0.3:  # sometimes the sentence leaves something out
+        order = order[: 1 + int(next(draws) * len(order))]
+    phrases = []
+    for label in order:
+        words = [SHAPES_CLASSES[label]]
+        facts[0, label] = True
+        if next(draws) < 0.25:
+            size = _size(by_label[label])
+            facts[1 + size, label] = True
+            words.insert(0, SIZES[size])
+        if next(draws) < 0.75:
+            words.insert(0, "a")
+        phrases.append(" ".join(words))
+    listing = " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
+    text = _WHOLE[int(next(draws) * len(_WHOLE))].format(listing)
+    return Caption(text, facts.ravel(), facts[0])

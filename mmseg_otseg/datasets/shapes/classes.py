@@ -1,0 +1,35 @@
+"""The twenty classes of the shapes benchmark: five colours times four shapes."""
+
+from __future__ import annotations
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 50, 45),
+    "green": (55, 160, 70),
+    "blue": (55, 85, 200),
+    "yellow": (220, 195, 60),
+    "purple": (140, 60, 165),
+}
+"""Mean RGB colour of every colour name."""
+
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
+
+SHAPES_CLASSES: tuple[str, ...] = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES)
+"""Class ``i`` has colour ``i // 4`` and shape ``i % 4``."""
+
+SHAPES_UNSEEN: tuple[str, ...] = (
+    "red cross",
+    "green square",
+    "blue triangle",
+    "yellow circle",
+    "purple square",
+)
+"""The unseen classes. Each of their colours and each of their shapes occurs in seen classes."""
+
+SHAPES_UNSEEN_INDICES: tuple[int, ...] = tuple(SHAPES_CLASSES.index(n) for n in SHAPES_UNSEEN)
+
+SHAPES_PALETTE: list[list[int]] = [
+    [int(channel * shade) for channel in rgb]
+    for rgb in COLOURS.values()
+    for shade in (1.0, 0.8, 0.6, 0.4)
+]
+"""One RGB colour per class: the colour's own, darker from circle to cross."""

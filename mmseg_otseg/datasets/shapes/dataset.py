@@ -1,0 +1,113 @@
+"""The shapes scenes as an mmsegmentation dataset that needs nothing on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from .classes import SHAPES_CLASSES, SHAPES_PALETTE
+from .scenes import BACKGROUND, SPLITS, render_scene
+from .worlds import World, get_world
+
+__all__ = ["LoadShapesScene", "ShapesDataset"]
+
+
+@DATASETS.register_module()
+class ShapesDataset(BaseSegDataset):
+    """Procedural scenes of coloured shapes, the benchmark that any machine can run.
+
+    Item ``i`` is a function of (seed, split, i, world, size) alone, in whatever process it is
+    drawn; nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene``
+    where that of a dataset on disk starts with ``LoadImageFromFile`` and ``LoadAnnotations``.
+
+    Args:
+        world: Name of a world, see ``WORLDS``.
+        split: ``train``, ``val`` (for every choice) or ``test`` (for reported figures only).
+        length: Number of scenes.
+        size: Image side in pixels, or (height, width).
+        seed: Another seed is a fresh dataset, in every split.
+        severity: Mean photometric severity in place of the world's own, 0..0.95.
+        metainfo: As in ``BaseSegDataset``; a choice of the 20 classes relabels the others 255.
+        pipeline: Transforms or their configs.
+        **kwargs: Other arguments of ``BaseSegDataset`` (test_mode, indices, lazy_init, ...).
+
+    Raises:
+        ValueError: If the world, split, length or severity is not valid.
+    """
+
+    METAINFO = dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE)
+
+    def __init__(
+        self,
+        world: str | World = "haze",
+        split: str = "train",
+        length: int = 2000,
+        size: int | Sequence[int] = 64,
+        seed: int = 0,
+        severity: float | None = None,
+        metainfo: dict | None = None,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        if length < 1:
+            raise ValueError(f"length is {length}; a dataset needs at least one scene")
+        self.world = get_world(world, severity)
+        self.split, self.length, self.seed = split, length, seed
+        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        super().__init__(metainfo=metainfo, pipeline=list(pipeline), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per scene: how to draw it, and a name that stands for its path."""
+        stem = f"shapes_{self.world.name}_{self.split}_{self.seed}"
+        return [
+            dict(
+                img_path=f"{stem}_{index:06d}.png",
+                scene=dict(
+                    world=self.world,
+                    split=self.split,
+                    index=index,
+                    seed=self.seed,
+                    size=self.size,
+                ),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            for index in range(self.length)
+        ]
+
+
+@TRANSFORMS.register_module()
+class LoadShapesScene(BaseTransform):
+    """Draw the scene that a ``ShapesDataset`` entry describes.
+
+    Required keys: ``scene`` (arguments of ``render_scene``), ``label_map``, ``seg_fields``.
+
+    Added keys: ``img`` (H, W, 3) uint8 BGR as OpenMMLab's loaders give it, ``img_shape``,
+    ``ori_shape`` (H, W), ``gt_seg_map`` (H, W) uint8 class indices with 255 for background;
+    ``gt_seg_map`` joins ``seg_fields``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add the picture and its labels to ``results``."""
+        scene = render_scene(**results["scene"])
+        results["img"] = np.ascontiguousarray(scene.image[..., ::-1])
+        results["img_shape"] = results["ori_shape"] = scene.labels.shape
+        labels = scene.labels
+        if results.get("label_map") is not None:
+            lookup = np.full(256, BACKGROUND, np.uint8)
+            for old, new in results["label_map"].items():
+                lookup[old] = new
+            labels = lookup[labels]
+        results["gt_seg_map"] = labels
+        results["seg_fields"].append("gt_seg_map")
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

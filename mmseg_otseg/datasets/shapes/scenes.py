@@ -1,0 +1,250 @@
+"""Procedural scenes: coloured shapes on a textured ground, drawn from signed distances.
+
+Every picture is a function of (seed, split, index, world, size) alone. Only uniform numbers and raw
+bits of PCG64 and the exactly rounded operations of IEEE arithmetic (+ - * / sqrt and comparisons)
+are used, and no sums whose order a library may choose, so the pictures do not depend on versions or
+CPUs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .classes import COLOURS, SHAPES, SHAPES_CLASSES
+from .worlds import World, get_world
+
+__all__ = ["BACKGROUND", "SPLITS", "Scene", "SceneObject", "render_scene"]
+
+BACKGROUND = 255
+"""Label of every pixel that belongs to no object."""
+
+SPLITS = {"train": 0, "val": 1, "test": 2, "pretrain": 3}
+"""Number of each split in the seed sequence; scenes of different splits are independent."""
+
+_MEAN_COLOURS = tuple(COLOURS.values())
+# Area of each shape of radius 1, see `_distance`; radii are comparable across the shapes.
+_AREAS = (math.pi, 1.72 * 1.72, 0.75 * math.sqrt(3.0) * 1.45 * 1.45, 8 * 1.1 * 0.38 - 4 * 0.38**2)
+_PER_SCENE, _PER_OBJECT, _PER_STROKE = 16, 12, 8  # uniform numbers that each of them may use
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object of a scene.
+
+    Args:
+        label: Class index, 0..19.
+        radius: Radius as a fraction of the shorter image side.
+        pixels: Number of visible pixels.
+        visible: Visible share of the whole object's area, 0..1.
+    """
+
+    label: int
+    radius: float
+    pixels: int
+    visible: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, its labels and what is in it.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) uint8, class indices, ``BACKGROUND`` elsewhere.
+        objects: The objects, in painting order (later ones cover earlier ones).
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    objects: tuple[SceneObject, ...]
+
+
+def render_scene(
+    world: str | World,
+    split: str,
+    index: int,
+    seed: int = 0,
+    size: int | tuple[int, int] = 64,
+) -> Scene:
+    """Draw scene ``index`` of a split.
+
+    Args:
+        world: Name of a world, or a ``World``.
+        split: Name of a split, a key of ``SPLITS``.
+        index: Number of the scene in the split, from 0.
+        seed: Every seed has its own train, val, test and pretrain scenes.
+        size: Image side in pixels, or (height, width).
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: If the split or the world is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    world = get_world(world)
+    height, width = (size, size) if isinstance(size, int) else size
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, SPLITS[split], index))))
+    draws = iter(rng.random(_PER_SCENE).tolist())
+
+    image = _ground(draws, height, width)
+    count = _integer(draws, *world.objects)
+    strokes = _integer(draws, *world.clutter)
+    owner = np.zeros((height, width), np.uint8)  # 0 = background, i = i-th object
+
+    # Which of the painted things are clutter: each stroke goes under a random object or on top.
+    after = [int(value * (count + 1)) for value in rng.random(strokes).tolist()]
+    objects = []
+    for number in range(count + 1):
+        for _ in range(after.count(number)):
+            _paint_stroke(image, owner, iter(rng.random(_PER_STROKE).tolist()))
+        if number < count:
+            values = iter(rng.random(_PER_OBJECT).tolist())
+            objects.append(_paint_object(image, owner, number + 1, values, world))
+
+    pixels = np.bincount(owner.ravel(), minlength=count + 1).tolist()
+    side = min(height, width)
+    lookup = np.full(count + 1, BACKGROUND, np.uint8)
+    found = []
+    for number, (label, radius) in enumerate(objects, start=1):
+        lookup[number] = label
+        area = _AREAS[label % len(SHAPES)] * (radius * side) ** 2
+        found.append(SceneObject(label, radius, pixels[number], min(1.0, pixels[number] / area)))
+    return Scene(_photograph(image, draws, rng, world), lookup[owner], tuple(found))
+
+
+def _integer(draws: Iterator[float], low: int, high: int) -> int:
+    """A uniform integer in low..high (both included) from the next uniform number."""
+    return low + int(next(draws) * (high - low + 1))
+
+
+def _between(draws: Iterator[float], low: float, high: float) -> float:
+    """A uniform number in low..high from the next uniform number."""
+    return low + next(draws) * (high - low)
+
+
+def _direction(x: float, y: float) -> tuple[float, float]:
+    """The unit vector along (x, y), without trigonometric functions."""
+    norm = math.sqrt(x * x + y * y) or 1.0
+    return x / norm, y / norm
+
+
+def _axes(height: int, width: int, top: int = 0, left: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel-centre coordinates y (height, 1) and x (1, width) in float32."""
+    y = np.arange(top, top + height, dtype=np.float32) + np.float32(0.5)
+    x = np.arange(left, left + width, dtype=np.float32) + np.float32(0.5)
+    return y[:, None], x[None, :]
+
+
+def _ground(draws: Iterator[float], height: int, width: int) -> np.ndarray:
+    """A greyish ground with a linear gradient and soft stripes, (H, W, 3) float32 in 0..255."""
+    y, x = _axes(height, width)
+    y, x = y / np.float32(height), x / np.float32(width)
+    slope = _direction(_between(draws, -1, 1), _between(draws, -1, 1))
+    light = _between(draws, -40, 40)
+    shade = (x * np.float32(slope[0] * light)) + (y * np.float32(slope[1] * light))
+    wave = _direction(_between(draws, -1, 1), _between(draws, -1, 1))
+    cycles = _between(draws, 2, 6)
+    phase = x * np.float32(wave[0] * cycles) + y * np.float32(wave[1] * cycles)
+    phase = phase + np.float32(8.0 + next(draws))  # positive, so that truncation is the floor
+    stripe = np.abs(phase - phase.astype(np.int32).astype(np.float32) - np.float32(0.5))
+    shade = shade + stripe * np.float32(_between(draws, 0, 40))
+    level = _between(draws, 70, 180)
+    tint = np.array([level + _between(draws, -15, 15) for _ in range(3)], np.float32)
+    return shade[..., None] + tint
+
+
+def _distance(shape: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
+    """Signed distance (negative inside; a lower bound outside corners) to a shape at the origin."""
+    r = np.float32(radius)
+    if SHAPES[shape] == "circle":
+        return np.sqrt(x * x + y * y) - r
+    ax = np.abs(x)
+    if SHAPES[shape] == "triangle":  # circumradius 1.45 r, standing on its base
+        slant = ax * np.float32(0.8660254) - y * np.float32(0.5)
+        return np.maximum(y, slant) - r * np.float32(0.725)
+    ay = np.abs(y)
+    if SHAPES[shape] == "square":
+        return np.maximum(ax, ay) - r * np.float32(0.86)
+    long, short = r * np.float32(1.1), r * np.float32(0.38)
+    return np.minimum(np.maximum(ax - long, ay - short), np.maximum(ax - short, ay - long))
+
+
+def _window(centre: float, reach: float, length: int) -> tuple[int, int]:
+    """First and last-plus-one pixel within ``reach`` of ``centre`` along an axis."""
+    return max(0, int(centre - reach)), min(length, int(centre + reach) + 2)
+
+
+def _paint_object(
+    image: np.ndarray, owner: np.ndarray, number: int, draws: Iterator[float], world: World
+) -> tuple[int, float]:
+    """Paint one object in place and mark its pixels in ``owner``; returns (label, radius)."""
+    height, width = owner.shape
+    label = int(next(draws) * len(SHAPES_CLASSES))
+    relative = _between(draws, *world.radius)
+    radius = relative * min(height, width)
+    cx = _between(draws, 0.12, 0.88) * width
+    cy = _between(draws, 0.12, 0.88) * height
+    cos, sin = (np.float32(v) for v in _direction(1.0, _between(draws, -0.35, 0.35)))
+    colour = [c + _between(draws, -25, 25) for c in _MEAN_COLOURS[label // len(SHAPES)]]
+    light = _between(draws, -0.2, 0.2) / radius
+
+    top, bottom = _window(cy, 1.6 * radius + 1, height)
+    left, right = _window(cx, 1.6 * radius + 1, width)
+    y, x = _axes(bottom - top, right - left, top, left)
+    y, x = y - np.float32(cy), x - np.float32(cx)
+    distance = _distance(label % len(SHAPES), x * cos + y * sin, y * cos - x * sin, radius)
+    shading = np.float32(1.0) + y * np.float32(light)
+    paint = shading[..., None] * np.array(colour, np.float32)
+    _blend(image[top:bottom, left:right], paint, distance)
+    owner[top:bottom, left:right][distance <= 0] = number
+    return label, relative
+
+
+def _paint_stroke(image: np.ndarray, owner: np.ndarray, draws: Iterator[float]) -> None:
+    """Paint one grey clutter stroke in place; its pixels become background."""
+    height, width = owner.shape
+    side = min(height, width)
+    cx, cy = next(draws) * width, next(draws) * height
+    half_length = _between(draws, 0.08, 0.3) * side
+    half_width = _between(draws, 0.01, 0.035) * side
+    cos, sin = (np.float32(v) for v in _direction(*(_between(draws, -1, 1) for _ in range(2))))
+    grey = np.float32(_between(draws, 30, 220))
+    top, bottom = _window(cy, half_length + half_width + 1, height)
+    left, right = _window(cx, half_length + half_width + 1, width)
+    y, x = _axes(bottom - top, right - left, top, left)
+    y, x = y - np.float32(cy), x - np.float32(cx)
+    along = np.abs(x * cos + y * sin) - np.float32(half_length)
+    across = np.abs(y * cos - x * sin) - np.float32(half_width)
+    distance = np.maximum(along, across)
+    _blend(image[top:bottom, left:right], grey, distance)
+    owner[top:bottom, left:right][distance <= 0] = 0
+
+
+def _blend(image: np.ndarray, paint: np.ndarray | np.float32, distance: np.ndarray) -> None:
+    """Paint over ``image`` in place where ``distance`` is negative, antialiased over one pixel."""
+    alpha = np.minimum(np.maximum(np.float32(0.5) - distance, np.float32(0)), np.float32(1))
+    image += (paint - image) * alpha[..., None]
+
+
+def _photograph(
+    image: np.ndarray, draws: Iterator[float], rng: np.random.Generator, world: World
+) -> np.ndarray:
+    """Shift the picture as the world says, add sensor noise, round to uint8."""
+    offset = world.spread * _between(draws, -1, 1)
+    share = next(draws)
+    if world.severity > 0:
+        a = min(max(world.severity + offset, 0.0), 0.97)
+        light = [lo + share * (hi - lo) for lo, hi in zip(*world.airlight)]
+        image = image * np.float32(1.0 - a) + np.array([v * a for v in light], np.float32)
+    # Triangular noise, the difference of two uniform bytes: cheap, and exact in float32.
+    raw = rng.bit_generator.random_raw((2 * image.size + 7) // 8).astype("<u8").view(np.uint8)
+    first, second = raw[: image.size], raw[image.size : 2 * image.size]
+    noise = (first.astype(np.int16) - second).reshape(image.shape)
+    image = image + noise * np.float32(world.noise / 255.0)
+    return np.rint(np.minimum(np.maximum(image, np.float32(0)), np.float32(255))).astype(np.uint8)

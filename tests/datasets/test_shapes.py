@@ -1,0 +1,210 @@
+"""ShapesDataset in mmseg's machinery, and the same scenes on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.datasets import PascalVOCDataset
+from mmseg.registry import DATASETS
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mmseg_otseg.datasets import PascalVOC20Dataset, ZeroShotDataset
+from mmseg_otseg.datasets.shapes import (
+    BACKGROUND,
+    SHAPES_CLASSES,
+    SHAPES_PALETTE,
+    SHAPES_UNSEEN,
+    SHAPES_UNSEEN_INDICES,
+    LoadShapesScene,
+    ShapesDataset,
+    export_voc,
+    render_scene,
+)
+
+LOAD = [dict(type="LoadShapesScene"), dict(type="PackSegInputs")]
+FLIP = [dict(type="LoadShapesScene"), dict(type="RandomFlip", prob=1.0), dict(type="PackSegInputs")]
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope("mmseg")
+
+
+def build(**options) -> ShapesDataset:
+    options.setdefault("pipeline", LOAD)
+    return DATASETS.build(dict(type="ShapesDataset", length=8, **options))
+
+
+def test_items_are_the_scenes_in_bgr():
+    dataset = build(world="crowd", split="val", seed=2)
+    assert len(dataset) == 8
+    assert dataset.metainfo["classes"] == SHAPES_CLASSES
+    assert dataset.metainfo["palette"] == SHAPES_PALETTE
+    item, scene = dataset[5], render_scene("crowd", "val", 5, seed=2)
+    image = item["inputs"].numpy()[::-1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(image, scene.image)
+    np.testing.assert_array_equal(item["data_samples"].gt_sem_seg.data[0].numpy(), scene.labels)
+    assert item["data_samples"].ori_shape == (64, 64)
+    assert item["data_samples"].img_path == "shapes_crowd_val_2_000005.png"
+
+
+def test_pipelines_of_mmseg_follow_the_loader():
+    plain, flipped = build()[1], build(pipeline=FLIP)[1]
+    assert torch.equal(flipped["inputs"], plain["inputs"].flip(-1))
+    labels = [i["data_samples"].gt_sem_seg.data for i in (plain, flipped)]
+    assert torch.equal(labels[1], labels[0].flip(-1))
+
+
+def test_severity_size_and_length_are_configurable():
+    item = build(world="haze", severity=0.2, size=(48, 96))[0]
+    assert item["inputs"].shape == (3, 48, 96)
+    expected = render_scene(build(severity=0.2).world, "train", 0, size=(48, 96))
+    np.testing.assert_array_equal(item["inputs"].numpy()[0], expected.image[..., 2])
+
+
+def test_a_choice_of_classes_relabels_the_others():
+    names = ("purple cross", "red circle")
+    dataset = build(world="crowd", metainfo=dict(classes=names))
+    whole = build(world="crowd")
+    for index in range(8):
+        labels = dataset[index]["data_samples"].gt_sem_seg.data
+        full = whole[index]["data_samples"].gt_sem_seg.data
+        assert torch.equal(labels == 0, full == SHAPES_CLASSES.index("purple cross"))
+        assert torch.equal(labels == 1, full == SHAPES_CLASSES.index("red circle"))
+        assert set(labels.unique().tolist()) <= {0, 1, BACKGROUND}
+    assert dataset.metainfo["palette"] == [SHAPES_PALETTE[19], SHAPES_PALETTE[0]]
+
+
+def test_workers_give_the_items_of_the_main_process():
+    dataset = build()
+    here, there = (
+        [
+            i["inputs"]
+            for batch in DataLoader(
+                dataset,
+                2,
+                num_workers=workers,
+                collate_fn=lambda items: items,
+                multiprocessing_context="fork" if workers else None,
+            )
+            for i in batch
+        ]
+        for workers in (0, 2)
+    )
+    assert len(here) == 8 and all(torch.equal(a, b) for a, b in zip(here, there))
+    assert len(pseudo_collate([dataset[0], dataset[1]])["inputs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "test_mode", "hidden"),
+    [("inductive", False, 255), ("transductive", False, 254), ("inductive", True, None)],
+)
+def test_zero_shot_dataset_hides_the_unseen_classes(setting, test_mode, hidden):
+    wrapped = ZeroShotDataset(
+        dict(type="ShapesDataset", world="crowd", length=20, pipeline=LOAD, test_mode=test_mode),
+        split=dict(classes=SHAPES_CLASSES, unseen=SHAPES_UNSEEN),
+        setting=setting,
+    )
+    assert tuple(wrapped.metainfo["unseen"]) == SHAPES_UNSEEN_INDICES
+    met = 0
+    for index in range(20):
+        labels = wrapped[index]["data_samples"].gt_sem_seg.data[0].numpy()
+        truth = render_scene("crowd", "train", index).labels
+        unseen = np.isin(truth, SHAPES_UNSEEN_INDICES)
+        met += int(unseen.sum())
+        expected = truth if hidden is None else np.where(unseen, hidden, truth)
+        np.testing.assert_array_equal(labels, expected)
+    assert met > 0
+
+
+def test_images_with_unseen_classes_can_be_left_out():
+    wrapped = ZeroShotDataset(
+        dict(type="ShapesDataset", world="clean", length=30, pipeline=LOAD),
+        split=dict(classes=SHAPES_CLASSES, unseen=SHAPES_UNSEEN),
+        drop_unseen_images=True,
+    )
+    truths = [render_scene("clean", "train", index).labels for index in range(30)]
+    clean = [t for t in truths if not np.isin(t, SHAPES_UNSEEN_INDICES).any()]
+    assert 0 < len(clean) < 30 and len(wrapped) == len(clean)
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match="unknown split 'dev'; choose one of train, val, test"):
+        ShapesDataset(split="dev")
+    with pytest.raises(ValueError, match="unknown world 'fog'"):
+        ShapesDataset(world="fog")
+    with pytest.raises(ValueError, match="length is 0; a dataset needs at least one scene"):
+        ShapesDataset(length=0)
+
+
+def test_exported_scenes_are_those_of_the_dataset(tmp_path):
+    root = export_voc(tmp_path / "data", train=3, val=2, aug=4, world="crowd", seed=1)
+    assert root == tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    names = {
+        p: (root / f"ImageSets/Segmentation/{p}.txt").read_text().split()
+        for p in ("train", "aug", "val")
+    }
+    assert [len(names[p]) for p in ("train", "aug", "val")] == [3, 4, 2]
+    assert len({n for part in names.values() for n in part}) == 9
+    train = build(world="crowd", seed=1)
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="LoadAnnotations"),
+        dict(type="PackSegInputs"),
+    ]
+    parts = (
+        ("train", "SegmentationClass", 0, "train"),
+        ("aug", "SegmentationClassAug", 3, "train"),
+        ("val", "SegmentationClass", 0, "val"),
+    )
+    for part, masks, first, split in parts:
+        voc = PascalVOC20Dataset(
+            ann_file=f"ImageSets/Segmentation/{part}.txt",
+            data_root=str(root),
+            data_prefix=dict(img_path="JPEGImages", seg_map_path=masks),
+            pipeline=pipeline,
+        )
+        assert len(voc) == len(names[part])
+        for index in range(len(voc)):
+            scene = render_scene("crowd", split, first + index, seed=1)
+            labels = voc[index]["data_samples"].gt_sem_seg.data[0].numpy()
+            np.testing.assert_array_equal(labels, scene.labels)
+            picture = voc[index]["inputs"].numpy()[::-1].transpose(1, 2, 0).astype(int)
+            assert np.abs(picture - scene.image).mean() < 6  # JPEG
+    assert torch.equal(
+        train[1]["data_samples"].gt_sem_seg.data[0],
+        torch.from_numpy(render_scene("crowd", "train", 1, seed=1).labels),
+    )
+
+
+def test_exported_masks_are_palette_pngs_with_background_zero(tmp_path):
+    root = export_voc(tmp_path, train=1, val=0)
+    mask = Image.open(root / "SegmentationClass" / "train_000000.png")
+    assert mask.mode == "P"
+    assert mask.getpalette()[3:63] == [v for rgb in SHAPES_PALETTE for v in rgb]
+    labels = render_scene("haze", "train", 0).labels
+    expected = np.where(labels == BACKGROUND, 0, labels + 1)
+    np.testing.assert_array_equal(np.asarray(mask), expected)
+    assert not (root / "SegmentationClass" / "val_000000.png").exists()
+    voc = PascalVOCDataset(
+        ann_file="ImageSets/Segmentation/train.txt",
+        data_root=str(root),
+        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+    )
+    assert len(voc) == 1
+
+
+def test_export_refuses_to_overwrite(tmp_path):
+    export_voc(tmp_path, train=1, val=0)
+    with pytest.raises(FileExistsError, match="remove it or choose another folder"):
+        export_voc(tmp_path, train=1, val=0)
+    with pytest.raises(ValueError, match="must not be negative, got -1, 0, 0"):
+        export_voc(tmp_path / "other", train=-1, val=0)
+
+
+def test_loader_says_what_it_is():
+    assert repr(LoadShapesScene()) == "LoadShapesScene()"

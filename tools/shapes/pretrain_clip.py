@@ -1,0 +1,324 @@
+#!/usr/bin/env python
+"""Train the tiny CLIP of the shapes benchmark from pictures and captions, never from masks.
+
+Plain CLIP: global image token against caption, softmax over the batch in both directions. A caption
+is a positive for every picture of the batch of which it is true. With ``noun_weight`` above 0, each
+class noun is also matched, at image level, with the log-mean-exp of its cosines to the patches.
+
+The run continues by itself from ``WORK_DIR/last.pt`` if it was stopped, and ends in the same
+weights as an unbroken one: every picture and caption is a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import math
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import open_clip
+import torch
+from evaluate_clip import TEMPLATES, encode, evaluate, tokenise
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from mmseg_otseg.datasets.shapes import (
+    SHAPES_CLASSES,
+    VOCABULARY,
+    caption_scene,
+    get_world,
+    render_scene,
+    scene_facts,
+)
+from mmseg_otseg.models.clip import load_clip
+
+
+class CaptionedScenes(Dataset):
+    """Pictures with captions; item ``i`` depends on the seed and ``i`` alone.
+
+    The first ``singles`` items show one large object each: shapes are learnt many times faster from
+    those than from crowded pictures, where colour alone explains most of the loss.
+
+    An item is (image (3, H, W) uint8 RGB, tokens (context_length,), facts of the picture and facts
+    the caption claims, both (NUM_FACTS,) bool).
+    """
+
+    def __init__(self, settings: dict, size: int, context_length: int) -> None:
+        self.world = get_world(settings["world"])
+        self.easy = replace(self.world, objects=(1, 1), radius=(0.2, 0.3))
+        self.seed = settings["seed"]
+        self.length = settings["steps"] * settings["batch_size"]
+        self.singles = settings["single_steps"] * settings["batch_size"]
+        self.size, self.context_length = size, context_length
+        self.tokeniser = open_clip.get_tokenizer("ViT-B-32")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        world = self.easy if index < self.singles else self.world
+        scene = render_scene(world, "pretrain", index, self.seed, self.size)
+        caption = caption_scene(scene, seed=index)
+        return (
+            torch.from_numpy(scene.image.transpose(2, 0, 1).copy()),
+            self.tokeniser(caption.text, context_length=self.context_length)[0],
+            torch.from_numpy(scene_facts(scene)),
+            torch.from_numpy(caption.facts),
+        )
+
+
+def used_tokens() -> Tensor:
+    """Sorted CLIP token ids that captions can contain, with padding, start and end."""
+    return tokenise(["", *VOCABULARY], 8).unique()
+
+
+def build(model: dict, vocabulary: int) -> open_clip.CLIP:
+    """A CLIP whose token table has ``vocabulary`` rows instead of all 49,408."""
+    model = copy.deepcopy(model)
+    model["text_cfg"]["vocab_size"] = vocabulary
+    clip = open_clip.CLIP(**model)
+    torch.nn.init.normal_(clip.token_embedding.weight, std=0.25)
+    return clip
+
+
+def contrastive(logits: Tensor, positive: Tensor) -> Tensor:
+    """Cross entropy in both directions with the target spread evenly over the positives.
+
+    Args:
+        logits: (R, C) scaled cosines.
+        positive: (R, C) bool; rows and columns without a positive are left out.
+
+    Returns:
+        Scalar loss, the mean of the two directions.
+    """
+    loss = logits.new_zeros(())
+    for scores, target in ((logits, positive), (logits.T, positive.T)):
+        share = target.float() / target.sum(1, keepdim=True).clamp(min=1)
+        row = -(share * scores.log_softmax(1)).sum(1)
+        loss = loss + 0.5 * row.sum() / target.any(1).sum().clamp(min=1)
+    return loss
+
+
+def batch_loss(
+    clip: open_clip.CLIP,
+    images: Tensor,
+    tokens: Tensor,
+    facts: Tensor,
+    claims: Tensor,
+    nouns: Tensor | None,
+    settings: dict,
+) -> Tensor:
+    """The training loss of one batch.
+
+    Args:
+        clip: The model.
+        images: (B, 3, H, W) normalised pictures.
+        tokens: (B, context_length) caption tokens.
+        facts: (B, NUM_FACTS) bool, what the pictures show.
+        claims: (B, NUM_FACTS) bool, what the captions claim.
+        nouns: (20, context_length) tokens of the class nouns, or None for plain CLIP.
+        settings: ``noun_weight`` and ``noun_beta``.
+
+    Returns:
+        Scalar loss.
+    """
+    count = len(tokens)
+    pooled, patches = encode(clip, images)
+    text = clip.encode_text(tokens if nouns is None else torch.cat([tokens, nouns]), True)
+    pooled, patches, text = pooled.float(), patches.float(), text.float()
+    scale = clip.logit_scale.exp()
+    true = claims.float() @ (~facts).float().T == 0  # (captions, pictures)
+    loss = contrastive(scale * text[:count] @ pooled.T, true)
+    if nouns is not None:
+        beta = settings["noun_beta"]
+        cosines = beta * torch.einsum("kd,bmd->kbm", text[count:], patches)
+        pool = (cosines.logsumexp(-1) - math.log(cosines.shape[-1])) / beta
+        shown = facts[:, : len(SHAPES_CLASSES)].T
+        loss = loss + settings["noun_weight"] * contrastive(scale * pool, shown)
+    return loss
+
+
+def learning_rate(step: int, settings: dict) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < settings["warmup"]:
+        return settings["lr"] * (step + 1) / settings["warmup"]
+    share = (step - settings["warmup"]) / max(settings["steps"] - settings["warmup"], 1)
+    return settings["lr"] * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def optimiser(clip: open_clip.CLIP, settings: dict) -> torch.optim.Optimizer:
+    """AdamW without decay on biases, norms and the logit scale."""
+    groups = [
+        dict(params=[p for p in clip.parameters() if p.ndim > 1]),
+        dict(params=[p for p in clip.parameters() if p.ndim <= 1], weight_decay=0.0),
+    ]
+    return torch.optim.AdamW(
+        groups, settings["lr"], betas=(0.9, 0.98), weight_decay=settings["weight_decay"]
+    )
+
+
+def shipped_state(clip: open_clip.CLIP, ids: Tensor) -> dict[str, Tensor]:
+    """Weights as shipped: float16, of the token table only the rows in use and their ids."""
+    state = {k: v.detach().cpu().half().contiguous() for k, v in clip.state_dict().items()}
+    rows = state.pop("token_embedding.weight")
+    return {**state, "token_embedding.ids": ids, "token_embedding.rows": rows}
+
+
+def measure(clip: open_clip.CLIP, ids: Tensor, config: Config, count: int) -> dict[str, float]:
+    """`evaluate` on clean val scenes with the weights as they would be shipped."""
+    with NamedTemporaryFile(suffix=".safetensors") as file:
+        save_file(shipped_state(clip, ids), file.name)
+        whole = load_clip(config.clip.model.to_dict(), file.name)
+    return evaluate(whole, config.preprocess, count=count)
+
+
+def train(
+    config: Config,
+    work_dir: Path,
+    device: str,
+    precision: str,
+    workers: int,
+    save_interval: int,
+    eval_interval: int,
+    stop_at: int | None = None,
+) -> Path | None:
+    """Train, or go on training, and write ``shapes_clip.safetensors``.
+
+    Args:
+        config: ``clip.model``, ``preprocess`` and ``pretrain``.
+        work_dir: Folder of the checkpoint, the log and the result.
+        device: Torch device.
+        precision: ``bf16`` or ``fp32``.
+        workers: Processes that draw scenes; 0 draws in this one.
+        save_interval: Steps between checkpoints.
+        eval_interval: Steps between measurements on val scenes; 0 for none.
+        stop_at: Save and stop after this step (as if killed), for tests.
+
+    Returns:
+        The written file, or None if stopped early.
+
+    Raises:
+        ValueError: If the work folder holds a run with other settings.
+    """
+    settings = config.pretrain.to_dict()
+    model = config.clip.model.to_dict()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    logger = MMLogger.get_instance("pretrain_clip", log_file=str(work_dir / "pretrain.log"))
+    ids = used_tokens()
+    torch.manual_seed(settings["seed"])
+    clip = build(model, len(ids)).to(device)
+    optim = optimiser(clip, settings)
+    plan = repr((settings, model, config.preprocess.to_dict(), precision))
+    start, last = 0, work_dir / "last.pt"
+    if last.exists():
+        saved = torch.load(last, map_location=device, weights_only=True)
+        if saved["plan"] != plan:
+            raise ValueError(f"{last} belongs to other settings; choose another --work-dir")
+        clip.load_state_dict(saved["model"])
+        optim.load_state_dict(saved["optimizer"])
+        start = saved["step"]
+        logger.info(f"continuing {last} at step {start}")
+
+    steps, batch = settings["steps"], settings["batch_size"]
+    size, context = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"]
+    data = CaptionedScenes(settings, size, context)
+    order = range(start * batch, steps * batch)
+    loader = DataLoader(data, batch, sampler=order, num_workers=workers, pin_memory=device != "cpu")
+    mean, std = (
+        torch.tensor(config.preprocess[k], device=device).view(1, 3, 1, 1) for k in ("mean", "std")
+    )
+    nouns = None
+    autocast: AbstractContextManager = (
+        torch.autocast(torch.device(device).type, torch.bfloat16)
+        if precision == "bf16"
+        else nullcontext()
+    )
+    clip.train()
+    running, bar = 0.0, tqdm(loader, initial=start, total=steps, mininterval=5, dynamic_ncols=True)
+    for step, (images, tokens, facts, claims) in enumerate(bar, start=start):
+        if settings["noun_weight"] > 0:
+            template = TEMPLATES[step % 2]  # "a photo of a {}." and "a portrait of a {}."
+            nouns = tokenise([template.format(n) for n in SHAPES_CLASSES], context)
+            nouns = torch.searchsorted(ids, nouns).to(device)
+        tokens = torch.searchsorted(ids, tokens).to(device)
+        images = (images.to(device, torch.float32) - mean) / std
+        for group in optim.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        # The plain attention kernel is the faster one for 65 tokens on a CPU.
+        with autocast, sdpa_kernel(SDPBackend.MATH):
+            loss = batch_loss(
+                clip, images, tokens, facts.to(device), claims.to(device), nouns, settings
+            )
+        optim.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        optim.step()
+        with torch.no_grad():
+            clip.logit_scale.clamp_(max=math.log(100))
+        done = step + 1
+        running = loss.item() if running == 0 else 0.98 * running + 0.02 * loss.item()
+        if done % 100 == 0:
+            logger.info(
+                f"step {done}/{steps} loss {running:.4f} scale {clip.logit_scale.exp():.1f}"
+            )
+        if done % save_interval == 0 or done in (steps, stop_at):
+            state = dict(
+                model=clip.state_dict(), optimizer=optim.state_dict(), step=done, plan=plan
+            )
+            torch.save(state, last.with_suffix(".tmp"))
+            os.replace(last.with_suffix(".tmp"), last)
+        if eval_interval and done % eval_interval == 0:
+            logger.info(f"step {done} val {measure(clip, ids, config, 300)}")
+        if done == stop_at and done < steps:
+            return None
+
+    path = work_dir / "shapes_clip.safetensors"
+    save_file(shipped_state(clip, ids), path)
+    path.chmod(0o644)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    logger.info(f"wrote {path}, {path.stat().st_size} bytes, sha256 {digest}")
+    return path
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py or one like it")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes")
+    parser.add_argument("--save-interval", type=int, default=500)
+    parser.add_argument("--eval-interval", type=int, default=2000, help="0 for none")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="pretrain.steps=100 ..."
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    config = Config.fromfile(args.config)
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    train(
+        config,
+        args.work_dir,
+        args.device,
+        args.precision,
+        args.workers,
+        args.save_interval,
+        args.eval_interval,
+    )
+
+
+if __name__ == "__main__":
+    main()
