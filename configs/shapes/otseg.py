@@ -11,6 +11,6 @@ optim_wrapper = dict(optimizer=dict(lr=2e-4))  # times 10 in all that trains her
 param_scheduler = dict(warmup_iters=50)
 train_cfg = dict(max_iters=700, val_interval=700)
 default_hooks = dict(
-    checkpoint=dict(interval=100, max_keep_ckpts=1, save_best=None),
+    checkpoint=dict(interval=100, max_keep_ckpts=2, save_best=None),
     logger=dict(interval=100),
 )

@@ -1,4 +1,5 @@
-# CLIP's own dense map: the mean cosine of each patch with a class's prompts. Nothing to train.
+# CLIP's own dense map: the mean cosine of each patch with a class's prompts. There is nothing
+# to train: this config is for testing.
 _base_ = "./otseg.py"
 
 model = dict(
@@ -6,7 +7,3 @@ model = dict(
     neck=dict(relationship_descriptor=False),
     decode_head=dict(transport="none", decoder_layers=0, predict_from="score"),
 )
-train_dataloader = None
-train_cfg = None
-optim_wrapper = None
-param_scheduler = None

@@ -1,6 +1,14 @@
 """Metrics of zero-shot segmentation."""
 
-from .seen_bias_metric import SeenBiasMetric
+from .seen_bias_metric import SeenBiasMetric, best_bias
+from .sweep import DEFAULT_BIASES, evaluation_only, sweep_seen_bias
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
-__all__ = ["SeenBiasMetric", "ZeroShotIoUMetric"]
+__all__ = [
+    "DEFAULT_BIASES",
+    "SeenBiasMetric",
+    "ZeroShotIoUMetric",
+    "best_bias",
+    "evaluation_only",
+    "sweep_seen_bias",
+]

@@ -19,8 +19,8 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
     The model must predict without a bias (``seen_bias=0`` in its head). Subtracting a bias never
     changes which seen class is best at a pixel, nor which unseen one: it only decides between these
-    two. So two class maps and, for every pixel, the number of biases that leave it to the seen class
-    hold the predictions for all biases.
+    two. So two class maps, and for every pixel the number of biases that leave it to the seen
+    class, hold the predictions for all biases.
 
     The metrics returned are those of the best bias: the one of highest hIoU, of several the one
     nearest to zero. :attr:`table` holds all.
@@ -125,7 +125,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             {"seen_bias": bias, **super(SeenBiasMetric, self).compute_metrics([tuple(areas)])}
             for bias, areas in zip(self.biases, sum(results))
         ]
-        best = max(self.table, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))
+        best = best_bias(self.table)
         print_log(
             f"of {len(self.table)} seen-class biases {best['seen_bias']:g} gives the highest hIoU",
             MMLogger.get_current_instance(),
@@ -134,3 +134,8 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
     def _log(self, *args: Any) -> None:
         """No table of classes for each bias."""
+
+
+def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The row of highest hIoU, of several the one whose bias is nearest to zero."""
+    return max(table, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))

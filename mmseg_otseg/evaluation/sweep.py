@@ -1,0 +1,73 @@
+"""Evaluating a model once for many seen-class biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+#: From well below zero, for models whose training favours unseen classes, to nearly 1.
+DEFAULT_BIASES = tuple(np.arange(-300, 901, 5) / 1000)
+
+
+def sweep_seen_bias(
+    cfg: Config,
+    checkpoint: str | Path | None,
+    biases: Sequence[float] = DEFAULT_BIASES,
+    part: str = "val",
+) -> list[dict[str, float]]:
+    """Evaluate a checkpoint for each bias, in one pass over the data, by mmengine's Runner.
+
+    Args:
+        cfg: Config of a model with :class:`MPSAHead`; it is not changed.
+        checkpoint: What to load; None for a model with nothing trained.
+        biases: Seen-class biases, probabilities.
+        part: Which data: ``"val"`` or ``"test"``.
+
+    Returns:
+        For each bias, in increasing order: ``seen_bias``, ``mIoU_S``, ``mIoU_U``, ``hIoU`` and the
+        other metrics of :class:`ZeroShotIoUMetric`, in percent.
+
+    Raises:
+        ValueError: If ``part`` is something else, or the model's head has no seen-class bias.
+    """
+    if part not in ("val", "test"):
+        raise ValueError(f"part must be 'val' or 'test', got {part!r}")
+    cfg = evaluation_only(cfg, part)
+    if cfg.model.decode_head.type != "MPSAHead":
+        raise ValueError(
+            f"{cfg.model.decode_head.type} has no seen-class bias; a config with MPSAHead is needed"
+        )
+    cfg.model.decode_head.seen_bias = 0.0
+    cfg[f"{part}_evaluator"] = dict(type="SeenBiasMetric", biases=list(map(float, biases)))
+    cfg.load_from = None if checkpoint is None else str(checkpoint)
+    runner = Runner.from_cfg(cfg)
+    if part == "val":
+        runner.val()
+        return runner.val_evaluator.metrics[0].table
+    runner.test()
+    return runner.test_evaluator.metrics[0].table
+
+
+def evaluation_only(cfg: Config, part: str) -> Config:
+    """A copy of a config from which a Runner builds what evaluating on one part of the data needs.
+
+    Args:
+        cfg: A config.
+        part: ``"val"`` or ``"test"``.
+    """
+    cfg = Config(cfg.to_dict())
+    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
+    other = "test" if part == "val" else "val"
+    for name in ("cfg", "dataloader", "evaluator"):
+        cfg[f"{other}_{name}"] = None
+    cfg.resume = False
+    if cfg.get("visualizer"):
+        # mmengine keeps one visualizer per name, with the folder of the first run that had it.
+        cfg.visualizer.pop("name", None)
+    if cfg.get("default_hooks"):
+        cfg.default_hooks.pop("visualization", None)
+    return cfg

@@ -1,0 +1,106 @@
+"""Choose the seen-class bias of a trained model on the validation data.
+
+Predicts every picture once and evaluates all biases on the same probabilities. Writes the table as
+``seen_bias.json`` and the curves as ``seen_bias.png`` to the work folder, and names the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.dist import is_main_process
+from prettytable import PrettyTable
+
+from mmseg_otseg.engine.cli import config_parser, load_config
+from mmseg_otseg.engine.distributed import process_group
+from mmseg_otseg.evaluation import DEFAULT_BIASES, best_bias, sweep_seen_bias
+
+CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
+PRINTED_ROWS = 16
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none for a model as built")
+    parser.add_argument(
+        "--range",
+        nargs=3,
+        type=float,
+        metavar=("FIRST", "LAST", "STEP"),
+        help=f"biases to try. Default: {DEFAULT_BIASES[0]} {DEFAULT_BIASES[-1]} 0.005",
+    )
+    return parser.parse_args()
+
+
+def biases_between(first: float, last: float, step: float) -> list[float]:
+    """Biases from ``first`` to ``last``, both included.
+
+    Raises:
+        ValueError: If there are none, or more than ten thousand.
+    """
+    if step <= 0 or last < first or (last - first) / step > 10_000:
+        raise ValueError(
+            f"--range {first:g} {last:g} {step:g} is no range of biases: give the first, a last "
+            "that is not smaller, and a step above 0 that makes at most 10000 of them"
+        )
+    number = int((last - first) / step + 1e-6) + 1
+    return [float(np.round(first + index * step, 9)) for index in range(number)]
+
+
+def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
+    """Some lines of the table, evenly spaced, the best and the paper's among them."""
+    shown = np.linspace(0, len(table) - 1, min(PRINTED_ROWS, len(table))).astype(int)
+    wanted = {table[index]["seen_bias"] for index in shown} | {best["seen_bias"], 0.0, 0.1}
+    text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
+    for row in table:
+        if row["seen_bias"] in wanted:
+            mark = "best" if row is best else ""
+            text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in CURVES), mark])
+    return str(text)
+
+
+def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> None:
+    """Draw the three numbers against the bias."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    biases = [row["seen_bias"] for row in table]
+    for name, title in CURVES.items():
+        axes.plot(biases, [row[name] for row in table], label=title, lw=2 if name == "hIoU" else 1)
+    label = f"best, {best['seen_bias']:.4g}: hIoU {best['hIoU']:.2f}"
+    axes.axvline(best["seen_bias"], color="black", lw=0.8, ls="--", label=label)
+    axes.set(xlabel="seen-class bias (probability)", ylabel="percent, on the validation data")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    args = parse_args()
+    biases = biases_between(*args.range) if args.range else DEFAULT_BIASES
+    cfg = load_config(args)
+    with process_group(cfg):
+        table = sweep_seen_bias(cfg, args.checkpoint, biases)
+        if not is_main_process():
+            return
+    best = best_bias(table)
+    folder = Path(cfg.work_dir)
+    report = {"config": args.config, "checkpoint": args.checkpoint, "best": best, "table": table}
+    (folder / "seen_bias.json").write_text(json.dumps(report, indent=2))
+    plot(table, best, folder / "seen_bias.png")
+    print(as_text(table, best))
+    print(
+        f"best on the validation data: seen_bias={best['seen_bias']:.4g}, hIoU {best['hIoU']:.2f}; "
+        f"use it with --cfg-options model.decode_head.seen_bias={best['seen_bias']:.4g}\n"
+        f"written: {folder / 'seen_bias.json'} and {folder / 'seen_bias.png'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

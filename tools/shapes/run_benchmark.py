@@ -1,0 +1,287 @@
+"""Run the rows of the shapes benchmark over seeds and write their table.
+
+What is finished is kept: the command that was killed, given again, ends in the table of one that
+was not. Choices (the seen-class bias) are made on val; the table reports test, which every trained
+model sees once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # also where nothing is installed
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine.cli import latest_checkpoint
+from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
+
+PAPER_BIAS = 0.1
+METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a config of ``configs/shapes``, and the one that it is trained by."""
+
+    title: str
+    config: str
+    trained_by: str | None
+
+
+ROWS = {
+    row.config: row
+    for row in (
+        Row("training-free CLIP map", "training_free", None),
+        Row("OTSeg, softmax for Sinkhorn", "softmax", "softmax"),
+        Row("MPS map only", "mps_only", "mps_only"),
+        Row("OTSeg", "otseg", "otseg"),
+        Row("OTSeg+", "otseg_plus", "otseg"),
+        Row("ZegOT", "zegot", "zegot"),
+    )
+}
+BIASES = {
+    "none": "No seen-class bias",
+    "paper": f"Seen-class bias {PAPER_BIAS:g}, as in the paper",
+    "calibrated": "Seen-class bias chosen on val",
+}
+
+
+def say(text: str) -> None:
+    """Show progress on the terminal, whatever stdout is redirected to."""
+    print(text, file=sys.__stdout__, flush=True)
+
+
+class ProgressHook(Hook):
+    """Ten lines of progress per run."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        done, total = runner.iter + 1, runner.max_iters
+        if done % max(1, total // 10) == 0:
+            loss = runner.message_hub.get_scalar("train/loss").mean(50)
+            say(f"{self.title}: {done} of {total} iterations, loss {loss:.3f}")
+
+
+def load(config: str, seed: int, options: dict[str, Any] | None) -> Config:
+    """A config of the benchmark for one seed."""
+    cfg = Config.fromfile(ROOT / "configs" / "shapes" / f"{config}.py")
+    cfg.merge_from_dict(options or {})
+    cfg.randomness = dict(seed=seed)
+    cfg.visualizer.pop("name", None)  # mmengine keeps one visualizer per name
+    cfg.default_hooks.pop("visualization", None)
+    return cfg
+
+
+def settings_of(cfg: Config) -> str:
+    """What decides the outcome of a run: the config and CLIP's weights, as a hash."""
+    settings = {key: value for key, value in cfg.to_dict().items() if key != "work_dir"}
+    text = json.dumps(settings, sort_keys=True, default=str)
+    weights = cfg.model.clip.get("pretrained")
+    if weights and Path(weights).is_file():
+        text = text.replace(weights, hashlib.sha256(Path(weights).read_bytes()).hexdigest())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def claim(folder: Path, settings: str) -> None:
+    """Take a folder for a run of these settings.
+
+    Raises:
+        ValueError: If a run of other settings is there.
+    """
+    file = folder / "settings.txt"
+    if file.is_file() and file.read_text() != settings:
+        raise ValueError(
+            f"{folder} holds a run of other settings (config, seed or CLIP weights). Remove that "
+            "folder, or choose another --work-dir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(settings)
+
+
+def train(config: str, seed: int, work_dir: Path, options: dict[str, Any] | None) -> Path:
+    """Train one config for one seed, or go on where that was interrupted.
+
+    Returns:
+        The last checkpoint.
+    """
+    cfg = load(config, seed, options)
+    folder = work_dir / config / f"seed_{seed}"
+    claim(folder, settings_of(cfg))
+    last = folder / f"iter_{cfg.train_cfg.max_iters}.pth"
+    found = latest_checkpoint(str(folder))
+    if found == str(last):
+        return last
+    cfg.work_dir, cfg.experiment_name = str(folder), f"{config}_{seed}"
+    for name in ("cfg", "dataloader", "evaluator"):  # nothing is chosen during training
+        cfg[f"val_{name}"] = cfg[f"test_{name}"] = None
+    cfg.load_from, cfg.resume = found, found is not None
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(ProgressHook(f"{ROWS[config].title}, seed {seed}"))
+    runner.train()
+    return last
+
+
+def evaluate(
+    row: Row, seed: int, checkpoint: Path | None, work_dir: Path, options: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Choose the bias on val and measure on test; what was measured before is read.
+
+    Returns:
+        ``seed``, ``seconds`` of training, the ``bias`` chosen, ``val`` at it, and ``test`` for each
+        of :data:`BIASES`, in percent.
+    """
+    folder = work_dir / row.config / f"seed_{seed}" / "evaluation"
+    file = folder / "result.json"
+    cfg = load(row.config, seed, options)
+    claim(folder, settings_of(cfg))
+    if file.is_file():
+        return json.loads(file.read_text())
+    cfg.work_dir = str(folder)
+    cfg.experiment_name = f"{row.config}_{seed}_val"
+    chosen = best_bias(sweep_seen_bias(cfg, checkpoint, part="val"))
+    biases = {"none": 0.0, "paper": PAPER_BIAS, "calibrated": chosen["seen_bias"]}
+    cfg.experiment_name = f"{row.config}_{seed}_test"
+    table = sweep_seen_bias(cfg, checkpoint, list(biases.values()), part="test")
+    by_bias = {line["seen_bias"]: line for line in table}
+    result = {
+        "seed": seed,
+        "seconds": 0.0 if checkpoint is None else training_seconds(checkpoint),
+        "bias": chosen["seen_bias"],
+        "val": chosen,
+        "test": {name: by_bias[bias] for name, bias in biases.items()},
+    }
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=2))
+    part.replace(file)
+    return result
+
+
+def training_seconds(checkpoint: Path) -> float:
+    """Seconds that all iterations took, those before an interruption too."""
+    history = read_checkpoint(checkpoint, "cpu")["message_hub"]["log_scalars"]["train/time"]
+    return float(history.data[0].sum())
+
+
+def run_task(
+    trained_by: str | None, rows: Sequence[str], seed: int, work_dir: Path, options: dict | None
+) -> dict[str, dict[str, Any]]:
+    """Train once and evaluate the rows that share the weights; one thread, so that it repeats."""
+    torch.set_num_threads(1)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with (work_dir / "console.log").open("a") as log, contextlib.redirect_stdout(log):
+        checkpoint = train(trained_by, seed, work_dir, options) if trained_by else None
+        results = {}
+        for name in rows:
+            results[name] = evaluate(ROWS[name], seed, checkpoint, work_dir, options)
+            scores = results[name]["test"]["calibrated"]
+            say(f"{ROWS[name].title}, seed {seed}: hIoU {scores['hIoU']:.2f} on test")
+    return results
+
+
+def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Mean and spread (standard deviation, None for one run) of every row over its seeds."""
+
+    def over(values: list[float]) -> dict[str, float | None]:
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        return {"mean": statistics.fmean(values), "spread": spread}
+
+    table = {}
+    for name, runs in results.items():
+        row: dict[str, Any] = {"title": ROWS[name].title, "seeds": [run["seed"] for run in runs]}
+        row["bias"] = over([run["bias"] for run in runs])
+        row["seconds"] = over([run["seconds"] for run in runs])
+        for bias in BIASES:
+            tests = [run["test"][bias] for run in runs]
+            row[bias] = {metric: over([test[metric] for test in tests]) for metric in METRICS}
+        table[name] = row
+    return table
+
+
+def as_markdown(table: dict[str, Any]) -> str:
+    """The summary as one Markdown table for each kind of bias."""
+
+    def cell(value: dict[str, float | None], digits: int = 1) -> str:
+        spread = "" if value["spread"] is None else f" ± {value['spread']:.{digits}f}"
+        return f"{value['mean']:.{digits}f}{spread}"
+
+    lines = []
+    for bias, title in BIASES.items():
+        last = ["bias"] if bias == "calibrated" else []
+        head = ["method", *METRICS.values(), *last, "training (s)"]
+        lines += [f"{title}:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for row in table.values():
+            cells = [cell(row[bias][metric]) for metric in METRICS]
+            cells += [cell(row["bias"], 3)] if last else []
+            seconds = f"{row['seconds']['mean']:.0f}" if row["seconds"]["mean"] else "none"
+            lines.append(f"| {' | '.join([row['title'], *cells, seconds])} |")
+        lines.append("")
+    seeds = max(len(row["seeds"]) for row in table.values())
+    lines.append(
+        f"Test scenes; mean ± standard deviation over {seeds} seed(s) of training, percent."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_benchmark"))
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at the same time, each on one thread. Default: 1"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="settings that override every config"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    tasks: dict[tuple[str | None, int], list[str]] = {}
+    for name in args.rows:
+        # What is not trained does not depend on the seed.
+        for seed in args.seeds if ROWS[name].trained_by else args.seeds[:1]:
+            tasks.setdefault((ROWS[name].trained_by, seed), []).append(name)
+    say(f"{len(tasks)} runs; their logs are below {args.work_dir}")
+    calls = [
+        (trained_by, rows, seed, args.work_dir, args.cfg_options)
+        for (trained_by, seed), rows in sorted(tasks.items(), key=lambda task: task[0][1])
+    ]
+    if args.jobs > 1:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(args.jobs, mp_context=spawn) as pool:
+            done = list(pool.map(run_task, *zip(*calls)))
+    else:
+        done = [run_task(*call) for call in calls]
+    results = {name: [run[name] for run in done if name in run] for name in args.rows}
+    table = summary(results)
+    text = as_markdown(table)
+    (args.work_dir / "table.json").write_text(
+        json.dumps({"table": table, "runs": results}, indent=2)
+    )
+    (args.work_dir / "table.md").write_text(text)
+    say(f"\n{text}\nwritten to {args.work_dir / 'table.md'} and {args.work_dir / 'table.json'}")
+
+
+if __name__ == "__main__":
+    main()
