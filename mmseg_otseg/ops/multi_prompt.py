@@ -91,4 +91,4 @@ def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:
         OTSeg (arXiv 2403.14183), section 3.2, the Multi-Prompts Sinkhorn score map.
     """
     prompts, pixels = similarity.shape[-2:]
-    return torch.einsum("bknm,bknm->bkm", plan, similarity.to(plan.dtype)) * (prompts * pixels)
+    return (plan * similarity.to(plan.dtype)).sum(2) * (prompts * pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ MAX_KERNEL_EXPONENT = 40.0
 # How many iterations run between two looks at the stopping rule on a device where looking makes
 # the host wait.
 ITERATIONS_PER_SYNC = 10
+# Costs that a CPU works on at a time, so that they stay in its cache.
+CACHED_COSTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ def sinkhorn(
 
     Finds, for every problem, the plan that minimises
     :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums
-    ``row_marginal``
-    and column sums ``column_marginal``: :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where
-    the potentials alternate ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for
-    ``v``. A problem stops when the mean absolute change of its ``u`` falls below ``tol``; what the
-    other problems of the batch do has no influence on it.
+    ``row_marginal`` and column sums ``column_marginal``:
+    :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the potentials alternate
+    ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for ``v``. A problem stops when
+    the mean absolute change of its ``u`` falls below ``tol``; what the other problems of the batch
+    do has no influence on it.
 
     The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms
     otherwise. Half-precision costs are solved in float32, under autocast too.
@@ -69,8 +72,8 @@ def sinkhorn(
         row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
         column_marginal: Column sums, shape (N,) or (P, N), positive; None is 1/N. Not
             differentiated.
-        cost_span: A known bound on ``max(C) - min(C)`` within a problem (2 for cosine costs). It
-            spares a GPU the one wait that reading the costs' range takes.
+        cost_span: A known bound on ``max(C) - min(C)`` within a row (2 for cosine costs). It spares
+            a GPU the one wait that reading the costs' range takes.
 
     Returns:
         The plans (float32, or float64 for float64 costs) and how well each problem converged.
@@ -95,8 +98,8 @@ def sinkhorn(
         b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
         if backward == "implicit":
             if cost_span is None:
-                low, high = torch.aminmax(transposed.detach().flatten(1), dim=1)
-                cost_span = float((high - low).max()) if problems else 0.0
+                row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
+                cost_span = float(row_span.max()) if problems else 0.0
             plan, iterations, converged = _ImplicitSinkhorn.apply(
                 transposed, a, b, epsilon, max_iters, tol, cost_span
             )
@@ -112,11 +115,14 @@ class _ImplicitSinkhorn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, cost, a, b, epsilon, max_iters, tol, cost_span):  # type: ignore[no-untyped-def]
-        if cost_span / epsilon <= MAX_KERNEL_EXPONENT:
-            plan, iterations, converged = _solve_kernel(cost, a, b, epsilon, max_iters, tol)
-        else:
-            u, v, iterations, converged = _solve_log(cost, a, b, epsilon, max_iters, tol)
-            plan = _plan_from_potentials(cost, u, v, epsilon)
+        plan = torch.empty_like(cost)
+        iterations = torch.empty(len(cost), dtype=torch.int64, device=cost.device)
+        converged = torch.empty(len(cost), dtype=torch.bool, device=cost.device)
+        solve = _solve_kernel if cost_span / epsilon <= MAX_KERNEL_EXPONENT else _plan_by_logarithms
+        for part in _parts(cost):
+            iterations[part], converged[part] = solve(
+                cost[part], a[part], b[part], epsilon, max_iters, tol, plan[part]
+            )
         ctx.epsilon = epsilon
         ctx.save_for_backward(plan)
         ctx.mark_non_differentiable(iterations, converged)
@@ -126,10 +132,22 @@ class _ImplicitSinkhorn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_plan, *_):  # type: ignore[no-untyped-def]
         (plan,) = ctx.saved_tensors
-        return (implicit_cost_gradient(plan, grad_plan, ctx.epsilon), *([None] * 6))
+        gradient = torch.empty_like(plan)
+        for part in _parts(plan):
+            implicit_cost_gradient(plan[part], grad_plan[part], ctx.epsilon, gradient[part])
+        return (gradient, *([None] * 6))
 
 
-def implicit_cost_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
+def _parts(cost: Tensor) -> Iterator[slice]:
+    """Problems to work on at a time: all on a GPU, as many as the cache holds on a CPU."""
+    size = len(cost) if cost.is_cuda else CACHED_COSTS // cost[0].numel() if len(cost) else 1
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, len(cost), size))
+
+
+def implicit_cost_gradient(
+    plan: Tensor, grad_plan: Tensor, epsilon: float, out: Tensor | None = None
+) -> Tensor:
     r"""Gradient with respect to the costs, given the one with respect to the plan.
 
     Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
@@ -141,50 +159,73 @@ def implicit_cost_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> T
         plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).
         grad_plan: Gradient of the loss with respect to ``plan``, same shape.
         epsilon: The entropy weight the plan was solved with.
+        out: Where to write the result, same shape.
 
     Returns:
         Gradient of the loss with respect to the costs, shape (P, N, M).
     """
-    tiny = torch.finfo(plan.dtype).tiny
-    row_mass = plan.sum(1, keepdim=True).clamp_min(tiny)  # (P, 1, M)
-    weighted = plan * grad_plan
-    row_load = weighted.sum(1, keepdim=True) / row_mass  # (P, 1, M)
-    weights = plan / row_mass
-    coupling = torch.bmm(weights, plan.transpose(1, 2)).double()  # (P, N, N)
+    row_mass = plan.sum(1, keepdim=True).clamp_min_(torch.finfo(plan.dtype).tiny)  # (P, 1, M)
+    scratch = plan / row_mass
+    coupling = torch.bmm(scratch, plan.transpose(1, 2)).double()  # (P, N, N)
     coupling.diagonal(dim1=1, dim2=2).zero_()
     # Diagonal from the off-diagonal sums, so that nothing cancels when the plan is almost hard.
     laplacian = torch.diag_embed(coupling.sum(2)) - coupling
     columns = plan.shape[1]
     scale = plan.sum(2).mean(1).double()[:, None, None]
     identity = torch.eye(columns, dtype=laplacian.dtype, device=plan.device)
-    laplacian = laplacian + scale * (1.0 / columns + 1e-12 * identity)
-    # plan * (grad - row_load) sums to zero over all: the right-hand side has no null-space part.
-    residual = (plan * (grad_plan - row_load)).sum(2, keepdim=True)  # (P, N, 1)
-    y = torch.linalg.solve_ex(laplacian, residual.double())[0].to(plan.dtype)
-    x = row_load - torch.bmm(weights.transpose(1, 2), y).transpose(1, 2)  # (P, 1, M)
-    return plan * (x + y - grad_plan) / epsilon
+    laplacian += scale * (1.0 / columns + 1e-12 * identity)
+
+    out = torch.mul(plan, grad_plan, out=out)
+    row_load = out.sum(1, keepdim=True) / row_mass  # (P, 1, M)
+    torch.add(row_load / epsilon, grad_plan, alpha=-1 / epsilon, out=out)
+    # plan * (row_load - grad) sums to zero over all: the right-hand side has no null-space part.
+    residual = torch.mul(plan, out, out=scratch).sum(2)  # (P, N)
+    y = torch.linalg.solve_ex(laplacian, residual.double()[:, :, None])[0].to(plan.dtype)
+    x = _products(y.transpose(1, 2), plan) / row_mass  # (P, 1, M)
+    return out.add_(x).sub_(y).mul_(plan)
+
+
+def _products(vector: Tensor, matrix: Tensor) -> Tensor:
+    """Vectors (P, 1, A) times matrices (P, A, B), in full precision; (P, 1, B)."""
+    if matrix.is_cuda:  # where matrix products may be set to run in TF32
+        return (vector.transpose(1, 2) * matrix).sum(1, keepdim=True)
+    return torch.bmm(vector, matrix)
 
 
 def _solve_kernel(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sinkhorn scaling on the kernel; (P, N, M) costs to (plan, iterations, converged)."""
-    kernel = torch.exp((cost.amin(dim=1, keepdim=True) - cost) / epsilon)  # 1 at best in every row
-    a, b = a[:, None], b[:, :, None]
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sinkhorn scaling on the kernel; writes plans, (P, N, M) like the costs.
+
+    Returns:
+        Iterations and convergence of each problem, shape (P,) both.
+    """
+    lowest = cost.amin(1, keepdim=True) / epsilon
+    kernel = torch.add(lowest, cost, alpha=-1 / epsilon, out=plan).exp_()  # 1 at best in each row
+    a, b = a[:, None], b[:, None]
     stopping = _StoppingRule(cost, max_iters, tol)
-    v = before = torch.ones_like(b)
-    mass = last_mass = torch.bmm(v.transpose(1, 2), kernel)  # (P, 1, M): u = a / mass
+    v = before = torch.ones_like(b)  # (P, 1, N)
+    mass = last_mass = _products(v, kernel)  # (P, 1, M): u = a / mass
     while True:
-        v_new = b / torch.bmm(kernel, (a / mass).transpose(1, 2))
+        v_new = b / _products(a / mass, kernel.transpose(1, 2))
         before = stopping.keep_stopped(before, v)
         v = stopping.keep_stopped(v, v_new)
         # To first order the relative change of exp(u / epsilon) is that of u / epsilon.
-        change = epsilon * (last_mass / mass - 1).abs().mean((1, 2))
+        change = epsilon * (last_mass / mass).sub_(1).abs_().mean((1, 2))
         if stopping.finished_after(change):
             break
-        last_mass, mass = mass, torch.bmm(v.transpose(1, 2), kernel)
-    u = a / torch.bmm(before.transpose(1, 2), kernel)
-    return kernel.mul_(u).mul_(v), stopping.iterations, stopping.converged
+        last_mass, mass = mass, _products(v, kernel)
+    kernel.mul_(a / _products(before, kernel)).mul_(v.transpose(1, 2))
+    return stopping.iterations, stopping.converged
+
+
+def _plan_by_logarithms(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What :func:`_solve_kernel` does, for costs whose kernel is out of range."""
+    u, v, iterations, converged = _solve_log(cost, a, b, epsilon, max_iters, tol)
+    plan.copy_(_plan_from_potentials(cost, u, v, epsilon))
+    return iterations, converged
 
 
 def _solve_log(

@@ -32,17 +32,20 @@ class MPSAMap(nn.Module):
             pixels: Shape (B, M, D).
 
         Returns:
-            The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total mass 1.
+            The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total
+            mass 1.
         """
         query = F.normalize(self.query(queries), dim=-1)
-        key = F.normalize(self.key(pixels), dim=-1)
-        similarity = pixel_prompt_similarity(key, query)
+        key = self.key(pixels)
+        # Dividing the products by the keys' lengths makes the keys unit length without a copy.
+        length = torch.linalg.vector_norm(key, dim=-1).clamp_min(1e-12)
+        similarity = pixel_prompt_similarity(key, query) * (1 / length)[:, None, None]
         plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
         return transport_score(similarity, plan), plan
 
 
 class MPSADecoderLayer(nn.Module):
-    """Multi-Prompts Sinkhorn Attention and a feed-forward, each with residual and LayerNorm after it.
+    """Multi-Prompts Sinkhorn Attention and a feed-forward, with residual and LayerNorm after each.
 
     Args:
         embed_dim: Width D; the feed-forward is 4 D wide.
@@ -68,7 +71,7 @@ class MPSADecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim)
         self.feed_forward = nn.Sequential(
             nn.Linear(embed_dim, 4 * embed_dim),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Linear(4 * embed_dim, embed_dim),
         )
@@ -113,8 +116,8 @@ class MPSADecoderLayer(nn.Module):
 class MPSADecoder(nn.Module):
     """Layers of Multi-Prompts Sinkhorn Attention whose maps gate each other.
 
-    ``logits = A_L * prod_{l<L} sigmoid(A_l)^(1/(L-1))`` for the maps A_1..A_L. Of the last layer only the map is
-    used, so it has neither values nor a feed-forward.
+    ``logits = A_L * prod_{l<L} sigmoid(A_l)^(1/(L-1))`` for the maps A_1..A_L. Of the last layer
+    only the map is used, so it has neither values nor a feed-forward.
 
     Args:
         embed_dim: Width D.
