@@ -23,7 +23,10 @@ setup(
     # The configs are found beside the code in an installed package too.
     packages=[*find_packages(include=["mmseg_otseg*"]), "mmseg_otseg.configs"],
     package_dir={"mmseg_otseg.configs": "configs"},
-    package_data={"mmseg_otseg.configs": ["**/*.py"]},
+    package_data={
+        "mmseg_otseg": ["model-index.yml"],  # where mim looks for it
+        "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md"],
+    },
     install_requires=[
         "torch>=2.6",  # the first with which a checkpoint can be read safely and completely
         "torchvision",

@@ -30,7 +30,7 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
         ValueError: For no name, a name given twice or empty, or a split that makes no sense.
     """
     segmentor: Any = model.module if is_model_wrapper(model) else model
-    neck = getattr(segmentor, "neck", None)
+    neck: Any = getattr(segmentor, "neck", None)
     if not hasattr(neck, "set_classes"):
         raise TypeError(
             f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck): only OTSeg "

@@ -11,11 +11,13 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import load_checkpoint
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis import convert_authors_checkpoint
 from mmseg_otseg.engine import read_checkpoint
+from tests.configs.generated import small, write_data
 from tests.reference import DATA, Reference, relative_error
 
 TOOL = Path(__file__).parents[2] / "tools" / "model_converters" / "authors_to_mmseg.py"
@@ -49,6 +51,22 @@ def test_predictions_of_a_converted_file(name: str, tmp_path: Path) -> None:
             samples = model.predict(image)
         predicted = torch.stack([sample.seg_logits.data for sample in samples])
         assert relative_error(predicted, reference.tensor(f"output/test_{setting}")) < 1e-4
+
+
+def test_stock_config_runs_a_converted_file(state: dict, tmp_path: Path) -> None:
+    init_default_scope("mmseg")
+    write_data(tmp_path)
+    convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "ours.pth")
+    reference = Reference("a")
+    cfg = small("otseg/voc_512.py", tmp_path)
+    cfg.model.clip = ConfigDict(reference.clip())
+    cfg.model.backbone.visual_prompts.num_tokens = reference.config("visual_prompt_tokens")
+    cfg.load_from = str(tmp_path / "ours.pth")
+    runner = Runner.from_cfg(cfg)
+    assert "hIoU" in runner.test()
+    assert runner.model.backbone.double_class_embedding
+    weight = runner.model.neck.descriptor.linear.weight
+    assert torch.equal(weight, state["decode_head.q_proj.weight"])
 
 
 def test_continued_training_keeps_the_towers_weights(state: dict, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
@@ -19,19 +20,33 @@ CONFIGS = sorted(
 )
 
 
+def checkpoint(cfg: Config, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a model, also written as the checkpoint ``trained.pth``."""
+    state = MODELS.build(cfg.model).state_dict()
+    torch.save({"state_dict": state}, folder / "trained.pth")
+    return state
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_two_iterations_and_an_evaluation(config: str, data_folder: Path, tmp_path: Path) -> None:
     cfg = small(config, data_folder)
     cfg.work_dir = str(tmp_path)
     cfg.experiment_name = config.replace("/", "_").removesuffix(".py")
-    if config.endswith("from_checkpoint.py"):
-        cfg.load_from = str(tmp_path / "inductive.pth")
-        torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, cfg.load_from)
-    runner = Runner.from_cfg(cfg)
     if config.startswith("cross_dataset"):
+        source = {"cocostuff": "cocostuff_512", "context": "context_480"}
+        trained = source[Path(config).name.split("_to_")[0]]
+        state = checkpoint(small(f"otseg/{trained}.py", data_folder), tmp_path)
+        cfg.load_from = str(tmp_path / "trained.pth")
+        runner = Runner.from_cfg(cfg)
         metrics = runner.test()
         assert "mIoU" in metrics and "hIoU" not in metrics
+        for name, value in runner.model.named_parameters():
+            assert not value.requires_grad or torch.equal(value, state[name]), name
         return
+    if config.endswith("from_checkpoint.py"):
+        checkpoint(cfg, tmp_path)
+        cfg.load_from = str(tmp_path / "trained.pth")
+    runner = Runner.from_cfg(cfg)
     before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 2

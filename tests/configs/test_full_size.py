@@ -59,6 +59,12 @@ def test_trainable_parameters(config: str, full_size: None) -> None:
         assert number <= ZEGCLIP_PARAMETERS / 7
 
 
+def test_model_index_lists_the_metafiles() -> None:
+    """mim reads it beside the package's modules, where an installed package has its configs."""
+    index = yaml.safe_load((ROOT / "mmseg_otseg" / "model-index.yml").read_text())
+    assert set(index["Import"]) == {f"configs/{folder}/metafile.yaml" for folder in FOLDERS}
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_metafile_lists_the_configs(folder: str) -> None:
     metafile = yaml.safe_load((ROOT / "configs" / folder / "metafile.yaml").read_text())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -95,7 +96,8 @@ class LearnablePrompts(TextPrompts):
     @property
     def text_tower(self) -> TextTower:
         """CLIP's frozen text tower."""
-        return self.tower.module
+        tower: Any = self.tower.module
+        return tower
 
     @property
     def num_prompts(self) -> int:
@@ -226,4 +228,6 @@ class LearnablePrompts(TextPrompts):
         prompts = torch.cat([words, contexts], dim=2).gather(2, places)
         ends = self.ends[classes].repeat_interleave(self.num_prompts)
         encoded = self.text_tower.encode_embeddings(prompts.flatten(0, 1), ends)
-        return encoded.to(self.contexts.dtype).unflatten(0, (len(classes), self.num_prompts))
+        # Once more in full precision: under autocast the tower's own normalisation is rounded.
+        encoded = F.normalize(encoded.to(self.contexts.dtype), dim=-1)
+        return encoded.unflatten(0, (len(classes), self.num_prompts))
