@@ -39,8 +39,10 @@ def exit_of(*arguments: object) -> int:
     return process.exitcode
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_resumes_as_if_it_had_never_stopped(workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "setting"), [(0, "inductive"), (2, "transductive")])
+def test_a_killed_run_resumes_as_if_it_had_never_stopped(
+    workers: int, setting: str, tmp_path: Path
+) -> None:
     write_pictures(tmp_path, number=6)
     cfg = otseg_config(
         tmp_path,
@@ -49,8 +51,10 @@ def test_a_killed_run_resumes_as_if_it_had_never_stopped(workers: int, tmp_path:
         # A rate at which one wrong dropout mask or one wrong flip shows in the weights.
         param_scheduler=dict(warmup_iters=1),
         optim_wrapper=dict(optimizer=dict(lr=1e-3)),
-        train_dataloader=dict(num_workers=workers),
+        train_dataloader=dict(num_workers=workers, dataset=dict(setting=setting)),
     )
+    if setting == "transductive":  # self-training starts before the checkpoint that is resumed
+        cfg.default_hooks.self_training = dict(type="SelfTrainingHook", begin=3)
     cfg.dump(tmp_path / "whole.py")
     cfg.custom_hooks.append(dict(type="KilledHook"))
     cfg.dump(tmp_path / "killed.py")
