@@ -1,7 +1,7 @@
 """Metrics of zero-shot segmentation."""
 
-from .seen_bias_metric import SeenBiasMetric, best_bias
-from .sweep import DEFAULT_BIASES, evaluation_only, sweep_seen_bias
+from .seen_bias_metric import DEFAULT_BIASES, SeenBiasMetric, best_bias
+from .sweep import evaluation_only, sweep_seen_bias
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
 __all__ = [

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from torch import Tensor
 
 from .zero_shot_iou_metric import ZeroShotIoUMetric
+
+#: From well below zero, for models whose training favours unseen classes, to nearly 1.
+DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
 
 
 @METRICS.register_module()
@@ -26,7 +30,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     nearest to zero. :attr:`table` holds all.
 
     Args:
-        biases: Biases to try, probabilities; sorted here.
+        biases: Biases to try, probabilities; None is :data:`DEFAULT_BIASES`.
         **kwargs: As in :class:`ZeroShotIoUMetric`.
 
     Attributes:
@@ -37,8 +41,9 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         ValueError: If there is no bias. In an evaluation: if no class is unseen, or none is seen.
     """
 
-    def __init__(self, biases: Sequence[float], **kwargs: Any) -> None:
+    def __init__(self, biases: Sequence[float] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        biases = DEFAULT_BIASES if biases is None else biases
         if not len(biases):
             raise ValueError("SeenBiasMetric needs at least one bias to try")
         self.biases = sorted({float(bias) for bias in biases})

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
-
-#: From well below zero, for models whose training favours unseen classes, to nearly 1.
-DEFAULT_BIASES = tuple(np.arange(-300, 901, 5) / 1000)
 
 
 def sweep_seen_bias(
     cfg: Config,
     checkpoint: str | Path | None,
-    biases: Sequence[float] = DEFAULT_BIASES,
+    biases: Sequence[float] | None = None,
     part: str = "val",
 ) -> list[dict[str, float]]:
     """Evaluate a checkpoint for each bias, in one pass over the data, by mmengine's Runner.
@@ -24,7 +20,7 @@ def sweep_seen_bias(
     Args:
         cfg: Config of a model with :class:`MPSAHead`; it is not changed.
         checkpoint: What to load; None for a model with nothing trained.
-        biases: Seen-class biases, probabilities.
+        biases: Seen-class biases, probabilities; None is :data:`DEFAULT_BIASES`.
         part: Which data: ``"val"`` or ``"test"``.
 
     Returns:
@@ -42,7 +38,9 @@ def sweep_seen_bias(
             f"{cfg.model.decode_head.type} has no seen-class bias; a config with MPSAHead is needed"
         )
     cfg.model.decode_head.seen_bias = 0.0
-    cfg[f"{part}_evaluator"] = dict(type="SeenBiasMetric", biases=list(map(float, biases)))
+    cfg[f"{part}_evaluator"] = dict(
+        type="SeenBiasMetric", biases=None if biases is None else list(biases)
+    )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
     runner = Runner.from_cfg(cfg)
     if part == "val":
@@ -70,4 +68,5 @@ def evaluation_only(cfg: Config, part: str) -> Config:
         cfg.visualizer.pop("name", None)
     if cfg.get("default_hooks"):
         cfg.default_hooks.pop("visualization", None)
+        cfg.default_hooks.checkpoint = None  # mmengine's fails on validation without training
     return cfg

@@ -55,9 +55,10 @@ def biases_between(first: float, last: float, step: float) -> list[float]:
 
 
 def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
-    """Some lines of the table, evenly spaced, the best and the paper's among them."""
-    shown = np.linspace(0, len(table) - 1, min(PRINTED_ROWS, len(table))).astype(int)
-    wanted = {table[index]["seen_bias"] for index in shown} | {best["seen_bias"], 0.0, 0.1}
+    """Some lines of the table: the best, some of at least half its hIoU, 0 and 0.1."""
+    good = [row["seen_bias"] for row in table if row["hIoU"] >= best["hIoU"] / 2]
+    shown = np.linspace(0, len(good) - 1, min(PRINTED_ROWS, len(good))).astype(int)
+    wanted = {good[index] for index in shown} | {best["seen_bias"], 0.0, 0.1}
     text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
     for row in table:
         if row["seen_bias"] in wanted:
@@ -83,7 +84,7 @@ def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> N
 
 def main() -> None:
     args = parse_args()
-    biases = biases_between(*args.range) if args.range else DEFAULT_BIASES
+    biases = biases_between(*args.range) if args.range else None
     cfg = load_config(args)
     with process_group(cfg):
         table = sweep_seen_bias(cfg, args.checkpoint, biases)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
@@ -25,8 +24,9 @@ from matplotlib.patches import Patch
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmseg.apis import init_model
-from mmseg.registry import DATASETS
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import DATASETS, MODELS
 
 from mmseg_otseg.apis.vocabulary import palette_for
 from mmseg_otseg.engine.cli import config_parser, load_config
@@ -36,8 +36,7 @@ from mmseg_otseg.structures import IGNORED
 CELL = 1.5  # inches
 
 
-@dataclass
-class Drawn:
+class Drawn(NamedTuple):
     """What is drawn of one picture.
 
     Attributes:
@@ -214,9 +213,14 @@ def main() -> None:
     cfg = load_config(args)
     if cfg.model.decode_head.type != "MPSAHead":
         raise ValueError(f"{cfg.model.decode_head.type} has no transport plan; it takes MPSAHead")
-    model = init_model(cfg, args.checkpoint, device=args.device)
+    init_default_scope("mmseg")
+    model, known = MODELS.build(cfg.model), None
+    if args.checkpoint:
+        loaded = load_checkpoint(model, args.checkpoint, map_location="cpu")
+        known = loaded.get("meta", {}).get("dataset_meta")
+    model.to(args.device).eval()
     if args.images:
-        samples, known = samples_from(cfg, args.images), model.dataset_meta
+        samples = samples_from(cfg, args.images)
     else:
         dataset = DATASETS.build(cfg[f"{args.part}_dataloader"].dataset)
         samples, known = samples_of(dataset, args.indices or [0, 1, 2]), dataset.metainfo

@@ -1,0 +1,76 @@
+"""The configs of the shapes benchmark build, train and evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
+from tests.shapes.runs import SHAPES, tiny_config
+
+CONFIGS = sorted(path.stem for path in SHAPES.glob("*.py"))
+TRAINED = [name for name in CONFIGS if name != "training_free"]
+
+
+def test_there_are_all_rows() -> None:
+    expected = {"training_free", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"}
+    assert expected <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_iterations_and_an_evaluation(name: str, tmp_path: Path) -> None:
+    cfg = tiny_config(name, tmp_path)
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.experiment_name = name
+    runner = Runner.from_cfg(cfg)
+    before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+    runner.train()
+    moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n, p in runner.model.named_parameters() if p.requires_grad}
+    assert "val/hIoU" in runner.message_hub.log_scalars
+
+
+def test_training_free_only_tests(tmp_path: Path) -> None:
+    cfg = tiny_config("training_free", tmp_path)
+    runner = Runner.from_cfg(cfg)
+    assert not any(parameter.requires_grad for parameter in runner.model.parameters())
+    assert {"mIoU_S", "mIoU_U", "hIoU"} <= runner.test().keys()
+    cfg.experiment_name = "training_free_training"
+    with pytest.raises(ValueError, match="nothing to train"):
+        Runner.from_cfg(cfg).train()
+
+
+def test_training_free_is_the_mean_cosine_with_the_prompts(tmp_path: Path) -> None:
+    model = Runner.from_cfg(tiny_config("training_free", tmp_path)).model.eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = model.backbone(images)
+        text = model.neck.text()
+        local = torch.nn.functional.normalize(features.local[0], dim=1)
+        expected = torch.einsum("bdhw,knd->bkhw", local, text)
+        score = model.decode_head(model.neck(features)).score
+    torch.testing.assert_close(score, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_split_is_the_data_sets(name: str) -> None:
+    cfg = Config.fromfile(SHAPES / f"{name}.py")
+    assert tuple(cfg.split.classes) == SHAPES_CLASSES
+    assert set(cfg.split.unseen) == set(SHAPES_UNSEEN)
+    parts = [cfg[f"{part}_dataloader"].dataset.dataset for part in ("train", "val", "test")]
+    assert [part.split for part in parts] == ["train", "val", "test"]
+    assert len({part.world for part in parts}) == 1
+    assert cfg.model.data_preprocessor.mean == cfg.preprocess.mean
+    assert cfg.model.data_preprocessor.std == cfg.preprocess.std
+
+
+def test_otseg_plus_differs_from_otseg_in_prediction_alone() -> None:
+    plus, otseg = (Config.fromfile(SHAPES / f"{name}.py") for name in ("otseg_plus", "otseg"))
+    assert plus.model.decode_head.predict_from == "ensemble"
+    assert otseg.model.decode_head.predict_from == "decoder"
+    plus.model.decode_head.predict_from = "decoder"
+    assert plus.to_dict() == otseg.to_dict()

@@ -1,0 +1,92 @@
+"""The analysis tools on runs of a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+
+from tests.otseg_run import otseg_config
+from tests.shapes.runs import SHAPES, tiny_config, tiny_options
+from tests.tiny_run import run_tool, write_pictures
+
+CALIBRATE, SHOW = "analysis/calibrate_seen_bias", "analysis/show_transport"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Weights that predict seen and unseen classes."""
+    init_default_scope("mmseg")
+    model = MODELS.build(tiny_config("otseg_plus", tmp_path).model)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
+    return tmp_path / "weights.pth"
+
+
+def test_every_bias_of_the_table_is_what_the_runner_measures(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config, options = SHAPES / "otseg_plus.py", tiny_options()
+    span = ["--range", "-0.02", "0.02", "0.01"]
+    run_tool(CALIBRATE, config, checkpoint, "--work-dir", tmp_path / "out", *span, *options)
+    report = json.loads((tmp_path / "out" / "seen_bias.json").read_text())
+    assert [row["seen_bias"] for row in report["table"]] == [-0.02, -0.01, 0.0, 0.01, 0.02]
+    assert report["best"]["hIoU"] == max(row["hIoU"] for row in report["table"])
+    assert cv2.imread(str(tmp_path / "out" / "seen_bias.png")) is not None
+    assert f"seen_bias={report['best']['seen_bias']:.4g}, hIoU" in capfd.readouterr().out
+    assert len({row["mIoU_U"] for row in report["table"]}) > 1
+    for row in report["table"]:
+        cfg = tiny_config("otseg_plus", tmp_path / "runs", load_from=str(checkpoint))
+        cfg.model.decode_head.seen_bias = row.pop("seen_bias")
+        cfg.experiment_name = f"bias {cfg.model.decode_head.seen_bias}"
+        assert Runner.from_cfg(cfg).val() == row
+
+
+def test_calibrates_configs_with_pictures_on_disk(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    cfg = otseg_config(tmp_path)
+    cfg.dump(tmp_path / "config.py")
+    run_tool(CALIBRATE, tmp_path / "config.py", "--work-dir", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "seen_bias.json").read_text())
+    assert len(report["table"]) == 241 and report["checkpoint"] is None
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [(["0", "1", "0"], "no range of biases"), (["1", "0", "0.1"], "no range of biases")],
+)
+def test_calibrate_refuses_ranges_without_a_bias(
+    span: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_tool(CALIBRATE, SHAPES / "otseg.py", "--work-dir", tmp_path, "--range", *span)
+
+
+def test_sheet_of_samples(checkpoint: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "new" / "sheet.png"
+    arguments = [SHAPES / "otseg_plus.py", checkpoint, "--out", sheet, "--indices", 0, 1]
+    run_tool(SHOW, *arguments, *tiny_options())
+    two_classes_each = cv2.imread(str(sheet))
+    run_tool(SHOW, *arguments, "--classes", "red cross", *tiny_options())
+    assert cv2.imread(str(sheet)).shape[0] == pytest.approx(
+        two_classes_each.shape[0] * 4 / 6, rel=0.02
+    )
+    with pytest.raises(ValueError, match=r"unknown classes .'red line'"):
+        run_tool(SHOW, *arguments, "--classes", "red line", *tiny_options())
+    with pytest.raises(ValueError, match=r"samples 0 to 5, not .6"):
+        run_tool(SHOW, *arguments[:-2], 6, *tiny_options())
+
+
+@pytest.mark.parametrize("config", ["training_free", "zegot", "softmax"])
+def test_sheet_of_pictures_from_files(config: str, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    arguments = ["--images", tmp_path / "picture.png", "--out", tmp_path / "sheet.png"]
+    run_tool(SHOW, SHAPES / f"{config}.py", *arguments, *tiny_options())
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
