@@ -14,6 +14,8 @@ from mmseg.registry import MODELS
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor
 
+from .sliding import slide_in_batches
+
 
 @MODELS.register_module()
 class CLIPEncoderDecoder(EncoderDecoder):
@@ -22,7 +24,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
     A config then names CLIP in one place, and one line changes it:
     ``model = dict(clip=dict(model="ViT-L-14"))``. With ``clip`` given to each part, an
     ``EncoderDecoder`` is the same model with the same state dict, but for one thing: mmseg takes a
-    single class for foreground against background, here it is a vocabulary of one class.
+    single class for foreground against background, here it is a vocabulary of one class. And in
+    the ``slide`` mode of ``test_cfg``, windows run ``window_batch`` (4) at a time.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -47,6 +50,18 @@ class CLIPEncoderDecoder(EncoderDecoder):
             neck=None if neck is None else _with_clip(neck, clip),
             **kwargs,
         )
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """What ``EncoderDecoder`` computes, with the windows in batches.
+
+        Args:
+            inputs: Images, shape (B, 3, h, w).
+            batch_img_metas: Their meta information.
+
+        Returns:
+            What the head predicts, averaged over the windows, shape (B, K, h, w).
+        """
+        return slide_in_batches(self.encode_decode, inputs, batch_img_metas, self.test_cfg)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
