@@ -195,9 +195,9 @@ class MPSAHead(BaseDecodeHead):
                 f"num_classes={self.num_classes}"
             )
         logits = _combine(self.forward(inputs), self.predict_from)
-        return self.predict_by_feat(
-            logits, batch_img_metas
-        ).sigmoid() - self.seen_bias * inputs.seen[:, None, None].to(logits)
+        bias = self.seen_bias * inputs.seen[:, None, None].to(logits)
+        # In place: at image size, memory is what takes the time.
+        return self.predict_by_feat(logits, batch_img_metas).sigmoid_().sub_(bias)
 
     def _self_trains(self, inputs: AlignedFeatures) -> bool:
         """Whether there are queries of unseen classes to label pixels with."""
