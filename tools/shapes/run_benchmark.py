@@ -233,9 +233,7 @@ def as_markdown(table: dict[str, Any], biases: Sequence[str]) -> str:
             lines.append(f"| {' | '.join([row['title'], *cells, seconds])} |")
         lines.append("")
     seeds = max(len(row["seeds"]) for row in table.values())
-    lines.append(
-        f"Test scenes; mean ± standard deviation over {seeds} seed(s) of training, percent."
-    )
+    lines.append(f"Percent on test; mean ± standard deviation over {seeds} seed(s) of training.")
     return "\n".join(lines) + "\n"
 
 
