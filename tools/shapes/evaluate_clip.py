@@ -119,10 +119,10 @@ def evaluate(
         side = round(patches.shape[1] ** 0.5)
         maps = patches.transpose(1, 2).reshape(len(scenes), classes, side, side)
         shape = scenes[0].labels.shape
-        maps = F.interpolate(maps, shape, mode="bilinear", align_corners=False).argmax(1).numpy()
+        labels = F.interpolate(maps, shape, mode="bilinear", align_corners=False).argmax(1).numpy()
         truth = np.stack([s.labels for s in scenes])
         known = truth != BACKGROUND
-        pairs = truth[known].astype(np.int64) * classes + maps[known]
+        pairs = truth[known].astype(np.int64) * classes + labels[known]
         confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     hits = np.diag(confusion)

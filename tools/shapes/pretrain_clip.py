@@ -23,14 +23,14 @@ from tempfile import NamedTemporaryFile
 
 import open_clip
 import torch
-from evaluate_clip import TEMPLATES, encode, evaluate, tokenise
+from evaluate_clip import TEMPLATES, encode, evaluate, tokenise  # type: ignore[import-not-found]
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from mmseg_otseg.datasets.shapes import (
     SHAPES_CLASSES,
@@ -158,7 +158,7 @@ def learning_rate(step: int, settings: dict) -> float:
 
 def optimiser(clip: open_clip.CLIP, settings: dict) -> torch.optim.Optimizer:
     """AdamW without decay on biases, norms and the logit scale."""
-    groups = [
+    groups: list[dict] = [
         dict(params=[p for p in clip.parameters() if p.ndim > 1]),
         dict(params=[p for p in clip.parameters() if p.ndim <= 1], weight_decay=0.0),
     ]

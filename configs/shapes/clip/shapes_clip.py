@@ -1,4 +1,4 @@
-# The tiny CLIP of the shapes benchmark: its model, and how `tools/shapes/pretrain_clip.py` trained it.
+# The tiny CLIP of the shapes benchmark, and how tools/shapes/pretrain_clip.py trains it.
 clip = dict(
     model=dict(
         embed_dim=64,

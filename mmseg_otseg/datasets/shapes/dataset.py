@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -51,7 +52,7 @@ class ShapesDataset(BaseSegDataset):
         severity: float | None = None,
         metainfo: dict | None = None,
         pipeline: Sequence[dict | Callable] = (),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
