@@ -98,3 +98,16 @@ def test_dropped_tensors_are_the_unused_ones(reference: Reference) -> None:
     _, dropped = convert_authors_state_dict(reference.group("state/"))
     kinds = {name.split(".")[4] for name in dropped if ".layers.0." in name}
     assert kinds == {"self_attn", "norm1"}
+
+
+def test_mixed_precision_stays_close(reference: Reference, model: nn.Module) -> None:
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.extract_feat(reference.tensor("input/image"))
+        losses = model.decode_head.loss(features, reference.samples())
+    sum(losses.values()).backward()
+    for name in ("decoder", "score"):
+        expected = reference.tensor(f"output/{name}_loss_mask")
+        assert relative_error(losses[f"{name}.loss_mask"], expected) < 0.02
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
