@@ -8,6 +8,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+clip=configs/shapes/clip/shapes_clip
+if [ ! -e "$clip.safetensors" ]; then
+    echo "the weights $clip.safetensors are not there; make them first, in an environment of" >&2
+    echo "tools/setup_env.sh onedl: python tools/shapes/pretrain_clip.py $clip.py --work-dir DIR" >&2
+    exit 1
+fi
+
 out=work_dirs/demo
 start=$SECONDS
 say() { printf '\n== %s (%s s)\n' "$*" $((SECONDS - start)); }
