@@ -5,6 +5,10 @@ Plain CLIP: global image token against caption, softmax over the batch in both d
 is a positive for every picture of the batch of which it is true. With ``noun_weight`` above 0, each
 class noun is also matched, at image level, with the log-mean-exp of its cosines to the patches.
 
+In the first ``single_steps`` every picture shows one large object and the text tower stands still.
+Otherwise the two towers soon agree on colours, which explain most of the loss, texts that differ in
+the shape alone become equal, and then neither tower has a reason to learn shapes for a long time.
+
 The run continues by itself from ``WORK_DIR/last.pt`` if it was stopped, and ends in the same
 weights as an unbroken one: every picture and caption is a function of the seed and the step.
 """
@@ -46,8 +50,7 @@ from mmseg_otseg.models.clip import load_clip
 class CaptionedScenes(Dataset):
     """Pictures with captions; item ``i`` depends on the seed and ``i`` alone.
 
-    The first ``singles`` items show one large object each: shapes are learnt many times faster from
-    those than from crowded pictures, where colour alone explains most of the loss.
+    The first ``singles`` items show one large object each.
 
     An item is (image (3, H, W) uint8 RGB, tokens (context_length,), facts of the picture and facts
     the caption claims, both (NUM_FACTS,) bool).
@@ -261,6 +264,10 @@ def train(
             )
         optim.zero_grad()
         loss.backward()
+        if step < settings["single_steps"]:
+            for name, parameter in clip.named_parameters():
+                if not name.startswith("visual."):
+                    parameter.grad = None
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optim.step()
         with torch.no_grad():

@@ -12,10 +12,10 @@ preprocess = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 pretrain = dict(
     world="clean",
     seed=0,
-    steps=6000,
-    batch_size=64,
-    single_steps=800,  # the first steps see one large object per picture
-    lr=8e-4,
+    steps=12000,
+    batch_size=32,
+    single_steps=1500,  # one large object per picture, text tower frozen
+    lr=6e-4,
     warmup=200,
     weight_decay=0.05,
     noun_weight=0.0,  # weight of the noun-pooled term; 0 is plain CLIP
