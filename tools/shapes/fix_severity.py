@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from evaluate_clip import evaluate, load
+from evaluate_clip import evaluate, load  # type: ignore[import-not-found]
 from mmengine.config import Config
 
 from mmseg_otseg.datasets.shapes import get_world
