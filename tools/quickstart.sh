@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 root=$PWD
 out=work_dirs/quickstart
-config=$root/configs/shapes/quickstart.py
+config=$root/configs/quickstart/voc_layout.py
 start=$SECONDS
 say() { printf '\n== %s (%s s)\n' "$*" $((SECONDS - start)); }
 
