@@ -2,8 +2,61 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmseg_otseg.models import MPSAHead
+from mmseg_otseg.models.decode_heads.mpsa import MPSAMap
+from mmseg_otseg.structures import AlignedFeatures
+
+
+def plain_sinkhorn(
+    cost: Tensor, epsilon: float = 0.05, max_iters: int = 100, tol: float = 1e-6
+) -> Tensor:
+    """Plans (P, M, N) of costs (P, M, N): logarithms, autograd through every iteration."""
+    rows, columns = cost.shape[1:]
+    u, v = torch.zeros_like(cost[:, :, 0]), torch.zeros_like(cost[:, 0])
+    for _ in range(max_iters):
+        before = u
+        u = -epsilon * (torch.logsumexp((v[:, None] - cost) / epsilon, 2) + math.log(rows))
+        v = -epsilon * (torch.logsumexp((u[:, :, None] - cost) / epsilon, 1) + math.log(columns))
+        if (u - before).abs().mean() < tol:
+            break
+    return torch.exp((u[:, :, None] + v[:, None] - cost) / epsilon)
+
+
+def plain_class_maps(head: MPSAHead, inputs: AlignedFeatures) -> tuple[Tensor, Tensor]:
+    """Score and decoder maps (B, K, H, W) of a head with one level, as the formulas read."""
+    decoder: Any = head.decoder
+    pixels = inputs.pixels[-1].flatten(2).transpose(1, 2)
+    score, _ = _match(F.normalize(inputs.queries, dim=-1), pixels, head.epsilon)
+    queries, gate = inputs.queries, torch.ones_like(score)
+    for layer in decoder.layers:
+        class_map, plan = _map(layer.attention, queries, pixels)
+        attended = torch.einsum("bkmn,bmd->bknd", layer.dropout(plan), layer.value(pixels))
+        queries = layer.norm1(queries + layer.dropout(layer.proj(attended)))
+        queries = layer.norm2(queries + layer.dropout(layer.feed_forward(queries)))
+        gate = gate * class_map.sigmoid() ** (1 / len(decoder.layers))
+    class_map, _ = _map(decoder.last, queries, pixels)
+    grid = inputs.pixels[-1].shape[2:]
+    return score.unflatten(2, grid), (class_map * gate).unflatten(2, grid)
+
+
+def _map(module: MPSAMap, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    query = F.normalize(module.query(queries), dim=-1)
+    key = F.normalize(module.key(pixels), dim=-1)
+    return _match(query, key, module.epsilon)
+
+
+def _match(queries: Tensor, pixels: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Unit-length queries (B, K, N, D), pixels (B, M, D) to map (B, K, M), plan (B, K, M, N)."""
+    similarity = torch.einsum("bmd,bknd->bkmn", pixels, queries)
+    plan = plain_sinkhorn((1 - similarity).flatten(0, 1), epsilon).view_as(similarity)
+    return (plan * similarity).sum(-1) * plan[0, 0].numel(), plan
 
 
 def plain_focal_dice(

@@ -1,0 +1,192 @@
+"""What is measured of the mathematics: Sinkhorn, the mask loss, the head's training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmseg_otseg.models import FocalDiceLoss, MPSAHead
+from mmseg_otseg.ops import sinkhorn
+from mmseg_otseg.structures import AlignedFeatures
+
+from .plain import plain_class_maps, plain_focal_dice
+
+
+@dataclass
+class Case:
+    """One thing, done the package's way and another way.
+
+    Attributes:
+        ours: Does it the package's way.
+        other: Does it the other way.
+        against: What the other way is, in a few words.
+        check: Computes relative differences between the two, by name.
+        time_goal: How many times faster the package's way should be; None is no goal.
+        memory_goal: How many times less memory it should need at its peak.
+    """
+
+    ours: Callable[[], object]
+    other: Callable[[], object]
+    against: str
+    check: Callable[[], dict[str, float]] = field(default=dict)
+    time_goal: float | None = None
+    memory_goal: float | None = None
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of a training step.
+
+    Attributes:
+        batch: Images, B.
+        classes: Training classes, K.
+        prompts: Prompts of a class, N.
+        grid: Patches along a side of the image; M is its square.
+        width: Joint width, D.
+        size: Pixels along a side of the label map.
+    """
+
+    batch: int
+    classes: int
+    prompts: int
+    grid: int = 32
+    width: int = 512
+    size: int = 512
+
+    def tiny(self) -> Shapes:
+        """The same, small enough for a test."""
+        return replace(self, classes=min(self.classes, 9), grid=6, width=16, size=96)
+
+
+VOC = Shapes(batch=4, classes=15, prompts=6)
+COCO_STUFF = Shapes(batch=1, classes=156, prompts=8)
+
+
+def relative(value: Tensor, expected: Tensor) -> float:
+    """Largest difference, in units of the largest expected magnitude."""
+    return float((value - expected).abs().max() / expected.abs().max())
+
+
+def random_cost(problems: int, shapes: Shapes, spread: float, device: str) -> Tensor:
+    """Costs (P, M, N), uniform in an interval of length ``spread``."""
+    return spread * torch.rand(problems, shapes.grid**2, shapes.prompts, device=device)
+
+
+def text_cost(path: Path, shapes: Shapes, device: str) -> Tensor:
+    """Costs (P, M, N) between random pixels and the text embeddings (K, N, D) in a .npy file."""
+    text = torch.from_numpy(np.load(path, allow_pickle=False)).to(device, torch.float32)
+    pixels = torch.randn(shapes.batch, shapes.grid**2, text.shape[-1], device=device)
+    similarity = torch.einsum("bmd,knd->bkmn", F.normalize(pixels, dim=-1), text)
+    return 1 - similarity.flatten(0, 1)
+
+
+def sinkhorn_case(cost: Tensor, max_iters: int = 100, tol: float = 1e-6) -> Case:
+    """Sinkhorn and its gradient against POT's batched solver."""
+    from ot.batch import solve_batch
+
+    cost = cost.contiguous().requires_grad_()
+    weight = torch.randn_like(cost)
+
+    def ours(cost: Tensor = cost, *stop: float) -> tuple[Tensor, Tensor]:
+        iters, tolerance = stop or (max_iters, tol)
+        plan = sinkhorn(cost, 0.05, int(iters), tolerance).plan
+        return plan.detach(), torch.autograd.grad(plan, cost, weight.to(cost))[0]
+
+    def other() -> tuple[Tensor, Tensor]:
+        plan = solve_batch(
+            cost, 0.05, max_iter=max_iters, tol=tol, method="log_sinkhorn", grad="autodiff"
+        ).plan
+        return plan.detach(), torch.autograd.grad(plan, cost, weight)[0]
+
+    def check() -> dict[str, float]:
+        _, gradient = ours(cost.detach().double().requires_grad_(), 2000, 1e-13)  # exact
+        our_plan, our_gradient = ours()
+        other_plan, other_gradient = other()
+        return {
+            "plan": relative(our_plan, other_plan),
+            "gradient from exact": relative(our_gradient, gradient),
+            "POT's gradient from exact": relative(other_gradient, gradient),
+        }
+
+    fixed = tol == 0  # as many iterations for both: memory is compared there
+    return Case(ours, other, "POT", check, None if fixed else 4.0, 5.0 if fixed else None)
+
+
+def random_labels(shapes: Shapes, device: str) -> Tensor:
+    """Blobs of all classes with a border of ignored pixels, (B, h, w), int64."""
+    coarse = torch.randn(shapes.batch, shapes.classes, 8, 8)
+    labels = F.interpolate(coarse, (shapes.size, shapes.size), mode="bilinear").argmax(1)
+    labels[:, : shapes.size // 16] = 255
+    return labels.to(device)
+
+
+def loss_case(shapes: Shapes, device: str) -> Case:
+    """Mask loss of one class map, forward and backward, against the formulas as they read."""
+    size = (shapes.batch, shapes.classes, shapes.grid, shapes.grid)
+    logits = torch.randn(size, device=device, requires_grad=True)
+    target = random_labels(shapes, device)
+    loss = FocalDiceLoss()
+
+    def ours() -> tuple[Tensor, Tensor]:
+        total = sum(loss(logits, target).values(), logits.new_zeros(()))
+        return total.detach(), torch.autograd.grad(total, logits)[0]
+
+    def other() -> tuple[Tensor, Tensor]:
+        total = plain_loss(loss, logits, target)
+        return total.detach(), torch.autograd.grad(total, logits)[0]
+
+    return Case(ours, other, "plain formulation", lambda: _differences(ours(), other()))
+
+
+def plain_loss(loss: FocalDiceLoss, logits: Tensor, target: Tensor) -> Tensor:
+    """Both losses of a class map with their weights, by the formulas as they read."""
+    focal, dice, pairs = plain_focal_dice(logits, target)
+    return (loss.mask_weight * focal + loss.dice_weight * dice) / pairs.clamp_min(1)
+
+
+def head_case(shapes: Shapes, device: str) -> Case:
+    """A training step of the head: forward, losses of both maps, backward."""
+    head = MPSAHead(num_classes=shapes.classes, embed_dim=shapes.width).to(device).train()
+    size = (shapes.batch, shapes.width, shapes.grid, shapes.grid)
+    pixels = F.normalize(torch.randn(size, device=device), dim=1).requires_grad_()
+    queries = torch.randn(
+        shapes.batch, shapes.classes, shapes.prompts, shapes.width, device=device
+    ).requires_grad_()
+    classes = torch.arange(shapes.classes, device=device)
+    inputs = AlignedFeatures((pixels,), queries, classes, torch.ones_like(classes).bool())
+    target = random_labels(shapes, device)
+    leaves = [pixels, queries, *head.parameters()]
+    loss = head.loss_decode
+    assert isinstance(loss, FocalDiceLoss)
+
+    def ours() -> tuple[Tensor, ...]:
+        losses = [value for maps in head(inputs) for value in loss(maps, target).values()]
+        return _with_gradients(torch.stack(losses).sum(), leaves)
+
+    def other() -> tuple[Tensor, ...]:
+        losses = [plain_loss(loss, maps, target) for maps in plain_class_maps(head, inputs)]
+        return _with_gradients(torch.stack(losses).sum(), leaves)
+
+    def check() -> dict[str, float]:
+        head.eval()  # no dropout: both compute the same then
+        differences = _differences(ours(), other())
+        head.train()
+        return differences
+
+    return Case(ours, other, "plain formulation", check, 5.0, 4.0)
+
+
+def _with_gradients(loss: Tensor, leaves: list[Tensor | nn.Parameter]) -> tuple[Tensor, ...]:
+    return (loss.detach(), *torch.autograd.grad(loss, leaves))
+
+
+def _differences(ours: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> dict[str, float]:
+    """Relative difference of the losses, and the largest one of a gradient."""
+    differences = [relative(a, b) for a, b in zip(ours, other) if b.abs().max() > 1e-9]
+    return {"loss": differences[0], "gradient": max(differences[1:])}

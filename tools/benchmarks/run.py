@@ -1,0 +1,215 @@
+"""Measure the package against other ways to compute the same, and print the ratios.
+
+Time is the median of several runs, both sides in turn in one process. Peak memory is measured in a
+fresh process for each side: on a CPU as resident memory above what it was before, on a GPU as
+torch's allocator counts it. Weights are random; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # also where nothing is installed
+
+import torch
+
+import mmseg_otseg
+from tools.benchmarks import cases
+from tools.benchmarks.cases import Case
+from tools.benchmarks.measure import median_times, peak_memory
+from tools.benchmarks.models import inference_case, zegot_case
+
+Row = dict[str, Any]
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="cases whose name has a WORD")
+    parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    parser.add_argument("--growth", action="store_true", help="growth curves instead of the table")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side (default: 5)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE")
+    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument(
+        "--text-embeddings",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help=".npy files (K, N, D), for Sinkhorn at realistic costs",
+    )
+    parser.add_argument("--tiny", action="store_true", help="very small sizes, to try the tool")
+    args = parser.parse_args(arguments)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: torch sees no GPU; use --device cpu")
+    if args.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    return args
+
+
+def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
+    """Name of every case, and what builds it."""
+    device = args.device
+    shapes = {"VOC": cases.VOC, "COCO-Stuff": cases.COCO_STUFF}
+    if args.tiny:
+        shapes = {name: each.tiny() for name, each in shapes.items()}
+    found: dict[str, Callable[[], Case]] = {}
+
+    def add_sinkhorn(name: str, cost: Callable[[], torch.Tensor], **options: Any) -> None:
+        if importlib.util.find_spec("ot"):
+            found[f"sinkhorn {name}"] = lambda: cases.sinkhorn_case(cost(), **options)
+
+    for name, each in shapes.items():
+        problems = each.classes * 4  # of four images
+        for spread in (0.1, 0.5):
+            cost = partial(cases.random_cost, problems, each, spread, device)
+            add_sinkhorn(f"{name}, spread {spread}", cost)
+        add_sinkhorn(f"{name}, 100 iterations", cost, tol=0.0)
+    for file in args.text_embeddings:
+        add_sinkhorn(f"text {file.stem}", partial(cases.text_cost, file, shapes["VOC"], device))
+    for name, each in shapes.items():
+        found[f"loss {name}"] = partial(cases.loss_case, each, device)
+    for name, each in shapes.items():
+        found[f"head step {name}"] = partial(cases.head_case, each, device)
+    found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
+    found["inference VOC"] = partial(inference_case, args.tiny, device)
+    if args.growth:
+        found = growth_cases(args, shapes["VOC"])
+    if args.only:
+        words = [word.lower() for word in args.only]
+        found = {k: v for k, v in found.items() if any(word in k.lower() for word in words)}
+    return found
+
+
+def growth_cases(args: argparse.Namespace, base: cases.Shapes) -> dict[str, Callable[[], Case]]:
+    """One image, one size at a time: how cost grows with pixels, classes and prompts."""
+    base, device = replace(base, batch=1), args.device
+    found: dict[str, Callable[[], Case]] = {}
+    for size in (base.size // 2, base.size, base.size * 2):
+        each = replace(base, size=size, grid=size // 16)
+        found[f"loss, {size} x {size} pixels"] = partial(cases.loss_case, each, device)
+    for classes in (15, 60, 156, 300):
+        each = replace(base, classes=classes)
+        found[f"loss, {classes} classes"] = partial(cases.loss_case, each, device)
+    for classes in (15, 60, 156):
+        each = replace(base, classes=classes)
+        found[f"head step, {classes} classes"] = partial(cases.head_case, each, device)
+    for prompts in (1, 2, 4, 8, 16):
+        each = replace(base, prompts=prompts)
+        found[f"head step, {prompts} prompts"] = partial(cases.head_case, each, device)
+    return found
+
+
+def measure(name: str, build: Callable[[], Case], args: argparse.Namespace) -> Row:
+    """One row of the table."""
+    torch.manual_seed(0)
+    case = build()
+    row: Row = {"case": name, "against": case.against, "difference": case.check()}
+    sides = {"ours": case.ours, "other": case.other}
+    seconds = median_times(sides, args.repeats, args.device)
+    row["seconds"] = seconds
+    row["times_faster"] = seconds["other"] / seconds["ours"]
+    row["time_goal"], row["memory_goal"] = case.time_goal, case.memory_goal
+    row["load"] = os.getloadavg()[0]
+    del case, sides
+    if not args.no_memory:
+        memory = {side: _memory_in_new_process(name, side, args) for side in ("ours", "other")}
+        row["peak_mib"] = memory
+        row["times_less_memory"] = memory["other"] / max(memory["ours"], 1.0)
+    return row
+
+
+def _memory_in_new_process(name: str, side: str, args: argparse.Namespace) -> float:
+    # The server has imported everything but computed nothing; its children start from there.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tools.benchmarks.run"])
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(memory_of, name, side, args).result()
+
+
+def memory_of(name: str, side: str, args: argparse.Namespace) -> float:
+    """Peak memory of one side of a case in this process, in MiB."""
+    torch.manual_seed(0)
+    case = all_cases(args)[name]()
+    # What libraries set up once, such as threads and their buffers, is not of this case.
+    warm_up = cases.head_case(cases.VOC.tiny(), args.device)
+    warm_up.ours()
+    warm_up.other()
+    return peak_memory(case.ours if side == "ours" else case.other, args.device)
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Rows as a table in Markdown."""
+    lines = [
+        "| case | against | seconds | times faster | peak MiB | times less | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seconds, memory = row["seconds"], row.get("peak_mib")
+        cells = [
+            row["case"],
+            row["against"],
+            f"{seconds['ours']:.3g} / {seconds['other']:.3g}",
+            _ratio(row["times_faster"], row["time_goal"]),
+            f"{memory['ours']:.0f} / {memory['other']:.0f}" if memory else "",
+            _ratio(row["times_less_memory"], row["memory_goal"]) if memory else "",
+            ", ".join(f"{name} {value:.0e}" for name, value in row["difference"].items()),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(value: float, goal: float | None) -> str:
+    text = f"{value:.2g}" if value < 10 else f"{value:.0f}"
+    return text if goal is None else f"{text} (goal {goal:g})"
+
+
+def environment(args: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "torch": torch.__version__,
+        "mmseg_otseg": mmseg_otseg.__version__,
+        "device": torch.cuda.get_device_name() if args.device != "cpu" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "repeats": args.repeats,
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_args(arguments)
+    paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # for the new processes
+    found = all_cases(args)
+    if args.list or not found:
+        print("\n".join(found) or "no case has a name like that; --list shows them")
+        return
+    about, rows = environment(args), []
+    for name, build in found.items():
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        rows.append(measure(name, build, args))
+        if args.json:
+            args.json.write_text(json.dumps({"environment": about, "rows": rows}, indent=1))
+    print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n")
+    print("Ours / other:" if rows else "", as_table(rows), sep="\n")
+    if not args.growth and not importlib.util.find_spec("ot"):
+        print("\nSinkhorn is left out: install POT to compare with it.")
+
+
+if __name__ == "__main__":
+    main()
