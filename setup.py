@@ -25,7 +25,7 @@ setup(
     package_dir={"mmseg_otseg.configs": "configs"},
     package_data={
         "mmseg_otseg": ["model-index.yml"],  # where mim looks for it
-        "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md"],
+        "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },
     install_requires=[
         "torch>=2.6",  # the first with which a checkpoint can be read safely and completely

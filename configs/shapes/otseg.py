@@ -7,9 +7,9 @@ _base_ = [
 ]
 
 model = dict(neck=dict(text=dict(split={{_base_.split}})))
-optim_wrapper = dict(optimizer=dict(lr=2e-4))  # times 10 in all that trains here
+optim_wrapper = dict(optimizer=dict(lr=4e-4))  # times 10 in all that trains here
 param_scheduler = dict(warmup_iters=50)
-train_cfg = dict(max_iters=700, val_interval=700)
+train_cfg = dict(max_iters=1500, val_interval=1500)
 default_hooks = dict(
     checkpoint=dict(interval=100, max_keep_ckpts=2, save_best=None),
     logger=dict(interval=100),

@@ -62,7 +62,7 @@ def test_pipelines_of_mmseg_follow_the_loader():
 def test_severity_size_and_length_are_configurable():
     item = build(world="haze", severity=0.2, size=(48, 96))[0]
     assert item["inputs"].shape == (3, 48, 96)
-    expected = render_scene(build(severity=0.2).world, "train", 0, size=(48, 96))
+    expected = render_scene(build(world="haze", severity=0.2).world, "train", 0, size=(48, 96))
     np.testing.assert_array_equal(item["inputs"].numpy()[0], expected.image[..., 2])
 
 

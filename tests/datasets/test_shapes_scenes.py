@@ -136,7 +136,8 @@ def test_severity_takes_away_contrast():
         for a in (0.0, 0.4, 0.8)
     ]
     assert spread[0] > spread[1] > spread[2]
-    haze, dark = (np.mean(render_scene(w, "val", 0).image) for w in ("haze", "lowlight"))
+    cameras = (get_world(name, 0.7) for name in ("haze", "lowlight"))
+    haze, dark = (np.mean(render_scene(world, "val", 0).image) for world in cameras)
     assert haze > 140 and dark < 70
 
 

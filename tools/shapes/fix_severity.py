@@ -1,33 +1,62 @@
 #!/usr/bin/env python
-"""Find how strongly the shifted worlds of the shapes benchmark are shifted.
+"""Find the worlds of the shapes benchmark, by rules that no trained model has a say in.
 
-The rule, stated before anything was measured and blind to every trained model: the severity of a
-world is the smallest multiple of 0.05 at which the training-free dense mIoU of the shipped CLIP,
-over all 20 classes, is at most 40 % of its value in the clean world. Both are measured on the val
-split of seed 0, 1,000 pictures, with OTSeg's six prompts averaged (see ``evaluate_clip.py``).
+1. The benchmark's own world is the crowd, shifted by haze only as far as needed: the severity is
+   the smallest multiple of 0.05 at which the training-free dense mIoU of the shipped CLIP, over all
+   20 classes, is at most 40 % of its value in the clean world. With a plain CLIP that is 0: the
+   crowd alone takes more than that away.
+2. The harder cameras, haze and low light, are shifted as far as CLIP still knows what it sees: the
+   severity is the largest multiple of 0.05 up to which CLIP names 90 % of single objects.
 
-The severities found stand in ``mmseg_otseg/datasets/shapes/worlds.py``.
+All is measured on the val split of seed 0, 1,000 pictures, with OTSeg's six prompts averaged (see
+``evaluate_clip.py``). The severities found stand in ``mmseg_otseg/datasets/shapes/worlds.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
 from evaluate_clip import evaluate, load  # type: ignore[import-not-found]
 from mmengine.config import Config
 
 from mmseg_otseg.datasets.shapes import get_world
 
-SHARE, STEP, HIGHEST = 0.40, 0.05, 0.95
+DENSE_SHARE, ACCURACY, STEP, HIGHEST = 0.40, 90.0, 0.05, 0.95
+SEVERITIES = [round(number * STEP, 2) for number in range(round(HIGHEST / STEP) + 1)]
+
+Measure = Callable[[str, float], dict[str, float]]
+
+
+def benchmark_severity(measure: Measure) -> float:
+    """Severity of haze in the benchmark's world, by the first rule.
+
+    Raises:
+        ValueError: If the dense map stays good up to the highest severity.
+    """
+    limit = DENSE_SHARE * measure("clean", 0.0)["mIoU"]
+    for severity in SEVERITIES:
+        if measure("haze", severity)["mIoU"] <= limit:
+            return severity
+    raise ValueError(f"the training-free mIoU stays above {limit:.2f} up to severity {HIGHEST}")
+
+
+def camera_severity(measure: Measure, world: str) -> float:
+    """Severity of one of the harder cameras, by the second rule; 0 if CLIP is too weak for any."""
+    found = 0.0
+    for severity in SEVERITIES:
+        if measure(world, severity)["accuracy"] < ACCURACY:
+            break
+        found = severity
+    return found
 
 
 def main() -> None:
-    """Print the clean value, one JSON line per severity tried, and each world's severity."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print one JSON line per measurement, and the severities found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py")
     parser.add_argument("--pretrained", help="weights in place of the config's")
-    parser.add_argument("--worlds", nargs="+", default=["haze", "lowlight"])
     parser.add_argument("--count", type=int, default=1000, help="pictures per measurement")
     args = parser.parse_args()
     config = Config.fromfile(args.config)
@@ -39,15 +68,9 @@ def main() -> None:
         print(json.dumps(dict(world=world, severity=severity, **line)), flush=True)
         return result
 
-    limit = SHARE * measure("clean", 0.0)["mIoU"]
-    for world in args.worlds:
-        for number in range(round(HIGHEST / STEP) + 1):
-            severity = round(number * STEP, 2)
-            if measure(world, severity)["mIoU"] <= limit:
-                print(f"{world}: severity {severity} (mIoU at most {limit:.2f})", flush=True)
-                break
-        else:
-            raise SystemExit(f"{world}: mIoU stays above {limit:.2f} up to severity {HIGHEST}")
+    print(f"benchmark: crowd with haze of severity {benchmark_severity(measure)}", flush=True)
+    for world in ("haze", "lowlight"):
+        print(f"{world}: severity {camera_severity(measure, world)}", flush=True)
 
 
 if __name__ == "__main__":

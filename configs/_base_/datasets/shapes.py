@@ -1,6 +1,6 @@
-# Procedural scenes of coloured shapes, seen through haze: 20 classes, 5 of them unseen. Nothing is
-# read from disk. Choices are made on val; test is for reported figures only.
-world = "haze"
+# Procedural crowded scenes of coloured shapes: 20 classes, 5 of them unseen. Nothing is read from
+# disk. Choices are made on val; test is for reported figures only.
+world = "crowd"  # harder cameras: "haze", "lowlight"
 split = dict(
     classes=[
         *("red circle", "red square", "red triangle", "red cross"),

@@ -44,7 +44,7 @@ class ShapesDataset(BaseSegDataset):
 
     def __init__(
         self,
-        world: str | World = "haze",
+        world: str | World = "crowd",
         split: str = "train",
         length: int = 2000,
         size: int | Sequence[int] = 64,

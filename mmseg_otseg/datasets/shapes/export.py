@@ -19,7 +19,7 @@ def export_voc(
     train: int,
     val: int,
     aug: int = 0,
-    world: str | World = "haze",
+    world: str | World = "crowd",
     size: int | tuple[int, int] = 64,
     seed: int = 0,
 ) -> Path:
