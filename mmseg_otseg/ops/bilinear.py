@@ -32,6 +32,7 @@ class BilinearAxis:
         self._first = used.argmax(1).tolist()
         self._end = (size - used.flip(1).argmax(1)).tolist()
         weight, index = matrix.topk(min(2, size), dim=1)
+        index = index.where(weight != 0, index[:, :1])  # inside the range that `bands` gives
         self.matrix = matrix.contiguous().to(like.device)
         self.index = index.T.contiguous().to(like.device)
         self.weight = weight.T.contiguous().to(like.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .bilinear import BilinearAxis
 
-PIXELS_AT_ONCE = 32768
+PIXELS_AT_ONCE = 65536
 PIXELS_AT_ONCE_ON_GPU = 2**23
 
 
@@ -52,35 +52,42 @@ def positive_sums(
     Returns:
         The sums and gradients.
     """
-    classes, height, width = logits.shape
-    flat = logits.flatten()
+    classes = len(logits)
     focal = logits.new_zeros(())
     overlap, size = logits.new_zeros(2, classes)
-    focal_gradient, overlap_gradient = logits.new_zeros(2, len(flat))
+    gradients = logits.new_zeros(2, *logits.shape)
     pixels = PIXELS_AT_ONCE_ON_GPU if logits.is_cuda else PIXELS_AT_ONCE
-    for part, _ in rows.bands(max(1, pixels // columns.new_size)):
+    column = torch.arange(columns.new_size, device=logits.device)
+    # With many classes, the rows of logits that a band is made of are what takes the memory.
+    wide_rows = max(1, 8 * pixels // (classes * columns.new_size) - 2)
+    length = min(pixels // columns.new_size, wide_rows * rows.new_size // rows.size)
+    for part, inputs in rows.bands(max(1, length)):
         labels = target[part]
         labelled = (labels >= 0) & (labels < classes)
         owner = labels.where(labelled, 0)
-        # The logits that a pixel is made of, (row taps, column taps, rows, w), and their weights.
-        taps = rows.index[:, None, part, None] * width + columns.index[:, None]
-        taps = (taps + owner * (height * width)).flatten()
-        weight = rows.weight[:, None, part, None] * columns.weight[:, None]
-        x = (flat.index_select(0, taps).view_as(weight) * weight).sum((0, 1))
+        counted = labelled.to(logits.dtype)
+        wide = columns.resize(logits[:, inputs])  # (K, rows of logits, w)
+        # The entries of `wide` that a pixel is made of, (taps, rows, w), and their weights.
+        taps = (rows.index[:, part, None] - inputs.start) * columns.new_size + column
+        taps = (taps + owner * wide[0].numel()).flatten(1)
+        weight = rows.weight[:, part]
+        x = wide.flatten().index_select(0, taps.flatten()).view(len(taps), *labels.shape)
+        x = (x * weight[:, :, None]).sum(0)
 
         p, off, off_slope = _focal(x, gamma)
         q, on, on_slope = _focal(-x, gamma)
-        weight *= labelled
         slope = torch.add(on_slope * alpha, off_slope, alpha=1 - alpha).neg_()
-        focal_gradient.scatter_add_(0, taps, (slope * weight).flatten())
-        overlap_gradient.scatter_add_(0, taps, (p * q * weight).flatten())
-        counted = labelled.to(p.dtype)
+        fields = torch.stack([slope, p * q]) * counted
+        gradient = wide.new_zeros(2, wide.numel())
+        for tap, share in zip(taps, weight):
+            gradient.scatter_add_(1, tap.expand(2, -1), (fields * share[:, None]).flatten(1))
+        gradients[:, :, inputs] += columns.resize_back(gradient.view(2, *wide.shape))
         focal += (torch.sub(on * alpha, off, alpha=1 - alpha) * counted).sum()
-        size.scatter_add_(0, owner.flatten(), counted.flatten())
-        overlap.scatter_add_(0, owner.flatten(), (p * counted).flatten())
-    return PositiveSums(
-        focal, overlap, size, focal_gradient.view_as(logits), overlap_gradient.view_as(logits)
-    )
+        sums = torch.stack([p * counted, counted]).flatten(1)
+        sums = wide.new_zeros(2, classes).scatter_add_(1, owner.flatten().expand(2, -1), sums)
+        overlap += sums[0]
+        size += sums[1]
+    return PositiveSums(focal, overlap, size, *gradients)
 
 
 def _focal(x: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:

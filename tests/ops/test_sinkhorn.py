@@ -149,6 +149,35 @@ def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyP
     assert (kernel.iterations - logs.iterations).abs().max() <= 2
 
 
+def test_random_sizes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        shape = torch.randint(1, 9, (3,), generator=generator).tolist()
+        cost = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        weight = torch.rand(shape, generator=generator, dtype=torch.float64)
+        plans, gradients = [], []
+        for backward in ("implicit", "unrolled"):
+            plan = sinkhorn(cost, 0.1, 5000, 1e-14, backward).plan
+            plans.append(plan)
+            gradients.append(torch.autograd.grad((plan * weight).sum(), cost)[0])
+        assert torch.allclose(*plans, rtol=1e-8, atol=1e-14)
+        assert torch.allclose(*gradients, rtol=1e-6, atol=1e-9)
+
+
+def test_parts_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = problems(7).requires_grad_()
+
+    def solve() -> tuple[Tensor, Tensor]:
+        plan = sinkhorn(cost).plan
+        return plan.detach(), torch.autograd.grad(plan.square().sum(), cost)[0]
+
+    whole = solve()
+    module = __import__(sinkhorn_function.__module__, fromlist=["_"])
+    monkeypatch.setattr(module, "CACHED_COSTS", 3 * cost[0].numel())
+    for value, expected in zip(solve(), whole, strict=True):
+        assert torch.allclose(value, expected, rtol=1e-5, atol=1e-9)
+
+
 def test_gradients_of_nearly_hard_plans() -> None:
     """Prompts that share almost no pixel leave the small system almost singular."""
     cost = torch.full((1, 40, 4), 2.0)

@@ -158,6 +158,7 @@ class MPSADecoder(nn.Module):
         Returns:
             Class maps, shape (B, K, M), logits.
         """
+        pixels = pixels.contiguous()  # copied once, and not by every product
         log_gates = []
         for layer in self.layers:
             queries, class_map = layer(queries, pixels)
