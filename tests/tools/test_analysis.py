@@ -90,3 +90,24 @@ def test_sheet_of_pictures_from_files(config: str, tmp_path: Path) -> None:
     arguments = ["--images", tmp_path / "picture.png", "--out", tmp_path / "sheet.png"]
     run_tool(SHOW, SHAPES / f"{config}.py", *arguments, *tiny_options())
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+
+
+def test_counts_of_the_backbone_are_those_of_the_formulas(tmp_path: Path) -> None:
+    file = tmp_path / "counts.json"
+    run_tool("analysis/get_flops", SHAPES / "otseg.py", "--shape", "64", "--json", file)
+    counts = json.loads(file.read_text())
+    width, layers, prompts, patches = 128, 4, 4, 8 * 8
+    tokens = 1 + prompts + patches
+    feed_forward, projections = 8 * width**2 * tokens * layers, 4 * width**2 * tokens * layers
+    products = 2 * tokens**2 * width * layers
+    around = patches * 3 * 8 * 8 * width + prompts * layers * width**2
+    joint = (1 + patches) * width * 64
+    complete = feed_forward + projections + products + around + joint
+    assert counts["backbone"]["complete"] == complete
+    assert counts["backbone"]["modules"] == feed_forward + around
+    # Prompts, their projection, a norm.
+    trainable = prompts * layers * width + width * width + width + 2 * width
+    assert counts["backbone"]["trainable"] == trainable
+    parts = [counts[part] for part in ("backbone", "neck", "decode_head")]
+    for key, value in counts["total"].items():
+        assert value == sum(part[key] for part in parts) > 0
