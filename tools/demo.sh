@@ -16,6 +16,7 @@ if [ ! -e "$clip.safetensors" ]; then
 fi
 
 out=work_dirs/demo
+jobs=$(($(nproc) < 2 ? 1 : 2)) # before OMP_NUM_THREADS is set, which nproc believes
 start=$SECONDS
 say() { printf '\n== %s (%s s)\n' "$*" $((SECONDS - start)); }
 
@@ -24,14 +25,14 @@ tools/setup_env.sh onedl
 python=.venv-onedl/bin/python
 export OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore
 
-say "training and testing, on one core for each of two seeds"
+say "training and testing two seeds, each on one core"
 "$python" tools/shapes/run_benchmark.py --rows training_free otseg otseg_plus --seeds 0 1 \
-    --jobs $(($(nproc) < 2 ? 1 : 2)) --show-bias calibrated --work-dir "$out"
+    --jobs "$jobs" --show-bias calibrated --work-dir "$out"
 
 say "drawing pictures"
 bias=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["bias"])' \
-    "$out/otseg_plus/seed_0/evaluation/result.json")
-"$python" tools/analysis/show_transport.py configs/shapes/otseg_plus.py \
+    "$out/otseg/seed_0/evaluation/result.json")
+"$python" tools/analysis/show_transport.py configs/shapes/otseg.py \
     "$(cat "$out/otseg/seed_0/last_checkpoint")" --work-dir "$out" --indices 0 1 2 3 \
     --most-classes 1 --out "$out/pictures.png" --cfg-options model.decode_head.seen_bias="$bias"
 
