@@ -2,12 +2,18 @@
 
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
-from mmseg_otseg.engine.hooks import IterationSeedHook, SelfTrainingHook, VocabularyCheckHook
+from mmseg_otseg.engine.hooks import (
+    IterationSeedHook,
+    MasterLoggerHook,
+    SelfTrainingHook,
+    VocabularyCheckHook,
+)
 from mmseg_otseg.engine.optimizers import TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
 __all__ = [
     "IterationSeedHook",
+    "MasterLoggerHook",
     "SelfTrainingHook",
     "TrainableOptimWrapperConstructor",
     "VocabularyCheckHook",
