@@ -1,8 +1,9 @@
 """Measure the package against other ways to compute the same, and print the ratios.
 
-Time is the median of several runs, both sides in turn in one process. Peak memory is measured in a
-fresh process for each side: on a CPU as resident memory above what it was before, on a GPU as
-torch's allocator counts it. Weights are random; nothing is downloaded.
+Time is the median of several runs, both sides in turn in one process, which is new for every case:
+memory that another case leaves behind in it would make large temporaries cheap. Peak memory is
+measured in a new process for each side: on a CPU as resident memory above what it was before, on a
+GPU as torch's allocator counts it. Weights are random; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -114,34 +115,38 @@ def growth_cases(args: argparse.Namespace, base: cases.Shapes) -> dict[str, Call
     return found
 
 
-def measure(name: str, build: Callable[[], Case], args: argparse.Namespace) -> Row:
+def measure(name: str, args: argparse.Namespace) -> Row:
     """One row of the table."""
-    torch.manual_seed(0)
-    case = build()
-    row: Row = {"case": name, "against": case.against, "difference": case.check()}
-    sides = {"ours": case.ours, "other": case.other}
-    seconds = median_times(sides, args.repeats, args.device)
-    row["seconds"] = seconds
-    row["times_faster"] = seconds["other"] / seconds["ours"]
-    row["time_goal"], row["memory_goal"] = case.time_goal, case.memory_goal
-    row["load"] = os.getloadavg()[0]
-    del case, sides
+    row: Row = _in_new_process(times_of, name, args)
     if not args.no_memory:
-        memory = {side: _memory_in_new_process(name, side, args) for side in ("ours", "other")}
+        memory = {side: _in_new_process(memory_of, name, args, side) for side in ("ours", "other")}
         row["peak_mib"] = memory
         row["times_less_memory"] = memory["other"] / max(memory["ours"], 1.0)
     return row
 
 
-def _memory_in_new_process(name: str, side: str, args: argparse.Namespace) -> float:
+def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     # The server has imported everything but computed nothing; its children start from there.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.benchmarks.run"])
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(memory_of, name, side, args).result()
+        return executor.submit(function, *arguments).result()
 
 
-def memory_of(name: str, side: str, args: argparse.Namespace) -> float:
+def times_of(name: str, args: argparse.Namespace) -> Row:
+    """Differences and times of a case in this process: a row without memory."""
+    torch.manual_seed(0)
+    case = all_cases(args)[name]()
+    row: Row = {"case": name, "against": case.against, "difference": case.check()}
+    seconds = median_times({"ours": case.ours, "other": case.other}, args.repeats, args.device)
+    row["seconds"] = seconds
+    row["times_faster"] = seconds["other"] / seconds["ours"]
+    row["time_goal"], row["memory_goal"] = case.time_goal, case.memory_goal
+    row["load"] = os.getloadavg()[0]
+    return row
+
+
+def memory_of(name: str, args: argparse.Namespace, side: str) -> float:
     """Peak memory of one side of a case in this process, in MiB."""
     torch.manual_seed(0)
     case = all_cases(args)[name]()
@@ -200,9 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n".join(found) or "no case has a name like that; --list shows them")
         return
     about, rows = environment(args), []
-    for name, build in found.items():
+    for name in found:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows.append(measure(name, build, args))
+        rows.append(measure(name, args))
         if args.json:
             args.json.write_text(json.dumps({"environment": about, "rows": rows}, indent=1))
     print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n")
