@@ -141,7 +141,8 @@ def times_of(name: str, args: argparse.Namespace) -> Row:
     seconds = median_times({"ours": case.ours, "other": case.other}, args.repeats, args.device)
     row["seconds"] = seconds
     row["times_faster"] = seconds["other"] / seconds["ours"]
-    row["time_goal"], row["memory_goal"] = case.time_goal, case.memory_goal
+    goals = (None, None) if args.growth else (case.time_goal, case.memory_goal)
+    row["time_goal"], row["memory_goal"] = goals
     row["load"] = os.getloadavg()[0]
     return row
 
