@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .bilinear import BilinearAxis
 
-# Upsampled logits in flight. On a CPU, a thread's share of a tile with its fields stays in the
-# core's cache; a GPU wants few large kernels.
+# Upsampled logits in flight. On a CPU, a thread's share of a tile with its fields (3 MB) stays in
+# the shared cache, and is large enough that starting threads costs little; a GPU wants few large
+# kernels.
 TILE_PER_THREAD = 131072
 TILE_ON_GPU = 2**23
 # Pixels of a thin band depend on two or three rows of logits, which makes its products cheap.

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from prettytable import PrettyTable
@@ -131,7 +131,7 @@ def measure(config: str, shape: list[int], options: dict[str, Any] | None = None
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options or {})
     init_default_scope("mmseg")
-    model = MODELS.build(Config(without_weights(cfg.model.to_dict()))._cfg_dict).eval()
+    model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict()))).eval()
     size = (shape[0], shape[-1])
     image = torch.zeros(1, 3, *size)
     with torch.no_grad():

@@ -46,8 +46,8 @@ class World:
             )
 
 
-# The severities below were fixed by the rules in `tools/shapes/fix_severity.py`, blind to trained
-# models. They belong to the shipped CLIP; do not tune them to a method.
+# The severities below follow from the rules in `tools/shapes/fix_severity.py`, which look at CLIP
+# alone. They belong to the shipped CLIP; do not tune them to a method.
 _CROWD = World("crowd", objects=(4, 7), radius=(0.10, 0.21), clutter=(2, 4))
 
 WORLDS: Mapping[str, World] = {
