@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 
@@ -126,7 +126,7 @@ def tiny_config(folder: Path, **changes: Any) -> Config:
 def run_tool(name: str, *arguments: object) -> None:
     """Run ``tools/<name>.py`` with these arguments, in this process."""
     # Or mmengine goes on with those of the last run, if it began in the same second.
-    for singleton in (Visualizer, SegLocalVisualizer, MessageHub):
+    for singleton in (MMLogger, MessageHub, Visualizer, SegLocalVisualizer):
         singleton._instance_dict.clear()
     spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
     tool = importlib.util.module_from_spec(spec)
