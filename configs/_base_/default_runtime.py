@@ -28,5 +28,9 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
 )
-custom_hooks = [dict(type="IterationSeedHook"), dict(type="VocabularyCheckHook")]
+custom_hooks = [
+    dict(type="IterationSeedHook"),
+    dict(type="VocabularyCheckHook"),
+    dict(type="SeenPixelsHook"),
+]
 tta_model = dict(type="SegTTAModel")

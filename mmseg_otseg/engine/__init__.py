@@ -5,6 +5,7 @@ from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.hooks import (
     IterationSeedHook,
     MasterLoggerHook,
+    SeenPixelsHook,
     SelfTrainingHook,
     VocabularyCheckHook,
 )
@@ -14,6 +15,7 @@ from mmseg_otseg.engine.schedulers import WarmupPolyLR
 __all__ = [
     "IterationSeedHook",
     "MasterLoggerHook",
+    "SeenPixelsHook",
     "SelfTrainingHook",
     "TrainableOptimWrapperConstructor",
     "VocabularyCheckHook",

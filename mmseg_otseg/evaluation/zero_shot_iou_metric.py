@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,12 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
+
+_WHAT_TO_TRY = (
+    "What to try, in this order: another seen-class bias (tools/analysis/calibrate_seen_bias.py "
+    "finds it without training); names that CLIP knows (tools/analysis/check_data.py says how they "
+    "read); CLIP weights and text embeddings that belong together."
+)
 
 
 @METRICS.register_module()
@@ -92,12 +99,22 @@ class ZeroShotIoUMetric(IoUMetric):
         table.add_column("S/U", ["U" if index in unseen else "S" for index in range(len(names))])
         for name, values in by_class.items():
             table.add_column(name, np.round(100 * values, 2).tolist())
+        at_zero = [names[index] for index in np.flatnonzero(by_class["IoU"] == 0)]
+        table.add_column("", ["at 0" if name in at_zero else "" for name in names])
         titles = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)"}
         summary = PrettyTable([titles.get(name, name) for name in metrics])
         summary.add_row(list(metrics.values()))
         print_log(
             f"per class results:\n{table}\nsummary (S = seen, U = unseen):\n{summary}", logger
         )
+        lost = [name for name in at_zero if names.index(name) in unseen]
+        if lost and metrics["mIoU_S"] > 0:
+            print_log(
+                f"{len(lost)} of {len(unseen)} unseen classes are at 0 ({', '.join(lost)}), the "
+                f"seen ones at {metrics['mIoU_S']:.2f} on average. {_WHAT_TO_TRY}",
+                logger,
+                logging.WARNING,
+            )
 
 
 def _mean(values: np.ndarray) -> float:

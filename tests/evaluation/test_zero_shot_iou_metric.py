@@ -138,21 +138,47 @@ def test_large_areas_are_counted_exactly():
     assert seen == [[2**24] + [2**24 + 2**12] * 3]
 
 
-def test_table_marks_seen_and_unseen():
+def logged(predictions: torch.Tensor) -> str:
+    """What an evaluation says in the log."""
     logger = MMLogger.get_current_instance()
     records: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
+    handler.emit = lambda record: records.append(f"{record.levelname}: {record.getMessage()}")
     logger.addHandler(handler)
     try:
-        evaluate(PREDICTIONS, LABELS)
+        evaluate(predictions, LABELS)
     finally:
         logger.removeHandler(handler)
-    text = "\n".join(records)
-    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.count("|") == 5}
-    assert [rows[name].split("|")[2].strip() for name in META["classes"]] == ["S", "S", "U", "U"]
-    assert "40.0" in rows["tree"]
+    return "\n".join(records)
+
+
+def row(text: str, name: str) -> list[str]:
+    """The row of a class in the table of classes."""
+    (found,) = (line for line in text.splitlines() if line.split("|")[1:2] and f" {name} " in line)
+    return [cell.strip() for cell in found.split("|")[1:-1]]
+
+
+def test_table_marks_seen_and_unseen():
+    text = logged(PREDICTIONS)
+    assert [row(text, name)[1] for name in META["classes"]] == ["S", "S", "U", "U"]
+    assert "40.0" in row(text, "tree")
     assert "mIoU(S)" in text and "mIoU(U)" in text and "hIoU" in text
+    assert "at 0" not in text and "What to try" not in text
+
+
+def test_classes_at_zero_are_marked_and_unseen_ones_explained():
+    never_car = torch.where(PREDICTIONS == 3, 1, PREDICTIONS)
+    text = logged(never_car)
+    assert [row(text, name)[-1] for name in META["classes"]] == ["", "", "", "at 0"]
+    (warning,) = (line for line in text.splitlines() if "What to try" in line)
+    assert warning.startswith("WARNING: 1 of 2 unseen classes are at 0 (car)")
+    assert "calibrate_seen_bias.py" in warning and "check_data.py" in warning
+
+
+def test_a_model_that_finds_nothing_gets_no_advice_about_unseen_classes():
+    text = logged((LABELS + 1) % 4)
+    assert [row(text, name)[-1] for name in META["classes"]] == ["at 0"] * 4
+    assert "What to try" not in text
 
 
 def test_needs_a_split():

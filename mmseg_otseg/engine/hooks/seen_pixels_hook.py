@@ -1,0 +1,57 @@
+"""How much there was to learn from, in the log of training."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SeenPixelsHook(Hook):
+    """Logs ``seen_pixels``: percent of the pixels since the last line with a seen class's label.
+
+    All other pixels are ignored, of unseen classes, or unlabelled. The interval is that of the
+    logger hook. When an interval has no seen pixel at all, a warning says so.
+    Data without a class split is passed over.
+    """
+
+    priority = "NORMAL"  # before the logger hook, which writes the number
+
+    def before_train(self, runner: Runner) -> None:
+        """Look up the seen classes and the interval."""
+        meta = getattr(runner.train_dataloader.dataset, "metainfo", {})
+        self.seen = torch.zeros(256, dtype=torch.bool)
+        self.seen[list(meta.get("seen") or [])] = True
+        hooks = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self.interval = hooks[0].interval if hooks else 50
+        self.pixels = torch.zeros(2, dtype=torch.int64)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count the batch; at the end of an interval put the number into the message hub."""
+        if not self.seen.any() or not isinstance(data_batch, dict):
+            return
+        for sample in data_batch.get("data_samples", ()):
+            label = sample.gt_sem_seg.data.long().cpu()
+            self.pixels += torch.tensor([int(self.seen[label].sum()), label.numel()])
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        all_reduce(self.pixels)
+        seen, total = self.pixels.tolist()
+        self.pixels.zero_()
+        runner.message_hub.update_scalar("train/seen_pixels", 100 * seen / max(total, 1))
+        if not seen:
+            print_log(
+                f"no pixel of the last {self.interval} iterations has the label of a seen class: "
+                "nothing is learned. tools/analysis/check_data.py CONFIG says what is in the data.",
+                "current",
+                logging.WARNING,
+            )
