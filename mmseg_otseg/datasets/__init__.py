@@ -1,5 +1,6 @@
 """Data sets split into seen and unseen classes, and sampling that can be repeated."""
 
+from .folder_dataset import FolderDataset
 from .pascal_voc20 import PascalVOC20Dataset
 from .samplers import Draw, ReproducibleInfiniteSampler
 from .shapes import LoadShapesScene, ShapesDataset
@@ -7,6 +8,7 @@ from .zero_shot_dataset import ZeroShotDataset
 
 __all__ = [
     "Draw",
+    "FolderDataset",
     "LoadShapesScene",
     "PascalVOC20Dataset",
     "ReproducibleInfiniteSampler",

@@ -11,6 +11,8 @@ from mmengine.fileio import list_dir_or_file
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from .folder_pairs import DataFolderError
+
 
 def check_folders(dataset: Any) -> None:
     """Check that the folders and the list of an mmseg data set exist and hold something.
@@ -40,6 +42,8 @@ def build_checked(config: dict) -> Any:
     """
     try:
         return DATASETS.build(config)
+    except DataFolderError:  # it says what is wrong itself
+        raise
     except Exception as error:
         for leaf in _leaf_configs(config):
             problem = _explain(leaf)

@@ -13,6 +13,7 @@ from mmengine.dataset import Compose as DatasetCompose
 from .label_rule import LabelFound, LabelRule, SampleError
 
 _LABEL = "gt_seg_map"
+WHOLE_LABEL = "whole_seg_map"
 # Where mmcv's transforms of transforms (KeyMapper, RandomChoice, RandomApply, TestTimeAug, ...)
 # keep what they wrap.
 _NESTED = ("transforms", "subroutines")
@@ -57,8 +58,35 @@ class GuardedPipeline(Compose):
                 return None
             appeared = not labelled and isinstance(output.get(_LABEL), np.ndarray)
             if appeared and self.rule.calls == calls:  # else a pipeline inside the step applied it
-                output[_LABEL] = self.rule(output[_LABEL], label or picture or "of this sample")
+                whole = output[_LABEL]
+                output[_LABEL] = self.rule(whole, label or picture or "of this sample")
+                if self.rule.keep_whole:
+                    output[WHOLE_LABEL] = whole
+                    output.setdefault("seg_fields", []).append(WHOLE_LABEL)
             results = output
+        return results
+
+    def run_whole(self, info: dict, keep: Callable[[Callable], bool]) -> dict:
+        """Run some of the transforms, with the label map as it was read beside the one of the rule.
+
+        Args:
+            info: What the data set knows of the sample, from ``get_data_info``.
+            keep: Says of each transform whether it shall run.
+
+        Returns:
+            The results, with ``whole_seg_map`` (H, W), which went through the transforms as
+            ``gt_seg_map`` did; without it if no transform reads labels.
+
+        Raises:
+            MissingFileError, SampleError: As when the pipeline runs.
+        """
+        self.rule.keep_whole = True
+        try:
+            results = self._run_all([step for step in self.transforms if keep(step)], info)
+        finally:
+            self.rule.keep_whole = False
+        if results is None:
+            raise SampleError(f"the pipeline gave up on picture {info.get('img_path')}.")
         return results
 
     def read_label(self, info: dict) -> np.ndarray:

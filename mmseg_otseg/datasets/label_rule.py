@@ -32,12 +32,14 @@ class LabelRule:
     Attributes:
         calls: How often the rule was applied.
         stop_at_label: Whether to raise :class:`LabelFound` in place of applying it.
+        keep_whole: Whether pipelines keep the label map with nothing hidden as well.
     """
 
     def __init__(self, split: ClassSplit, hide_as: int | None = None) -> None:
         self.num_classes = split.num_classes
         self.calls = 0
         self.stop_at_label = False
+        self.keep_whole = False
         self._allowed = np.zeros(256, dtype=bool)
         self._allowed[: split.num_classes] = True
         self._allowed[IGNORED] = True

@@ -107,6 +107,11 @@ class ZeroShotDataset:
         """A copy of the metainfo: the wrapped data set's, and seen, unseen and hide_as."""
         return {**self.dataset.metainfo, **self.split.metainfo, "hide_as": self.hide_as}
 
+    @property
+    def leaves(self) -> list[BaseDataset]:
+        """The data sets inside that hold the samples, in the order of the samples."""
+        return _leaves(self.dataset)
+
     def full_init(self) -> None:
         """Initialise the wrapped data set; leave out images with unseen classes if asked to."""
         if self._fully_initialized:

@@ -1,0 +1,28 @@
+"""Class names from a text file."""
+
+from __future__ import annotations
+
+import os
+
+
+def read_class_names(path: str | os.PathLike) -> list[str]:
+    """The class names in a text file, one per line, in the order of their label values.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no name, or an empty line between names.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"the list of class names {os.fspath(path)} ({os.path.abspath(path)}) does not exist. "
+            "Write it, one name per line in the order of the label values, or give the names in "
+            "`classes`."
+        )
+    with open(path, encoding="utf-8-sig") as file:
+        names = [line.strip() for line in file.read().rstrip().splitlines()]
+    if not all(names) or not names:
+        raise ValueError(
+            f"{os.fspath(path)} has an empty line where a class name should be: the line number "
+            "of a name is its label value, so every line needs one."
+        )
+    return names

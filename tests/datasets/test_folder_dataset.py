@@ -1,0 +1,136 @@
+"""Two folders are a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
+from mmseg_otseg.datasets.folder_pairs import DataFolderError, FolderPairs
+from tests.folder_data import CLASSES, UNSEEN, label_files, write_folders
+
+LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folders(tmp_path / "data")
+
+
+def dataset_of(root: Path, **changes) -> ZeroShotDataset:
+    classes = changes.pop("classes", CLASSES)
+    folder = dict(
+        type="FolderDataset", data_root=str(root), classes=classes, serialize_data=False, **changes
+    )
+    return ZeroShotDataset(folder, dict(classes=classes, unseen=list(UNSEEN)), pipeline=LOAD)
+
+
+def labels_in(dataset: ZeroShotDataset, index: int = 0) -> set[int]:
+    return set(dataset[index]["data_samples"].gt_sem_seg.data.unique().tolist())
+
+
+def test_finds_pictures_and_labels(root: Path) -> None:
+    train, val = dataset_of(root), dataset_of(root, part="val", test_mode=True)
+    assert (len(train), len(val)) == (4, 2)
+    assert labels_in(train) == {0, 1, 2, 4, 255} and labels_in(val) == {0, 1, 2, 3, 4}
+    info = train.get_data_info(0)
+    assert info["img_path"].endswith("images/train/train_0.jpg")
+    assert info["seg_map_path"].endswith("labels/train/train_0.png")
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("{}.JPG", "{}.png"),
+        ("{}.tif", "{}.bmp"),
+        ("{}.png", "{}_L.png"),
+        ("town/{}.jpeg", "town/{}.png"),
+    ],
+)
+def test_names_and_suffixes_are_found_by_looking(tmp_path: Path, image: str, label: str) -> None:
+    for kind, pattern, shape in (("images", image, (8, 8, 3)), ("labels", label, (8, 8))):
+        for name in ("a", "b", "b2"):
+            path = tmp_path / kind / "train" / pattern.format(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros(shape, np.uint8)).save(path)
+    dataset = dataset_of(tmp_path)
+    assert len(dataset) == 3
+    for index in range(3):
+        info = dataset.get_data_info(index)
+        pair = [Path(info[key]).stem for key in ("img_path", "seg_map_path")]
+        assert pair[1].removesuffix("_L") == pair[0]
+    assert labels_in(dataset) == {0}
+
+
+# What every value becomes with five classes.
+@pytest.mark.parametrize(
+    ("background", "values", "expected"),
+    [
+        (None, [0, 1, 2, 4, 255], [0, 1, 2, 4, 255]),
+        (255, [0, 1, 2, 4, 255], [0, 1, 2, 4, 255]),
+        (0, [0, 1, 2, 3, 5, 255], [255, 0, 1, 2, 4, 255]),
+        (2, [0, 1, 2, 3, 5, 255], [0, 1, 255, 2, 4, 255]),
+        (5, [0, 1, 2, 4, 5, 255], [0, 1, 2, 4, 255, 255]),
+        (200, [0, 4, 200, 255], [0, 4, 255, 255]),
+    ],
+)
+def test_background_is_no_class(
+    tmp_path: Path, background: int | None, values: list[int], expected: list[int]
+) -> None:
+    root = write_folders(tmp_path, train=1)
+    Image.fromarray(np.array([values] * 2, np.uint8)).save(label_files(root, "val")[0])
+    Image.new("RGB", (len(values), 2)).save(root / "images" / "val" / "val_0.jpg")
+    dataset = dataset_of(root, part="val", background=background, test_mode=True)
+    assert dataset[0]["data_samples"].gt_sem_seg.data[0, 0].tolist() == expected
+
+
+def test_a_background_that_is_no_value(root: Path) -> None:
+    with pytest.raises(ValueError, match="background=256"):
+        FolderDataset(str(root), CLASSES, background=256)
+
+
+def test_missing_folders(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataFolderError, match=r"nowhere/images/train .*does not exist"):
+        dataset_of(tmp_path / "nowhere")
+    with pytest.raises(DataFolderError, match=r"images/test .*does not exist"):
+        dataset_of(root, part="test")
+
+
+def test_pictures_without_label_files(root: Path) -> None:
+    for path in label_files(root, "train")[:2]:
+        path.unlink()
+    with pytest.raises(DataFolderError, match=r"2 of 4 pictures .*train_0.jpg, train_1.jpg"):
+        dataset_of(root)
+
+
+def test_label_files_without_pictures_are_named(root: Path) -> None:
+    (root / "images" / "train" / "train_0.jpg").unlink()
+    pairs = FolderPairs.find(*(str(root / kind / "train") for kind in ("images", "labels")))
+    assert [Path(path).name for path in pairs.lone_labels] == ["train_0.png"]
+    assert len(pairs.pairs) == 3 and not pairs.lone_images
+
+
+def test_no_names_in_common(root: Path) -> None:
+    for path in label_files(root, "train"):
+        path.rename(path.with_name(f"label_of_{path.name}"))
+    with pytest.raises(
+        DataFolderError, match=r"train_0.jpg.*label_of_train_0.png.*name of its picture"
+    ):
+        dataset_of(root)
+
+
+def test_folders_swapped(root: Path) -> None:
+    (root / "images").rename(root / "x")
+    (root / "labels").rename(root / "images")
+    (root / "x").rename(root / "labels")
+    with pytest.raises(DataFolderError, match=r"JPEG.*swapped"):
+        dataset_of(root)
+
+
+def test_two_pictures_of_one_name(root: Path) -> None:
+    Image.new("RGB", (4, 4)).save(root / "images" / "train" / "train_0.png")
+    with pytest.raises(DataFolderError, match=r"train_0.jpg and .*train_0.png"):
+        dataset_of(root)
