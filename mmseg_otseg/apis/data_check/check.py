@@ -1,0 +1,196 @@
+"""Everything that can be known of a config's data before it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from mmseg_otseg.apis.vocabulary import palette_for
+from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
+from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.structures import ClassSplit
+
+from .clip_names import NameReader, Reading
+from .counts import count_findings, hidden_findings, picture_findings
+from .finding import Finding, error, warning
+from .names import name_findings
+from .problems import problem_findings
+from .reading import Sample, read_samples
+from .sheet import draw_sheet, samples_of
+
+CROPS = 6  # of each class, for CLIP to look at
+IMAGES_SHOWN = 6
+
+
+@dataclass
+class DataReport:
+    """What the check found.
+
+    Attributes:
+        split: The class split; None if it makes no sense.
+        samples: What was read, by the name of the part of the data (``"train"``, ``"val"``).
+        reading: How the names read to CLIP; None if it was not asked.
+        findings: What is wrong, and what to do.
+        sheet: Where the sheet of samples was written; None if there is nothing to show.
+    """
+
+    split: ClassSplit | None = None
+    samples: dict[str, Sequence[Sample]] = field(default_factory=dict)
+    reading: Reading | None = None
+    findings: list[Finding] = field(default_factory=list)
+    sheet: Path | None = None
+
+    @property
+    def can_train(self) -> bool:
+        """Whether training makes sense: no finding is an error."""
+        return all(finding.level != "error" for finding in self.findings)
+
+
+def check_data(
+    cfg: Config, sheet: Path | None = None, workers: int = 0, ask_clip: bool = True
+) -> DataReport:
+    """Read all data of a config and say what is wrong with it.
+
+    Args:
+        cfg: A config with ``train_dataloader``, ``val_dataloader`` and a model with a class split.
+        sheet: Picture file to draw samples into; None draws none.
+        workers: Processes that read.
+        ask_clip: Whether to build the config's CLIP and let it read the names.
+    """
+    init_default_scope("mmseg")
+    report = DataReport()
+    data: dict[str, ZeroShotDataset] = {}
+    for part in ("train", "val"):
+        dataset = _attempt(report, partial(_build, cfg, part), f"{part}: ")
+        if dataset is not None:
+            data[part] = dataset
+    if not data:
+        return report
+    split = report.split = next(iter(data.values())).split
+    report.findings += name_findings(split.classes)
+    backgrounds = {part: _background(dataset) for part, dataset in data.items()}
+    for part, dataset in data.items():
+        report.samples[part] = read_samples(dataset, workers)
+        report.findings += problem_findings(part, report.samples[part], split, backgrounds[part])
+        report.findings += _lone_labels(part, dataset)
+    background = next(iter(backgrounds.values()))
+    report.findings += count_findings(report.samples, split, background)
+    report.findings += picture_findings(report.samples)
+    if "train" in data and data["train"].hide_as is not None:
+        report.findings += hidden_findings(report.samples["train"], split)
+    if ask_clip:
+        _attempt(report, partial(_ask_clip, cfg, report, data), "the names were not checked: ")
+    if sheet is not None:
+        shown = {part: samples_of(dataset, IMAGES_SHOWN) for part, dataset in data.items()}
+        shown = {part: samples for part, samples in shown.items() if samples}
+        if shown:
+            palette = palette_for(split.classes, next(iter(data.values())).metainfo)
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            draw_sheet(shown, split, palette).savefig(sheet, dpi=70)
+            report.sheet = sheet
+    return report
+
+
+def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
+    """Do something; what the user can mend becomes a finding, so that the rest is checked too."""
+    try:
+        return action()
+    except (ValueError, TypeError, KeyError, OSError) as problem:
+        text = str(problem.args[0] if isinstance(problem, KeyError) else problem)
+        finding = error(f"{prefix}{text}")
+        if all(known.text.split(": ")[-1] != text for known in report.findings):
+            report.findings.append(finding)
+        return None
+
+
+def _build(cfg: Config, part: str) -> ZeroShotDataset:
+    """The data set of a part."""
+    config = cfg.get(f"{part}_dataloader")
+    if not config:
+        raise ValueError(f"the config has no {part}_dataloader.")
+    dataset = DATASETS.build({"split": cfg.model.get("split"), **config.dataset})
+    if not isinstance(dataset, ZeroShotDataset):
+        raise TypeError(
+            f"{part}_dataloader.dataset is a {type(dataset).__name__}: wrap it in ZeroShotDataset."
+        )
+    return dataset
+
+
+def _background(dataset: ZeroShotDataset) -> int | None:
+    """The label value that is no class; None if every value is one."""
+    leaf = dataset.leaves[0]
+    background = leaf.background if isinstance(leaf, FolderDataset) else None
+    return 0 if background is None and getattr(leaf, "reduce_zero_label", False) else background
+
+
+def _lone_labels(part: str, dataset: ZeroShotDataset) -> list[Finding]:
+    """Label files that no picture belongs to."""
+    findings = []
+    for leaf in dataset.leaves:
+        if isinstance(leaf, FolderDataset):
+            lone = leaf.find_pairs().lone_labels
+            if lone:
+                names = ", ".join(Path(path).name for path in lone[:5])
+                findings.append(
+                    warning(
+                        f"{part}: {len(lone)} label files have no picture ({names}). They are not "
+                        "used: add the pictures, or take them away."
+                    )
+                )
+    return findings
+
+
+def _ask_clip(cfg: Config, report: DataReport, data: Mapping[str, ZeroShotDataset]) -> None:
+    """Let the config's CLIP read the names, and look at regions if its weights are trained."""
+    assert report.split is not None
+    neck = cfg.model.get("neck") or {}
+    text = neck.get("text")
+    templates = text.get("templates", "otseg6") if isinstance(text, Mapping) else "otseg6"
+    preprocessor = cfg.model.get("data_preprocessor") or {}
+    statistics = {key: preprocessor[key] for key in ("mean", "std") if preprocessor.get(key)}
+    clip = cfg.model.get("clip") or neck["clip"]
+    reader = NameReader(clip, templates, **statistics)
+    report.reading = reader.read(report.split.classes)
+    report.findings += report.reading.findings
+    if reader.trained:
+        crops = _crops(report, data)
+        report.findings += reader.names_of_regions(
+            crops, report.split.classes, report.reading.embeddings
+        )
+
+
+def _crops(
+    report: DataReport, data: Mapping[str, ZeroShotDataset]
+) -> dict[int, Sequence[np.ndarray]]:
+    """Some regions of each class, RGB, from the pictures in which it covers most pixels."""
+    assert report.split is not None
+    part = "val" if "val" in data else "train"
+    places = [(leaf, index) for leaf in data[part].leaves for index in range(len(leaf))]
+    pixels = np.stack([sample.pixels for sample in report.samples[part]])
+    crops: dict[int, list[np.ndarray]] = {}
+    for label in range(report.split.num_classes):
+        largest = np.argsort(-pixels[:, label], kind="stable")[:CROPS]
+        crops[label] = [
+            _crop(places[place], label) for place in largest if pixels[place, label] > 0
+        ]
+    return dict(crops)
+
+
+def _crop(place: tuple[BaseDataset, int], label: int) -> np.ndarray:
+    """The picture around all pixels of a class, (h, w, 3), RGB."""
+    leaf, index = place
+    results = leaf.pipeline.run_whole(
+        leaf.get_data_info(index), lambda step: type(step).__name__.startswith("Load")
+    )
+    rows, columns = np.nonzero(results[WHOLE_LABEL] == label)
+    image = results["img"][rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return np.ascontiguousarray(image[..., ::-1])

@@ -1,0 +1,204 @@
+"""What the numbers of pixels and pictures say about the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mmseg_otseg.structures import IGNORED, ClassSplit
+
+from .finding import Finding, error, note, warning
+from .reading import Sample, named
+
+MOSTLY = 0.9
+
+
+def count_findings(
+    parts: dict[str, Sequence[Sample]], split: ClassSplit, background: int | None
+) -> list[Finding]:
+    """What the numbers of pixels say about the whole data.
+
+    Args:
+        parts: The samples of ``"train"`` and of ``"val"``.
+        split: The class split.
+        background: The label value that is no class, if there is one.
+    """
+    pixels = {part: sum_of(samples) for part, samples in parts.items()}
+    findings: list[Finding] = []
+    for part, counts in pixels.items():
+        findings += _missing_classes(part, counts, split)
+        findings += _ignored(part, parts[part], counts)
+    total = sum(pixels.values(), np.zeros(256, np.int64))
+    found = total[: split.num_classes] > 0
+    if len(split.classes) > 1 and found.any():
+        findings += _shifted(found, total, split, background)
+    return findings
+
+
+def sum_of(samples: Iterable[Sample]) -> np.ndarray:
+    """Pixels of each class index in all samples, (256,) int64."""
+    return sum((sample.pixels for sample in samples), np.zeros(256, np.int64))
+
+
+def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[Finding]:
+    """Classes that never occur in a part."""
+    if not counts.any():
+        return []
+    seen = [split.classes[index] for index in split.seen if not counts[index]]
+    unseen = [split.classes[index] for index in split.unseen if not counts[index]]
+    findings = []
+    if len(seen) == len(split.seen):
+        findings.append(
+            error(f"{part}: no pixel has a seen class. Check the label files and `classes`.")
+        )
+    elif seen and part == "train":
+        findings.append(
+            warning(
+                f"train: the seen classes {', '.join(seen)} never occur, so that nothing is "
+                "learned of them. Add labels, or take them out of `classes`, or name them in "
+                "`unseen`."
+            )
+        )
+    elif seen:
+        findings.append(
+            warning(f"{part}: nothing is measured of {', '.join(seen)}, which never occur.")
+        )
+    if unseen and part != "train":
+        every = len(unseen) == len(split.unseen)
+        findings.append(
+            warning(
+                f"{part}: the unseen classes {', '.join(unseen)} never occur, so that nothing is "
+                "measured of them"
+                + (
+                    ". If they are labelled nowhere, set unseen_labelled=False."
+                    if every
+                    else ", and hIoU counts them as 0 where they are predicted. Choose others as "
+                    "unseen, or label some val pictures with them."
+                )
+            )
+        )
+    return findings
+
+
+def _ignored(part: str, samples: Sequence[Sample], counts: np.ndarray) -> list[Finding]:
+    """Pictures and pixels without any label."""
+    findings = []
+    empty = [s for s in samples if s.pixels.any() and s.pixels[IGNORED] == s.pixels.sum()]
+    share = counts[IGNORED] / max(counts.sum(), 1)
+    if empty:
+        findings.append(
+            warning(
+                f"{part}: in {named(empty)} every pixel is ignored. Label them or leave them out."
+            )
+        )
+    if share > MOSTLY:
+        findings.append(
+            warning(
+                f"{part}: {100 * share:.0f} % of all pixels are ignored. Is the value that covers "
+                "them (255, or `background`) really no class?"
+            )
+        )
+    if np.flatnonzero(counts).tolist() == [0, IGNORED]:
+        findings.append(
+            warning(
+                f"{part}: the label files hold nothing but one class and 255. If 255 marks your "
+                "object (a mask of 0 and 255), it is lost, as 255 is always ignored: write 1 "
+                "instead, and set background=0."
+            )
+        )
+    return findings
+
+
+def _shifted(
+    found: np.ndarray, total: np.ndarray, split: ClassSplit, background: int | None
+) -> list[Finding]:
+    """Signs that label values and names are one off."""
+    first, last = split.classes[0], split.classes[-1]
+    if background is None and not found[0] and found[-1]:
+        return [
+            warning(
+                f"the value 0 ({first}) never occurs and {len(found) - 1} ({last}) does: do the "
+                f"labels count from 1? Then take {first} out of `classes` if it is no class, and "
+                "set background=0; otherwise check that `classes` begins with the name of 0."
+            )
+        ]
+    if background == 0 and not found[-1] and found[0] and total[IGNORED]:
+        return [
+            warning(
+                f"the last class, {last}, never occurs, and with background=0 the names begin at "
+                "the value 1. If 0 is your first class, set background=None."
+            )
+        ]
+    if not found[-1] and found[:-1].all():
+        return [
+            warning(
+                f"the last class, {last}, is the only one that never occurs: does `classes` have a "
+                "name too many, or one in the wrong place? Every name must stand at its value."
+            )
+        ]
+    return []
+
+
+def picture_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
+    """Pictures that are in both parts, or twice in one; parts that look exchanged."""
+    findings: list[Finding] = []
+    of = {part: [s for s in samples if s.digest] for part, samples in parts.items()}
+    known = {sample.digest for sample in of.get("train", ())}
+    both = [sample for sample in of.get("val", ()) if sample.digest in known]
+    if both:
+        findings.append(
+            error(
+                f"{len(both)} of {len(of['val'])} val pictures are in train too "
+                f"({named(both)}): what is measured on them says nothing. Take them out of one "
+                "of the two."
+            )
+        )
+    for part, samples in of.items():
+        twice = len(samples) - len({sample.digest for sample in samples})
+        if twice:
+            findings.append(warning(f"{part}: {twice} pictures are there more than once."))
+    sizes = {part: len(samples) for part, samples in parts.items()}
+    if "val" in sizes and sizes["val"] > sizes.get("train", 0) > 0:
+        findings.append(
+            warning(
+                f"val has more pictures ({sizes['val']}) than train ({sizes['train']}): are the "
+                "two folders exchanged?"
+            )
+        )
+    return findings
+
+
+def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> list[Finding]:
+    """Whether labels of unseen classes survive the training pipeline."""
+    before, after = sum_of(samples), np.zeros(256, np.int64)
+    for sample in samples:
+        after += sample.trained
+    unseen = list(split.unseen)
+    if after[unseen].sum():
+        names = [split.classes[index] for index in unseen if after[index]]
+        return [
+            error(
+                f"{after[unseen].sum():,} pixels of unseen classes ({', '.join(names)}) keep their "
+                "label in training. Set setting='inductive' in the ZeroShotDataset of "
+                "train_dataloader, or say that the run is supervised."
+            )
+        ]
+    if not unseen:
+        return [note("no class is unseen: nothing is hidden, and no hIoU is measured.")]
+    blind = [s for s in samples if s.trained.any() and not s.trained[list(split.seen)].any()]
+    found = [
+        note(
+            f"{before[unseen].sum():,} pixels of unseen classes in train; none keeps its label in "
+            f"the training pipeline (all {len(samples)} samples, augmented once)."
+        )
+    ]
+    if len(blind) > len(samples) / 5:
+        found.append(
+            warning(
+                f"{len(blind)} of {len(samples)} training samples show no seen class at all after "
+                "augmentation: nothing is learned from them. Choose fewer unseen classes, or set "
+                "drop_unseen_images."
+            )
+        )
+    return found

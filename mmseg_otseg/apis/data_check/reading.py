@@ -1,0 +1,130 @@
+"""Reads every sample of a data set once: its labels as they are, and as training gets them."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mmengine.utils import track_iter_progress
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from mmseg_otseg.datasets import Draw, ZeroShotDataset
+from mmseg_otseg.datasets.label_rule import LabelRule, SampleError
+from mmseg_otseg.datasets.samplers import seeded_by
+
+MOST_VALUES = 1000
+FEW_VALUES = 40  # a grey photograph has more
+
+
+@dataclass
+class Sample:
+    """What one sample holds.
+
+    Attributes:
+        image: Path of the picture; empty for data that is not read from files.
+        label: Path of the label file; empty likewise.
+        pixels: Pixels of each class index before anything is hidden, (256,) int64; all 0 when the
+            label map cannot be used.
+        trained: Pixels of each label value after the whole pipeline, (256,) int64.
+        size: Height and width of the label map.
+        values: Values in the label file, at most 1000 of them, if the label map cannot be used.
+        mode: Pillow's name of the label file's pixel format, if the label map cannot be used.
+        picture_is_label: Whether the picture has one channel of few values, if the label map cannot
+            be used.
+        problem: Why the sample cannot be used; empty if it can.
+        digest: Of the picture's file, to tell equal pictures.
+    """
+
+    image: str = ""
+    label: str = ""
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    trained: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    size: tuple[int, ...] = ()
+    values: tuple[int, ...] = ()
+    mode: str = ""
+    picture_is_label: bool = False
+    problem: str = ""
+    digest: bytes = b""
+
+
+def read_samples(dataset: ZeroShotDataset, workers: int = 0, seed: int = 0) -> list[Sample]:
+    """Read every sample of a data set once, with a progress bar.
+
+    Args:
+        dataset: The data set; a wrapper in it that repeats samples does not repeat them here.
+        workers: Processes that read; 0 is this one.
+        seed: Seed of the augmentation.
+    """
+    reader = _Reader(dataset, seed)
+    loader = DataLoader(reader, batch_size=None, num_workers=workers)
+    return list(track_iter_progress((iter(loader), len(reader)), file=sys.stderr))
+
+
+class _Reader(Dataset):
+    """The samples of a data set as :class:`Sample`."""
+
+    def __init__(self, dataset: ZeroShotDataset, seed: int) -> None:
+        self.rule, self.seed = LabelRule(dataset.split), seed
+        self.places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> Sample:
+        leaf, index = self.places[number]
+        info = leaf.get_data_info(index)
+        sample = Sample(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
+        if Path(sample.image).is_file():
+            sample.digest = hashlib.sha256(Path(sample.image).read_bytes()).digest()
+        try:
+            label = leaf.pipeline.read_label(info)
+            self.rule.holds_unseen(label, sample.label)  # refuses what may not be in it
+            sample.size, sample.pixels = label.shape, _count(label)
+            with seeded_by(Draw(index, self.seed, number)):
+                packed = leaf[index]
+            sample.trained = _count(packed["data_samples"].gt_sem_seg.data.numpy())
+        except SampleError as problem:
+            sample.problem = str(problem)
+            _look_at_label(sample)
+        return sample
+
+
+def named(samples: Sequence[Sample]) -> str:
+    """How many label files, and the names of the first."""
+    what = "label file" if len(samples) == 1 else "label files"
+    names = [Path(sample.label or sample.image).name for sample in samples]
+    return f"{len(samples)} {what} ({first_of(names)})"
+
+
+def first_of(items: Sequence) -> str:
+    """The first five items in words."""
+    return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
+
+
+def _count(label: np.ndarray) -> np.ndarray:
+    return np.bincount(label.ravel().astype(np.uint8), minlength=256)
+
+
+def _look_at_label(sample: Sample) -> None:
+    """Note the label file's own values and format, for what is said about it."""
+    sample.mode, values = _values(sample.label)
+    sample.values = tuple(values[:MOST_VALUES])
+    _, of_picture = _values(sample.image)
+    sample.picture_is_label = 0 < len(of_picture) < FEW_VALUES
+
+
+def _values(path: str) -> tuple[str, list[int]]:
+    """Pixel format of a file, or "JPEG", and the values if it has one channel of integers."""
+    try:
+        with Image.open(path) as picture:
+            mode = "JPEG" if picture.format == "JPEG" else picture.mode
+            values = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, AttributeError):  # `problem` says so
+        return "", []
+    plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
+    return mode, np.unique(values).tolist() if plain else []

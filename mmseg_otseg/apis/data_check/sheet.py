@@ -1,0 +1,111 @@
+"""Training samples as the model sees them, and the truth that validation compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from mmseg.datasets.transforms import PackSegInputs
+
+from mmseg_otseg.datasets import Draw, ZeroShotDataset
+from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.datasets.label_rule import SampleError
+from mmseg_otseg.datasets.samplers import seeded_by
+from mmseg_otseg.structures import IGNORED, ClassSplit
+
+CELL = 3.0  # inches
+MOST_NAMES = 24
+
+
+class Shown(NamedTuple):
+    """One sample of the sheet.
+
+    Attributes:
+        image: RGB, (h, w, 3), uint8.
+        label: Class indices with nothing hidden, (h, w), 255 = ignored.
+        hidden: Where the label is hidden from training, (h, w), bool.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    hidden: np.ndarray
+
+
+def samples_of(dataset: ZeroShotDataset, number: int, seed: int = 0) -> list[Shown]:
+    """Some samples, evenly over the data, after the pipeline; those that fail are left out.
+
+    Args:
+        dataset: Training or validation data.
+        number: At most as many.
+        seed: Seed of the augmentation.
+    """
+    places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(number, len(places))).astype(int))
+    unseen = list(dataset.split.unseen) if dataset.hide_as is not None else []
+    shown = []
+    for place in chosen.tolist():
+        leaf, index = places[place]
+        try:
+            with seeded_by(Draw(index, seed, place)):
+                results = leaf.pipeline.run_whole(leaf.get_data_info(index), _before_packing)
+        except SampleError:
+            continue
+        image = np.clip(results["img"], 0, 255).astype(np.uint8)[..., ::-1]  # BGR to RGB
+        label = results[WHOLE_LABEL]
+        shown.append(Shown(image, label, np.isin(label, unseen)))
+    return shown
+
+
+def _before_packing(step: Any) -> bool:
+    return not isinstance(step, PackSegInputs)
+
+
+def draw_sheet(
+    parts: Mapping[str, Sequence[Shown]], split: ClassSplit, palette: Sequence[Sequence[int]]
+) -> Figure:
+    """Two rows for each part: the pictures, and their labels.
+
+    Args:
+        parts: Samples by the name of their part.
+        split: The class split.
+        palette: RGB of each class.
+    """
+    columns = max(map(len, parts.values()))
+    figure = Figure(figsize=(CELL * columns, CELL * 2 * len(parts) + 1), layout="constrained")
+    grid = figure.subplots(2 * len(parts), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    colours = np.array(palette, np.uint8)
+    present: set[int] = set()
+    for row, (part, samples) in enumerate(parts.items()):
+        for column, sample in enumerate(samples):
+            grid[2 * row, column].imshow(sample.image)
+            _paint(grid[2 * row + 1, column], sample, colours)
+            present |= set(np.unique(sample.label).tolist())
+        grid[2 * row, 0].set_title(part, loc="left")
+    handles: list[Any] = [
+        Patch(
+            facecolor=colours[index] / 255,
+            hatch="////" if index in split.unseen else None,
+            label=f"{index} {name}{' (unseen)' if index in split.unseen else ''}",
+        )
+        for index, name in enumerate(split.classes)
+        if index in present
+    ]
+    handles.append(Patch(facecolor="white", edgecolor="black", label="ignored"))
+    figure.legend(handles=handles[-MOST_NAMES:], loc="outside lower center", ncols=4)
+    return figure
+
+
+def _paint(axes: Axes, sample: Shown, colours: np.ndarray) -> None:
+    """Labels in their colours; what training does not see hatched, ignored pixels white."""
+    painted = np.full((*sample.label.shape, 3), 255, np.uint8)
+    known = sample.label != IGNORED
+    painted[known] = colours[sample.label[known]]
+    axes.imshow(painted)
+    if sample.hidden.any():
+        axes.contourf(sample.hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
