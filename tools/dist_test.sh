@@ -10,4 +10,4 @@ config=$1
 checkpoint=$2
 processes=$3
 shift 3
-exec "$(dirname "$0")/dist_run.sh" "$processes" test.py "$config" "$checkpoint" "$@"
+exec "${PYTHON:-python}" "$(dirname "$0")/launch.py" "$processes" test.py "$config" "$checkpoint" "$@"

@@ -9,4 +9,4 @@ fi
 config=$1
 processes=$2
 shift 2
-exec "$(dirname "$0")/dist_run.sh" "$processes" train.py "$config" "$@"
+exec "${PYTHON:-python}" "$(dirname "$0")/launch.py" "$processes" train.py "$config" "$@"

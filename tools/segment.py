@@ -8,13 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
 
-from mmengine.logging import MMLogger
-
-from mmseg_otseg.apis import OTSegInferencer
+from tools.cli import new_parser, run
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = new_parser(__doc__)
     options.add_argument("pictures", nargs="+", metavar="IMG", help="pictures, or one folder")
     options.add_argument("--classes", help='names, e.g. "cat, sofa". Default: those of the config')
     options.add_argument("--model", required=True, metavar="CONFIG", help="config file")
@@ -33,28 +31,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = parser()
-    args = options.parse_args()
-    logger = MMLogger.get_instance("segment")
+    args = parser().parse_args()
     names = None
     if args.classes is not None:
         names = [name.strip() for name in args.classes.split(",")]
     for file in (args.model, args.weights):
         if not Path(file).is_file():
-            options.error(f"the file {file} does not exist")
+            raise FileNotFoundError(f"the file {file} does not exist")
+    from mmengine.logging import MMLogger
+
+    from mmseg_otseg.apis import OTSegInferencer
+
+    logger = MMLogger.get_instance("segment")
     pictures = args.pictures[0] if len(args.pictures) == 1 else args.pictures
-    try:
-        inferencer = OTSegInferencer(args.model, args.weights, device=args.device)
-        result = inferencer(
-            pictures,
-            classes=names,
-            none_below=args.none_below,
-            batch_size=args.batch_size,
-            out_dir=args.out,
-            opacity=args.opacity,
-        )
-    except (OSError, ValueError, TypeError) as error:
-        options.error(str(error))
+    inferencer = OTSegInferencer(args.model, args.weights, device=args.device)
+    result = inferencer(
+        pictures,
+        classes=names,
+        none_below=args.none_below,
+        batch_size=args.batch_size,
+        out_dir=args.out,
+        opacity=args.opacity,
+    )
     predictions = result["predictions"]
     number = len(predictions) if isinstance(predictions, list) else 1
     legend = ", ".join(f"{index} {name}" for index, name in enumerate(result["classes"]))
@@ -63,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
 
-from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
+from tools.cli import config_parser, load_config, run
 
-from mmseg_otseg.engine.cli import config_parser, load_config
-from mmseg_otseg.engine.distributed import process_group
+if TYPE_CHECKING:
+    from mmengine.config import Config, ConfigDict
+
+DATA = ("test",)
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +48,7 @@ def set_tta(cfg: Config) -> None:
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise ValueError("--tta needs tta_pipeline and tta_model in the config.")
     replace_pipeline(cfg.test_dataloader.dataset, cfg.tta_pipeline)
-    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
 
 
 def replace_pipeline(dataset: ConfigDict, pipeline: list) -> None:
@@ -68,7 +70,7 @@ def set_output(cfg: Config, folder: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(args, *DATA)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir is not None:
@@ -77,9 +79,12 @@ def main() -> None:
         set_tta(cfg)
     if args.out is not None:
         set_output(cfg, args.out)
+    from mmseg_otseg.engine.console import ConsoleRunner
+    from mmseg_otseg.engine.distributed import process_group
+
     with process_group(cfg):
-        Runner.from_cfg(cfg).test()
+        ConsoleRunner.from_cfg(cfg).test()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
 
-from mmengine.config import Config
-from mmengine.logging import print_log
-from mmengine.runner import Runner
-from mmseg.registry import RUNNERS
+from tools.cli import config_parser, load_config, run
 
-from mmseg_otseg.engine.cli import config_parser, latest_checkpoint, load_config
-from mmseg_otseg.engine.distributed import process_group
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+DATA = ("train", "val")
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,36 +32,47 @@ def parse_args() -> argparse.Namespace:
 
 def set_resume(cfg: Config, resume: str) -> None:
     """Continue from ``resume``, or from the latest checkpoint if it is 'auto'."""
+    from mmengine.logging import print_log
+
+    from mmseg_otseg.engine.cli import latest_checkpoint
+
     checkpoint = latest_checkpoint(cfg.work_dir) if resume == "auto" else resume
     if checkpoint is None:
         print_log(f"{cfg.work_dir} holds no checkpoint yet: training starts from the beginning")
         return
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"The checkpoint to resume from, {checkpoint}, does not exist.")
     cfg.resume = True
     cfg.load_from = checkpoint
 
 
 def set_amp(cfg: Config) -> None:
     """Turn an ``OptimWrapper`` into an ``AmpOptimWrapper``."""
+    from mmengine.device import get_device
+
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not with '{kind}'.")
+    if get_device() == "cpu":
+        raise ValueError("--amp needs a GPU, and torch sees none here: leave the option out.")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(args, *DATA)
     if args.resume is not None:
         set_resume(cfg, args.resume)
     if args.amp:
         set_amp(cfg)
+    from mmseg.registry import RUNNERS
+
+    from mmseg_otseg.engine.console import ConsoleRunner
+    from mmseg_otseg.engine.distributed import process_group
+
     with process_group(cfg):
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else ConsoleRunner.from_cfg(cfg)
         runner.train()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -52,6 +52,26 @@ def build_checked(config: dict) -> Any:
         raise
 
 
+def check_config(config: dict) -> None:
+    """Check the folders and lists of a data set that is not built yet.
+
+    Args:
+        config: Config of any registered data set, with ``type``. Data sets that find their samples
+            in another way than mmseg's ``BaseSegDataset`` are passed over.
+
+    Raises:
+        FileNotFoundError: As :func:`check_folders`.
+    """
+    for leaf in _leaf_configs(config):
+        kind = leaf.get("type")
+        cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+        problem = None
+        if getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
+            problem = _explain(leaf)
+        if problem:
+            raise FileNotFoundError(problem)
+
+
 def _leaf_configs(config: dict) -> Iterator[dict]:
     """The configs of the data sets that wrap no other."""
     wrapped = config.get("datasets") or [config.get("dataset", config)]

@@ -3,19 +3,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mmseg_otseg.engine import read_checkpoint
 from tests.tiny_run import ROOT, last_metrics, tiny_config, write_pictures
+from tools.launch import first_failure, group
 
 
 def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     command = [str(ROOT / "tools" / name), *map(str, arguments)]
-    kept = {key: value for key, value in os.environ.items() if key not in ("PORT", "NNODES")}
     return subprocess.run(
-        command, env={**kept, **environment}, capture_output=True, text=True, timeout=300
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
     )
 
 
@@ -28,25 +30,23 @@ def recorder(tmp_path: Path) -> str:
     return str(script)
 
 
-def test_one_machine_takes_a_free_port(recorder: str) -> None:
+def test_scripts_hand_their_arguments_on(recorder: str) -> None:
     done = run_script("dist_train.sh", "a b.py", 2, "--amp", "--work-dir", "c d", PYTHON=recorder)
     assert done.returncode == 7
-    assert done.stdout.splitlines() == [
-        *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
-        str(ROOT / "tools" / "train.py"),
-        *["a b.py", "--amp", "--work-dir", "c d", "--launcher", "pytorch"],
-    ]
-
-
-def test_several_machines_meet_where_they_are_told(recorder: str) -> None:
-    group = dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="10.0.0.1", PORT="1234")
-    done = run_script("dist_test.sh", "a.py", "b.pth", 8, "--tta", PYTHON=recorder, **group)
+    launch = str(ROOT / "tools" / "launch.py")
+    arguments = ["a b.py", "--amp", "--work-dir", "c d"]
+    assert done.stdout.splitlines() == [launch, "2", "train.py", *arguments]
+    done = run_script("dist_test.sh", "a.py", "b.pth", 8, "--tta", PYTHON=recorder)
     assert done.returncode == 7
-    assert done.stdout.splitlines() == [
-        *["-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", "1"],
-        *["--master_addr", "10.0.0.1", "--master_port", "1234", "--nproc_per_node", "8"],
-        str(ROOT / "tools" / "test.py"),
-        *["a.py", "b.pth", "--tta", "--launcher", "pytorch"],
+    assert done.stdout.splitlines() == [launch, "8", "test.py", "a.py", "b.pth", "--tta"]
+
+
+def test_one_machine_takes_a_free_port_and_several_meet_where_they_are_told() -> None:
+    assert group({}) == ["--standalone"]
+    several = dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="10.0.0.1", PORT="1234")
+    assert group(several) == [
+        *["--nnodes", "2", "--node_rank", "1"],
+        *["--master_addr", "10.0.0.1", "--master_port", "1234"],
     ]
 
 
@@ -55,6 +55,72 @@ def test_too_few_arguments_say_how_to_call(name: str, recorder: str) -> None:
     done = run_script(name, "a.py", PYTHON=recorder)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"), [(["voc_512.py"], 1), (["none.py"], 1), (["voc_512.py", "--bad"], 8)]
+)
+def test_mistakes_are_told_once_and_before_any_process_starts(
+    arguments: list[str], lines: int, tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    config, *options = arguments
+    script = str(ROOT / "tools" / "dist_train.sh")
+    done = subprocess.run(
+        [script, str(ROOT / "configs" / "otseg" / config), "4", *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode and not done.stdout
+    assert len(done.stderr.splitlines()) <= lines
+    assert done.stderr.splitlines()[-1].startswith("train.py: error: ")
+    assert time.monotonic() - start < 20
+
+
+FAILING = f"""
+import os, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from tools.cli import run
+
+def main():
+    if os.environ["RANK"] == "0":
+        time.sleep(0.5 if "late" in sys.argv else 60)
+        raise RuntimeError("the other process is gone")
+    if "killed" in sys.argv:
+        os.kill(os.getpid(), 9)
+    raise OSError("the disk is full")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(("how", "told"), [("", "the disk is full"), ("killed", "SIGKILL")])
+def test_an_error_of_a_process_is_told_once(how: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from tools.launch import start
+start(2, {str(tmp_path / "failing.py")!r}, [{how!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == (1 if not how else 128 + 9)
+    assert len(done.stderr.splitlines()) == 1 and told in done.stderr
+
+
+def failure(seconds: float, message: str | None = None, **told: object) -> SimpleNamespace:
+    data = {"message": message, "time": seconds, **told} if message else {"message": "<NONE>"}
+    return SimpleNamespace(error_file_data=data, timestamp=int(seconds))
+
+
+def test_the_first_failure_is_the_one_to_mend_or_the_earliest() -> None:
+    bug, follows = failure(5.2, "bug"), failure(5.7, "connection closed")
+    mendable, silent = failure(5.6, "no file", mendable=True), failure(4.0)
+    assert first_failure([follows, bug]) is bug
+    assert first_failure([follows, bug, mendable, silent]) is mendable
+    assert first_failure([bug, silent]) is silent
 
 
 def test_trains_in_two_processes_without_a_gpu(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_resume_goes_on_from_the_latest_checkpoint(config: Path, tmp_path: Path)
 
 
 def test_a_checkpoint_to_resume_from_must_exist(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pth, does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
         run_tool("train", config, "--resume", tmp_path / "none.pth")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text("iter_9.pth")
@@ -63,6 +63,9 @@ def test_amp_replaces_the_optimizer_wrapper(
 ) -> None:
     built: list[Config] = []
     monkeypatch.setattr("mmengine.runner.Runner.from_cfg", lambda cfg: built.append(cfg))
+    with pytest.raises(ValueError, match="--amp needs a GPU"):
+        run_tool("train", config, "--amp")
+    monkeypatch.setattr("mmengine.device.get_device", lambda: "cuda")
     with pytest.raises(AttributeError):  # nothing was built that could train
         run_tool("train", config, "--amp")
     assert built[0].optim_wrapper.type == "AmpOptimWrapper"

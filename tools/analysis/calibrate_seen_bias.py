@@ -13,28 +13,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
-import numpy as np
-from matplotlib.figure import Figure
-from mmengine.dist import is_main_process
-from prettytable import PrettyTable
+from tools.cli import config_parser, load_config, run
 
-from mmseg_otseg.engine.cli import config_parser, load_config
-from mmseg_otseg.engine.distributed import process_group
-from mmseg_otseg.evaluation import DEFAULT_BIASES, best_bias, sweep_seen_bias
-
+DATA = ("val",)
 CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
 PRINTED_ROWS = 16
 
 
 def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__.splitlines()[0])
+    parser = config_parser(__doc__)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint; none for a model as built")
     parser.add_argument(
         "--range",
         nargs=3,
         type=float,
         metavar=("FIRST", "LAST", "STEP"),
-        help=f"biases to try. Default: {DEFAULT_BIASES[0]} {DEFAULT_BIASES[-1]} 0.005",
+        help="biases to try. Default: -0.3 0.9 0.005",
     )
     return parser.parse_args()
 
@@ -51,13 +45,16 @@ def biases_between(first: float, last: float, step: float) -> list[float]:
             "that is not smaller, and a step above 0 that makes at most 10000 of them"
         )
     number = int((last - first) / step + 1e-6) + 1
-    return [float(np.round(first + index * step, 9)) for index in range(number)]
+    return [round(first + index * step, 9) for index in range(number)]
 
 
 def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
     """Some lines of the table: the best, some of at least half its hIoU, 0 and 0.1."""
+    from prettytable import PrettyTable
+
     good = [row["seen_bias"] for row in table if row["hIoU"] >= best["hIoU"] / 2]
-    shown = np.linspace(0, len(good) - 1, min(PRINTED_ROWS, len(good))).astype(int)
+    count = min(PRINTED_ROWS, len(good))
+    shown = [index * (len(good) - 1) // max(count - 1, 1) for index in range(count)]
     wanted = {good[index] for index in shown} | {best["seen_bias"], 0.0, 0.1}
     text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
     for row in table:
@@ -69,6 +66,8 @@ def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
 
 def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> None:
     """Draw the three numbers against the bias."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     biases = [row["seen_bias"] for row in table]
@@ -85,7 +84,12 @@ def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> N
 def main() -> None:
     args = parse_args()
     biases = biases_between(*args.range) if args.range else None
-    cfg = load_config(args)
+    cfg = load_config(args, *DATA)
+    from mmengine.dist import is_main_process
+
+    from mmseg_otseg.engine.distributed import process_group
+    from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
+
     with process_group(cfg):
         table = sweep_seen_bias(cfg, args.checkpoint, biases)
         if not is_main_process():
@@ -104,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,22 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
-import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
-from prettytable import PrettyTable
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
-import mmseg_otseg  # noqa: F401  registers the parts
-
-PARTS = ("backbone", "neck", "decode_head")
+from tools.cli import add_cfg_options, new_parser, run
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "--shape",
@@ -47,11 +36,29 @@ def parse_args() -> argparse.Namespace:
         help="height and width of the picture, or its side (default: 512 512)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    add_cfg_options(parser)
     args = parser.parse_args()
     if len(args.shape) > 2 or min(args.shape) < 1:
         parser.error("--shape takes one or two sizes in pixels, each at least 1")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from prettytable import PrettyTable
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmseg_otseg  # noqa: F401  registers the parts
+
+PARTS = ("backbone", "neck", "decode_head")
 
 
 def without_weights(config: Any) -> Any:
@@ -168,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

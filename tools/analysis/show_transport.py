@@ -15,6 +15,35 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
+from tools.cli import config_parser, load_config, run
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none for a model as built")
+    parser.add_argument("--images", nargs="+", metavar="FILE", help="pictures to draw")
+    parser.add_argument(
+        "--indices", nargs="+", type=int, help="samples of the data to draw. Default: 0 1 2"
+    )
+    parser.add_argument("--part", choices=["val", "test"], default="test", help="of which data")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all pictures"
+    )
+    parser.add_argument(
+        "--most-classes",
+        type=int,
+        default=2,
+        help="without --classes: how many of those that occur, unseen ones first. Default: 2",
+    )
+    parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
+    parser.add_argument("--out", default="transport.png", type=Path, help="picture to write")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,12 +53,12 @@ from matplotlib.patches import Patch
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, MODELS
 
 from mmseg_otseg.apis.vocabulary import palette_for
-from mmseg_otseg.engine.cli import config_parser, load_config
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity
 from mmseg_otseg.structures import IGNORED
 
@@ -54,28 +83,6 @@ class Drawn(NamedTuple):
     prediction: np.ndarray
     score: np.ndarray
     share: np.ndarray
-
-
-def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none for a model as built")
-    parser.add_argument("--images", nargs="+", metavar="FILE", help="pictures to draw")
-    parser.add_argument(
-        "--indices", nargs="+", type=int, help="samples of the data to draw. Default: 0 1 2"
-    )
-    parser.add_argument("--part", choices=["val", "test"], default="test", help="of which data")
-    parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all pictures"
-    )
-    parser.add_argument(
-        "--most-classes",
-        type=int,
-        default=2,
-        help="without --classes: how many of those that occur, unseen ones first. Default: 2",
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", default="transport.png", type=Path, help="picture to write")
-    return parser.parse_args()
 
 
 def samples_of(dataset: Any, indices: list[int]) -> list[dict[str, Any]]:
@@ -210,7 +217,7 @@ def sheet(
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(args, *([] if args.images else [args.part]))
     if cfg.model.decode_head.type != "MPSAHead":
         raise ValueError(f"{cfg.model.decode_head.type} has no transport plan; it takes MPSAHead")
     init_default_scope("mmseg")
@@ -218,7 +225,7 @@ def main() -> None:
     if args.checkpoint:
         loaded = load_checkpoint(model, args.checkpoint, map_location="cpu")
         known = loaded.get("meta", {}).get("dataset_meta")
-    model.to(args.device).eval()
+    model.to(args.device or get_device()).eval()
     if args.images:
         samples = samples_from(cfg, args.images)
     else:
@@ -242,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,19 +25,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # also where nothing is installed
 
-import torch
-
-import mmseg_otseg
-from tools.benchmarks import cases
-from tools.benchmarks.cases import Case
-from tools.benchmarks.measure import median_times, peak_memory
-from tools.benchmarks.models import inference_case, zegot_case
-
-Row = dict[str, Any]
+from tools import cli
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="cases whose name has a WORD")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("--growth", action="store_true", help="growth curves instead of the table")
@@ -55,11 +47,24 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--tiny", action="store_true", help="very small sizes, to try the tool")
     args = parser.parse_args(arguments)
-    if args.device != "cpu" and not torch.cuda.is_available():
-        parser.error(f"--device {args.device}: torch sees no GPU; use --device cpu")
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+
+import torch
+
+import mmseg_otseg
+from tools.benchmarks import cases
+from tools.benchmarks.cases import Case
+from tools.benchmarks.measure import median_times, peak_memory
+from tools.benchmarks.models import inference_case, zegot_case
+
+Row = dict[str, Any]
 
 
 def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
@@ -199,6 +204,8 @@ def environment(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch sees no GPU; use --device cpu")
     paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # for the new processes
     found = all_cases(args)
@@ -218,4 +225,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

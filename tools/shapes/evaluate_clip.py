@@ -11,8 +11,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
+
+from tools.cli import new_parser, run
+
+
+def parse_args() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("config", help="a config with `clip` and `preprocess`")
+    parser.add_argument("--pretrained", help="weights in place of the config's")
+    parser.add_argument("--worlds", nargs="+", help="worlds to measure in. Default: all")
+    parser.add_argument("--severity", type=float, help="severity in place of the worlds' own")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--count", type=int, default=1000, help="pictures of each kind")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
 
 import numpy as np
 import open_clip
@@ -145,18 +167,10 @@ def load(config: Config, pretrained: str | None = None) -> open_clip.CLIP:
 
 def main() -> None:
     """Print one JSON line of results per world and seed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="a config with `clip` and `preprocess`")
-    parser.add_argument("--pretrained", help="weights in place of the config's")
-    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help="worlds to measure in")
-    parser.add_argument("--severity", type=float, help="severity in place of the worlds' own")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--count", type=int, default=1000, help="pictures of each kind")
-    args = parser.parse_args()
+    args = parse_args()
     config = Config.fromfile(args.config)
     model = load(config, args.pretrained)
-    for name in args.worlds:
+    for name in args.worlds or WORLDS:
         world = get_world(name, args.severity)
         for seed in args.seeds:
             result = evaluate(model, config.preprocess, world, args.split, seed, args.count)
@@ -165,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

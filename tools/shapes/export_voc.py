@@ -7,27 +7,32 @@ try a VOC config: ``python tools/shapes/export_voc.py data --train 1464 --aug 91
 
 from __future__ import annotations
 
-import argparse
+import sys
+from pathlib import Path
 
-from mmengine.logging import MMLogger
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
-from mmseg_otseg.datasets.shapes import WORLDS, export_voc
+from tools.cli import new_parser, run
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("out", help="the folder `data`; VOCdevkit/VOC2012 is made below it")
     parser.add_argument("--train", type=int, default=1464, help="number of training scenes")
     parser.add_argument("--aug", type=int, default=0, help="number of further training scenes")
     parser.add_argument("--val", type=int, default=200, help="number of validation scenes")
-    parser.add_argument("--world", choices=tuple(WORLDS), default="crowd")
+    parser.add_argument("--world", default="crowd", help="clean, crowd, haze, ...")
     parser.add_argument("--size", type=int, default=64, help="image side in pixels")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    from mmengine.logging import MMLogger
+
+    from mmseg_otseg.datasets.shapes import export_voc
+
     root = export_voc(args.out, args.train, args.val, args.aug, args.world, args.size, args.seed)
     MMLogger.get_instance("export_voc").info(f"wrote {root}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

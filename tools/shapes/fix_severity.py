@@ -19,7 +19,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
+
+from tools.cli import new_parser, run
+
+
+def parse_args() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py")
+    parser.add_argument("--pretrained", help="weights in place of the config's")
+    parser.add_argument("--count", type=int, default=1000, help="pictures per measurement")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
 
 from evaluate_clip import evaluate, load  # type: ignore[import-not-found]
 from mmengine.config import Config
@@ -57,11 +75,7 @@ def camera_severity(measure: Measure, world: str) -> float:
 
 def main() -> None:
     """Print one JSON line per measurement, and the severities found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py")
-    parser.add_argument("--pretrained", help="weights in place of the config's")
-    parser.add_argument("--count", type=int, default=1000, help="pictures per measurement")
-    args = parser.parse_args()
+    args = parse_args()
     config = Config.fromfile(args.config)
     model = load(config, args.pretrained)
 
@@ -77,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

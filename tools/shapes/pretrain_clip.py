@@ -20,15 +20,39 @@ import copy
 import hashlib
 import math
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
+
+from tools.cli import add_cfg_options, new_parser, run
+
+
+def parse_args() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py or one like it")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
+    parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes")
+    parser.add_argument("--save-interval", type=int, default=500)
+    parser.add_argument("--eval-interval", type=int, default=2000, help="0 for none")
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
+
 import open_clip
 import torch
 from evaluate_clip import TEMPLATES, encode, evaluate, tokenise  # type: ignore[import-not-found]
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from safetensors.torch import save_file
 from torch import Tensor
@@ -299,19 +323,7 @@ def train(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py or one like it")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes")
-    parser.add_argument("--save-interval", type=int, default=500)
-    parser.add_argument("--eval-interval", type=int, default=2000, help="0 for none")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="pretrain.steps=100 ..."
-    )
-    args = parser.parse_args()
+    args = parse_args()
     torch.set_num_threads(args.threads)
     config = Config.fromfile(args.config)
     if args.cfg_options:
@@ -319,7 +331,7 @@ def main() -> None:
     train(
         config,
         args.work_dir,
-        args.device,
+        args.device or get_device(),
         args.precision,
         args.workers,
         args.save_interval,
@@ -328,4 +340,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,14 +22,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # also where nothing is installed
 
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-
-from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.engine.cli import latest_checkpoint
-from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
+from tools.cli import add_cfg_options, new_parser, run
 
 PAPER_BIAS = 0.1
 METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
@@ -59,6 +52,39 @@ BIASES = {
     "paper": f"Seen-class bias {PAPER_BIAS:g}, as in the paper",
     "calibrated": "Seen-class bias chosen on val",
 }
+
+
+def parse_args() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_benchmark"))
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at the same time, each on one thread. Default: 1"
+    )
+    parser.add_argument(
+        "--show-bias",
+        nargs="+",
+        choices=BIASES,
+        default=list(BIASES),
+        help="for which biases the Markdown table is written; the JSON file has all",
+    )
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine.cli import latest_checkpoint
+from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 
 
 def say(text: str) -> None:
@@ -237,27 +263,6 @@ def as_markdown(table: dict[str, Any], biases: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_benchmark"))
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at the same time, each on one thread. Default: 1"
-    )
-    parser.add_argument(
-        "--show-bias",
-        nargs="+",
-        choices=BIASES,
-        default=list(BIASES),
-        help="for which biases the Markdown table is written; the JSON file has all",
-    )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="settings that override every config"
-    )
-    return parser.parse_args()
-
-
 def main() -> None:
     args = parse_args()
     tasks: dict[tuple[str | None, int], list[str]] = {}
@@ -287,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,0 +1,172 @@
+"""What the tools tell of an error, and what they answer before anything slow is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch.utils.data import DataLoader, Dataset
+
+from mmseg_otseg.models.text import TemplatePrompts
+from mmseg_otseg.structures import ClassSplit
+from tests.tiny_run import ROOT, run_tool, tiny_config, write_pictures
+from tools import cli
+
+TOOLS = sorted(
+    file
+    for file in (ROOT / "tools").rglob("*.py")
+    if "ArgumentParser" in file.read_text() or "_parser(" in file.read_text()
+)
+
+
+def test_help_of_every_tool_imports_nothing_slow() -> None:
+    tools = [str(tool) for tool in TOOLS if tool.name != "cli.py"]
+    assert len(tools) >= 12
+    script = f"""
+import contextlib, io, runpy, sys
+for tool in {tools}:
+    sys.argv = [tool, "--help"]
+    sys.path.insert(0, tool.rpartition("/")[0])
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        runpy.run_path(tool, run_name="__main__")
+    assert "usage" in text.getvalue() and "TRACEBACK" in text.getvalue(), tool
+    slow = {{"torch", "numpy", "mmengine", "mmseg_otseg"}} & set(sys.modules)
+    assert not slow, (tool, slow)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def caught(function, *arguments: object) -> Exception:
+    with pytest.raises(Exception) as error:
+        function(*arguments)
+    return error.value
+
+
+def test_what_the_project_says_on_purpose_is_for_the_user() -> None:
+    assert "names" in cli.what_to_mend(caught(ClassSplit.build, {"classes": ["cat", "cat"]}))
+    assert cli.what_to_mend(OSError(28, "No space left on device")).endswith("device")
+    assert cli.what_to_mend(torch.OutOfMemoryError("out of memory")) == "out of memory"
+    init_default_scope("mmseg")
+    assert "Nothing is not in" in cli.what_to_mend(caught(MODELS.build, dict(type="Nothing")))
+    unknown = dict(type="CLIPBackbone", colour=3)
+    assert "colour" in cli.what_to_mend(caught(MODELS.build, unknown))
+
+
+def test_faults_of_the_program_are_not() -> None:
+    assert cli.what_to_mend(caught(int, "three")) is None
+    assert cli.what_to_mend(caught(torch.zeros(2).view, 3)) is None
+    # A ValueError in the project's own code that nobody raised there on purpose.
+    assert cli.what_to_mend(caught(TemplatePrompts, 5, 5, 5)) is None
+    assert cli.what_to_mend(caught([].pop)) is None
+
+
+class Unreadable(Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> object:
+        return ClassSplit.build({"classes": ["cat", "cat"]})
+
+
+def test_errors_of_other_processes() -> None:
+    error = caught(next, iter(DataLoader(Unreadable(), num_workers=1)))
+    message = cli.what_to_mend(error)
+    assert "cat" in message and "Traceback" not in message
+    with ProcessPoolExecutor(1) as pool:
+        error = caught(pool.submit(ClassSplit.build, {"classes": ["cat", "cat"]}).result)
+        assert cli.what_to_mend(error) == message
+        assert cli.what_to_mend(caught(pool.submit(int, "three").result)) is None
+
+
+def test_run_tells_one_paragraph_and_the_traceback_if_asked(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def fail() -> None:
+        ClassSplit.build({"classes": ["cat", "cat"]})
+
+    monkeypatch.setattr(sys, "argv", ["tools/train.py"])
+    monkeypatch.delenv(cli.TRACEBACK, raising=False)
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(fail)
+    assert exit_.value.code == 1
+    told = capfd.readouterr().err
+    assert told.startswith("train.py: error: ") and "Traceback" not in told
+    assert told.count("\n") == 1
+
+    with pytest.raises(SystemExit):
+        cli.run(lambda: int("three"))
+    assert "Traceback" in capfd.readouterr().err
+    monkeypatch.setenv(cli.TRACEBACK, "1")
+    with pytest.raises(SystemExit):
+        cli.run(fail)
+    assert "Traceback" in capfd.readouterr().err
+
+    monkeypatch.delenv(cli.TRACEBACK)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        cli.run(fail)
+    assert capfd.readouterr().err == ""
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == told.strip()
+
+
+def test_paths_are_checked_before_anything_is_imported(tmp_path: Path) -> None:
+    """Missing data, in a process that has not imported torch."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from tools import cli
+args = cli.config_parser("").parse_args([{str(ROOT / "configs/otseg/voc_512.py")!r}])
+try:
+    cli.read_config(args, "train", "val")
+except FileNotFoundError as error:
+    print(error)
+assert not {{"torch", "mmseg", "mmseg_otseg"}} & set(sys.modules)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "data/VOCdevkit/VOC2012" in done.stdout and "data_root" in done.stdout, done.stderr
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    config = tmp_path / "tiny.py"
+    cfg = tiny_config(tmp_path)
+    cfg.dump(config)
+    with pytest.raises(FileNotFoundError, match=r"none\.py"):
+        run_tool("train", tmp_path / "none.py")
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        run_tool("train", config, "--cfg-options", f"load_from={tmp_path / 'none.pth'}")
+    for entry, wrong in (("data_root", "nowhere"), ("data_prefix.seg_map_path", "labels/none")):
+        with pytest.raises(FileNotFoundError, match=wrong):
+            options = [f"train_dataloader.dataset.{entry}={wrong}", "model.type=Nothing"]
+            run_tool("train", config, "--cfg-options", *options)
+    (tmp_path / "broken.py").write_text("model = dict(\n")
+    with pytest.raises(ValueError, match=r"broken\.py"):
+        run_tool("train", tmp_path / "broken.py")
+
+
+def test_settings_without_a_value_are_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        cli.config_parser("").parse_args(["config.py", "--cfg-options", "model.depth"])
+    assert "model.depth" in capsys.readouterr().err
+    args = cli.config_parser("").parse_args(["c.py", "--cfg-options", "a.b=3", 'c="[1,2]"'])
+    assert args.cfg_options == {"a.b": 3, "c": "[1,2]"} or args.cfg_options["a.b"] == 3
+
+
+def test_the_environment_names_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    Config(dict(work_dir="here")).dump(tmp_path / "c.py")
+    args = cli.config_parser("").parse_args([str(tmp_path / "c.py"), "--local_rank", "3"])
+    assert cli.read_config(args).work_dir == "here"
+    assert os.environ["LOCAL_RANK"] == "3"

@@ -1,0 +1,238 @@
+"""What the command-line tools share: options, reading the config, and how an error is told.
+
+Nothing that takes time is imported here, and a tool imports it only after its arguments and the
+paths in its config were checked. So ``--help``, a mistyped option and a missing data folder are
+answered at once.
+
+Which errors the user can mend
+------------------------------
+Such an error is told in one paragraph, as the last thing on the screen, without a traceback. It is
+
+- an ``OSError``: a file, the disk or the network;
+- memory that ran out;
+- a ``ValueError``, ``TypeError`` or ``ImportError`` that a ``raise`` statement of this project
+  raised, since these say on purpose what was wrong with what the user gave;
+- whatever mmengine's registry raises: the config names a component that does not exist, or gives it
+  an argument that it does not take.
+
+Anything else is a fault of the program and keeps its traceback. ``MMSEG_OTSEG_TRACEBACK=1`` shows
+the traceback of every error. Of several processes that ``dist_train.sh`` or ``dist_test.sh``
+started, one tells the error; see ``launch.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+TRACEBACK = "MMSEG_OTSEG_TRACEBACK"
+OURS = tuple(f"{ROOT / folder}{os.sep}" for folder in ("mmseg_otseg", "tools"))
+REGISTRY = f"{os.sep}mmengine{os.sep}registry{os.sep}"
+
+
+class Settings(argparse.Action):
+    """mmengine's ``DictAction``, imported when the option is given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        for value in values:
+            if "=" not in value:
+                parser.error(f"{option} takes KEY=VALUE, not '{value}'")
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option)
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose ``--help`` says how to see tracebacks."""
+    lines = (description or "").splitlines()
+    return argparse.ArgumentParser(
+        description=lines[0] if lines else None,
+        epilog=f"Set {TRACEBACK}=1 to see the traceback of an error.",
+    )
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that mmseg's own tools have in common."""
+    parser = new_parser(description)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder of logs, metrics and checkpoints")
+    add_cfg_options(parser)
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started this process, if it is one of several",
+    )
+    # Launchers older than torchrun pass the number of the process instead of setting LOCAL_RANK.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=Settings,
+        metavar="KEY=VALUE",
+        help='settings that override the config, e.g. train_cfg.max_iters=100 key="[a,b]"',
+    )
+
+
+def load_config(args: argparse.Namespace, *parts: str) -> Config:
+    """Read and check the config as :func:`read_config` does, then import what it is made of.
+
+    The work folder is the option's, else the config's, else ``work_dirs/<name of the config>``.
+
+    Raises:
+        FileNotFoundError: Also for folders and lists of the data that are missing or empty.
+    """
+    cfg = read_config(args, *parts)
+    if cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    from mmengine.utils import import_modules_from_strings
+
+    import mmseg_otseg  # noqa: F401  registers the components
+    from mmseg_otseg.datasets.data_folders import check_config
+
+    if cfg.get("custom_imports"):
+        import_modules_from_strings(**cfg.custom_imports)
+    for config in _datasets(cfg, parts):
+        check_config(config)
+    return cfg
+
+
+def read_config(args: argparse.Namespace, *parts: str) -> Config:
+    """Read the config file, apply the options, and check what can be checked within a second.
+
+    Args:
+        args: What a parser with ``config`` and, each optional, ``cfg_options``, ``work_dir``,
+            ``launcher``, ``local_rank``, ``checkpoint`` and ``resume`` has parsed.
+        parts: Which data the tool reads: "train", "val" or "test".
+
+    Raises:
+        ValueError: If the config file cannot be read.
+        FileNotFoundError: If it, a data folder or a checkpoint does not exist.
+    """
+    from mmengine.config import Config
+
+    os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f"the config file {args.config} does not exist")
+    try:
+        cfg = Config.fromfile(args.config, import_custom_modules=False)
+        cfg.merge_from_dict(getattr(args, "cfg_options", None) or {})
+    except Exception as error:  # a config is a program: it can raise anything
+        raise ValueError(f"cannot read the config {args.config}: {_told(error)}") from error
+    cfg.launcher = getattr(args, "launcher", "none")
+    if getattr(args, "work_dir", None) is not None:
+        cfg.work_dir = args.work_dir
+    for config in _datasets(cfg, parts):
+        for data in _with_data_root(config):
+            _check_data_root(data)
+    for name in ("checkpoint", "resume"):
+        _check_checkpoint(getattr(args, name, None))
+    _check_checkpoint(cfg.get("load_from"))
+    return cfg
+
+
+def _datasets(cfg: Config, parts: Sequence[str]) -> list[dict]:
+    loaders = [cfg.get(f"{part}_dataloader") or {} for part in parts]
+    return [loader["dataset"] for loader in loaders if isinstance(loader.get("dataset"), dict)]
+
+
+def _with_data_root(config: dict) -> Iterator[dict]:
+    if config.get("data_root"):
+        yield config
+    for inner in [config.get("dataset"), *(config.get("datasets") or ())]:
+        if isinstance(inner, dict):
+            yield from _with_data_root(inner)
+
+
+def _check_data_root(config: dict) -> None:
+    root = str(config["data_root"])
+    if config.get("backend_args") or ":" in root or Path(root).is_dir():  # s3:// and the like
+        return
+    full = Path(root).absolute()
+    where = root if root == str(full) else f"{root} ({full})"
+    raise FileNotFoundError(
+        f"the data folder {where} of {config.get('type')} does not exist. Put the data there, or "
+        "set `data_root` in the config to where it is."
+    )
+
+
+def _check_checkpoint(path: str | None) -> None:
+    if path and path != "auto" and "://" not in path and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool and tell its errors; see the top of this file.
+
+    Args:
+        main: The tool. Its arguments are those of the command line.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except Exception as error:
+        message = None if os.environ.get(TRACEBACK, "0") != "0" else what_to_mend(error)
+        _tell(message or "".join(traceback.format_exception(error)), mendable=message is not None)
+        sys.exit(1)
+
+
+def what_to_mend(error: Exception) -> str | None:
+    """What an error tells the user; None for a fault of the program."""
+    steps, message = _raised_by(error)
+    file, line = steps[-1] if steps else ("", "")
+    if isinstance(error, (OSError, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
+        return message
+    if isinstance(error, (ValueError, TypeError, ImportError)):
+        on_purpose = line.startswith("raise ") and file.startswith(OURS)
+        return message if on_purpose or REGISTRY in file else None
+    return message if REGISTRY in file else None
+
+
+def _raised_by(error: Exception) -> tuple[list[tuple[str, str]], str]:
+    """Files and lines that an error passed through, the last one raised it; and its message.
+
+    An error of another process (of a DataLoader, or of a pool) brings its traceback as text.
+    """
+    message = _told(error)
+    text = str(error.__cause__) if type(error.__cause__).__name__ == "_RemoteTraceback" else ""
+    if re.match(r"Caught \w+ in DataLoader worker process \d+", message):
+        text, message = message, message.split(f"\n{type(error).__name__}: ")[-1]
+    if text:
+        return re.findall(r'^ *File "(.+?)", line \d+.*\n *(.*)$', text, re.MULTILINE), message
+    return [(s.filename, s.line or "") for s in traceback.extract_tb(error.__traceback__)], message
+
+
+def _told(error: BaseException) -> str:
+    """The message of an error; a ``KeyError`` would put it into quotes."""
+    plain = isinstance(error, KeyError) and len(error.args) == 1
+    return (str(error.args[0]) if plain else str(error)).strip() or type(error).__name__
+
+
+def _tell(message: str, mendable: bool) -> None:
+    """Print the message; one of several processes leaves it to ``launch.py`` to do that once."""
+    text = f"{Path(sys.argv[0]).name}: error: {message}" if mendable else message
+    sys.stdout.flush()
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        told = {"message": text, "timestamp": int(time.time()), "mendable": mendable}
+        Path(file).write_text(json.dumps({**told, "time": time.time()}), encoding="utf-8")
+    else:
+        print(text, file=sys.stderr)
