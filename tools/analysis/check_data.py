@@ -11,21 +11,20 @@ import os
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
 
-from prettytable import PrettyTable
+from tools.cli import config_parser, load_config, run
 
-from mmseg_otseg.apis.data_check import DataReport, check_data
-from mmseg_otseg.apis.data_check.counts import sum_of
-from mmseg_otseg.engine.cli import config_parser, load_config
-from mmseg_otseg.structures import IGNORED
+if TYPE_CHECKING:
+    from mmseg_otseg.apis.data_check import DataReport
 
 WIDTH = 100
 
 
 def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__.splitlines()[0])
+    parser = config_parser(__doc__)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--no-clip", action="store_true", help="do not build CLIP")
     parser.add_argument(
@@ -36,6 +35,11 @@ def parse_args() -> argparse.Namespace:
 
 def data_table(report: DataReport) -> str:
     """Pictures, their sizes and what their pixels are, for each part."""
+    from prettytable import PrettyTable
+
+    from mmseg_otseg.apis.data_check.counts import sum_of
+    from mmseg_otseg.structures import IGNORED
+
     assert report.split is not None
     table = PrettyTable(["", "pictures", "label sizes", "seen", "unseen", "ignored"])
     for part, samples in report.samples.items():
@@ -53,6 +57,10 @@ def data_table(report: DataReport) -> str:
 
 def class_table(report: DataReport) -> str:
     """For each class the share of the pixels, in how many pictures it is, and the nearest name."""
+    from prettytable import PrettyTable
+
+    from mmseg_otseg.apis.data_check.counts import sum_of
+
     assert report.split is not None
     split, reading = report.split, report.reading
     table = PrettyTable(["", "class", "S/U"])
@@ -81,6 +89,8 @@ def class_table(report: DataReport) -> str:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    from mmseg_otseg.apis.data_check import check_data
+
     sheet = args.sheet or Path(cfg.work_dir) / "data_check.png"
     report = check_data(cfg, sheet, args.workers, not args.no_clip)
     print()
@@ -100,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
