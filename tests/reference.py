@@ -21,10 +21,11 @@ DATA = Path(__file__).parent / "data"
 
 
 class Reference:
-    """Arrays of ``otseg_tiny_{name}.npz`` and the model they describe."""
+    """Arrays of ``{method}_tiny_{name}.npz`` and the model they describe."""
 
-    def __init__(self, name: str) -> None:
-        with np.load(DATA / f"otseg_tiny_{name}.npz") as file:
+    def __init__(self, name: str, method: str = "otseg") -> None:
+        self.method = method
+        with np.load(DATA / f"{method}_tiny_{name}.npz") as file:
             self.arrays = {key: file[key] for key in file.files}
 
     def tensor(self, key: str) -> Tensor:
@@ -87,15 +88,26 @@ class Reference:
                 },
             },
             "decode_head": {
-                "type": "MPSAHead",
+                **self.head_config(),
                 "clip": self.clip(),
                 "num_classes": self.config("num_classes"),
                 "decoder_layers": self.config("decoder_layers"),
-                "epsilon": self.config("epsilon"),
                 "dropout": 0.0,
             },
             "test_cfg": {"mode": "whole"},
         }
+
+    def head_config(self) -> dict[str, Any]:
+        """What is the method's own."""
+        if self.method == "zegclip":
+            return {"type": "ZegCLIPHead", "decoder_heads": self.config("decoder_heads")}
+        return {"type": "MPSAHead", "epsilon": self.config("epsilon")}
+
+    def output(self, kind: str, class_map: str) -> Tensor:
+        """An output in training: ``kind`` is ``logits``, ``loss_mask`` or ``loss_dice``."""
+        train = "train_" if kind == "logits" else ""
+        name = "" if self.method == "zegclip" else f"{class_map}_"
+        return self.tensor(f"output/{train}{name}{kind}")
 
     def model(self, folder: Path) -> nn.Module:
         """The model with the authors' weights."""

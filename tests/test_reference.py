@@ -19,6 +19,10 @@ GRADIENTS = {
         "decode_head.decoder.layers.0.attention.query.weight",
         slice(None),
     ),
+    "decode_head.decoder_1.layers.0.multihead_attn.v.weight": (
+        "decode_head.decoder.layers.0.value.weight",
+        slice(None),
+    ),
     "decode_head.decoder_1.layers.2.multihead_attn.k.weight": (
         "decode_head.decoder.last.key.weight",
         slice(None),
@@ -27,12 +31,17 @@ GRADIENTS = {
         "decode_head.decoder.layers.0.feed_forward.0.weight",
         slice(None),
     ),
+    "decode_head.decoder_1.layers.1.linear1.weight": (
+        "decode_head.decoder.layers.1.feed_forward.0.weight",
+        slice(None),
+    ),
 }
 
 
-@pytest.fixture(params=["a", "b"])
+@pytest.fixture(params=[("otseg", "a"), ("otseg", "b"), ("zegclip", "b")], ids="-".join)
 def reference(request: pytest.FixtureRequest) -> Reference:
-    return Reference(request.param)
+    method, name = request.param
+    return Reference(name, method)
 
 
 @pytest.fixture
@@ -51,16 +60,16 @@ def test_training_logits_losses_and_gradients(reference: Reference, model: nn.Mo
     model.train()
     features = model.extract_feat(reference.tensor("input/image"))
     maps = model.decode_head(features)
-    for name, logits in maps._asdict().items():
-        expected = reference.tensor(f"output/train_{name}_logits")
+    for name, logits in maps.items():
+        expected = reference.output("logits", name)
         upsampled = nn.functional.interpolate(logits, expected.shape[2:], mode="bilinear")
         assert relative_error(upsampled, expected) < 1e-4, name
 
     losses = model.decode_head.loss(features, reference.samples())
-    for name in ("decoder", "score"):
-        for kind in ("mask", "dice"):
-            expected = reference.tensor(f"output/{name}_loss_{kind}")
-            assert relative_error(losses[f"{name}.loss_{kind}"], expected) < 1e-4, (name, kind)
+    for name in maps:
+        for kind in ("loss_mask", "loss_dice"):
+            expected = reference.output(kind, name)
+            assert relative_error(losses[f"{name}.{kind}"], expected) < 1e-4, (name, kind)
 
     sum(losses.values()).backward()
     parameters = dict(model.named_parameters())
@@ -106,8 +115,8 @@ def test_mixed_precision_stays_close(reference: Reference, model: nn.Module) -> 
         features = model.extract_feat(reference.tensor("input/image"))
         losses = model.decode_head.loss(features, reference.samples())
     sum(losses.values()).backward()
-    for name in ("decoder", "score"):
-        expected = reference.tensor(f"output/{name}_loss_mask")
+    for name in {key.split(".")[0] for key in losses}:
+        expected = reference.output("loss_mask", name)
         assert relative_error(losses[f"{name}.loss_mask"], expected) < 0.02
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)

@@ -1,4 +1,4 @@
-"""Checkpoints of the OTSeg authors' released code, in terms of this package."""
+"""Checkpoints of OTSeg's and ZegCLIP's released code, in terms of this package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.models.clip import tensors_fingerprint
+from mmseg_otseg.models.decode_heads import Decoder, MPSADecoder, MultiHeadDecoder
+from mmseg_otseg.models.decode_heads.decoder import encode_kind
 
 from .authors_shapes import check_authors_tensors
 
@@ -38,6 +40,9 @@ LAYER_PARTS = {
 }
 BACKBONE_PARTS = {"prompt_proj": "visual_prompts.proj", "prompt_norm": "visual_prompts.norm"}
 CLIP = "backbone.clip.module."
+NO_METHOD = "OTSeg or ZegCLIP (its training config is not in the file)"
+# The methods' files have the same tensors; what differs is the segmentor in the training config.
+DECODERS: dict[str, type[Decoder]] = {"OTSeg": MPSADecoder, "ZegCLIP": MultiHeadDecoder}
 # What the model has and the authors' files have not: it is made from the class names.
 MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary")
 
@@ -46,19 +51,24 @@ class Conversion(NamedTuple):
     """What became of an authors' checkpoint.
 
     Attributes:
+        method: ``"OTSeg"`` or ``"ZegCLIP"``; None if the file does not say.
         used: Names of the authors' tensors that were taken over.
         dropped: Names of those that reach no output.
         missed: Names of this package's tensors that the authors' files do not have; the model
             makes them.
     """
 
+    method: str | None
     used: tuple[str, ...]
     dropped: tuple[str, ...]
     missed: tuple[str, ...]
 
 
 def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
-    """Convert a checkpoint file of the authors' OTSeg into one for this package's configs.
+    """Convert a checkpoint file of OTSeg's or ZegCLIP's authors for this package's configs.
+
+    Which method it is of stands in the training config that such files hold. One that has lost its
+    config fits the configs of both methods.
 
     The file is read without executing anything it brings. The new one holds the image tower as
     well, since the authors' position embedding has the training resolution, and says that the class
@@ -69,7 +79,7 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
         dst: The file to write; its folder is made.
 
     Returns:
-        The names that were used, dropped and missed, which are also logged.
+        The method, and the names that were used, dropped and missed, which are also logged.
 
     Raises:
         FileNotFoundError: If there is no file ``src``.
@@ -85,13 +95,17 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
         raise ValueError(
             f"{src} holds no `state_dict` of tensors: it is no checkpoint of the authors"
         )
+    meta = checkpoint.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    method = authors_method(str(meta.get("config", "")))
     try:
-        converted, dropped = convert_authors_state_dict(state)
+        converted, dropped = convert_authors_state_dict(state, method)
     except ValueError as error:
         raise ValueError(f"cannot convert {src}: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": converted, "meta": _meta(checkpoint.get("meta"))}, target)
+    torch.save({"state_dict": converted, "meta": _meta(meta, method)}, target)
     used = tuple(name for name in state if name not in set(dropped))
+    print_log(f"{src} is a checkpoint of {method or NO_METHOD}", logger="current")
     for what, names in (
         ("used", used),
         ("dropped, as they reach no output", dropped),
@@ -99,20 +113,36 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
     ):
         print_log(f"{len(names)} tensors {what}: {_summary(names)}", logger="current")
     print_log(f"written to {target}", logger="current")
-    return Conversion(used, tuple(dropped), MADE_BY_THE_MODEL)
+    return Conversion(method, used, tuple(dropped), MADE_BY_THE_MODEL)
 
 
-def convert_authors_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Rename an authors' OTSeg state dict.
+def authors_method(config: str) -> str | None:
+    """The method an authors' training config is of, by the segmentor it names.
+
+    Args:
+        config: The text of the config.
+
+    Returns:
+        ``"OTSeg"`` or ``"ZegCLIP"``; None if it names neither, or both.
+    """
+    named = [name for name in DECODERS if re.search(rf"""type\s*=\s*['"]{name}['"]""", config)]
+    return named[0] if len(named) == 1 else None
+
+
+def convert_authors_state_dict(
+    state: Mapping[str, Tensor], method: str | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Rename an authors' OTSeg or ZegCLIP state dict.
 
     Args:
         state: Names and tensors as the authors' code saves them.
+        method: ``"OTSeg"`` or ``"ZegCLIP"``; then the head of the other method refuses the result.
 
     Returns:
         The state dict of an ``EncoderDecoder`` with ``CLIPBackbone``, ``DLFANeck`` and
-        ``MPSAHead``, without the text embeddings; and the names that were dropped, which reach no
-        output. It carries the image tower, its fingerprint, and the switch that makes the
-        backbone count the class embedding twice.
+        ``MPSAHead`` or ``ZegCLIPHead``, without the text embeddings; and the names that were
+        dropped, which reach no output. It carries the image tower, its fingerprint, and the switch
+        that makes the backbone count the class embedding twice.
 
     Raises:
         ValueError: If a tensor is missing, is none of the authors', or has another shape than the
@@ -135,6 +165,8 @@ def convert_authors_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, T
     tower = {name.removeprefix(CLIP): t for name, t in converted.items() if name.startswith(CLIP)}
     converted["backbone.clip.fingerprint"] = tensors_fingerprint(tower)
     converted["backbone.class_embedding_times"] = torch.tensor(2)
+    if method is not None:
+        converted["decode_head.decoder.kind_name"] = encode_kind(DECODERS[method].kind)
     return converted, dropped
 
 
@@ -168,10 +200,9 @@ def _convert_name(name: str, last: int) -> str | None:
     return f"backbone.{BACKBONE_PARTS[head]}.{rest}" if head in BACKBONE_PARTS else CLIP + part
 
 
-def _meta(meta: Any) -> dict[str, Any]:
+def _meta(meta: Mapping[str, Any], method: str | None) -> dict[str, Any]:
     """What mmseg's tools want to know of a checkpoint: class names and colours, if there."""
-    meta = meta if isinstance(meta, Mapping) else {}
-    kept: dict[str, Any] = {"converted_from": "OTSeg, the authors' code"}
+    kept: dict[str, Any] = {"converted_from": f"{method or NO_METHOD}, the authors' code"}
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
     return kept

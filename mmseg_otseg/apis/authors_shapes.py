@@ -1,4 +1,4 @@
-"""Which tensors an OTSeg checkpoint of the authors holds, and how their shapes hang together."""
+"""Which tensors the authors' OTSeg and ZegCLIP checkpoints hold, and how their shapes fit."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
     blocks = [int(match[1]) for name in used if (match := BLOCK.match(name))]
     layers = [int(match[1]) for name in used if (match := LAYER.match(name))]
     shapes = dict(_expected(max(blocks, default=-1) + 1, max(layers, default=-1) + 1))
-    problems = [f"{name} is no tensor of the authors' OTSeg" for name in used if name not in shapes]
+    problems = [f"{name} is no tensor of OTSeg or ZegCLIP" for name in used if name not in shapes]
     problems += [f"{name} is missing" for name in shapes if name not in state]
     if not problems:
         sizes, problems = _agree_on_sizes(state, shapes)
@@ -104,7 +104,8 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(
-            f"this is no OTSeg checkpoint of the authors: {'; '.join(problems[:5])}{more}"
+            "this is no checkpoint of OTSeg's or ZegCLIP's authors: "
+            f"{'; '.join(problems[:5])}{more}"
         )
 
 

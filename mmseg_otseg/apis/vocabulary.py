@@ -33,8 +33,8 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
     neck: Any = getattr(segmentor, "neck", None)
     if not hasattr(neck, "set_classes"):
         raise TypeError(
-            f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck): only OTSeg "
-            "and ZegOT models can change their classes"
+            f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck), so "
+            "its classes cannot be changed"
         )
     if isinstance(classes, Sequence) and not isinstance(classes, str):
         blank = [name for name in classes if not str(name).strip()]

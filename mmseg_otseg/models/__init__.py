@@ -2,7 +2,7 @@
 
 from .backbones import CLIPBackbone
 from .clip import load_clip, supported_models
-from .decode_heads import MPSAHead
+from .decode_heads import MPSAHead, ZegCLIPHead, ZeroShotHead
 from .losses import FocalDiceLoss
 from .necks import DLFANeck
 from .segmentors import CLIPEncoderDecoder
@@ -17,6 +17,8 @@ __all__ = [
     "MPSAHead",
     "PrecomputedPrompts",
     "TemplatePrompts",
+    "ZegCLIPHead",
+    "ZeroShotHead",
     "load_clip",
     "supported_models",
 ]

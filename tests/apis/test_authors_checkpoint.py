@@ -33,13 +33,26 @@ def state() -> dict[str, torch.Tensor]:
     return Reference("a").group("state/")
 
 
-@pytest.mark.parametrize("name", ["a", "b"])
-def test_predictions_of_a_converted_file(name: str, tmp_path: Path) -> None:
+#: How the authors' training configs, which mmcv writes into checkpoints, name their segmentors.
+NAMED = {
+    name.lower(): f"model = dict(\n    type='{name}',\n    decode_head=dict(type='ATMSingleHead'))"
+    for name in ("OTSeg", "ZegCLIP")
+}
+
+
+@pytest.mark.parametrize("config", [True, False])
+@pytest.mark.parametrize(("method", "name"), [("otseg", "a"), ("otseg", "b"), ("zegclip", "b")])
+def test_predictions_of_a_converted_file(
+    method: str, name: str, config: bool, tmp_path: Path
+) -> None:
     """Through mmengine's loading and mmseg's predict path the authors' numbers come out."""
-    reference = Reference(name)
-    convert_authors_checkpoint(
-        save(tmp_path / "authors.pth", reference.group("state/")), tmp_path / "new" / "ours.pth"
+    reference = Reference(name, method)
+    meta = {"config": NAMED[method]} if config else {}
+    report = convert_authors_checkpoint(
+        save(tmp_path / "authors.pth", reference.group("state/"), **meta),
+        tmp_path / "new" / "ours.pth",
     )
+    assert (report.method or "").lower() == (method if config else "")
     image = reference.tensor("input/image")
     for setting, bias in (("inductive", 0.1), ("transductive", 0.0)):
         config = reference.model_config(tmp_path)
@@ -69,6 +82,21 @@ def test_stock_config_runs_a_converted_file(state: dict, tmp_path: Path) -> None
     assert torch.equal(weight, state["decode_head.q_proj.weight"])
 
 
+@pytest.mark.parametrize("method", ["otseg", "zegclip"])
+def test_the_other_methods_head_refuses_a_converted_file(method: str, tmp_path: Path) -> None:
+    """It has tensors of the same names and shapes, and would predict nonsense."""
+    reference = Reference("b", method)
+    meta = {"config": NAMED[method]}
+    source = save(tmp_path / "authors.pth", reference.group("state/"), **meta)
+    convert_authors_checkpoint(source, tmp_path / "ours.pth")
+    config = reference.model_config(tmp_path)
+    other = {"otseg": "ZegCLIPHead", "zegclip": "MPSAHead"}[method]
+    config["decode_head"] = dict(type=other, clip=reference.clip(), num_classes=4)
+    model = MODELS.build(ConfigDict(config))
+    with pytest.raises(ValueError, match=r"attention'.*use the config that"):
+        load_checkpoint(model, str(tmp_path / "ours.pth"))
+
+
 def test_continued_training_keeps_the_towers_weights(state: dict, tmp_path: Path) -> None:
     """Nobody could build the authors' tower from the config again: checkpoints go on holding it."""
     convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "ours.pth")
@@ -85,10 +113,12 @@ def test_a_full_voc_checkpoint(tmp_path: Path) -> None:
     shapes = json.loads((DATA / "otseg_voc_vitb16_shapes.json").read_text())
     zeros = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
     history = HistoryBuffer([1.0], [1])
-    source = save(tmp_path / "voc.pth", zeros, CLASSES=["a", "b"], PALETTE=np.eye(3), log=history)
+    meta = dict(CLASSES=["a", "b"], PALETTE=np.eye(3), log=history, config=NAMED["zegclip"])
+    source = save(tmp_path / "voc.pth", zeros, **meta)
     report = convert_authors_checkpoint(source, tmp_path / "ours.pth")
     assert set(report.used) | set(report.dropped) == set(shapes)
     assert set(report.missed) == {"neck.text.embeddings", "neck.text.vocabulary"}
+    assert report.method == "ZegCLIP"
     assert "decode_head.loss_decode.criterion.empty_weight" in report.dropped
     assert "decode_head.decoder_1.layers.0.self_attn.in_proj_weight" in report.dropped
     result = read_checkpoint(tmp_path / "ours.pth")

@@ -66,7 +66,7 @@ def test_prediction_is_sigmoid_less_the_bias() -> None:
     model, inputs = head(seen_bias=0.25).eval(), features()
     size = [{"img_shape": (24, 40)}] * 2
     maps = model(inputs)
-    mean = F.interpolate((maps.score + maps.decoder) / 2, (24, 40), mode="bilinear").sigmoid()
+    mean = F.interpolate((maps["score"] + maps["decoder"]) / 2, (24, 40), mode="bilinear").sigmoid()
     bias = torch.tensor([0.25, 0, 0.25])[:, None, None]
     assert torch.allclose(model.predict(inputs, size, None), mean - bias, atol=1e-6)
 
@@ -74,7 +74,7 @@ def test_prediction_is_sigmoid_less_the_bias() -> None:
 @pytest.mark.parametrize("source", ["decoder", "score"])
 def test_predict_from(source: str) -> None:
     model, inputs = head(seen_bias=0, predict_from=source).eval(), features()
-    expected = getattr(model(inputs), source)
+    expected = model(inputs)[source]
     size = [{"img_shape": expected.shape[2:]}] * 2
     assert torch.allclose(model.predict(inputs, size, None), expected.sigmoid(), atol=1e-6)
 
@@ -83,13 +83,13 @@ def test_levels_are_averaged_with_learned_weights() -> None:
     model, inputs = head(num_levels=2, decoder_layers=0, predict_from="score"), features(levels=2)
     single = head(decoder_layers=0, predict_from="score")
     maps = [
-        single(AlignedFeatures((level,), inputs.queries, inputs.classes, inputs.seen)).score
+        single(AlignedFeatures((level,), inputs.queries, inputs.classes, inputs.seen))["score"]
         for level in inputs.pixels
     ]
-    assert torch.allclose(model(inputs).score, (maps[0] + maps[1]) / 2, atol=1e-6)
+    assert torch.allclose(model(inputs)["score"], (maps[0] + maps[1]) / 2, atol=1e-6)
     model.level_logits.data[:] = torch.tensor([0.0, 50.0])
-    assert torch.allclose(model(inputs).score, maps[1], atol=1e-6)
-    model(inputs).score.square().sum().backward()
+    assert torch.allclose(model(inputs)["score"], maps[1], atol=1e-6)
+    model(inputs)["score"].square().sum().backward()
     assert model.level_logits.grad is not None
 
 

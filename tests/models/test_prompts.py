@@ -42,6 +42,18 @@ def test_text_tower_is_freed(clip: dict) -> None:
 def test_templates_of_the_papers() -> None:
     assert len(OTSEG_6) == 6 and len(OTSEG_8) == 8 and OTSEG_8[:6] == OTSEG_6
     assert resolve_templates("otseg8")[-1] == "a background of a {}."
+    assert len(set(resolve_templates("vild"))) == 15
+
+
+def test_average_is_one_prompt_of_unit_length(clip: dict) -> None:
+    apart = TemplatePrompts(clip, SPLIT, templates="vild")
+    prompts = TemplatePrompts(clip, SPLIT, templates="vild", average=True)
+    mean = apart().mean(1, keepdim=True)
+    assert prompts.num_prompts == 1 and prompts().shape == (3, 1, 32)
+    assert torch.allclose(prompts(), mean / mean.norm(dim=-1, keepdim=True), atol=1e-6)
+    prompts.set_classes({"classes": ["dog"], "unseen": []})
+    assert prompts().shape == (1, 1, 32)
+    assert not torch.equal(prompts.vocabulary, TemplatePrompts(clip, SPLIT, "vild").vocabulary)
 
 
 @pytest.mark.parametrize("templates", ["clip", [], ["no slot"], ["{} and {}"]])

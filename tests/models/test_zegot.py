@@ -27,7 +27,7 @@ def test_untouched_it_is_clips_own_similarity_through_mps() -> None:
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         model.decode_head.level_logits.copy_(torch.tensor([-100.0, -100, 0]))  # the last level
-        score = model.decode_head(model.extract_feat(image)).score
+        score = model.decode_head(model.extract_feat(image))["score"]
         clip = load_clip(**CLIP)
         clip.visual.output_tokens = True
         _, tokens = clip.visual(image)

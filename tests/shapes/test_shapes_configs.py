@@ -52,7 +52,7 @@ def test_training_free_is_the_mean_cosine_with_the_prompts(tmp_path: Path) -> No
         text = model.neck.text()
         local = torch.nn.functional.normalize(features.local[0], dim=1)
         expected = torch.einsum("bdhw,knd->bkhw", local, text)
-        score = model.decode_head(model.neck(features)).score
+        score = model.decode_head(model.neck(features))["score"]
     torch.testing.assert_close(score, expected, atol=1e-5, rtol=1e-4)
 
 

@@ -126,7 +126,7 @@ def draw(model: Any, sample: dict[str, Any]) -> Drawn:
         image=image.byte().flip(0).permute(1, 2, 0).numpy(),  # BGR to RGB
         label=label,
         prediction=predicted.pred_sem_seg.data[0].numpy(),
-        score=head(features).score[0].cpu().numpy(),
+        score=head(features)["score"][0].cpu().numpy(),
         share=share.cpu().numpy(),
     )
 
@@ -239,9 +239,10 @@ def main() -> None:
     items = [draw(model, sample) for sample in samples]
     wanted = [split.classes.index(name) for name in args.classes or ()]
     chosen = [wanted or classes_of(item, unseen, args.most_classes) for item in items]
-    prompts = getattr(model.neck.text, "templates", None) or [
-        f"prompt {number}" for number in range(1, model.neck.text.num_prompts + 1)
-    ]
+    text = model.neck.text
+    prompts = getattr(text, "templates", ())
+    if len(prompts) != text.num_prompts:
+        prompts = [f"prompt {number}" for number in range(1, text.num_prompts + 1)]
     meta = {"classes": split.classes, "palette": palette_for(split.classes, known)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet(items, chosen, prompts, meta, unseen).savefig(args.out, dpi=130)

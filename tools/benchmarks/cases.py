@@ -166,7 +166,7 @@ def head_case(shapes: Shapes, device: str) -> Case:
     assert isinstance(loss, FocalDiceLoss)
 
     def ours() -> tuple[Tensor, ...]:
-        losses = [value for maps in head(inputs) for value in loss(maps, target).values()]
+        losses = [value for maps in head(inputs).values() for value in loss(maps, target).values()]
         return _with_gradients(torch.stack(losses).sum(), leaves)
 
     def other() -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the authors' released OTSeg code for this package's configs."""
+"""Convert a checkpoint of OTSeg's or ZegCLIP's released code for this package's configs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tools.cli import new_parser, run
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("src", help="the authors' checkpoint")
-    parser.add_argument("dst", help="the checkpoint to write, for tools/test.py with configs/otseg")
+    parser.add_argument(
+        "dst",
+        help="the checkpoint to write, for tools/test.py with configs/otseg or configs/zegclip",
+    )
     args = parser.parse_args()
     from mmengine.logging import MMLogger
 

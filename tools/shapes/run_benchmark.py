@@ -40,6 +40,7 @@ ROWS = {
     row.config: row
     for row in (
         Row("training-free CLIP map", "training_free", None),
+        Row("ZegCLIP", "zegclip", "zegclip"),
         Row("OTSeg, softmax for Sinkhorn", "softmax", "softmax"),
         Row("MPS map only", "mps_only", "mps_only"),
         Row("OTSeg", "otseg", "otseg"),

@@ -1,6 +1,63 @@
-"""Decode heads."""
+"""Decode heads.
 
+The methods differ in how text queries and local features become class maps. To add one, write:
+
+- a head that derives from :class:`ZeroShotHead` and says it in ``class_maps(queries, levels)``:
+  queries (B, K, N, D), pixels (B, M, D) of each level, maps (B, K, M) by name. Losses,
+  self-training, seen-class bias, any vocabulary and any CLIP come from the base class;
+- a decoder, if it has a new one: :class:`Decoder` brings layers, initialisation and a mark in
+  checkpoints, :class:`DecoderLayer` everything after the attention;
+- a config that inherits a method's and names what is new. Levels, adapters, prompts and schedules
+  are options of what is there.
+
+None of it has to be in this package. As an example, Cascade-CLIP's idea (arXiv 2406.00670): each
+level has a decoder of its own, and their maps are averaged. The head, ``cascade_head.py``::
+
+    import torch
+    from mmseg.registry import MODELS
+    from torch import nn
+
+    from mmseg_otseg.models.decode_heads import MultiHeadDecoder, ZeroShotHead
+
+
+    @MODELS.register_module()
+    class CascadeHead(ZeroShotHead):
+        def __init__(self, num_levels, **kwargs):
+            super().__init__(num_levels=num_levels, **kwargs)
+            self.decoders = nn.ModuleList(
+                MultiHeadDecoder(self.channels) for _ in range(num_levels)
+            )
+
+        def class_maps(self, queries, levels):
+            maps = [decode(queries, pixels) for decode, pixels in zip(self.decoders, levels)]
+            return {"cascade": torch.stack(maps).mean(0)}
+
+The config beside it, to run with ``PYTHONPATH=. python tools/train.py cascade_voc_512.py``::
+
+    _base_ = "configs/zegclip/voc_512.py"
+    custom_imports = dict(imports=["mmseg_otseg", "cascade_head"])
+    model = dict(
+        backbone=dict(out_indices=(-5, -3, -1), project=False),
+        neck=dict(adapters=3),  # one for each of the backbone's levels
+        decode_head=dict(type="CascadeHead", num_levels=3),
+    )
+"""
+
+from .decoder import Decoder, DecoderLayer
 from .mpsa import MPSADecoder, MPSADecoderLayer, MPSAMap
-from .mpsa_head import ClassMaps, MPSAHead, query_targets
+from .mpsa_head import MPSAHead
+from .zegclip_head import MultiHeadDecoder, ZegCLIPHead
+from .zero_shot_head import ZeroShotHead, query_targets
 
-__all__ = ["ClassMaps", "MPSADecoder", "MPSADecoderLayer", "MPSAHead", "MPSAMap", "query_targets"]
+__all__ = [
+    "Decoder",
+    "DecoderLayer",
+    "MPSADecoder",
+    "MPSADecoderLayer",
+    "MPSAHead",
+    "MPSAMap",
+    "MultiHeadDecoder",
+    "ZegCLIPHead",
+    "ZeroShotHead",
+    "query_targets",
+]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
 
+from .decoder import Decoder, DecoderLayer
+
 
 class MPSAMap(nn.Module):
     """Where the prompts of each class attend: the part of MPSA that makes a map.
@@ -44,7 +46,7 @@ class MPSAMap(nn.Module):
         return transport_score(similarity, plan), plan
 
 
-class MPSADecoderLayer(nn.Module):
+class MPSADecoderLayer(DecoderLayer):
     """Multi-Prompts Sinkhorn Attention and a feed-forward, with residual and LayerNorm after each.
 
     Args:
@@ -64,19 +66,7 @@ class MPSADecoderLayer(nn.Module):
         transport: str = "sinkhorn",
         epsilon: float = 0.05,
     ) -> None:
-        super().__init__()
-        self.attention = MPSAMap(embed_dim, transport, epsilon)
-        self.value = nn.Linear(embed_dim, embed_dim)
-        self.proj = nn.Linear(embed_dim, embed_dim)
-        self.norm1 = nn.LayerNorm(embed_dim)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(embed_dim, 4 * embed_dim),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(4 * embed_dim, embed_dim),
-        )
-        self.norm2 = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(MPSAMap(embed_dim, transport, epsilon), embed_dim, dropout)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Refine the queries by what they attend to.
@@ -89,9 +79,7 @@ class MPSADecoderLayer(nn.Module):
             The refined queries, shape (B, K, N, D), and the map, shape (B, K, M), logits.
         """
         class_map, plan = self.attention(queries, pixels)
-        queries = self.norm1(queries + self.dropout(self.proj(self.attend(plan, pixels))))
-        queries = self.norm2(queries + self.dropout(self.feed_forward(queries)))
-        return queries, class_map
+        return self.update(queries, self.attend(plan, pixels)), class_map
 
     def attend(self, plan: Tensor, pixels: Tensor) -> Tensor:
         """Values of the pixels, summed by the plan.
@@ -113,11 +101,10 @@ class MPSADecoderLayer(nn.Module):
         return attended.unflatten(1, plan.shape[1:3])
 
 
-class MPSADecoder(nn.Module):
+class MPSADecoder(Decoder):
     """Layers of Multi-Prompts Sinkhorn Attention whose maps gate each other.
 
-    ``logits = A_L * prod_{l<L} sigmoid(A_l)^(1/(L-1))`` for the maps A_1..A_L. Of the last layer
-    only the map is used, so it has neither values nor a feed-forward.
+    ``logits = A_L * prod_{l<L} sigmoid(A_l)^(1/(L-1))`` for the maps A_1..A_L.
 
     Args:
         embed_dim: Width D.
@@ -130,6 +117,8 @@ class MPSADecoder(nn.Module):
         OTSeg (arXiv 2403.14183), section 3.3.
     """
 
+    kind = "multi-prompts Sinkhorn attention"
+
     def __init__(
         self,
         embed_dim: int,
@@ -138,15 +127,13 @@ class MPSADecoder(nn.Module):
         transport: str = "sinkhorn",
         epsilon: float = 0.05,
     ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            MPSADecoderLayer(embed_dim, dropout, transport, epsilon) for _ in range(num_layers - 1)
+        super().__init__(
+            (
+                MPSADecoderLayer(embed_dim, dropout, transport, epsilon)
+                for _ in range(num_layers - 1)
+            ),
+            MPSAMap(embed_dim, transport, epsilon),
         )
-        self.last = MPSAMap(embed_dim, transport, epsilon)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Decode class maps.

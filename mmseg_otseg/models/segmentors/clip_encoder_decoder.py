@@ -85,10 +85,20 @@ class CLIPEncoderDecoder(EncoderDecoder):
         return samples
 
 
+def _takes_clip(part: Any) -> bool:
+    """Whether a part has an argument ``clip``, be it through the ``**kwargs`` for a base class."""
+    for cls in getattr(part, "__mro__", ()):
+        parameters = inspect.signature(cls.__init__).parameters
+        if "clip" in parameters:
+            return True
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+            return False
+    return False
+
+
 def _with_clip(part: Mapping[str, Any], clip: Mapping[str, Any]) -> ConfigDict:
     """The config of a part, with ``clip`` if the part takes one and knows it from nothing else."""
     cls = MODELS.get(part["type"]) if isinstance(part["type"], str) else part["type"]
-    takes = cls is not None and "clip" in inspect.signature(cls).parameters
-    if takes and part.get("clip") is None and part.get("embed_dim") is None:
+    if _takes_clip(cls) and part.get("clip") is None and part.get("embed_dim") is None:
         return ConfigDict({**part, "clip": clip})
     return ConfigDict(part)

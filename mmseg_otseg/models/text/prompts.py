@@ -117,15 +117,18 @@ class TemplatePrompts(FrozenPrompts):
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
-        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, or a list of sentences with ``{}`` for
-            the name.
+        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, ``"vild"``, or a list of sentences with
+            ``{}`` for the name.
+        average: Whether each class has one prompt, the mean of its sentences' embeddings brought
+            back to unit length; otherwise it has one for each sentence.
 
     Raises:
         ValueError: If the split or the templates make no sense, or the model's text tower is no
             causal CLIP one.
 
     Source:
-        OTSeg (arXiv 2403.14183), section 4.1 and its supplement: the templates.
+        The templates of OTSeg (arXiv 2403.14183), section 4.1 and supplement; ``"vild"`` and the
+        mean: ViLD (arXiv 2104.13921), as ZegCLIP (arXiv 2212.03588) uses them.
     """
 
     def __init__(
@@ -133,10 +136,12 @@ class TemplatePrompts(FrozenPrompts):
         clip: Mapping[str, Any],
         split: SplitLike,
         templates: str | Sequence[str] = "otseg6",
+        average: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.templates = resolve_templates(templates)
+        self.average = average
         self._clip = dict(clip)
         self.set_classes(split)
 
@@ -152,7 +157,11 @@ class TemplatePrompts(FrozenPrompts):
         embeddings = encode_texts(tower, texts).unflatten(
             0, (split.num_classes, len(self.templates))
         )
-        self._set_table(split, embeddings, self.templates)
+        source = list(self.templates)
+        if self.average:
+            embeddings = F.normalize(embeddings.mean(1, keepdim=True), dim=-1)
+            source.append("average")
+        self._set_table(split, embeddings, source)
 
 
 @MODELS.register_module()

@@ -14,8 +14,30 @@ OTSEG_6 = (
 )
 OTSEG_8 = (*OTSEG_6, "a photo of large {}.", "a background of a {}.")
 PHOTO = ("a photo of a {}.",)
+VILD = (
+    "a photo of a {}.",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a {}.",
+    "This is a photo of a small {}.",
+    "This is a photo of a medium {}.",
+    "This is a photo of a large {}.",
+    "a {} in the scene.",
+    "a photo of a {} in the scene.",
+    "There is a {} in the scene.",
+    "There is the {} in the scene.",
+    "This is a {} in the scene.",
+    "This is the {} in the scene.",
+    "This is one {} in the scene.",
+)
 
-TEMPLATES: dict[str, tuple[str, ...]] = {"otseg6": OTSEG_6, "otseg8": OTSEG_8, "photo": PHOTO}
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "otseg6": OTSEG_6,
+    "otseg8": OTSEG_8,
+    "photo": PHOTO,
+    "vild": VILD,
+}
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,7 @@
+# ZegCLIP: one prompt per class, the mean of OTSeg's six, and a decoder of plain attention.
+_base_ = "./otseg.py"
+
+model = dict(
+    neck=dict(text=dict(average=True)),
+    decode_head=dict(_delete_=True, type="ZegCLIPHead", num_classes=20, dropout=0.0),
+)

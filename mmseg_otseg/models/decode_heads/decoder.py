@@ -1,0 +1,94 @@
+"""What the decoders of all methods have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class DecoderLayer(nn.Module):
+    """A cross-attention's values and a feed-forward, with residual and LayerNorm after each.
+
+    How queries attend to pixels is left to the methods: a layer of theirs derives from this one,
+    attends, and hands over what was attended to :meth:`update`.
+
+    Args:
+        attention: Matches queries and pixels; has the linear layers ``query`` and ``key``.
+        embed_dim: Width D; the feed-forward is 4 D wide.
+        dropout: Dropout on the attention, on both residual branches and inside the feed-forward.
+    """
+
+    def __init__(self, attention: nn.Module, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.value = nn.Linear(embed_dim, embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(embed_dim, 4 * embed_dim),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(4 * embed_dim, embed_dim),
+        )
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def update(self, queries: Tensor, attended: Tensor) -> Tensor:
+        """Refine queries by what they attend to.
+
+        Args:
+            queries: Shape (..., D).
+            attended: The values each of them attends to, same shape.
+
+        Returns:
+            The refined queries, same shape.
+        """
+        queries = self.norm1(queries + self.dropout(self.proj(attended)))
+        return self.norm2(queries + self.dropout(self.feed_forward(queries)))
+
+
+class Decoder(nn.Module):
+    """Layers that refine the queries, and a last one that only makes a map.
+
+    The last layer of the methods' decoders has neither values nor a feed-forward here: nothing
+    would read them.
+
+    A decoder's state dict says which ``kind`` it is of. The methods' decoders have parameters of
+    the same names and shapes, but the weights of one mean nothing to another: loading them is
+    refused.
+
+    Args:
+        layers: All layers but the last.
+        last: What makes the map of the last layer.
+    """
+
+    kind: ClassVar[str]
+    kind_name: Tensor
+
+    def __init__(self, layers: Iterable[DecoderLayer], last: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.last = last
+        self.register_buffer("kind_name", encode_kind(self.kind))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # An authors' checkpoint may not say which method it is of.
+        found = state_dict.setdefault(prefix + "kind_name", self.kind_name)
+        if not torch.equal(found.cpu(), self.kind_name.cpu()):
+            raise ValueError(
+                f"the checkpoint's decoder is of the kind {bytes(found.tolist()).decode()!r}, the "
+                f"model's {self.kind!r}: use the config that the checkpoint was trained with"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def encode_kind(kind: str) -> Tensor:
+    """The name of a kind of decoder as a state dict holds it: its bytes, uint8."""
+    return torch.tensor(list(kind.encode()), dtype=torch.uint8)

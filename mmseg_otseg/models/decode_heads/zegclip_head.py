@@ -1,0 +1,165 @@
+"""ZegCLIP's head: one map of a plain multi-head attention decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_otseg.ops import pixel_prompt_similarity
+
+from .decoder import Decoder, DecoderLayer
+from .zero_shot_head import ZeroShotHead
+
+
+class MultiHeadMap(nn.Module):
+    """Scaled dot products of queries and pixels, averaged over attention heads and prompts.
+
+    Args:
+        embed_dim: Width D.
+        num_heads: Attention heads h, each of width D/h.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key = nn.Linear(embed_dim, embed_dim)
+        # The heads' products add up to the product of the whole vectors: their mean, each over
+        # sqrt(D/h), is that over h sqrt(D/h).
+        self.scale = (embed_dim * num_heads) ** -0.5
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Match prompts and pixels.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            The map, shape (B, K, M), logits.
+        """
+        query = self.query(queries).mean(2, keepdim=True)
+        return pixel_prompt_similarity(self.key(pixels), self.scale * query).squeeze(2)
+
+
+class MultiHeadLayer(DecoderLayer):
+    """Multi-head attention to the pixels and a feed-forward; no self-attention.
+
+    Args:
+        embed_dim: Width D.
+        num_heads: Attention heads h, each of width D/h.
+        dropout: See :class:`DecoderLayer`.
+    """
+
+    attention: MultiHeadMap
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__(MultiHeadMap(embed_dim, num_heads), embed_dim, dropout)
+        self.num_heads = num_heads
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Refine the queries by what they attend to.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            The refined queries, shape (B, K, N, D).
+        """
+        query, key, value = (
+            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, h, tokens, D/h)
+            for tokens in (
+                self.attention.query(queries.flatten(1, 2)),
+                self.attention.key(pixels),
+                self.value(pixels),
+            )
+        )
+        dropout = self.dropout.p if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        attended = attended.transpose(1, 2).flatten(2)  # (B, K * N, D)
+        return self.update(queries, attended.unflatten(1, queries.shape[1:3]))
+
+
+class MultiHeadDecoder(Decoder):
+    """ZegCLIP's decoder: layers of multi-head attention, and the map of the last one.
+
+    Args:
+        embed_dim: Width D.
+        num_layers: Layers, at least 1.
+        num_heads: Attention heads h; they divide D.
+        dropout: See :class:`DecoderLayer`.
+
+    Raises:
+        ValueError: If the heads do not divide the width.
+
+    Source:
+        ZegCLIP (arXiv 2212.03588), section 3.3.
+    """
+
+    kind = "multi-head attention"
+
+    def __init__(
+        self, embed_dim: int, num_layers: int = 3, num_heads: int = 8, dropout: float = 0.1
+    ) -> None:
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"{num_heads} attention heads do not divide CLIP's joint width {embed_dim}"
+            )
+        super().__init__(
+            (MultiHeadLayer(embed_dim, num_heads, dropout) for _ in range(num_layers - 1)),
+            MultiHeadMap(embed_dim, num_heads),
+        )
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Decode class maps.
+
+        Args:
+            queries: Shape (B, K, N, D); the maps of the N prompts of a class are averaged.
+            pixels: Shape (B, M, D), unit length.
+
+        Returns:
+            Class maps, shape (B, K, M), logits.
+        """
+        pixels = pixels.contiguous()  # copied once, and not by every product
+        for layer in self.layers:
+            queries = layer(queries, pixels)
+        return self.last(queries, pixels)
+
+
+@MODELS.register_module()
+class ZegCLIPHead(ZeroShotHead):
+    """The class maps of ZegCLIP's decoder.
+
+    Args:
+        num_classes: Number of classes predicted in testing, seen and unseen.
+        decoder_layers: Layers of the decoder, at least 1.
+        decoder_heads: Attention heads of the decoder; they divide CLIP's joint width.
+        dropout: Dropout in the decoder.
+        kwargs: See :class:`ZeroShotHead`.
+
+    Raises:
+        ValueError: If the heads do not divide the width, or there are several levels.
+
+    Source:
+        ZegCLIP (arXiv 2212.03588), section 3.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        decoder_layers: int = 3,
+        decoder_heads: int = 8,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, **kwargs)
+        if self.num_levels != 1:
+            raise ValueError(f"ZegCLIP's decoder reads one level, got num_levels={self.num_levels}")
+        self.decoder = MultiHeadDecoder(self.channels, decoder_layers, decoder_heads, dropout)
+
+    def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
+        """The map of the decoder, see :meth:`ZeroShotHead.class_maps`."""
+        return {"decoder": self.decoder(queries, levels[0])}

@@ -1,0 +1,191 @@
+"""What all heads have in common: losses, self-training, prediction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.utils import SampleList
+from torch import Tensor
+
+from mmseg_otseg.models.clip import clip_embed_dim
+from mmseg_otseg.structures.features import AlignedFeatures
+from mmseg_otseg.structures.labels import IGNORED, UNLABELLED
+
+
+class ZeroShotHead(BaseDecodeHead):
+    """Class maps by matching text queries and pixels; a method says how in :meth:`class_maps`.
+
+    The neck decides which classes there are queries for; the head follows. Labels come in as full
+    class indices, predictions go out as probabilities ``sigmoid(logits)`` less the seen-class bias.
+
+    Args:
+        num_classes: Number of classes predicted in testing, seen and unseen.
+        clip: Config with CLIP's ``model``, to derive the width D from; or give ``embed_dim``.
+        embed_dim: Width D.
+        num_levels: Levels the neck returns.
+        seen_bias: Subtracted from the seen classes' probabilities in testing; 0.1 in the papers'
+            inductive setting, 0 in the others.
+        loss_decode: Config of the loss.
+        align_corners: How class maps are upsampled.
+
+    Raises:
+        ValueError: If width or number of levels or classes do not fit.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        clip: Mapping[str, Any] | None = None,
+        embed_dim: int | None = None,
+        num_levels: int = 1,
+        seen_bias: float = 0.1,
+        loss_decode: Mapping[str, Any] | None = None,
+        align_corners: bool = False,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        if (clip is None) == (embed_dim is None):
+            raise ValueError("give the head either `clip` or `embed_dim`, to know its width from")
+        width = clip_embed_dim(clip["model"]) if clip is not None else int(embed_dim or 0)
+        super().__init__(
+            in_channels=width,
+            channels=width,
+            num_classes=num_classes,
+            out_channels=num_classes,
+            # mmseg thresholds a single map into {0, 1}; with one class only 0 is a class.
+            threshold=1.0,
+            dropout_ratio=0.0,
+            loss_decode=dict(loss_decode or {"type": "FocalDiceLoss"}),
+            align_corners=align_corners,
+            init_cfg=init_cfg,
+        )
+        del self.conv_seg  # maps come from matching text, not from a classifier
+        self.num_levels, self.seen_bias = num_levels, seen_bias
+
+    @abstractmethod
+    def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
+        """The method: match the prompts of each class with the pixels.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            levels: Pixels of each level, shape (B, M, D) each, unit length.
+
+        Returns:
+            One or more maps by name, shape (B, K, M) each, logits. Each has losses of its own.
+        """
+
+    def predicting_map(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """The map that predicts, here the mean of all of them.
+
+        Args:
+            maps: Class maps by name, same shape each, logits.
+
+        Returns:
+            Logits of that shape.
+        """
+        return _mean(maps)
+
+    def forward(self, inputs: AlignedFeatures) -> dict[str, Tensor]:
+        """Class maps at patch resolution.
+
+        Args:
+            inputs: Output of the neck.
+
+        Returns:
+            Maps by name, shape (B, K, H, W), logits for every class that has queries.
+        """
+        if len(inputs.pixels) != self.num_levels:
+            raise ValueError(
+                f"the head expects num_levels={self.num_levels}, the neck returns "
+                f"{len(inputs.pixels)}"
+            )
+        grid = inputs.pixels[-1].shape[-2:]
+        levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
+        maps = self.class_maps(inputs.queries, levels)
+        return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
+
+    def loss(
+        self, inputs: AlignedFeatures, batch_data_samples: SampleList, train_cfg: Any = None
+    ) -> dict[str, Tensor]:
+        """Losses of every map.
+
+        Args:
+            inputs: Output of the neck.
+            batch_data_samples: Samples with ``gt_sem_seg``: full class indices, 255 ignored, 254
+                unlabelled (pixels of unseen classes in the transductive setting).
+            train_cfg: Not used.
+
+        Returns:
+            ``<map>.loss_mask`` and ``<map>.loss_dice`` for every map.
+        """
+        maps = self.forward(inputs)
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        target = query_targets(labels, inputs.classes)
+        if self._self_trains(inputs):
+            pseudo = self._pseudo_labels(maps, inputs.seen, labels.shape[1:])
+            target = torch.where(labels == UNLABELLED, pseudo, target)
+        losses = {}
+        for name, class_map in maps.items():
+            loss = self.loss_decode(class_map, target, self.align_corners)
+            losses.update({f"{name}.{key}": value for key, value in loss.items()})
+        return losses
+
+    def predict(
+        self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
+    ) -> Tensor:
+        """Probabilities at image size.
+
+        Args:
+            inputs: Output of the neck.
+            batch_img_metas: Meta information of the images; says their size.
+            test_cfg: Not used.
+
+        Returns:
+            ``sigmoid(logits)`` less the seen-class bias, shape (B, K, h, w); the largest value
+            wins.
+        """
+        if len(inputs.classes) != self.num_classes:
+            raise ValueError(
+                f"the vocabulary has {len(inputs.classes)} classes but the head "
+                f"num_classes={self.num_classes}"
+            )
+        logits = self.predicting_map(self.forward(inputs))
+        bias = self.seen_bias * inputs.seen[:, None, None].to(logits)
+        # In place: at image size, memory is what takes the time.
+        return self.predict_by_feat(logits, batch_img_metas).sigmoid_().sub_(bias)
+
+    def _self_trains(self, inputs: AlignedFeatures) -> bool:
+        """Whether there are queries of unseen classes to label pixels with."""
+        return not bool(inputs.seen.all())
+
+    @torch.no_grad()
+    def _pseudo_labels(self, maps: Mapping[str, Tensor], seen: Tensor, size: torch.Size) -> Tensor:
+        """Best unseen class of every pixel, shape (B, h, w), as an index into the queries."""
+        unseen = torch.nonzero(~seen)[:, 0]
+        logits = _mean(maps)[:, unseen]
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        return unseen[logits.argmax(1)]
+
+
+def _mean(maps: Mapping[str, Tensor]) -> Tensor:
+    """The mean of maps of one shape."""
+    return torch.stack(list(maps.values())).mean(0)
+
+
+def query_targets(labels: Tensor, classes: Tensor) -> Tensor:
+    """Full class indices to indices into the query classes.
+
+    Args:
+        labels: Full class indices, any shape, integer; 254 and 255 belong to no class.
+        classes: Full class index of each query class, shape (K,), int64.
+
+    Returns:
+        Index 0..K-1 where the label is a query class, 255 elsewhere; shape of ``labels``, int64.
+    """
+    table = torch.full((IGNORED + 1,), IGNORED, dtype=torch.int64, device=labels.device)
+    table[classes] = torch.arange(len(classes), device=labels.device)
+    return table[labels.long()]

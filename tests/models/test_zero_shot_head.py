@@ -1,0 +1,80 @@
+"""What heads get from their base class, and a method written outside the package."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmseg_otseg.models import MPSAHead, ZegCLIPHead, ZeroShotHead, decode_heads
+from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
+from mmseg_otseg.models.segmentors.clip_encoder_decoder import _takes_clip
+from tests.configs.generated import ROOT, small, write_data
+
+
+def documented(name: str) -> str:
+    """The code of the example that the documentation of the heads ends a sentence with."""
+    text = inspect.getdoc(decode_heads) or ""
+    code = text.split(f"{name}``::", 1)[1]
+    lines = code.splitlines()[1:]
+    end = next((i for i, line in enumerate(lines) if line and line[0] != " "), len(lines))
+    return textwrap.dedent("\n".join(lines[:end])).strip() + "\n"
+
+
+def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cascade_head.py").write_text(documented("cascade_head.py"))
+    (tmp_path / "cascade_voc_512.py").write_text(documented("cascade_voc_512.py"))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    init_default_scope("mmseg")
+    write_data(tmp_path)
+    cfg = small(Config.fromfile(tmp_path / "cascade_voc_512.py"), tmp_path)
+    runner = Runner.from_cfg(cfg)
+    head = runner.model.decode_head
+    assert isinstance(head, ZeroShotHead) and len(head.decoders) == 3
+    before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+    runner.train()
+    moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n, p in runner.model.named_parameters() if p.requires_grad}
+    assert "val/hIoU" in runner.message_hub.log_scalars
+
+
+def test_clip_reaches_a_head_through_the_arguments_for_its_base_class() -> None:
+    class Passing(ZegCLIPHead):
+        def __init__(self, **kwargs: object) -> None:
+            super().__init__(**kwargs)
+
+    class Silent(ZegCLIPHead):
+        pass
+
+    class Deaf(ZegCLIPHead):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__(num_classes, embed_dim=16)
+
+    assert _takes_clip(Passing) and _takes_clip(Silent) and _takes_clip(MPSAHead)
+    assert not _takes_clip(Deaf) and not _takes_clip(nn.Linear) and not _takes_clip(nn.Module)
+
+
+@pytest.mark.parametrize("head", [MPSAHead, ZegCLIPHead])
+def test_an_option_without_effect_is_an_error(head: type[ZeroShotHead]) -> None:
+    with pytest.raises(TypeError, match="sinkhorn_steps"):
+        head(num_classes=3, embed_dim=16, sinkhorn_steps=3)
+
+
+def test_a_decoder_refuses_the_weights_of_another_kind() -> None:
+    ours, other = MPSADecoder(16), MultiHeadDecoder(16)
+    parameters = dict(ours.named_parameters())
+    assert {n: p.shape for n, p in other.named_parameters()} == {
+        n: p.shape for n, p in parameters.items()
+    }
+    ours.load_state_dict(MPSADecoder(16).state_dict())
+    ours.load_state_dict(parameters)  # of a file that does not say
+    with pytest.raises(ValueError, match=r"'multi-head attention'.*Sinkhorn"):
+        ours.load_state_dict(other.state_dict())
