@@ -44,7 +44,7 @@ NO_METHOD = "OTSeg or ZegCLIP (its training config is not in the file)"
 # The methods' files have the same tensors; what differs is the segmentor in the training config.
 DECODERS: dict[str, type[Decoder]] = {"OTSeg": MPSADecoder, "ZegCLIP": MultiHeadDecoder}
 # What the model has and the authors' files have not: it is made from the class names.
-MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary")
+MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary", "neck.text.fingerprint")
 
 
 class Conversion(NamedTuple):
@@ -141,8 +141,8 @@ def convert_authors_state_dict(
     Returns:
         The state dict of an ``EncoderDecoder`` with ``CLIPBackbone``, ``DLFANeck`` and
         ``MPSAHead`` or ``ZegCLIPHead``, without the text embeddings; and the names that were
-        dropped, which reach no output. It carries the image tower, its fingerprint, and the switch
-        that makes the backbone count the class embedding twice.
+        dropped, which reach no output. It carries the image tower, its fingerprint and
+        activation, and the switch that makes the backbone count the class embedding twice.
 
     Raises:
         ValueError: If a tensor is missing, is none of the authors', or has another shape than the
@@ -164,6 +164,7 @@ def convert_authors_state_dict(
     converted["backbone.visual_prompts.embeddings"] = torch.cat(prompts)
     tower = {name.removeprefix(CLIP): t for name, t in converted.items() if name.startswith(CLIP)}
     converted["backbone.clip.fingerprint"] = tensors_fingerprint(tower)
+    converted["backbone.clip.quick_gelu"] = torch.tensor(1, dtype=torch.uint8)  # OpenAI's CLIP
     converted["backbone.class_embedding_times"] = torch.tensor(2)
     if method is not None:
         converted["decode_head.decoder.kind_name"] = encode_kind(DECODERS[method].kind)

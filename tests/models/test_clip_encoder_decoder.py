@@ -53,6 +53,51 @@ def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
     assert len(state) == len(theirs.state_dict())
 
 
+def test_one_clip_is_built_for_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    class Counted(open_clip.CLIP):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            built.append(self)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(open_clip, "CLIP", Counted)
+    config = small("zegot/voc_512.py", tmp_path).model
+    first, second = MODELS.build(config), MODELS.build(config)
+    assert len(built) == 2
+    assert first.backbone.visual.proj is not second.backbone.visual.proj
+    assert first.neck.text.text_tower is not second.neck.text.text_tower
+
+
+def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    imagenet, own = [123.675, 116.28, 103.53], [1.0, 2.0, 3.0]
+    assert MODELS.build(config).data_preprocessor.mean.flatten().tolist() == pytest.approx(imagenet)
+    with pytest.raises(ValueError, match="data preprocessor has its own"):
+        MODELS.build(ConfigDict({**config, "clip": {**config.clip, "mean": own}}))
+    config.data_preprocessor.update(mean=None, std=None)
+    processor = MODELS.build(config).data_preprocessor
+    expected = [255 * part for part in open_clip.OPENAI_DATASET_STD]
+    assert processor.std.flatten().tolist() == pytest.approx(expected)
+    config.clip.update(mean=own, std=own)
+    assert MODELS.build(config).data_preprocessor.mean.flatten().tolist() == own
+    config.data_preprocessor.mean = own
+    with pytest.raises(ValueError, match="data preprocessor has its own"):
+        MODELS.build(config)
+    config.clip.update(mean=None, std=None)
+    with pytest.raises(ValueError, match="only mean"):
+        MODELS.build(config)
+
+
+@pytest.mark.parametrize("name", ["otseg", "zegot"])
+def test_a_checkpoint_over_another_activation_is_refused(name: str, tmp_path: Path) -> None:
+    config = small(f"{name}/voc_512.py", tmp_path).model
+    state = MODELS.build(config).state_dict()
+    config.clip.quick_gelu = True
+    with pytest.raises(ValueError, match="quick_gelu"):
+        MODELS.build(config).load_state_dict(state)
+
+
 def test_a_part_may_have_a_clip_of_its_own_or_take_none(tmp_path: Path) -> None:
     config = small("otseg/voc_512.py", tmp_path).model
     config.decode_head = dict(type="FCNHead", in_channels=32, in_index=0, channels=8, num_classes=2)
@@ -74,7 +119,7 @@ def test_supported_models_at_full_size(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clip.frozen, "weights_fingerprint", lambda _: torch.zeros(32).byte())
     monkeypatch.setattr(TemplatePrompts, "set_classes", _no_text)
     cfg = Config.fromfile(ROOT / "configs" / "otseg" / "voc_512.py")
-    cfg.merge_from_dict({"model.clip.model": name})
+    cfg.merge_from_dict({"model.clip.model": name, "model.clip.pretrained": None})
     model = MODELS.build(cfg.model)
     config = clip.clip_config(name)
     layers, width = config["vision_cfg"]["layers"], config["vision_cfg"]["width"]

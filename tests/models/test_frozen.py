@@ -3,16 +3,19 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.runner.checkpoint import load_state_dict
+from open_clip.transformer import QuickGELU
 from torch import nn
 
 from mmseg_otseg.models.clip import FrozenTower
 
 
 class Model(nn.Module):
-    def __init__(self, seed: int = 0, saved: bool = False) -> None:
+    def __init__(self, seed: int = 0, saved: bool = False, quick_gelu: bool = False) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.tower = FrozenTower(nn.Sequential(nn.Linear(3, 3), nn.Dropout()), saved)
+        activation = QuickGELU() if quick_gelu else nn.GELU()
+        layers = nn.Sequential(nn.Linear(3, 3), activation, nn.Dropout())
+        self.tower = FrozenTower(layers, saved)
         self.head = nn.Linear(3, 1)
 
 
@@ -24,7 +27,8 @@ def test_never_trains() -> None:
 
 
 def test_weights_stay_out_of_the_state_dict() -> None:
-    assert set(Model().state_dict()) == {"tower.fingerprint", "head.weight", "head.bias"}
+    identity = {"tower.fingerprint", "tower.quick_gelu"}
+    assert set(Model().state_dict()) == {*identity, "head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize("load", ["torch", "mmengine"])
@@ -69,3 +73,51 @@ def test_missing_weights_of_a_partial_state_dict_are_reported() -> None:
 def test_fingerprint_is_of_the_values() -> None:
     assert torch.equal(Model(0).tower.fingerprint, Model(0).tower.fingerprint)
     assert not torch.equal(Model(0).tower.fingerprint, Model(1).tower.fingerprint)
+
+
+def test_another_activation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"QuickGELU.*than the model.*GELU.*quick_gelu"):
+        Model().load_state_dict(Model(quick_gelu=True).state_dict())
+
+
+def test_a_tower_that_comes_with_a_checkpoint_brings_its_activation() -> None:
+    full, other = Model(saved=True, quick_gelu=True), Model(seed=1)
+    other.load_state_dict(full.state_dict(), strict=True)
+    x = torch.randn(2, 3)
+    assert torch.equal(other.tower(x), full.tower(x))
+    # The config could not build this tower: checkpoints go on holding it.
+    assert torch.equal(other.state_dict()["tower.module.0.weight"], full.tower.module[0].weight)
+    assert bool(other.state_dict()["tower.quick_gelu"])
+
+
+def test_checkpoints_without_the_activation_are_read() -> None:
+    """Version 0.1 wrote none."""
+    for saved in (False, True):
+        state = Model(saved=saved, quick_gelu=True).state_dict()
+        del state["tower.quick_gelu"]
+        model = Model(quick_gelu=True)
+        model.load_state_dict(state, strict=True)
+        assert bool(model.tower.quick_gelu)
+
+
+def test_trained_weights_are_saved() -> None:
+    model = Model()
+    model.tower.module.requires_grad_(True)
+    with torch.no_grad():
+        model.tower.module[0].weight.mul_(2)
+    state = model.state_dict()
+    again = Model()
+    again.load_state_dict(state, strict=True)
+    assert torch.equal(again.tower.module[0].weight, model.tower.module[0].weight)
+    # Whoever loads them passes them on, and a config without them no longer fits.
+    assert "tower.module.0.weight" in again.state_dict()
+    bare = {name: value for name, value in state.items() if ".module." not in name}
+    with pytest.raises(ValueError, match="other CLIP weights"):
+        Model().load_state_dict(bare)
+
+
+def test_replacing_the_weights_warns(logged: list[str]) -> None:
+    Model().load_state_dict(Model(saved=True).state_dict())
+    assert not logged
+    Model(seed=1).load_state_dict(Model(saved=True).state_dict())
+    assert "`clip`" in logged[0]

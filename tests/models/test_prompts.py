@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import open_clip
 import pytest
 import torch
-from mmseg.registry import MODELS
 
-from mmseg_otseg.models import PrecomputedPrompts, TemplatePrompts, load_clip
+from mmseg_otseg.models import TemplatePrompts, load_clip
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from mmseg_otseg.models.text.templates import OTSEG_6, OTSEG_8, resolve_templates
 
@@ -36,7 +32,7 @@ def test_custom_text_tower_is_read_too(clip_config: dict) -> None:
 def test_text_tower_is_freed(clip: dict) -> None:
     prompts = TemplatePrompts(clip, SPLIT)
     assert not list(prompts.parameters()) and not list(prompts.children())
-    assert set(prompts.state_dict()) == {"embeddings", "vocabulary"}
+    assert set(prompts.state_dict()) == {"embeddings", "vocabulary", "fingerprint"}
 
 
 def test_templates_of_the_papers() -> None:
@@ -86,39 +82,54 @@ def test_checkpoint_of_another_vocabulary_is_left(clip: dict) -> None:
     assert torch.equal(prompts(), before)
 
 
-def test_precomputed(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).normal(size=(3, 2, 8))
-    np.save(tmp_path / "t.npy", array)
-    prompts = MODELS.build(
-        {"type": "PrecomputedPrompts", "path": str(tmp_path / "t.npy"), "split": SPLIT, "clip": {}}
-    )
-    assert prompts.num_prompts == 2 and prompts.embed_dim == 8
-    expected = array / np.linalg.norm(array, axis=-1, keepdims=True)
-    assert np.allclose(prompts(), expected, atol=1e-6)
-    assert prompts(torch.tensor([2])).shape == (1, 2, 8)
+@pytest.mark.parametrize("text", ["a {} in {place}", "a {0} {}", "{} }", "{{}}"])
+def test_templates_with_other_braces(text: str) -> None:
+    with pytest.raises(ValueError, match="no other braces"):
+        resolve_templates([text])
 
 
-def test_one_prompt_per_class(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.ones((3, 8), dtype=np.float16))
-    assert PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)().shape == (3, 1, 8)
+def test_names_with_braces(clip: dict) -> None:
+    prompts = TemplatePrompts(clip, {"classes": ["a {thing}"]}, templates=["a {}"])
+    assert prompts().shape == (1, 1, 32)
 
 
-def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.ones((5, 2, 8)))
-    with pytest.raises(ValueError, match="5 classes, but the vocabulary has 3"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+def test_names_that_are_too_long(clip: dict) -> None:
+    with pytest.raises(ValueError, match="longer than the 77 tokens"):
+        TemplatePrompts(clip, {"classes": ["cat", "very " * 80 + "long"]})
+    length = 77 - len(["start", "a", "photo", "of", "a", ".", "end"])
+    TemplatePrompts(clip, {"classes": ["cat " * length]}, templates="photo")
+    with pytest.raises(ValueError, match="longer than the 77 tokens"):
+        TemplatePrompts(clip, {"classes": ["cat " * (length + 1)]}, templates="photo")
 
 
-@pytest.mark.parametrize("array", [np.ones(3), np.ones((3, 2, 8), dtype=int), np.ones((0, 2, 8))])
-def test_precomputed_shape(array: np.ndarray, tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", array)
-    with pytest.raises(ValueError, match=r"shape \(K, N, D\)"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_new_classes_keep_the_precision(dtype: torch.dtype, clip: dict) -> None:
+    prompts = TemplatePrompts(clip, SPLIT).to(dtype)
+    prompts.set_classes({"classes": ["dog"]})
+    assert prompts().dtype == dtype
 
 
-def test_precomputed_file_errors(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
-        PrecomputedPrompts(str(tmp_path / "none.npy"), SPLIT)
-    np.save(tmp_path / "t.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="cannot read text embeddings"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+def test_text_of_another_clip_is_refused(clip: dict) -> None:
+    """With other names the model's own text would be used, which is another CLIP's."""
+    state = TemplatePrompts(clip, SPLIT).state_dict()
+    for other in ({**clip, "seed": 3}, {**clip, "quick_gelu": True}):
+        with pytest.raises(ValueError, match="text of another CLIP"):
+            TemplatePrompts(other, {"classes": ["dog"]}).load_state_dict(state)
+
+
+def test_a_table_of_another_clip_serves_its_own_names_only(clip: dict) -> None:
+    trained = TemplatePrompts(clip, SPLIT)
+    prompts = TemplatePrompts({**clip, "seed": 3}, SPLIT)
+    prompts.load_state_dict(trained.state_dict())
+    assert torch.equal(prompts(), trained())
+    with pytest.raises(ValueError, match="encoded by another CLIP"):
+        prompts.set_classes({"classes": ["dog"]})
+    assert torch.equal(prompts(), trained())
+
+
+def test_checkpoints_without_the_towers_fingerprint_are_read(clip: dict) -> None:
+    """Version 0.1 wrote none."""
+    state = TemplatePrompts(clip, SPLIT).state_dict()
+    del state["fingerprint"]
+    for split in (SPLIT, {"classes": ["dog"]}):
+        TemplatePrompts(clip, split).load_state_dict(dict(state), strict=True)

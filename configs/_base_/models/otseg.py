@@ -1,5 +1,6 @@
 # OTSeg over CLIP ViT-B/16. The weights come from open_clip (tag "openai"); to take them from a
-# file, set the environment variable CLIP_WEIGHTS to its path.
+# file, set the environment variable CLIP_WEIGHTS to its path. OpenAI's weights in a .safetensors
+# or .bin file need clip=dict(quick_gelu=True) as well: such a file does not say it.
 clip = dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}")
 
 model = dict(
@@ -7,6 +8,7 @@ model = dict(
     clip=clip,
     data_preprocessor=dict(
         type="SegDataPreProcessor",
+        # ImageNet's, as in the papers' code; mean=None, std=None takes those CLIP was trained with.
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,

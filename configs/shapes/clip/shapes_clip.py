@@ -2,6 +2,7 @@
 clip = dict(
     model=dict(
         embed_dim=64,
+        quick_gelu=False,
         vision_cfg=dict(image_size=64, patch_size=8, width=128, layers=4, head_width=64),
         text_cfg=dict(context_length=32, vocab_size=49408, width=64, heads=1, layers=2),
     ),

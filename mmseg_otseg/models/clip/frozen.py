@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-FINGERPRINT_BYTES = 32
+from .activation import activation_name, set_quick_gelu, uses_quick_gelu
 
 
 class FrozenTower(nn.Module):
     """Holds a module for good: no gradients, eval mode, identified in checkpoints by a fingerprint.
 
-    The state dict holds a SHA-256 fingerprint of the weights instead of the weights, unless
-    ``saved``. Loading a state dict without the weights checks that it was made with these very
-    weights; one that brings the weights replaces them, and if they are not the ones the tower was
-    built with, state dicts include them from then on.
+    Instead of the weights, the state dict holds their SHA-256 fingerprint and which activation they
+    belong to. Loading a state dict without the weights checks that it was made with these very
+    weights and this activation; one that brings the weights replaces both. Weights that are not the
+    ones the tower was built with, because they were loaded or trained (``requires_grad``), are
+    included in state dicts from then on, as all weights are when ``saved``.
 
     Args:
         module: The module to hold.
@@ -26,6 +29,7 @@ class FrozenTower(nn.Module):
     """
 
     fingerprint: Tensor
+    quick_gelu: Tensor
 
     def __init__(self, module: nn.Module, saved: bool = False) -> None:
         super().__init__()
@@ -35,6 +39,7 @@ class FrozenTower(nn.Module):
             None  # prefix of the weights the last loaded state dict had not
         )
         self.register_buffer("fingerprint", weights_fingerprint(module))
+        self.register_buffer("quick_gelu", torch.tensor(uses_quick_gelu(module)).byte())
         self._register_state_dict_hook(_leave_weights_out)
         self.register_load_state_dict_post_hook(_forgive_missing_weights)
 
@@ -47,25 +52,61 @@ class FrozenTower(nn.Module):
         return super().train(False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        found = state_dict.get(prefix + "fingerprint")
-        brings_weights = any(key.startswith(prefix + "module.") for key in state_dict)
-        self._left_out = None if brings_weights else prefix + "module."
-        same = found is None or torch.equal(found.cpu(), self.fingerprint.cpu())
-        if not same and brings_weights:
-            self.saved = True  # nobody could build these weights again from the config
-        elif found is not None and not same:
-            raise ValueError(
-                f"this checkpoint was trained over other CLIP weights (fingerprint {_hex(found)}) "
-                f"than the model was built with (fingerprint {_hex(self.fingerprint)}). Build the "
-                "model with the same `clip` settings (model, pretrained and, for random weights, "
-                "seed) as the training config."
-            )
+        own = prefix + "module."
+        weights = {k.removeprefix(own): v for k, v in state_dict.items() if k.startswith(own)}
+        self._left_out = None if weights else own
+        # Version 0.1 did not write the activation.
+        activation = state_dict.setdefault(prefix + "quick_gelu", self.quick_gelu)
+        if weights:
+            found = tensors_fingerprint(weights)
+            state_dict[prefix + "fingerprint"] = found
+            if bool(activation) != uses_quick_gelu(self.module):
+                set_quick_gelu(self.module, bool(activation))
+        else:
+            found = state_dict.get(prefix + "fingerprint", self.fingerprint)
+        if not self._is_built_with(found, activation):
+            if not weights:
+                raise ValueError(
+                    "this checkpoint was trained over other CLIP weights "
+                    f"({_name(found, activation)}) than the model was built with "
+                    f"({_name(self.fingerprint, self.quick_gelu)}). "
+                    "Build the model with the same `clip` settings (model, pretrained, quick_gelu "
+                    "and, for random weights, seed) as the training config."
+                )
+            self.saved = True  # nobody could build this tower again from the config
+            self._warn_of_other_weights(weights)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _warn_of_other_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Warn unless the weights are the tower's own, but for positions of another resolution."""
+        for name, value in self.module.state_dict().items():
+            other = weights.get(name, value)
+            if other.shape == value.shape and not torch.equal(other.to(value), value):
+                print_log(
+                    "This checkpoint brings CLIP weights that differ from those of the model's "
+                    "`clip` settings, and replaces them. Unless they are weights that were trained "
+                    "further, `clip` is another CLIP than the checkpoint's, and text that it "
+                    "encodes will not fit.",
+                    logger="current",
+                    level=logging.WARNING,
+                )
+                return
+
+    def _is_built_with(self, fingerprint: Tensor, activation: Tensor) -> bool:
+        same = torch.equal(fingerprint.cpu(), self.fingerprint.cpu())
+        return same and bool(activation) == bool(self.quick_gelu)
 
 
 def weights_fingerprint(module: nn.Module) -> Tensor:
     """SHA-256 of a module's parameters and buffers in float32, as 32 uint8 values."""
     return tensors_fingerprint(module.state_dict())
+
+
+def tower_fingerprint(tower: nn.Module) -> Tensor:
+    """SHA-256 of a tower's weights and activation, as 32 uint8 values."""
+    activation = activation_name(uses_quick_gelu(tower)).encode()
+    digest = hashlib.sha256(bytes(weights_fingerprint(tower).tolist()) + activation)
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -77,11 +118,15 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
-def _hex(fingerprint: Tensor) -> str:
-    return bytes(fingerprint.cpu().tolist()).hex()[:12]
+def _name(fingerprint: Tensor, quick_gelu: Tensor) -> str:
+    digits = bytes(fingerprint.cpu().tolist()).hex()[:12]
+    return f"fingerprint {digits}, {activation_name(bool(quick_gelu))}"
 
 
 def _leave_weights_out(tower: FrozenTower, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
+    if any(parameter.requires_grad for parameter in tower.module.parameters()):
+        state_dict[prefix + "fingerprint"] = weights_fingerprint(tower.module)
+        tower.saved = True
     if not tower.saved:
         for key in [key for key in state_dict if key.startswith(prefix + "module.")]:
             del state_dict[key]

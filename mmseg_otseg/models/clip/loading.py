@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import logging
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from mmengine.logging import print_log
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from open_clip.convert import convert_state_dict
+from open_clip.model import (
+    convert_to_custom_text_state_dict,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
 from torch import Tensor, nn
 
-from .config import clip_config
-from .torchscript import is_torchscript_archive, read_torchscript_tensors
+from .activation import activation_name
+from .download import download_weights
+from .files import read_clip_weights
+from .source import CLIPSource, resolve_clip
 
 TOKEN_TABLE = "token_embedding.weight"
-# What OpenAI's archives hold besides weights.
-ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
+
+
+# The CLIPs that were built inside `shared_clip`, by what they were built from.
+_shared: ContextVar[dict[str, open_clip.CLIP] | None] = ContextVar("shared clips", default=None)
+
+
+@contextmanager
+def shared_clip() -> Iterator[None]:
+    """Inside, the same settings give the same CLIP: for the parts of one model, built in turn.
+
+    Each part takes other modules of it, so none is shared in the end.
+    """
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
 
 
 def load_clip(
@@ -29,6 +51,9 @@ def load_clip(
     pretrained: str | None = None,
     seed: int = 0,
     cache_dir: str | None = None,
+    quick_gelu: bool | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> open_clip.CLIP:
     """Build a CLIP model of open_clip, on the CPU in float32, and load its weights.
 
@@ -36,12 +61,17 @@ def load_clip(
         model: A model name of open_clip, or a configuration (see :func:`clip_config`).
         pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``), or the path of an
             OpenAI ``.pt`` archive, an open_clip ``.pt``/``.bin`` or a ``.safetensors`` file, or
-            None for random weights, which depend on ``seed`` alone. OpenAI's weights bring their
-            QuickGELU with them. A ``.safetensors`` file may hold just the rows of the token table
-            that its vocabulary needs, as ``token_embedding.ids`` (n,) and ``token_embedding.rows``
-            (n, width).
+            None for random weights, which depend on ``seed`` alone. A ``.safetensors`` file may
+            hold just the rows of the token table that its vocabulary needs, as
+            ``token_embedding.ids`` (n,) and ``token_embedding.rows`` (n, width).
         seed: Seed of the random weights when ``pretrained`` is None.
         cache_dir: Where open_clip keeps downloads; None is its default.
+        quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
+            weights need and most others do not. None: what :func:`resolve_clip` finds out. Where
+            nothing says, it is GELU, with a warning.
+        mean: Mean of the pixels CLIP was trained on, RGB, 0..255; None likewise. The model does not
+            normalize pixels itself; it keeps this in ``visual.preprocess_cfg``, in 0..1.
+        std: Their standard deviation, likewise.
 
     Returns:
         The model, in eval mode.
@@ -52,45 +82,41 @@ def load_clip(
         FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
         ConnectionError: If the weights of a tag cannot be downloaded.
     """
-    config = clip_config(model)
-    if pretrained is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _build(config).eval()
-    path = _find_weights(model, pretrained, config, cache_dir)
-    archive = is_torchscript_archive(path)
-    if archive:
-        config["quick_gelu"] = True
-    with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random numbers on
-        clip = _build(config)
-    try:
-        _load_weights(clip, path, archive)
-    except (
-        OSError,
-        EOFError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        KeyError,
-        StopIteration,
-    ) as error:
-        raise ValueError(
-            f"cannot read CLIP weights from {path}: the file is truncated, damaged or holds "
-            f"something other than weights ({_first_line(error)})"
-        ) from error
-    except RuntimeError as error:
-        if "PytorchStreamReader" in str(error) or "invalid header" in str(error):
+    source = resolve_clip(model, pretrained, quick_gelu, mean, std)
+    shared, key = _shared.get(), repr((source, seed, cache_dir))
+    if shared is None:
+        return _load(source, pretrained, seed, cache_dir)
+    if key not in shared:
+        shared[key] = _load(source, pretrained, seed, cache_dir)
+    return shared[key]
+
+
+def _load(
+    source: CLIPSource, pretrained: str | None, seed: int, cache_dir: str | None
+) -> open_clip.CLIP:
+    path = source.file
+    if source.tag is not None:
+        path = _download(source, str(pretrained), cache_dir)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not move on
+        torch.manual_seed(seed)
+        clip = _build(source.config)
+    if path is not None:
+        tensors = read_clip_weights(path)
+        try:
+            _load_tensors(clip, tensors)
+        except Exception as error:  # open_clip's conversions and torch's loading have many
             raise ValueError(
-                f"cannot read CLIP weights from {path}: the file is truncated or damaged"
+                f"the weights in {path} do not belong to the CLIP model {source.name}: "
+                f"{_mismatch(error)}"
             ) from error
-        raise ValueError(
-            f"the weights in {path} do not belong to the CLIP model {_describe(model)}: "
-            f"{_mismatch(error)}"
-        ) from error
-    print_log(f"CLIP {_describe(model)}: weights from {path}", logger="current", level=logging.INFO)
+        _check_finite(clip, path)
+        _report(source, path)
+    pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
+    open_clip.set_model_preprocess_cfg(clip, pixels)
     return clip.eval()
 
 
-def _build(config: dict[str, Any]) -> open_clip.CLIP:
+def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
     config = dict(config)
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     try:
@@ -99,69 +125,67 @@ def _build(config: dict[str, Any]) -> open_clip.CLIP:
         raise ValueError(f"open_clip cannot build this CLIP configuration: {error}") from error
 
 
-def _find_weights(
-    model: str | Mapping[str, Any], pretrained: str, config: dict[str, Any], cache_dir: str | None
-) -> Path:
-    """The weights file that ``pretrained`` means; a tag may adapt ``config`` to its model."""
-    path = Path(pretrained).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(
-            f"CLIP weights {pretrained!r} not found. Give an existing .pt, .bin or .safetensors "
-            "file, or one of open_clip's tags."
-        )
-    name = model.replace("/", "-") if isinstance(model, str) else None
-    tag = open_clip.get_pretrained_cfg(name, pretrained) if name else None
-    if not tag:
-        tags = open_clip.list_pretrained_tags_by_model(name) if name else []
-        raise ValueError(
-            f"{pretrained!r} is neither a file nor a tag of open_clip for {_describe(model)}; "
-            + (f"its tags: {', '.join(tags)}" if tags else "such a model has no tags: give a path")
-        )
-    if tag.get("quick_gelu"):
-        config["quick_gelu"] = True
+def _download(source: CLIPSource, tag: str, cache_dir: str | None) -> Path:
     try:
-        return Path(open_clip.download_pretrained(tag, cache_dir=cache_dir))
-    except Exception as error:  # each hub client has errors of its own
+        return download_weights(source.tag or {}, cache_dir)
+    except ConnectionError as error:
+        where = (source.tag or {}).get("hf_hub") or (source.tag or {}).get("url")
         raise ConnectionError(
-            f"cannot download the weights {pretrained!r} of {name} ({_first_line(error)}). Without "
-            "network access, copy the weights file here and give its path as `pretrained` (or in "
-            "the environment variable CLIP_WEIGHTS, which the project's configs read)."
+            f"cannot download the weights {tag!r} of {source.name} ({error}). Without network "
+            f"access, copy them here from elsewhere (they are {where}) and give the file's path "
+            "in the environment variable CLIP_WEIGHTS, which the project's configs read, or as "
+            f"model.clip.pretrained; a .safetensors or .bin file needs "
+            f"model.clip.quick_gelu={source.quick_gelu} as well."
         ) from error
 
 
-def _load_weights(clip: nn.Module, path: Path, archive: bool) -> None:
-    if archive:
-        tensors = read_torchscript_tensors(path)
-        clip.load_state_dict({k: v for k, v in tensors.items() if not k.endswith(ARCHIVE_EXTRAS)})
-    elif path.suffix == ".safetensors" and _has_compact_tokens(path):
-        clip.load_state_dict(_expand_tokens(load_file(path), clip))
-    else:
-        open_clip.load_checkpoint(clip, str(path), strict=True, weights_only=True)
-
-
-def _has_compact_tokens(path: Path) -> bool:
-    with safe_open(path, framework="pt") as file:
-        return TOKEN_IDS in file.keys()  # noqa: SIM118 (no mapping)
+def _load_tensors(clip: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load weights as open_clip's releases name them; positions are resized to the model's."""
+    tensors = convert_state_dict(clip, _expand_tokens(tensors, clip))
+    if not hasattr(clip, "positional_embedding"):
+        tensors = convert_to_custom_text_state_dict(tensors)
+    for name in ("logit_scale", "logit_bias"):  # a number in some files, a vector of one in others
+        if name in tensors and getattr(clip, name, None) is not None:
+            tensors[name] = tensors[name].reshape(getattr(clip, name).shape)
+    resize_pos_embed(tensors, clip)
+    resize_text_pos_embed(tensors, clip)
+    clip.load_state_dict(tensors)
 
 
 def _expand_tokens(tensors: dict[str, Tensor], clip: nn.Module) -> dict[str, Tensor]:
     """Put the rows of a compact token table into their places; the other rows are zero."""
+    if TOKEN_IDS not in tensors:
+        return tensors
     ids, rows = tensors.pop(TOKEN_IDS), tensors.pop(TOKEN_ROWS)
     table = torch.zeros_like(clip.get_parameter(TOKEN_TABLE))
     table[ids] = rows.to(table.dtype)
     return {**tensors, TOKEN_TABLE: table}
 
 
-def _describe(model: str | Mapping[str, Any]) -> str:
-    return model if isinstance(model, str) else "given as a dict"
+def _check_finite(clip: nn.Module, path: Path) -> None:
+    for name, value in clip.state_dict().items():
+        # Infinity and NaN survive the sum, which needs no second tensor.
+        if name != "attn_mask" and value.is_floating_point() and not value.sum().isfinite():
+            raise ValueError(f"the CLIP weights in {path} are damaged: {name} is not finite")
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+def _report(source: CLIPSource, path: Path) -> None:
+    activation, who = activation_name(source.quick_gelu), source.said_by["quick_gelu"]
+    print_log(
+        f"CLIP {source.name}: weights from {path}, activation {activation} ({who})",
+        logger="current",
+        level=logging.INFO,
+    )
+    if not source.activation_is_known:
+        print_log(
+            f"Nothing says which activation the CLIP weights in {path} were trained with, so it is "
+            "GELU. OpenAI's, DFN's and MetaCLIP's weights need QuickGELU: if they are such, set "
+            "clip=dict(quick_gelu=True). If not, clip=dict(quick_gelu=False) ends this warning.",
+            logger="current",
+            level=logging.WARNING,
+        )
 
 
-def _mismatch(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).split("\n")[1:] if line.strip()]
-    return "; ".join(line[:200] for line in lines[:3]) or _first_line(error)
+def _mismatch(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line[:200] for line in (lines[1:4] or lines)) or type(error).__name__

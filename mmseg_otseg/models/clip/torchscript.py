@@ -30,12 +30,12 @@ STORAGE_DTYPES = {
 
 def is_torchscript_archive(path: str | Path) -> bool:
     """Whether a file is a zip archive with TorchScript's ``constants.pkl``."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # a broken file can make zipfile raise anything
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(
-            name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist()
-        )
+    return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names)
 
 
 def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -79,7 +79,10 @@ class _StorageKind:
 def _rebuild_tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
-    return torch.as_strided(storage, size, stride, offset).clone()
+    tensor = torch.as_strided(storage, size, stride, offset)
+    if tensor.numel() > storage.numel():  # a copy would take any amount of memory
+        raise pickle.UnpicklingError("a tensor claims more numbers than the archive holds")
+    return tensor.clone()
 
 
 class _TensorUnpickler(pickle.Unpickler):

@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.text import TextPrompts
 from mmseg_otseg.models.text.prompts import SplitLike
 from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
@@ -40,8 +40,8 @@ class DLFANeck(BaseModule):
             stage).
 
     Raises:
-        ValueError: If ``train_classes`` is unknown, or the backbone's levels do not fit the
-            adapters.
+        ValueError: If ``train_classes`` is unknown, the text is of another width than CLIP's joint
+            space, or the backbone's levels do not fit the adapters.
 
     Source:
         ZegOT (arXiv 2301.12171), Deep Local Feature Alignment; OTSeg (arXiv 2403.14183), section
@@ -63,6 +63,12 @@ class DLFANeck(BaseModule):
             raise ValueError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
         self.train_classes = train_classes
         self.text: TextPrompts = MODELS.build(dict(text), default_args={"clip": clip})
+        width = clip_embed_dim(clip["model"])
+        if self.text.embed_dim != width:
+            raise ValueError(
+                f"the text embeddings have width {self.text.embed_dim}, but the CLIP model's joint "
+                f"space has {width}: use embeddings of the CLIP that `clip` names"
+            )
         self.descriptor = (
             RelationshipDescriptor(self.text.embed_dim, identity_start)
             if relationship_descriptor

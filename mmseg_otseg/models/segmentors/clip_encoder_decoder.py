@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.utils import OptSampleList, SampleList
-from torch import Tensor
+from torch import Tensor, nn
+
+from mmseg_otseg.models.clip import resolve_clip, shared_clip
 
 from .sliding import slide_in_batches
 
@@ -33,7 +37,13 @@ class CLIPEncoderDecoder(EncoderDecoder):
         backbone: Config of the backbone.
         decode_head: Config of the head.
         neck: Config of the neck.
+        data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
+            they are those that the CLIP was trained with.
         kwargs: As in ``EncoderDecoder``.
+
+    Raises:
+        ValueError: If mean and standard deviation are given both here and in ``clip``, or only one
+            of them is.
     """
 
     def __init__(
@@ -42,14 +52,17 @@ class CLIPEncoderDecoder(EncoderDecoder):
         backbone: Mapping[str, Any],
         decode_head: Mapping[str, Any],
         neck: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            backbone=_with_clip(backbone, clip),
-            decode_head=_with_clip(decode_head, clip),
-            neck=None if neck is None else _with_clip(neck, clip),
-            **kwargs,
-        )
+        with shared_clip():
+            super().__init__(
+                backbone=_with_clip(backbone, clip),
+                decode_head=_with_clip(decode_head, clip),
+                neck=None if neck is None else _with_clip(neck, clip),
+                data_preprocessor=_with_statistics(data_preprocessor, clip),
+                **kwargs,
+            )
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """What ``EncoderDecoder`` computes, with the windows in batches.
@@ -102,3 +115,28 @@ def _with_clip(part: Mapping[str, Any], clip: Mapping[str, Any]) -> ConfigDict:
     if _takes_clip(cls) and part.get("clip") is None and part.get("embed_dim") is None:
         return ConfigDict({**part, "clip": clip})
     return ConfigDict(part)
+
+
+def _with_statistics(part: Any, clip: Mapping[str, Any]) -> Any:
+    """The data preprocessor's config, with CLIP's mean and standard deviation if it has none."""
+    keys = ("mean", "std")
+    asked = [key for key in keys if clip.get(key) is not None]
+    own = [key for key in keys if isinstance(part, Mapping) and part.get(key) is not None]
+    if not isinstance(part, Mapping) or (own and asked):
+        if asked:
+            raise ValueError(
+                f"`clip` sets {' and '.join(asked)}, but the data preprocessor has its own: set "
+                "data_preprocessor=dict(mean=None, std=None) to use those of `clip`"
+            )
+        return part
+    if len(own) == 1:
+        raise ValueError(
+            f"the data preprocessor has only {own[0]}: give it both mean and std, or neither to "
+            "use those of `clip`"
+        )
+    values, who = {key: list(part.get(key) or ()) for key in keys}, "the data preprocessor"
+    if not own:
+        source = resolve_clip(**clip)
+        values, who = {"mean": list(source.mean), "std": list(source.std)}, source.said_by["mean"]
+    print_log(f"Pixels are normalized with {values} ({who})", logger="current", level=logging.INFO)
+    return ConfigDict({**part, **values})

@@ -1,7 +1,8 @@
 """From class names to text embeddings."""
 
 from .learnable_prompts import LearnablePrompts
-from .prompts import PrecomputedPrompts, TemplatePrompts, TextPrompts
+from .precomputed_prompts import PrecomputedPrompts
+from .prompts import TemplatePrompts, TextPrompts
 from .text_tower import TextTower, build_text_tower, encode_texts
 
 __all__ = [

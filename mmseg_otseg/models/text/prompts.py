@@ -1,4 +1,4 @@
-"""Frozen text prompts: from templates, or precomputed."""
+"""Text prompts, and those that are a fixed table: from templates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import json
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -18,7 +16,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.models.clip import load_clip, tower_fingerprint
 from mmseg_otseg.structures.class_split import ClassSplit
 
 from .templates import resolve_templates
@@ -65,16 +63,21 @@ class FrozenPrompts(TextPrompts):
     """Base of prompts that are a fixed table, kept as a buffer.
 
     A checkpoint's table is taken over if it is the one of this vocabulary; otherwise, or if it has
-    none, the model keeps its own, so that a checkpoint can be tested on another vocabulary.
+    none, the model keeps its own, so that a checkpoint can be tested on another vocabulary. The
+    model's own must then come from the text tower that the checkpoint's came from: a fingerprint in
+    the checkpoint tells.
     """
 
     embeddings: Tensor
     vocabulary: Tensor
+    fingerprint: Tensor
 
     def __init__(self, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         self.register_buffer("embeddings", torch.empty(0))
         self.register_buffer("vocabulary", torch.empty(0, dtype=torch.uint8))
+        # Of the text tower that encoded the table; zero if that is not known.
+        self.register_buffer("fingerprint", torch.zeros(32, dtype=torch.uint8))
 
     @property
     def num_prompts(self) -> int:
@@ -89,15 +92,29 @@ class FrozenPrompts(TextPrompts):
 
     def _set_table(self, split: ClassSplit, embeddings: Tensor, source: Sequence[str]) -> None:
         self.split = split
-        self.embeddings = embeddings.to(self.embeddings.device)
+        self.embeddings = embeddings.to(self.embeddings)
         digest = hashlib.sha256(json.dumps([split.classes, list(source)]).encode()).digest()
         self.vocabulary = torch.tensor(
             list(digest), dtype=torch.uint8, device=self.vocabulary.device
         )
 
+    def _is_of_another_tower(self, fingerprint: Tensor) -> bool:
+        """Whether a table is known to come from another text tower than the model's."""
+        other, own = fingerprint.cpu(), self.fingerprint.cpu()
+        return bool(other.any()) and bool(own.any()) and not torch.equal(other, own)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Version 0.1 did not write the fingerprint.
+        tower = state_dict.setdefault(prefix + "fingerprint", self.fingerprint)
         found = state_dict.get(prefix + "vocabulary")
         if found is None or not torch.equal(found.cpu(), self.vocabulary.cpu()):
+            if self._is_of_another_tower(tower):
+                raise ValueError(
+                    "this checkpoint was trained with text of another CLIP than the one that the "
+                    "model encodes its class names with. Build the model with the same `clip` "
+                    "settings (model, pretrained, quick_gelu and, for random weights, seed) as the "
+                    "training config."
+                )
             print_log(
                 "The checkpoint has no text embeddings: the model makes its own."
                 if found is None
@@ -105,8 +122,8 @@ class FrozenPrompts(TextPrompts):
                 logger="current",
                 level=logging.INFO,
             )
-            state_dict[prefix + "vocabulary"] = self.vocabulary
-            state_dict[prefix + "embeddings"] = self.embeddings
+            for name in ("vocabulary", "embeddings", "fingerprint"):
+                state_dict[prefix + name] = getattr(self, name)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -150,10 +167,23 @@ class TemplatePrompts(FrozenPrompts):
 
         Args:
             split: Class names and which are seen.
+
+        Raises:
+            ValueError: If a sentence is longer than the text tower takes, or the table in use came
+                with a checkpoint and from another text tower.
         """
         split = ClassSplit.build(split)
         tower = build_text_tower(load_clip(**self._clip), self._clip["model"])
-        texts = [template.format(name) for name in split.classes for template in self.templates]
+        fingerprint = tower_fingerprint(tower)
+        if self._is_of_another_tower(fingerprint):
+            raise ValueError(
+                "the model's text embeddings come from the checkpoint and were encoded by another "
+                "CLIP than the one in the model's `clip` settings, so new class names would not "
+                "fit. Build the model with the same `clip` settings as the training config."
+            )
+        texts = [
+            template.replace("{}", name) for name in split.classes for template in self.templates
+        ]
         embeddings = encode_texts(tower, texts).unflatten(
             0, (split.num_classes, len(self.templates))
         )
@@ -162,64 +192,4 @@ class TemplatePrompts(FrozenPrompts):
             embeddings = F.normalize(embeddings.mean(1, keepdim=True), dim=-1)
             source.append("average")
         self._set_table(split, embeddings, source)
-
-
-@MODELS.register_module()
-class PrecomputedPrompts(FrozenPrompts):
-    """Text embeddings from a ``.npy`` file.
-
-    Args:
-        path: A float array of shape (K, N, D), or (K, D) for one prompt per class; classes in the
-            split's order.
-        split: Class names and which are seen.
-        clip: Not used; accepted so that a neck can offer it to any prompts.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such array, or as many rows as there are classes are not in it.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        split: SplitLike,
-        clip: Mapping[str, Any] | None = None,
-        init_cfg: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        self.path = path
-        self.set_classes(split)
-
-    def set_classes(self, split: SplitLike) -> None:
-        """Read the file again for another vocabulary of as many classes.
-
-        Args:
-            split: Class names and which are seen.
-        """
-        split = ClassSplit.build(split)
-        array = _read_embeddings(Path(self.path).expanduser())
-        if len(array) != split.num_classes:
-            raise ValueError(
-                f"{self.path} holds embeddings of {len(array)} classes, but the vocabulary has "
-                f"{split.num_classes}: {', '.join(split.classes[:5])}, ..."
-            )
-        self._set_table(split, F.normalize(torch.from_numpy(array), dim=-1), [self.path])
-
-
-def _read_embeddings(path: Path) -> np.ndarray:
-    """The (K, N, D) float32 array in a .npy file."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"text embeddings {str(path)!r} not found: give a .npy file of shape (K, N, D)"
-        )
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"cannot read text embeddings from {path}: {error}") from error
-    if array.ndim == 2:
-        array = array[:, None]
-    if array.ndim != 3 or not np.issubdtype(array.dtype, np.floating) or array.size == 0:
-        raise ValueError(
-            f"{path} must hold a float array of shape (K, N, D), found {array.dtype} {array.shape}"
-        )
-    return array.astype(np.float32)
+        self.fingerprint = fingerprint.to(self.fingerprint)

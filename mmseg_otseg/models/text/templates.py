@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 OTSEG_6 = (
@@ -40,24 +41,28 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
+OTHER_BRACE = re.compile(r"\{(?!\})|(?<!\{)\}")  # a brace that is none of "{}"
+
+
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates by name, or as a list of sentences with one ``{}`` for the class name.
 
     Raises:
-        ValueError: If the name is unknown, the list is empty, or a sentence has no single ``{}``.
+        ValueError: If the name is unknown, the list is empty, or a sentence has no single ``{}`` or
+            other braces.
     """
     if isinstance(templates, str):
         if templates not in TEMPLATES:
             raise ValueError(
                 f"unknown templates {templates!r}; known: {', '.join(TEMPLATES)}, or give a list "
-                f"of "
-                "sentences with {} for the class name"
+                "of sentences with {} for the class name"
             )
         return TEMPLATES[templates]
     sentences = tuple(templates)
-    wrong = [sentence for sentence in sentences if sentence.count("{}") != 1]
+    wrong = [text for text in sentences if text.count("{}") != 1 or OTHER_BRACE.search(text)]
     if not sentences or wrong:
         raise ValueError(
-            f"each template needs exactly one {{}} for the class name, got {wrong or 'none'}"
+            "each template needs exactly one {} for the class name and no other braces, got "
+            f"{wrong or 'none'}"
         )
     return sentences

@@ -59,9 +59,21 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token indices (n, L) of texts, cut after the longest text's end token."""
-        tokens = self.tokenizer(list(texts))
-        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+        """Token indices (n, L) of texts, cut after the longest text's end token.
+
+        Raises:
+            ValueError: If a text is longer than the tower takes.
+        """
+        limit = len(self.positional_embedding)
+        # With room for one token more, so that the tokenizer cuts nothing that would fit.
+        tokens = self.tokenizer(list(texts), context_length=limit + 1)
+        ends = tokens.argmax(dim=-1)
+        if int(ends.max()) >= limit:
+            raise ValueError(
+                f"the text {texts[int(ends.argmax())]!r} is longer than the {limit} tokens (with "
+                "start and end) that CLIP's text tower takes: use a shorter class name"
+            )
+        return tokens[:, : int(ends.max()) + 1]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token indices (n, L) to text embeddings (n, D), unit length."""

@@ -1,0 +1,170 @@
+"""What a ``clip`` setting means: which model, weights, activation and pixel statistics."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from .config import clip_config
+from .torchscript import is_torchscript_archive
+
+CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
+DEFAULT = "open_clip's default"
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CLIPSource:
+    """A ``clip`` setting with everything decided that does not need the weights themselves.
+
+    Attributes:
+        config: Configuration of the model in open_clip's form, activation included.
+        name: The model in messages.
+        file: The weights file; None for random weights and for a tag.
+        tag: open_clip's entry for the tag; None without one.
+        quick_gelu: Whether the activation is QuickGELU; OpenAI's, DFN's and MetaCLIP's weights
+            need it.
+        mean: Mean of the pixels CLIP was trained on, RGB, 0..255.
+        std: Their standard deviation, likewise.
+        said_by: Who decided ``quick_gelu``, ``mean`` and ``std``, for messages.
+    """
+
+    config: dict[str, Any]
+    name: str
+    file: Path | None
+    tag: Mapping[str, Any] | None
+    quick_gelu: bool
+    mean: RGB
+    std: RGB
+    said_by: Mapping[str, str]
+
+    @property
+    def activation_is_known(self) -> bool:
+        """Whether anything says what the activation is."""
+        return self.said_by["quick_gelu"] != DEFAULT
+
+
+def resolve_clip(
+    model: str | Mapping[str, Any],
+    pretrained: str | None = None,
+    quick_gelu: bool | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **_: Any,
+) -> CLIPSource:
+    """Decide what a ``clip`` setting means, without reading or downloading weights.
+
+    Activation, mean and standard deviation are, in this order, what the setting itself says, the
+    model's name or configuration, open_clip's tag, an OpenAI archive, or ``open_clip_config.json``
+    beside the weights file; else open_clip's defaults: GELU and the mean and standard deviation of
+    OpenAI's CLIP.
+
+    Args:
+        model: See :func:`load_clip`, like the other arguments; those not named here are ignored.
+        pretrained: Tag or path of the weights.
+        quick_gelu: Whether the activation is QuickGELU.
+        mean: Mean of the pixels, RGB, 0..255.
+        std: Standard deviation of the pixels, RGB, 0..255.
+
+    Raises:
+        ValueError: If the model or tag is unknown, a value makes no sense, or
+            ``open_clip_config.json`` cannot be read.
+        FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
+    """
+    config = clip_config(model)
+    name = model if isinstance(model, str) else "given as a dict"
+    file, tag = _find_weights(name, pretrained, isinstance(model, str))
+    statements = [
+        ("the setting", {"quick_gelu": quick_gelu, "mean": mean, "std": std}),
+        ("the model's configuration", {"quick_gelu": config.get("quick_gelu")}),
+    ]
+    if tag is not None:
+        says = {"quick_gelu": tag.get("quick_gelu", False), **_in_255(tag)}
+        statements.append((f"the tag {pretrained!r}", says))
+    elif file is not None and is_torchscript_archive(file):
+        statements.append(("OpenAI's archive format", {"quick_gelu": True}))
+    elif file is not None and (beside := file.with_name(CONFIG_FILE)).is_file():
+        statements.append((str(beside), _read_config_file(beside)))
+    defaults = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    statements.append((DEFAULT, {"quick_gelu": False, **_in_255(defaults)}))
+    decided, said_by = {}, {}
+    for key in ("quick_gelu", "mean", "std"):
+        said_by[key], decided[key] = next(
+            (who, values[key]) for who, values in statements if values.get(key) is not None
+        )
+    if not isinstance(decided["quick_gelu"], bool):
+        raise ValueError(
+            f"quick_gelu must be True or False, {said_by['quick_gelu']} says "
+            f"{decided['quick_gelu']!r}"
+        )
+    config["quick_gelu"] = decided["quick_gelu"]
+    return CLIPSource(
+        config,
+        name,
+        file,
+        tag,
+        decided["quick_gelu"],
+        _rgb("mean", decided["mean"], said_by["mean"]),
+        _rgb("std", decided["std"], said_by["std"]),
+        said_by,
+    )
+
+
+def _find_weights(
+    name: str, pretrained: str | None, has_tags: bool
+) -> tuple[Path | None, Mapping[str, Any] | None]:
+    """The weights file, or open_clip's entry for a tag; neither for random weights."""
+    if pretrained is None:
+        return None, None
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return path, None
+    if path.suffix or len(path.parts) > 1:
+        raise FileNotFoundError(
+            f"CLIP weights {pretrained!r} not found. Give an existing .pt, .bin or .safetensors "
+            "file, or one of open_clip's tags."
+        )
+    open_clip_name = name.replace("/", "-")
+    tag = open_clip.get_pretrained_cfg(open_clip_name, pretrained) if has_tags else None
+    if tag:
+        return None, tag
+    tags = open_clip.list_pretrained_tags_by_model(open_clip_name) if has_tags else []
+    raise ValueError(
+        f"{pretrained!r} is neither a file nor a tag of open_clip for {name}; "
+        + (f"its tags: {', '.join(tags)}" if tags else "such a model has no tags: give a path")
+    )
+
+
+def _read_config_file(path: Path) -> dict[str, Any]:
+    """What an ``open_clip_config.json`` says of activation, mean and standard deviation."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model, pixels = content.get("model_cfg", content), content.get("preprocess_cfg") or {}
+        # open_clip leaves quick_gelu out where it is not used.
+        return {"quick_gelu": model.get("quick_gelu", False), **_in_255(pixels)}
+    except Exception as error:  # a broken file can hold anything
+        raise ValueError(f"cannot read {path}, which lies beside the weights: {error}") from error
+
+
+def _in_255(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation, as far as there are any, from 0..1 to 0..255."""
+    return {key: [255 * part for part in values[key]] for key in ("mean", "std") if values.get(key)}
+
+
+def _rgb(key: str, value: Any, who: str) -> RGB:
+    try:
+        red, green, blue = (float(part) for part in value)
+    except (TypeError, ValueError):
+        red = green = blue = math.nan
+    smallest = -math.inf if key == "mean" else 1e-6
+    if not all(smallest <= part < math.inf for part in (red, green, blue)):
+        raise ValueError(
+            f"{key} must be three numbers (RGB, pixels of 0..255), {who} says {value!r}"
+        )
+    return red, green, blue

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.transformer import QuickGELU
+from safetensors.torch import save_file
+from torch import nn
+
+from mmseg_otseg.models import load_clip
+from mmseg_otseg.models.clip import resolve_clip
+from mmseg_otseg.models.clip.source import CONFIG_FILE
+from tests.models.test_clip_loading import save_archive
+
+OPENAI_MEAN = [255 * part for part in open_clip.OPENAI_DATASET_MEAN]
+
+
+@pytest.fixture
+def file(clip_config: dict[str, Any], tmp_path: Path) -> Path:
+    """Weights that do not say what they belong to."""
+    save_file(load_clip(clip_config).state_dict(), tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def write_config(beside: Path, content: Any) -> None:
+    beside.with_name(CONFIG_FILE).write_text(json.dumps(content))
+
+
+def activation(clip: nn.Module) -> type:
+    """Of the image tower and the text tower, which have the same one."""
+    kinds = {type(block.mlp.gelu) for block in clip.visual.transformer.resblocks}
+    (kind,) = kinds | {type(block.mlp.gelu) for block in clip.transformer.resblocks}
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "quick_gelu"),
+    [
+        ("ViT-B-16", "openai", True),
+        ("ViT-B-16", "dfn2b", True),
+        ("ViT-L/14", "metaclip_400m", True),
+        ("ViT-B-16", "laion2b_s34b_b88k", False),
+        ("ViT-B-16-quickgelu", "openai", True),
+    ],
+)
+def test_tags_say_it(model: str, tag: str, quick_gelu: bool) -> None:
+    source = resolve_clip(model, tag)
+    assert source.quick_gelu is quick_gelu and source.config["quick_gelu"] is quick_gelu
+    assert source.mean == pytest.approx(OPENAI_MEAN)
+
+
+def test_every_tag_of_every_supported_model() -> None:
+    for model in open_clip.list_models():
+        for tag in open_clip.list_pretrained_tags_by_model(model):
+            entry, source = open_clip.get_pretrained_cfg(model, tag), resolve_clip(model, tag)
+            named = open_clip.get_model_config(model).get("quick_gelu", False)
+            assert source.quick_gelu == (entry.get("quick_gelu", False) or named)
+            assert source.mean == pytest.approx([255 * part for part in entry["mean"]])
+            assert source.std == pytest.approx([255 * part for part in entry["std"]])
+
+
+def test_a_tag_with_pixels_of_its_own() -> None:
+    source = resolve_clip("ViT-L-14", "laion2b_s32b_b82k")
+    assert source.mean == source.std == (127.5, 127.5, 127.5)
+
+
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_the_file_beside_the_weights_says_it(
+    quick_gelu: bool, clip_config: dict, file: Path, logged: list[str]
+) -> None:
+    model = {**clip_config, **({"quick_gelu": True} if quick_gelu else {})}
+    pixels = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    write_config(file, {"model_cfg": model, "preprocess_cfg": pixels})
+    clip = load_clip(clip_config, str(file))
+    assert activation(clip) is (QuickGELU if quick_gelu else nn.GELU)
+    assert clip.visual.preprocess_cfg["mean"] == (0.5, 0.5, 0.5)
+    assert resolve_clip(clip_config, str(file)).std == (63.75, 63.75, 63.75)
+    assert len(logged) == 1
+
+
+def test_the_setting_decides(clip_config: dict, file: Path) -> None:
+    write_config(file, {"model_cfg": {**clip_config, "quick_gelu": True}})
+    assert activation(load_clip(clip_config, str(file), quick_gelu=False)) is nn.GELU
+    source = resolve_clip("ViT-B-16", "openai", quick_gelu=False, mean=(1, 2, 3), std=(4, 5, 6))
+    assert (source.quick_gelu, source.mean, source.std) == (False, (1, 2, 3), (4, 5, 6))
+
+
+def test_an_archive_of_openai_says_it(clip_config: dict, tmp_path: Path) -> None:
+    save_archive(tmp_path / "w.pt", load_clip(clip_config))
+    assert activation(load_clip(clip_config, str(tmp_path / "w.pt"))) is QuickGELU
+    assert activation(load_clip(clip_config, str(tmp_path / "w.pt"), quick_gelu=False)) is nn.GELU
+
+
+def test_a_file_that_leaves_it_open_warns(clip_config: dict, file: Path, logged: list[str]) -> None:
+    assert activation(load_clip(clip_config, str(file))) is nn.GELU
+    assert "quick_gelu" in logged[-1] and str(file) in logged[-1]
+    logged.clear()
+    load_clip({**clip_config, "quick_gelu": False}, str(file))
+    load_clip(clip_config, str(file), quick_gelu=True)
+    load_clip(clip_config)  # random weights belong to any activation
+    assert not any("QuickGELU:" in message for message in logged) and len(logged) == 2
+
+
+def test_the_activation_changes_what_clip_computes(clip_config: dict) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    first, second = (load_clip(clip_config, quick_gelu=quick) for quick in (False, True))
+    assert not torch.allclose(first.encode_image(image), second.encode_image(image), atol=1e-4)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"model_cfg": 3}', '{"preprocess_cfg": [0]}'])
+def test_a_broken_config_file_is_named(content: str, clip_config: dict, file: Path) -> None:
+    file.with_name(CONFIG_FILE).write_text(content)
+    with pytest.raises(ValueError, match=CONFIG_FILE):
+        load_clip(clip_config, str(file))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mean": [1, 2]},
+        {"mean": 0.5},
+        {"std": [0, 1, 1]},
+        {"std": [1, float("nan"), 1]},
+        {"mean": "abc"},
+        {"quick_gelu": "yes"},
+    ],
+)
+def test_values_that_make_no_sense(wrong: dict, clip_config: dict) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))} must be"):
+        load_clip(clip_config, **wrong)

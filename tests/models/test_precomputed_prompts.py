@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import MODELS
+
+from mmseg_otseg.models import PrecomputedPrompts
+
+SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
+
+
+def test_precomputed(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(3, 2, 8))
+    np.save(tmp_path / "t.npy", array)
+    prompts = MODELS.build(
+        {"type": "PrecomputedPrompts", "path": str(tmp_path / "t.npy"), "split": SPLIT, "clip": {}}
+    )
+    assert prompts.num_prompts == 2 and prompts.embed_dim == 8
+    expected = array / np.linalg.norm(array, axis=-1, keepdims=True)
+    assert np.allclose(prompts(), expected, atol=1e-6)
+    assert prompts(torch.tensor([2])).shape == (1, 2, 8)
+
+
+def test_one_prompt_per_class(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.ones((3, 8), dtype=np.float16))
+    assert PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)().shape == (3, 1, 8)
+
+
+def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.ones((5, 2, 8)))
+    with pytest.raises(ValueError, match="5 classes, but there are 3 names"):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+
+
+@pytest.mark.parametrize("array", [np.ones(3), np.ones((3, 2, 8), dtype=int), np.ones((0, 2, 8))])
+def test_precomputed_shape(array: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(ValueError, match=r"shape \(K, N, D\)"):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+
+
+def test_precomputed_file_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
+        PrecomputedPrompts(str(tmp_path / "none.npy"), SPLIT)
+    np.save(tmp_path / "t.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="cannot read text embeddings"):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+
+
+def test_rows_follow_their_names(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.eye(3, 8))
+    prompts = PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+    prompts.set_classes({"classes": ["tv monitor", "cat"]})
+    assert prompts()[:, 0].argmax(-1).tolist() == [2, 0]
+    with pytest.raises(ValueError, match="no embeddings of dog"):
+        prompts.set_classes({"classes": ["cat", "dog", "tv monitor"]})
+    assert prompts.split.classes == ("tv monitor", "cat")
+
+
+def test_a_file_with_more_rows_than_the_vocabulary(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.eye(4, 8))
+    names = ["dog", "tv monitor", "cat", "potted plant"]
+    prompts = PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT, names=names)
+    assert prompts()[:, 0].argmax(-1).tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf])
+def test_rows_without_a_direction(value: float, tmp_path: Path) -> None:
+    array = np.ones((3, 2, 8), dtype=np.float32)
+    array[1, 1] = value
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(ValueError, match=r"t\.npy.*row 1, prompt 1"):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"no array",
+        b"PK\x03\x04 no archive",
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2, "),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2, 8), }"),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 8), }"),
+        header("{'descr': '|O', 'fortran_order': False, 'shape': (3, 2, 8), }"),
+        header("(" * 3000),
+    ],
+)
+def test_every_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.npy"):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+
+
+def test_an_archive_of_arrays_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "t.npy", "wb") as file:
+        np.savez(file, a=np.ones((3, 8)))
+    with pytest.raises(ValueError, match=r"t\.npy"):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
