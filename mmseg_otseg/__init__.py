@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from mmseg_otseg.quiet import quiet_imports
 from mmseg_otseg.version import __version__
 
 _missing = [name for name in ("mmengine", "mmcv", "mmseg") if find_spec(name) is None]
@@ -19,7 +20,8 @@ if _missing:
         '  pip install "mmseg_otseg[openmmlab]"   the last upstream release, compiles mmcv'
     )
 
-from mmseg_otseg import datasets, engine, evaluation, models, ops, structures  # noqa: E402
+with quiet_imports():
+    from mmseg_otseg import datasets, engine, evaluation, models, ops, structures
 
 __all__ = [
     "__version__",

@@ -9,7 +9,7 @@ Which errors the user can mend
 Such an error is told in one paragraph, as the last thing on the screen, without a traceback. It is
 
 - an ``OSError``: a file, the disk or the network;
-- memory that ran out;
+- a package that is not installed, or memory that ran out;
 - a ``ValueError``, ``TypeError`` or ``ImportError`` that a ``raise`` statement of this project
   raised, since these say on purpose what was wrong with what the user gave;
 - whatever mmengine's registry raises: the config names a component that does not exist, or gives it
@@ -126,7 +126,12 @@ def read_config(args: argparse.Namespace, *parts: str) -> Config:
         ValueError: If the config file cannot be read.
         FileNotFoundError: If it, a data folder or a checkpoint does not exist.
     """
-    from mmengine.config import Config
+    try:
+        from mmengine.config import Config
+    except ModuleNotFoundError:
+        import mmseg_otseg  # noqa: F401  says what to install
+
+        raise
 
     os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
     if not Path(args.config).is_file():
@@ -198,7 +203,9 @@ def what_to_mend(error: Exception) -> str | None:
     """What an error tells the user; None for a fault of the program."""
     steps, message = _raised_by(error)
     file, line = steps[-1] if steps else ("", "")
-    if isinstance(error, (OSError, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, (OSError, ModuleNotFoundError, MemoryError)):
+        return message
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
         return message
     if isinstance(error, (ValueError, TypeError, ImportError)):
         on_purpose = line.startswith("raise ") and file.startswith(OURS)

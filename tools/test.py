@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
 
@@ -44,11 +44,36 @@ def set_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: float
 
 
 def set_tta(cfg: Config) -> None:
-    """Test with the config's ``tta_pipeline``, the predictions merged by its ``tta_model``."""
+    """Test with the config's ``tta_pipeline``, the predictions merged by its ``tta_model``.
+
+    Raises:
+        ValueError: If the config lacks one of them, or if ``tta_pipeline`` has another config's
+            sizes: none of its scales is the one that the data is tested at.
+    """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise ValueError("--tta needs tta_pipeline and tta_model in the config.")
+    scale = set(scales(cfg.test_dataloader.dataset))
+    augmented = sorted(set(scales(cfg.tta_pipeline)))
+    if scale and augmented and not scale & set(augmented):
+        raise ValueError(
+            f"--tta: pictures are tested at the scale {scale.pop()}, but tta_pipeline, which the "
+            f"config may have from its base, resizes them to {augmented}. Give the config a "
+            "tta_pipeline of its own."
+        )
     replace_pipeline(cfg.test_dataloader.dataset, cfg.tta_pipeline)
     cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def scales(config: Any) -> list[tuple]:
+    """The ``scale`` of every ``Resize`` in a config."""
+    if isinstance(config, dict):
+        own = (
+            [tuple(config["scale"])] if config.get("type") == "Resize" and "scale" in config else []
+        )
+        return own + scales(list(config.values()))
+    if isinstance(config, (list, tuple)):
+        return [scale for item in config for scale in scales(item)]
+    return []
 
 
 def replace_pipeline(dataset: ConfigDict, pipeline: list) -> None:

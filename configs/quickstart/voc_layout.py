@@ -21,6 +21,22 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [
+                dict(type="Resize", scale=(int(512 * r), int(128 * r)), keep_ratio=True)
+                for r in (0.75, 1.0, 1.25)
+            ],
+            [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+            [dict(type="LoadAnnotations")],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
+
 model = dict(
     clip=dict(
         _delete_=True,

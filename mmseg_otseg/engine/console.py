@@ -9,10 +9,12 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-#: Records that only the log file needs, by their beginning.
+#: Records that only the log file needs, by their beginning: long ones, and harmless warnings.
 FOR_THE_FILE = re.compile(
     r"\n-{60}\nSystem environment:|Config:\n|Hooks will be executed in the following order"
-    r"|paramwise_options -- "
+    r"|paramwise_options -- |Distributed training is not used, all SyncBatchNorm"
+    r'|The prefix is not set in metric class|"FileClient" will be deprecated'
+    r'|"HardDiskBackend" is the alias|Failed to search registry with scope "mmseg"'
 )
 
 

@@ -6,7 +6,8 @@ import cv2
 import pytest
 from mmengine.config import Config
 
-from tests.tiny_run import last_metrics, run_tool, tiny_config, write_pictures
+from tests.tiny_run import ROOT, last_metrics, run_tool, tiny_config, write_pictures
+from tools.test import set_tta
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,27 @@ def test_writes_label_maps_and_pictures(test_tool, tmp_path: Path) -> None:
 
 def test_augments(test_tool) -> None:
     assert test_tool("--tta")["mIoU"] != test_tool()["mIoU"]
+
+
+def test_refuses_the_sizes_of_another_config(test_tool, trained: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(trained / "tiny.py")
+    resize = dict(type="Resize", scale=(64, 64), keep_ratio=True)
+    cfg.test_dataloader.dataset.pipeline.insert(1, resize)
+    sizes = cfg.tta_pipeline[1].transforms
+    sizes.insert(0, [dict(resize, scale=(512, 512)), dict(resize, scale=(768, 768))])
+    cfg.dump(tmp_path / "derived.py")
+    with pytest.raises(ValueError, match=r"\(64, 64\).*\(512, 512\)"):
+        test_tool("--tta", config=tmp_path / "derived.py")
+    sizes[0][0]["scale"] = (64, 64)
+    set_tta(cfg)
+    assert cfg.model.type == "SegTTAModel"
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*/*.py"), key=str))
+def test_every_config_that_augments_has_its_own_sizes(config: Path) -> None:
+    cfg = Config.fromfile(config)
+    if "_base_" not in str(config) and "tta_pipeline" in cfg:
+        set_tta(cfg)
 
 
 def test_augments_data_that_are_wrapped(test_tool, trained: Path, tmp_path: Path) -> None:

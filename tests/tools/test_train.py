@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg_otseg.engine import read_checkpoint
+from tests.otseg_run import otseg_config
 from tests.tiny_run import run_tool, tiny_config, write_pictures
 
 
@@ -56,6 +57,27 @@ def test_a_checkpoint_to_resume_from_must_exist(config: Path, tmp_path: Path) ->
     (tmp_path / "run" / "last_checkpoint").write_text("iter_9.pth")
     with pytest.raises(FileNotFoundError, match=r"names 'iter_9\.pth', which is not there"):
         run_tool("train", config, "--resume")
+
+
+def test_the_screen_shows_what_concerns_the_user(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """At most 60 lines for four iterations with checkpoints and a validation; the file has all."""
+    write_pictures(tmp_path)
+    cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=4, val_interval=4))
+    cfg.dump(tmp_path / "tiny.py")
+    capfd.readouterr()
+    run_tool("train", tmp_path / "tiny.py")
+    out, err = capfd.readouterr()
+    lines = [*out.splitlines(), *err.splitlines()]
+    assert len(lines) <= 60, out + err
+    for words in ("hIoU", "loss", "per class results", "tmp", "config, environment"):
+        assert any(words in line for line in lines), words
+    log = next((tmp_path / "run").glob("*/*.log")).read_text()
+    for words in ("System environment", "visual_prompts=dict(", "Hooks will be executed", "hIoU"):
+        assert words in log
+    for words in ("System environment", "visual_prompts=dict(", "paramwise", "deprecated"):
+        assert words not in out + err
 
 
 def test_amp_replaces_the_optimizer_wrapper(
