@@ -1,4 +1,4 @@
-"""Segment pictures into classes that are named on the command line."""
+"""Segment images into classes that are named on the command line."""
 
 from __future__ import annotations
 
@@ -11,53 +11,86 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothi
 from tools.cli import new_parser, run
 
 
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0..1")
+    return value
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     options = new_parser(__doc__)
-    options.add_argument("pictures", nargs="+", metavar="IMG", help="pictures, or one folder")
-    options.add_argument("--classes", help='names, e.g. "cat, sofa". Default: those of the config')
+    options.add_argument("images", nargs="+", metavar="IMG", help="images, or folders of them")
+    options.add_argument(
+        "--classes",
+        help='names, e.g. "cat, sofa"; one that holds a comma in double quotes. '
+        "Default: those of the config",
+    )
     options.add_argument("--model", required=True, metavar="CONFIG", help="config file")
     options.add_argument("--weights", required=True, metavar="CKPT", help="checkpoint")
-    options.add_argument("--out", required=True, metavar="DIR", help="masks and overlays go here")
+    options.add_argument(
+        "--out", required=True, metavar="DIR", help="masks go to DIR/pred, overlays to DIR/vis"
+    )
     options.add_argument(
         "--none-below",
-        type=float,
+        type=fraction,
         metavar="P",
         help='pixels whose best value is below P become "none of these"',
     )
-    options.add_argument("--batch-size", type=int, default=1)
-    options.add_argument("--opacity", type=float, default=0.6, help="of the classes in overlays")
+    options.add_argument("--no-overlays", action="store_true", help="write the masks only")
+    options.add_argument(
+        "--opacity", type=fraction, default=0.6, help="of the classes in overlays. Default: 0.6"
+    )
+    options.add_argument(
+        "--batch-size", type=positive, default=1, help="images of one size at once. Default: 1"
+    )
     options.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     return options
 
 
 def main() -> None:
     args = parser().parse_args()
-    names = None
-    if args.classes is not None:
-        names = [name.strip() for name in args.classes.split(",")]
     for file in (args.model, args.weights):
         if not Path(file).is_file():
             raise FileNotFoundError(f"the file {file} does not exist")
+    if not any(Path(image).exists() for image in args.images):
+        raise FileNotFoundError(f"there is no image or folder {', '.join(args.images)}")
     from mmengine.logging import MMLogger
+    from rich.progress import track
 
     from mmseg_otseg.apis import OTSegInferencer
+    from mmseg_otseg.imaging import class_names, find_images
 
     logger = MMLogger.get_instance("segment")
-    pictures = args.pictures[0] if len(args.pictures) == 1 else args.pictures
+    total = len(find_images(args.images)[0])
+    names = None if args.classes is None else class_names(args.classes)
     inferencer = OTSegInferencer(args.model, args.weights, device=args.device)
-    result = inferencer(
-        pictures,
+    results = inferencer.segment(
+        args.images,
         classes=names,
         none_below=args.none_below,
-        batch_size=args.batch_size,
         out_dir=args.out,
+        batch_size=args.batch_size,
         opacity=args.opacity,
+        overlays=not args.no_overlays,
     )
-    predictions = result["predictions"]
-    number = len(predictions) if isinstance(predictions, list) else 1
-    legend = ", ".join(f"{index} {name}" for index, name in enumerate(result["classes"]))
-    logger.info(f"{number} pictures segmented into {args.out}; {len(result['skipped'])} skipped")
+    skipped = []
+    for result in track(results, "Segmenting", total=total):
+        classes = result.classes
+        if result.reason:
+            skipped.append(f"{result.name} ({result.reason})")
+    legend = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+    logger.info(f"{total - len(skipped)} images segmented into {args.out}")
     logger.info(f"values in the masks: {legend}")
+    if skipped:
+        logger.warning(f"{len(skipped)} images skipped: {'; '.join(skipped)}")
 
 
 if __name__ == "__main__":

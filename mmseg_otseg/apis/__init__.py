@@ -2,7 +2,7 @@
 
 from .authors_checkpoint import Conversion, convert_authors_checkpoint, convert_authors_state_dict
 from .inferencer import OTSegInferencer
-from .vocabulary import set_classes
+from .vocabulary import set_classes, with_classes
 
 __all__ = [
     "Conversion",
@@ -10,4 +10,5 @@ __all__ = [
     "convert_authors_checkpoint",
     "convert_authors_state_dict",
     "set_classes",
+    "with_classes",
 ]

@@ -1,207 +1,288 @@
-"""Pictures and class names in, masks and overlays out."""
+"""Images and class names in, masks and overlays out."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmseg.apis import MMSegInferencer
-from mmseg.structures import SegDataSample
-from PIL import Image
 
+from mmseg_otseg.imaging import (
+    NONE_NAME,
+    OutputFolder,
+    class_names,
+    find_images,
+    labels_at_size,
+    paint,
+    read_image,
+)
+from mmseg_otseg.imaging.reading import Source
 from mmseg_otseg.models.text.prompts import SplitLike
+from mmseg_otseg.structures import ClassSplit
 
-from .vocabulary import palette_for, set_classes
-
-Picture = str | os.PathLike | np.ndarray
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-NONE_NAME = "none of these"
+from .loading import array_pipeline, load_config, load_model
+from .vocabulary import with_classes
 
 
-class OTSegInferencer(MMSegInferencer):
-    """mmseg's inferencer for classes that are named in the call.
+class Segmented(NamedTuple):
+    """What became of one image.
 
-    Pictures that cannot be read are left out, named in the log and in the result.
+    Attributes:
+        name: Its path, or which array of the inputs it was.
+        mask: Class indices (H, W), uint8 or uint16; None if the image was skipped.
+        overlay: RGB values (h, w, 3), uint8, if asked for.
+        classes: Class names by index.
+        reason: Why it was skipped.
+    """
+
+    name: str
+    mask: np.ndarray | None
+    overlay: np.ndarray | None
+    classes: tuple[str, ...]
+    reason: str = ""
+
+
+class _Job(NamedTuple):
+    """An image on its way through the model."""
+
+    index: int
+    image: np.ndarray
+    size: tuple[int, int]
+    data: dict[str, Any]
+
+
+class OTSegInferencer:
+    """Segments images into classes that are named in the call.
+
+    Several threads may use one inferencer, and change the classes of its ``model``: every call
+    keeps the vocabulary it began with.
 
     Args:
         model: Config file, or a loaded config.
-        weights: Checkpoint.
+        weights: Checkpoint; None leaves the parts that train as they are built.
         device: Where to run; None is the GPU if there is one.
-        kwargs: As in ``MMSegInferencer``.
+
+    Raises:
+        TypeError: If ``model`` is no config.
+        ValueError: If the config has no test pipeline, or the model no vocabulary.
 
     Example:
         >>> inferencer = OTSegInferencer("configs/otseg/voc_512.py", "voc.pth")
-        >>> inferencer("photos/", classes=["cat", "sofa"], out_dir="out")["classes"]
+        >>> inferencer("photos/", classes="cat, sofa", out_dir="out")["classes"]
         ('cat', 'sofa')
     """
 
-    forward_kwargs = MMSegInferencer.forward_kwargs | {"none_below", "keep_logits"}
-
     def __init__(
         self,
-        model: Any,
-        weights: str | None = None,
+        model: str | os.PathLike | Config | Mapping[str, Any],
+        weights: str | os.PathLike | None = None,
         device: str | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(model=model, weights=weights, device=device, **kwargs)
-        self.skipped: list[str] = []
-        names = self.model.neck.text.split.classes
-        meta = self.model.dataset_meta  # of the checkpoint, which may know another vocabulary
-        palette = palette_for(names, meta if tuple(meta["classes"]) == names else None)
-        self.model.dataset_meta = {"classes": names, "palette": palette}
+        self.cfg = load_config(model)
+        self.pipeline = array_pipeline(self.cfg)
+        self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
+        self._lock = Lock()
+        self._last: tuple[Any, ...] | None = None
 
     def __call__(
         self,
-        inputs: Picture | Sequence[Picture],
-        classes: Sequence[str] | SplitLike | None = None,
+        inputs: Source | Sequence[Source],
+        classes: str | Sequence[str] | SplitLike | None = None,
         none_below: float | None = None,
-        return_datasamples: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Segment pictures.
+        out_dir: str | os.PathLike | None = None,
+        return_vis: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Segment images and keep all results; :meth:`segment` gives them one by one.
 
         Args:
-            inputs: A path, a folder (its pictures, sorted), a picture as an array (BGR, 0..255),
-                or a list of paths and arrays.
-            classes: Class names, see :func:`set_classes`; None is what the model knows already.
-            none_below: Pixels whose best value (a probability, less the bias for seen classes) is
-                below this become the extra class "none of these", of index K.
-            return_datasamples: Return mmseg's data samples, with logits, instead of a dict.
-            kwargs: As in ``MMSegInferencer``: ``batch_size``, ``out_dir`` (masks go to ``pred/``,
-                overlays to ``vis/``), ``return_vis``, ``show``, ``opacity``, ...
+            inputs, classes, none_below, out_dir, return_vis, options: As in :meth:`segment`.
 
         Returns:
-            ``predictions``: class indices (H, W) for one picture, a list of them for several;
-            ``visualization``: overlays likewise (RGB), if asked for; ``classes``: names by index;
-            ``skipped``: the pictures that could not be read.
+            Lists with an entry for every image, in the order of the inputs: ``predictions``, class
+            indices (H, W), None for an image that was skipped; ``names``; and ``visualization``,
+            overlays, if asked for. Also ``classes``, names by index, and ``skipped``, the names of
+            the images that were skipped.
 
         Raises:
-            ValueError: If no picture could be read, or the class names make no sense.
+            TypeError, ValueError: As :meth:`segment`.
         """
-        if classes is not None and not self._knows(classes):
-            set_classes(self.model, classes)
-        meta = self.model.dataset_meta
-        if none_below is not None:
-            names = (*meta["classes"], NONE_NAME)
-            self.model.dataset_meta = {"classes": names, "palette": [*meta["palette"], [0, 0, 0]]}
-        self.skipped = []
-        try:
-            results = super().__call__(
-                inputs,
-                return_datasamples=return_datasamples,
-                none_below=none_below,
-                keep_logits=return_datasamples,
-                **kwargs,
-            )
-            if not return_datasamples:
-                names = tuple(self.model.dataset_meta["classes"])
-                results.update(classes=names, skipped=list(self.skipped))
-            return results
-        finally:
-            self.model.dataset_meta = meta
+        results = list(self.segment(inputs, classes, none_below, out_dir, return_vis, **options))
+        return {
+            "predictions": [result.mask for result in results],
+            "visualization": [result.overlay for result in results] if return_vis else [],
+            "names": [result.name for result in results],
+            "classes": results[0].classes,
+            "skipped": [result.name for result in results if result.mask is None],
+        }
 
-    def preprocess(self, inputs: list, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Load pictures in batches; those that cannot be read are taken out of ``inputs``."""
-        total = len(inputs)
-        batch: list[dict] = []
-        for data in self._readable(inputs):
-            # Only pictures of one size can share a batch.
-            if batch and (
-                len(batch) == batch_size or data["inputs"].shape != batch[0]["inputs"].shape
-            ):
-                yield self.collate_fn(batch)
-                batch = []
-            batch.append(data)
-        if batch:
-            yield self.collate_fn(batch)
-        if not inputs:
-            raise ValueError(
-                f"none of the {total} pictures could be read: {', '.join(self.skipped[:5])}"
-                if total
-                else "there is no picture to segment"
-            )
-
-    @torch.no_grad()
-    def forward(
-        self, inputs: Any, none_below: float | None = None, keep_logits: bool = False, **kwargs: Any
-    ) -> list[SegDataSample]:
-        """Predict a batch; the results are on the CPU, their logits (K, H, W) only if asked for."""
-        samples = []
-        for sample in super().forward(inputs):
-            if none_below is not None:
-                logits = sample.seg_logits.data
-                sample.pred_sem_seg.data[logits.amax(0, keepdim=True) < none_below] = len(logits)
-            if not keep_logits:  # a folder of large pictures would not fit into memory
-                del sample.seg_logits
-            samples.append(sample.cpu())
-        return samples
-
-    def postprocess(
+    def segment(
         self,
-        preds: list[SegDataSample],
-        visualization: list[np.ndarray] | None,
-        return_datasample: bool = False,
-        pred_out_dir: str = "",
-    ) -> Any:
-        """Write the masks, under the names of their pictures, and pack the results."""
-        if pred_out_dir:
-            self._write_masks(preds, Path(pred_out_dir))
-        return super().postprocess(preds, visualization, return_datasample)
+        inputs: Source | Sequence[Source],
+        classes: str | Sequence[str] | SplitLike | None = None,
+        none_below: float | None = None,
+        out_dir: str | os.PathLike | None = None,
+        return_vis: bool = False,
+        batch_size: int = 1,
+        opacity: float = 0.6,
+        overlays: bool = True,
+    ) -> Iterator[Segmented]:
+        """Segment images one after the other; of those that are done none is kept in memory.
 
-    def _write_masks(self, preds: list[SegDataSample], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        written: set[str] = set()
-        for index, pred in enumerate(preds):
-            path = Path(pred.metainfo.get("img_path") or f"{index:08d}")
-            name = path.name if path.stem in written else path.stem
-            written.add(name)
-            mask = pred.pred_sem_seg.data[0].numpy()
-            kind = np.uint8 if len(self.model.dataset_meta["classes"]) <= 256 else np.uint16
-            Image.fromarray(mask.astype(kind)).save(folder / f"{name}.png")
+        An image that cannot be read or segmented is skipped, and named in the log.
 
-    def _inputs_to_list(self, inputs: Any) -> list:
-        """Paths and arrays; the pictures of a folder, sorted."""
-        if isinstance(inputs, os.PathLike):
-            inputs = os.fspath(inputs)
-        if isinstance(inputs, str) and os.path.isdir(inputs):
-            files = sorted(path for path in Path(inputs).iterdir() if path.is_file())
-            listed = [str(path) for path in files if path.suffix.lower() in SUFFIXES]
-            if not listed:
-                raise ValueError(f"the folder {inputs} holds no picture ({', '.join(SUFFIXES)})")
-            return listed
-        several = isinstance(inputs, (list, tuple))
-        return [
-            os.fspath(item) if isinstance(item, os.PathLike) else item
-            for item in (inputs if several else [inputs])
-        ]
+        Args:
+            inputs: A path, a folder (its images, sorted), an image as an array (BGR, 0..255, also
+                with an alpha channel, or grey), or a list of these.
+            classes: Class names, also as in ``"cat, sofa"``, or a split, see :func:`set_classes`,
+                for this call; None is what the model knows.
+            none_below: Pixels whose best value (a probability, less the bias for seen classes) is
+                below this become the extra class "none of these", of index K.
+            out_dir: Where masks (``pred/``) and overlays (``vis/``) go, each as soon as it is done,
+                see :class:`~mmseg_otseg.imaging.OutputFolder`.
+            return_vis: Whether the results have the overlays.
+            batch_size: How many images of one size go through the model at once.
+            opacity: How much the classes cover in overlays, 0..1.
+            overlays: Whether overlays are written to ``out_dir``.
 
-    def _readable(self, inputs: list) -> Iterator[Any]:
-        """Loaded pictures; those that cannot be loaded are taken out of the list."""
-        index = 0
-        while index < len(inputs):
-            try:
-                data = self.pipeline(inputs[index])
-                if data is None:
-                    raise ValueError("it could not be decoded")
-            except Exception as error:  # each decoder has errors of its own
-                item = inputs.pop(index)
-                name = item if isinstance(item, str) else f"array of shape {np.shape(item)}"
-                reason = " ".join(str(error).split()) or type(error).__name__
-                self.skipped.append(name)
+        Yields:
+            The result of every image, in the order of the inputs.
+
+        Raises:
+            TypeError: If an input is no path and no array.
+            ValueError: If an option is out of range, a folder holds no image, or the class names
+                make no sense; at the end, if not one image could be segmented.
+        """
+        if none_below is not None and not 0 <= none_below <= 1:
+            raise ValueError(f"none_below must be within 0..1, got {none_below}")
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity must be within 0..1, got {opacity}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number from 1 on, got {batch_size!r}")
+        images, left_out = find_images(inputs)
+        for path in left_out:
+            kind = "folder, not searched" if os.path.isdir(path) else "no image by its suffix"
+            print_log(f"left out {path}: {kind}", "current")
+        out = None if out_dir is None or out_dir == "" else OutputFolder(out_dir, images)
+        model = self._with_classes(classes)
+        return self._results(
+            model, images, none_below, out, batch_size, opacity, return_vis, overlays
+        )
+
+    def _results(
+        self,
+        model: Any,
+        images: list[str | np.ndarray],
+        none_below: float | None,
+        out: OutputFolder | None,
+        batch_size: int,
+        opacity: float,
+        return_vis: bool,
+        overlays: bool,
+    ) -> Iterator[Segmented]:
+        names, palette = model.dataset_meta["classes"], model.dataset_meta["palette"]
+        labels = names if none_below is None else (*names, NONE_NAME)
+        first_reason, done = "", 0
+        for job, values in self._predicted(model, images, batch_size):
+            source = images[job.index]
+            name = source if isinstance(source, str) else f"array {job.index}"
+            if isinstance(values, Exception):
+                reason = " ".join(str(values).split()) or type(values).__name__
+                first_reason = first_reason or f"{name}: {reason}"
                 print_log(f"skipped {name}: {reason}", "current", level=logging.WARNING)
+                yield Segmented(name, None, None, labels, reason)
                 continue
-            index += 1
-            yield data
+            mask = labels_at_size(values, job.size, none_below, model.align_corners)
+            overlay = None
+            if return_vis or (out is not None and overlays):
+                overlay = paint(job.image, mask, names, palette, opacity)
+            if out is not None:
+                file = out.name(source)
+                out.save_mask(file, mask)
+                if overlays:
+                    out.save_overlay(file, overlay)
+            done += 1
+            yield Segmented(name, mask, overlay if return_vis else None, labels)
+        if not done:
+            raise ValueError(
+                f"none of the {len(images)} images could be segmented, first {first_reason}"
+            )
 
-    def _knows(self, classes: Any) -> bool:
-        """Whether these names are the model's vocabulary already."""
-        if isinstance(classes, (str, Mapping)) or not isinstance(classes, Sequence):
-            return False
-        return tuple(classes) == self.model.neck.text.split.classes
+    def _predicted(
+        self, model: Any, images: list[str | np.ndarray], batch_size: int
+    ) -> Iterator[tuple[_Job, np.ndarray | Exception]]:
+        """Class maps (K, h, w) at the model's size, or what went wrong, in the images' order."""
+        batch: list[_Job] = []
+        for index, source in enumerate(images):
+            try:
+                image, size = read_image(source)
+                data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
+                if data is None:
+                    raise ValueError("the test pipeline gave it up")
+            except Exception as error:  # one image must not end the others
+                yield from _predict(model, batch)
+                batch = []
+                yield _Job(index, np.empty(0), (0, 0), {}), error
+                continue
+            job = _Job(index, image, size, data)
+            if batch and (len(batch) == batch_size or _shapes(job) != _shapes(batch[0])):
+                yield from _predict(model, batch)
+                batch = []
+            batch.append(job)
+        yield from _predict(model, batch)
+
+    def _with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Any:
+        """The model with a vocabulary of its own; that of the last call is kept."""
+        if isinstance(classes, str):
+            try:
+                classes = ClassSplit.build(classes)
+            except ValueError:  # the name of no split
+                classes = class_names(classes)
+        elif isinstance(classes, Sequence):
+            classes = tuple(classes)
+        model = with_classes(self.model)
+        text = model.neck.text
+        if classes is None or classes == text.split.classes:
+            return model
+        with self._lock:
+            asked = (classes, self.model.data_preprocessor.device)
+            if self._last is None or self._last[0] is not text or self._last[1] != asked:
+                self._last = (text, asked, with_classes(model, classes))
+            return self._last[2]
+
+
+def _predict(model: Any, batch: list[_Job]) -> list[tuple[_Job, np.ndarray | Exception]]:
+    """Class maps of images of one size; if the model fails, the error for each of them."""
+    if not batch:
+        return []
+    packed = {key: [job.data[key] for job in batch] for key in ("inputs", "data_samples")}
+    try:
+        with torch.no_grad():
+            data = model.data_preprocessor(packed, False)
+            metas = [sample.metainfo for sample in data["data_samples"]]
+            maps = model.inference(data["inputs"], metas).float().cpu().numpy()
+        if not np.isfinite(maps).all():
+            raise ValueError("the model's values are not finite: its weights may be damaged")
+    except Exception as error:  # images too small for the model, or too many for the memory
+        return [(job, error) for job in batch]
+    return [(job, _unpadded(values, meta)) for job, values, meta in zip(batch, maps, metas)]
+
+
+def _unpadded(values: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
+    """Class maps (K, h, w) without what the data preprocessor added to the image."""
+    padding = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    left, right, top, bottom = padding
+    height, width = values.shape[1:]
+    return values[:, top : height - bottom, left : width - right]
+
+
+def _shapes(job: _Job) -> tuple[Any, Any]:
+    """What must be the same for images to share a batch."""
+    return job.data["inputs"].shape, job.data["data_samples"].metainfo.get("ori_shape")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import colorsys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.models.text.prompts import SplitLike
 
-GOLDEN_RATIO = 0.618034
+Part = TypeVar("Part", bound=nn.Module)
 
 
 def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
     """Give a model another vocabulary, at any time and without training.
 
     The logits of a class do not depend on the other classes. When class names are given, those that
-    training saw labels of remain the seen ones, to which the head's ``seen_bias`` applies.
+    training saw labels of remain the seen ones, to which the head's ``seen_bias`` applies. When
+    the names are refused, the model stays as it was.
 
     Args:
         model: A segmentor with a :class:`~mmseg_otseg.models.DLFANeck`.
@@ -29,45 +31,57 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
         TypeError: If the model has no vocabulary to change.
         ValueError: For no name, a name given twice or empty, or a split that makes no sense.
     """
-    segmentor: Any = model.module if is_model_wrapper(model) else model
-    neck: Any = getattr(segmentor, "neck", None)
-    if not hasattr(neck, "set_classes"):
+    segmentor: Any = _segmentor(model)
+    changed = with_classes(model, classes)
+    # The neck in one step: who takes a copy now gets the old vocabulary or the new one.
+    segmentor.neck = changed.neck
+    for part, new in ((segmentor.decode_head, changed.decode_head), (segmentor, changed)):
+        part.num_classes, part.out_channels = new.num_classes, new.out_channels
+    segmentor.dataset_meta = changed.dataset_meta
+
+
+def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
+    """The same model, over the same weights, with a vocabulary of its own.
+
+    What happens to the vocabulary of one of the two does not change the other.
+
+    Args:
+        model: As in :func:`set_classes`.
+        classes: As in :func:`set_classes`; None is the model's own vocabulary.
+
+    Raises:
+        TypeError, ValueError: As in :func:`set_classes`.
+    """
+    segmentor: Any = _segmentor(model)
+    if not hasattr(getattr(segmentor, "neck", None), "set_classes"):
         raise TypeError(
             f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck), so "
             "its classes cannot be changed"
         )
-    if isinstance(classes, Sequence) and not isinstance(classes, str):
-        blank = [name for name in classes if not str(name).strip()]
-        if blank:
-            raise ValueError("a class name is empty; give every class a name")
-    neck.set_classes(classes)
-    names = neck.text.split.classes
-    head = segmentor.decode_head
-    for part in (head, segmentor):
+    other = _shell(segmentor)
+    other.neck, other.decode_head = _shell(segmentor.neck), _shell(segmentor.decode_head)
+    if classes is not None:
+        if isinstance(classes, Sequence) and not isinstance(classes, str):
+            blank = [name for name in classes if not str(name).strip()]
+            if blank:
+                raise ValueError("a class name is empty; give every class a name")
+        other.neck.text = _shell(other.neck.text)
+        other.neck.set_classes(classes)
+    names = other.neck.text.split.classes
+    for part in (other.decode_head, other):
         part.num_classes = part.out_channels = len(names)
-    segmentor.dataset_meta = {
-        "classes": names,
-        "palette": palette_for(names, getattr(segmentor, "dataset_meta", None)),
-    }
+    known = getattr(segmentor, "dataset_meta", None)
+    other.dataset_meta = {"classes": names, "palette": palette_for(names, known)}
+    return other
 
 
-def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) -> list[list[int]]:
-    """A colour for each class.
+def _segmentor(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
-    Args:
-        names: Class names.
-        known: ``classes`` and ``palette`` of a data set; its classes keep their colours.
 
-    Returns:
-        RGB values in 0..255; hues as far apart as possible where the colour is not known.
-    """
-    known = known or {}
-    colours = dict(zip(known.get("classes") or (), known.get("palette") or ()))
-    palette = []
-    for index, name in enumerate(names):
-        hue, dim = (index * GOLDEN_RATIO) % 1, 0.15 * (index % 3)
-        colour = colours.get(name)
-        if colour is None:
-            colour = [255 * part for part in colorsys.hsv_to_rgb(hue, 0.85 - dim, 1 - dim)]
-        palette.append([round(float(part)) for part in colour])
-    return palette
+def _shell(module: Part) -> Part:
+    """A module that shares all its tensors and parts, each of which can be exchanged alone."""
+    shell = copy.copy(module)
+    for name in ("_parameters", "_buffers", "_modules"):
+        shell.__dict__[name] = dict(module.__dict__[name])
+    return shell

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_otseg.apis import set_classes
-from mmseg_otseg.apis.vocabulary import palette_for
+from mmseg_otseg.apis import set_classes, with_classes
 
 
 def predict(model: Any, image: torch.Tensor) -> torch.Tensor:
@@ -76,10 +75,14 @@ def test_models_without_a_vocabulary() -> None:
         set_classes(nn.Linear(1, 1), ["cat"])
 
 
-def test_palette() -> None:
-    known = {"classes": ("cat", "dog"), "palette": [[1, 2, 3], [4, 5, 6]]}
-    palette = palette_for(["dog", "zebra", "ox"], known)
-    assert palette[0] == [4, 5, 6]
-    many = palette_for([str(index) for index in range(200)])
-    assert len({tuple(colour) for colour in many}) == 200
-    assert all(0 <= value <= 255 for colour in many for value in colour)
+def test_a_vocabulary_of_its_own(model: Any) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    before, names = predict(model, image), model.neck.text.split.classes
+    other = with_classes(model, ["cat", "zebra"])
+    assert len(predict(other, image)) == 2 and other.dataset_meta["classes"] == ("cat", "zebra")
+    assert torch.equal(predict(model, image), before) and model.neck.text.split.classes == names
+    set_classes(model, ["sofa"])
+    assert len(predict(other, image)) == 2 and len(predict(model, image)) == 1
+    weights = {id(weight) for weight in model.backbone.parameters()}
+    assert weights == {id(weight) for weight in other.backbone.parameters()}
+    assert set(other.state_dict()) == set(model.state_dict())

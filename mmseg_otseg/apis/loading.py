@@ -1,0 +1,96 @@
+"""What an inferencer takes from a config: the model with its weights, and the test pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmcv.transforms import Compose, LoadAnnotations
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS, TRANSFORMS
+
+from .vocabulary import with_classes
+
+# Of the stacks and of mmseg's depth estimation; the first is no subclass of mmcv's on both.
+LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
+
+
+def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config:
+    """Read a config file, or copy a loaded config; its components can be built afterwards.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(model, str | Path):
+        cfg = Config.fromfile(model)
+    elif isinstance(model, Config):
+        cfg = Config(model._cfg_dict)
+    elif isinstance(model, Mapping) and "model" in model:
+        cfg = Config(dict(model))
+    else:
+        raise TypeError(f"`model` is a config file or a loaded config, not {model!r:.80}")
+    init_default_scope(cfg.get("default_scope", "mmseg"))
+    return cfg
+
+
+def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
+    """Build the config's model, with a checkpoint's weights and the colors of its classes.
+
+    Args:
+        cfg: A config with ``model``.
+        weights: Checkpoint; None leaves the parts that train as they are built.
+
+    Raises:
+        TypeError: If the model has no vocabulary.
+        ValueError: If the checkpoint is refused.
+    """
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if weights is None:
+        print_log("no weights given: the parts that train are as they were built", "current")
+        return with_classes(model)
+    checkpoint = load_checkpoint(model, os.fspath(weights), map_location="cpu")
+    model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
+    return with_classes(model)
+
+
+def array_pipeline(cfg: Config) -> Compose:
+    """The config's test pipeline for images that are read already.
+
+    Takes ``dict(img=...)``, BGR values (H, W, 3), uint8.
+
+    Raises:
+        ValueError: If the config has no test pipeline.
+    """
+    datasets = [(cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in ("test", "val")]
+    found = [steps for dataset in datasets if dataset and (steps := _find_pipeline(dataset))]
+    steps = found[0] if found else cfg.get("test_pipeline")
+    if not steps:
+        raise ValueError(
+            "the config has no test pipeline: give it test_dataloader.dataset.pipeline, or "
+            "test_pipeline"
+        )
+    built = [{"type": "LoadImageFromNDArray"}]
+    for step in steps:
+        kind = step["type"]
+        cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+        if kind == "LoadImageFromFile":
+            built[0] = dict(step, type="LoadImageFromNDArray")
+        elif kind not in LABEL_LOADERS and not (cls and issubclass(cls, LoadAnnotations)):
+            built.append(step)
+    return Compose(built)
+
+
+def _find_pipeline(dataset: Mapping[str, Any]) -> Any:
+    """The pipeline of a dataset's config, or of the first it wraps that has one."""
+    if dataset.get("pipeline"):
+        return dataset["pipeline"]
+    for inner in dataset.get("datasets") or [dataset.get("dataset")]:
+        if isinstance(inner, Mapping) and (found := _find_pipeline(inner)):
+            return found
+    return None

@@ -1,0 +1,20 @@
+"""Images in, masks and overlays out: what needs NumPy and Pillow only, and no model."""
+
+from .classes import class_names, palette_for
+from .labels import NONE_NAME, labels_at_size
+from .outputs import OutputFolder
+from .overlays import paint
+from .reading import ImageError, check_image_file, find_images, read_image
+
+__all__ = [
+    "NONE_NAME",
+    "ImageError",
+    "OutputFolder",
+    "check_image_file",
+    "class_names",
+    "find_images",
+    "labels_at_size",
+    "paint",
+    "palette_for",
+    "read_image",
+]

@@ -1,0 +1,85 @@
+"""From a model's values to the label of each pixel of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+NONE_NAME = "none of these"
+TILE = 512
+
+
+def labels_at_size(
+    values: np.ndarray,
+    size: tuple[int, int],
+    none_below: float | None = None,
+    align_corners: bool = False,
+) -> np.ndarray:
+    """Resize class maps bilinearly and take the best class of each pixel.
+
+    The same as ``argmax(interpolate(values, size))``, but the resized maps are never stored: the
+    image is done in tiles, and of a tile only the classes that may win are resized. A class whose
+    largest value is below another's smallest one cannot, as bilinear values are means.
+
+    Args:
+        values: What the model predicts at its own size, shape (K, h, w), finite.
+        size: Rows and columns (H, W) of the image.
+        none_below: Pixels whose best value is below this get the label K.
+        align_corners: As in ``interpolate``.
+
+    Returns:
+        Class indices, shape (H, W), uint8, or uint16 for more than 256 of them.
+    """
+    count = len(values) + (none_below is not None)
+    labels = np.empty(size, np.uint8 if count <= 256 else np.uint16)
+    bands, strips = (
+        list(_tiles(old, new, align_corners)) for old, new in zip(values.shape[1:], size)
+    )
+    for rows, source_rows, row_weights in bands:
+        for columns, source_columns, column_weights in strips:
+            labels[rows, columns] = _labels_of_tile(
+                values[:, source_rows, source_columns], row_weights, column_weights, none_below
+            )
+    return labels
+
+
+def _labels_of_tile(
+    values: np.ndarray, rows: np.ndarray, columns: np.ndarray, none_below: float | None
+) -> np.ndarray | int:
+    """Labels of a tile; ``rows`` and ``columns`` resize its values (K, a, b)."""
+    flat = values.reshape(len(values), -1)
+    smallest = flat.min(1)
+    possible = np.flatnonzero(flat.max(1) >= smallest.max())
+    first, *others = possible.tolist()
+    if not others and (none_below is None or smallest[first] >= none_below):
+        return first
+    best = rows @ values[first] @ columns.T
+    labels = np.full(best.shape, first, np.uint16)
+    for label in others:
+        resized = rows @ values[label] @ columns.T
+        np.copyto(labels, label, where=resized > best)
+        np.maximum(best, resized, out=best)
+    if none_below is not None:
+        labels[best < none_below] = len(values)
+    return labels
+
+
+def _tiles(
+    old: int, new: int, align_corners: bool
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Ranges of the new pixels of an axis, the old pixels they are made of, and the weights."""
+    step = np.float32((old - 1) / max(new - 1, 1) if align_corners else old / new)
+    pixels = np.arange(new, dtype=np.float32)
+    places = pixels * step if align_corners else (pixels + np.float32(0.5)) * step - np.float32(0.5)
+    places = places.clip(0, old - 1)
+    lower = np.minimum(places.astype(np.int64), max(old - 2, 0))
+    for start in range(0, new, TILE):
+        place, low = places[start : start + TILE], lower[start : start + TILE]
+        source = slice(low[0], min(low[-1] + 2, old))
+        weights = np.zeros((len(place), source.stop - source.start), np.float32)
+        row = np.arange(len(place))
+        weights[row, low - low[0]] = 1 - (place - low)
+        if old > 1:
+            weights[row, low - low[0] + 1] = place - low
+        yield slice(start, start + len(place)), source, weights

@@ -1,0 +1,92 @@
+"""Where the masks and overlays of many images go, so that none overwrites another."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from threading import get_ident
+
+import numpy as np
+from PIL import Image
+
+MASKS, OVERLAYS = "pred", "vis"
+
+
+class OutputFolder:
+    """A folder with masks ``pred/NAME.png`` and overlays ``vis/NAME.jpg``.
+
+    NAME is the image's path below the common folder of all the images, without its suffix where
+    that is enough to tell them apart. Arrays have no name and are numbered, on from what the folder
+    holds already. A file appears whole or not at all.
+
+    Args:
+        folder: The folder; it is made when the first file is written.
+        images: All the images whose results are to be written, paths and arrays.
+    """
+
+    def __init__(self, folder: str | os.PathLike, images: Sequence[str | np.ndarray]) -> None:
+        self.folder = Path(folder)
+        paths = [image for image in images if not isinstance(image, np.ndarray)]
+        self._names = dict(zip(paths, output_names(paths)))
+        self._numbers = count()
+
+    def name(self, image: str | np.ndarray) -> str:
+        """The name for an image's mask and overlay; an array gets a new one at every call."""
+        if not isinstance(image, np.ndarray):
+            return self._names[image]
+        taken = set(self._names.values())
+        for number in self._numbers:
+            name = f"{number:08d}"
+            mask = self.folder / MASKS / f"{name}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            if name in taken:
+                continue
+            try:
+                mask.open("xb").close()  # a claim, also against other processes
+            except FileExistsError:
+                continue
+            return name
+        raise AssertionError("unreachable")
+
+    def save_mask(self, name: str, mask: np.ndarray) -> Path:
+        """Write class indices (H, W), uint8 or uint16, as a grey PNG."""
+        return _save(Image.fromarray(mask), self.folder / MASKS / f"{name}.png")
+
+    def save_overlay(self, name: str, overlay: np.ndarray) -> Path:
+        """Write an overlay (h, w, 3), RGB, as a JPEG."""
+        path = self.folder / OVERLAYS / f"{name}.jpg"
+        return _save(Image.fromarray(overlay), path, quality=90)
+
+
+def output_names(paths: Sequence[str]) -> list[str]:
+    """A name for each path, different for different files.
+
+    Returns:
+        The paths below their common folder, without suffix unless two would be the same.
+    """
+    full = [os.path.abspath(path) for path in paths]
+    if not full:
+        return []
+    base = os.path.commonpath([os.path.dirname(path) for path in full])
+    long = {path: os.path.relpath(path, base) for path in full}
+    names = {path: os.path.splitext(name)[0] for path, name in long.items()}
+    while True:
+        times = Counter(names.values())
+        again = [path for path in names if times[names[path]] > 1 and names[path] != long[path]]
+        if not again:
+            return [names[path] for path in full]
+        names.update((path, long[path]) for path in again)
+
+
+def _save(image: Image.Image, path: Path, **options: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
+    try:
+        image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,195 @@
+"""Which images there are, and reading them within bounds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Source = str | os.PathLike | np.ndarray
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".mpo", ".jp2"),
+)
+# Formats that Pillow decodes itself. Others (EPS) would start a program.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+MAX_PIXELS = 2**29  # 2 GiB at Pillow's four bytes per pixel
+MAX_PIXELS_KEPT = 2**26
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+class ImageError(ValueError):
+    """An image cannot be used; the message says why, not which."""
+
+
+def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarray], list[str]]:
+    """List the images among the inputs, folders replaced by what is in them.
+
+    Args:
+        inputs: A path, a folder, an array, or a list of these.
+
+    Returns:
+        Paths and arrays in the order of the inputs, those of a folder sorted by name; and what
+        was left out of the folders: their sub-folders, and files without the suffix of an image.
+
+    Raises:
+        TypeError: If an input is no path and no array.
+        ValueError: If a folder holds no image, or nothing is given.
+    """
+    images: list[str | np.ndarray] = []
+    left_out: list[str] = []
+    several = isinstance(inputs, Sequence) and not isinstance(inputs, str)
+    for item in inputs if several else [inputs]:  # type: ignore[union-attr, list-item]
+        if isinstance(item, np.ndarray):
+            images.append(item)
+        elif not isinstance(item, str | os.PathLike):
+            raise TypeError(f"an image is a path or an array, not {type(item).__name__}")
+        elif not os.path.isdir(item):
+            images.append(os.fspath(item))
+        else:
+            listed = [path for path in sorted(Path(item).iterdir()) if path.name[0] != "."]
+            inside = [p for p in listed if p.suffix.lower() in SUFFIXES and not p.is_dir()]
+            if not inside:
+                raise ValueError(f"the folder {item} holds no image ({', '.join(SUFFIXES)})")
+            images.extend(str(path) for path in inside)
+            left_out.extend(str(path) for path in listed if path not in set(inside))
+    if not images:
+        raise ValueError("there is no image to segment")
+    return images, left_out
+
+
+def check_image_file(path: str | os.PathLike) -> None:
+    """Refuse a file that would hang its reader or fill the memory, from its header alone.
+
+    A file of an unknown format passes: its own reader may know it.
+
+    Raises:
+        ImageError: If it is a folder, pipe or device, or has more than ``MAX_PIXELS`` pixels.
+        OSError: If there is no such file, or it may not be read.
+    """
+    with _opened(path):
+        pass
+
+
+def read_image(source: Source) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read an image, upright as its EXIF tag says, in 8 bits, without its transparency.
+
+    Args:
+        source: A path; or an array of type uint8, (H, W), (H, W, 1), (H, W, 3) in BGR or
+            (H, W, 4) in BGRA.
+
+    Returns:
+        RGB values (h, w, 3), uint8; and the image's size (H, W). They have that size, unless it
+        has more than ``MAX_PIXELS_KEPT`` pixels: then each is the mean of a few.
+
+    Raises:
+        ImageError: If it cannot be decoded, is too large, or the array is none of the above.
+        OSError: If there is no such file, or it may not be read.
+    """
+    if isinstance(source, np.ndarray):
+        return _rgb_of_array(source), (source.shape[0], source.shape[1])
+    try:
+        with _opened(source) as image:
+            if image is None:
+                raise ImageError(f"it is none of the formats {', '.join(FORMATS)}")
+            return _decode(image)
+    except ImageError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ImageError(f"it cannot be decoded ({error})") from error
+    except Exception as error:  # each decoder has errors of its own
+        raise ImageError(f"it cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image | None]:
+    """The image in a file, of which only the header is read; None for an unknown format."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError("it is no file but a folder, pipe or device")
+    with open(path, "rb") as file:
+        image = _recognized(file)
+        if image is not None and image.width * image.height > MAX_PIXELS:
+            raise ImageError(
+                f"it has {image.width} x {image.height} pixels, more than "
+                f"{MAX_PIXELS / 1e6:.0f} million; cut it into tiles"
+            )
+        yield image
+
+
+def _recognized(file: BinaryIO) -> Image.Image | None:
+    """``Image.open``, with a bound on the size that we choose."""
+    Image.init()
+    start = file.read(16)
+    for name in FORMATS:
+        opener, accepts = Image.OPEN[name] if name in Image.OPEN else (None, None)
+        if opener is not None and accepts is not None and accepts(start) is True:
+            file.seek(0)
+            return opener(file, "")
+    return None
+
+
+def _decode(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
+    size, orientation = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
+    factor = _factor(image)
+    if factor > 1:  # a JPEG gets smaller while it is decoded
+        image.draft(None, (image.width // factor, image.height // factor))
+        factor = _factor(image)
+    rgb = _rgb(image) if factor == 1 else _reduced(image, factor)
+    if orientation != 1:
+        turned = Image.fromarray(rgb)
+        turned.getexif()[ORIENTATION] = orientation
+        rgb = np.asarray(ImageOps.exif_transpose(turned))
+        size = size[::-1] if orientation in (5, 6, 7, 8) else size
+    return rgb, size
+
+
+def _reduced(image: Image.Image, factor: int) -> np.ndarray:
+    """RGB values, each the mean of ``factor x factor`` pixels."""
+    step = factor * max(1, 2**22 // (image.width * factor))
+    bands = []  # to convert the whole would take its memory once more
+    for top in range(0, image.height, step):
+        band = image.crop((0, top, image.width, min(top + step, image.height)))
+        bands.append(np.asarray(Image.fromarray(_rgb(band)).reduce(factor)))
+    return np.concatenate(bands)
+
+
+def _factor(image: Image.Image) -> int:
+    """How many pixels of a row become one."""
+    return int(np.ceil((image.width * image.height / MAX_PIXELS_KEPT) ** 0.5))
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """The values (H, W, 3), uint8, of an image of any mode."""
+    if image.mode[0] not in "IF":
+        return np.asarray(image.convert("RGB"))
+    values = np.asarray(image)  # grey, of more than 8 bits
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ImageError(f"its values have {8 * values.dtype.itemsize} bits; save it with 8")
+    return _three_channels((values >> 8).astype(np.uint8))
+
+
+def _rgb_of_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.uint8 or array.size == 0:
+        raise ImageError(
+            f"it has type {array.dtype} and shape {array.shape}; give values 0..255 of type uint8"
+        )
+    if array.ndim == 2:
+        return _three_channels(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        return _three_channels(array[..., 0])
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        return np.ascontiguousarray(array[..., 2::-1])
+    raise ImageError(f"it has shape {array.shape}; give (H, W), or (H, W, 3) in BGR")
+
+
+def _three_channels(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import ast
+import os
+import struct
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_otseg import imaging
+from mmseg_otseg.imaging import ImageError, check_image_file, find_images, read_image, reading
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("b.PNG", "a.jpg", "c.gif", "sub/d.png"):
+        Image.fromarray(values(4, 5, 3)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_text("")
+    return folder
+
+
+def test_finds_images(folder: Path) -> None:
+    array = values(2, 2, 3)
+    images, left_out = find_images([array, folder, folder / "sub", "gone.png"])
+    assert images[0] is array
+    assert images[1:] == [
+        *(str(folder / name) for name in ("a.jpg", "b.PNG", "c.gif", "sub/d.png")),
+        "gone.png",
+    ]
+    assert left_out == [str(folder / "notes.txt"), str(folder / "sub")]
+    assert find_images(str(folder)) == find_images(folder) == find_images((folder,))
+    assert find_images(array)[0][0] is array
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no image"):
+        find_images(["a.png", tmp_path])
+    with pytest.raises(ValueError, match="no image to segment"):
+        find_images([])
+    with pytest.raises(TypeError, match="not int"):
+        find_images([3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "jpg", "webp", "gif", "jp2"])
+def test_formats(suffix: str, tmp_path: Path) -> None:
+    image = np.full((20, 30, 3), (200, 100, 50), np.uint8)
+    Image.fromarray(image).save(tmp_path / f"x.{suffix}")
+    found, size = read_image(tmp_path / f"x.{suffix}")
+    assert size == (20, 30) and found.dtype == np.uint8
+    np.testing.assert_allclose(found, image, atol=8)
+
+
+def test_is_what_opencv_reads(tmp_path: Path) -> None:
+    smooth = cv2.resize(values(6, 8, 3), (80, 60), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / "x.jpg"), smooth)
+    expected = cv2.imread(str(tmp_path / "x.jpg"))[..., ::-1].astype(int)
+    assert np.abs(read_image(tmp_path / "x.jpg")[0] - expected).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("kept", [reading.MAX_PIXELS_KEPT, 50])
+def test_modes(mode: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_PIXELS_KEPT", kept)
+    if mode == "I;16":
+        image = Image.fromarray(np.full((20, 30), 65535, np.uint16))
+    else:
+        image = Image.new("RGB", (30, 20), "white").convert(mode)
+    image.save(tmp_path / "x.tif")
+    found, size = read_image(tmp_path / "x.tif")
+    assert size == (20, 30)
+    assert found.shape == ((20, 30, 3) if kept > 600 else (5, 8, 3))
+    assert (found == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(orientation: int, tmp_path: Path) -> None:
+    stored = cv2.resize(values(3, 4, 3), (64, 48), interpolation=cv2.INTER_CUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "x.jpg", exif=exif)
+    found, size = read_image(tmp_path / "x.jpg")
+    expected = cv2.imread(str(tmp_path / "x.jpg"))[..., ::-1].astype(int)
+    assert size == found.shape[:2] == expected.shape[:2]
+    assert np.abs(found - expected).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_large_images_are_read_smaller(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_PIXELS_KEPT", 1000)
+    image = cv2.resize(values(4, 6, 3), (200, 100), interpolation=cv2.INTER_LINEAR)
+    Image.fromarray(image).save(tmp_path / f"x.{suffix}", quality=95)
+    found, size = read_image(tmp_path / f"x.{suffix}")
+    assert size == (100, 200) and found.shape[0] * found.shape[1] <= 1000
+    expected = cv2.resize(image, found.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(found - expected.astype(int)).mean() < 6
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
+def test_arrays(shape: tuple[int, ...]) -> None:
+    array = values(*shape)
+    found, size = read_image(array)
+    assert size == (4, 5)
+    bgr = array[..., :3] if array.ndim == 3 else array[..., None]
+    np.testing.assert_array_equal(found[..., ::-1], np.broadcast_to(bgr, (4, 5, 3)))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 5, 3)), "float64"),
+        (values(4, 5, 2), r"\(4, 5, 2\)"),
+        (values(4), r"\(4,\)"),
+        (values(0, 5, 3), r"\(0, 5, 3\)"),
+    ],
+)
+def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_image(array)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A few bytes that claim to be an image of any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(30000, 30000), (2**31 - 1, 2**31 - 1)])
+def test_bombs_are_refused_from_their_header(size: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(png_of(*size))
+    tracemalloc.start()
+    for read in (read_image, check_image_file):
+        with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels"):
+            read(tmp_path / "x.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    for path in (tmp_path / "x.png", Path("/dev/zero"), tmp_path):
+        for read in (read_image, check_image_file):
+            with pytest.raises(ImageError, match="pipe or device"):
+                read(path)
+
+
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(values(30, 30, 3)).save(path)
+    whole = path.read_bytes()
+    for data in (b"", b"hello", whole[:20], whole[: len(whole) // 2], b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+        path.write_bytes(data)
+        with pytest.raises(ImageError):
+            read_image(path)
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "gone.png")
+
+
+def test_other_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 5), np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(ImageError, match="32 bits"):
+        read_image(tmp_path / "x.tif")
+
+
+def test_unknown_formats_pass_the_check(tmp_path: Path) -> None:
+    (tmp_path / "x.npy").write_bytes(b"whatever its own reader knows")
+    check_image_file(tmp_path / "x.npy")
+
+
+def test_needs_numpy_and_pillow_only() -> None:
+    files = list(Path(imaging.__file__).parent.glob("*.py"))
+    assert len(files) > 4
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in names:
+                top = name.split(".")[0]
+                assert top in {"numpy", "PIL"} | sys.stdlib_module_names, f"{file} imports {top}"

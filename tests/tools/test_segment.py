@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from PIL import Image
+
+from tests.configs.generated import small
+
+TOOL = Path(__file__).parents[2] / "tools" / "segment.py"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with config.py, w.pth and photos/."""
+    folder = tmp_path_factory.mktemp("segment")
+    init_default_scope("mmseg")
+    config: Config = small("otseg/voc_512.py", folder)
+    config.dump(str(folder / "config.py"))
+    model: Any = MODELS.build(config.model)
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, folder / "w.pth")
+    (folder / "photos" / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "b.png", "sub/c.gif"):
+        image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(image).save(folder / "photos" / name)
+    (folder / "photos" / "broken.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def segment(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    def run(*arguments: object, **options: object) -> None:
+        import runpy
+
+        given = {"model": "config.py", "weights": "w.pth", "out": "out", "device": "cpu", **options}
+        named = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+        monkeypatch.chdir(trained)
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments), *named])
+        runpy.run_path(str(TOOL), run_name="__main__")
+
+    return run
+
+
+def test_folders(segment, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "out"
+    segment("photos", "photos/sub", "--classes", 'cat, "chair, wooden"', "--no-overlays", out=out)
+    masks = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert masks == ["pred/a.png", "pred/b.png", "pred/sub/c.png"]
+    assert np.asarray(Image.open(out / "pred" / "a.png")).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (["photos", "--classes", "cat,,dog"], {}, "class name is empty"),
+        (["photos", "--classes", ""], {}, "class name is empty"),
+        (["photos", "--classes", "cat,cat"], {}, "more than once"),
+        (["gone.jpg"], {}, "gone.jpg does not exist"),
+        (["photos/broken.png"], {}, "broken.png"),
+        (["photos"], {"weights": "no.pth"}, "no.pth does not exist"),
+        (["photos"], {"weights": "photos/a.jpg"}, "cannot be read as a checkpoint"),
+        (["photos", "--none-below", "90"], {}, "none-below: 90"),
+        (["photos", "--opacity", "7"], {}, "opacity: 7"),
+        (["photos", "--batch-size", "0"], {}, "batch-size: 0"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str],
+    options: dict[str, str],
+    message: str,
+    segment,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        segment(*arguments, **options)
+    assert ended.value.code
+    assert message in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[1], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'mmengine', 'numpy'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(TOOL), "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--none-below" in found.stdout and found.stdout.splitlines()[-1] == "[]"
