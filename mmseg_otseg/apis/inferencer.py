@@ -52,7 +52,7 @@ class Segmented(NamedTuple):
 class _Job(NamedTuple):
     """An image on its way through the model."""
 
-    index: int
+    number: int
     image: np.ndarray
     size: tuple[int, int]
     data: dict[str, Any]
@@ -191,8 +191,8 @@ class OTSegInferencer:
         labels = names if none_below is None else (*names, NONE_NAME)
         first_reason, done = "", 0
         for job, values in self._predicted(model, images, batch_size):
-            source = images[job.index]
-            name = source if isinstance(source, str) else f"array {job.index}"
+            source = images[job.number]
+            name = source if isinstance(source, str) else f"array {job.number}"
             if isinstance(values, Exception):
                 reason = " ".join(str(values).split()) or type(values).__name__
                 first_reason = first_reason or f"{name}: {reason}"
@@ -200,13 +200,12 @@ class OTSegInferencer:
                 yield Segmented(name, None, None, labels, reason)
                 continue
             mask = labels_at_size(values, job.size, none_below, model.align_corners)
-            overlay = None
-            if return_vis or (out is not None and overlays):
-                overlay = paint(job.image, mask, names, palette, opacity)
+            painted = return_vis or (out is not None and overlays)
+            overlay = paint(job.image, mask, names, palette, opacity) if painted else None
             if out is not None:
                 file = out.name(source)
                 out.save_mask(file, mask)
-                if overlays:
+                if overlays and overlay is not None:
                     out.save_overlay(file, overlay)
             done += 1
             yield Segmented(name, mask, overlay if return_vis else None, labels)
@@ -220,7 +219,7 @@ class OTSegInferencer:
     ) -> Iterator[tuple[_Job, np.ndarray | Exception]]:
         """Class maps (K, h, w) at the model's size, or what went wrong, in the images' order."""
         batch: list[_Job] = []
-        for index, source in enumerate(images):
+        for number, source in enumerate(images):
             try:
                 image, size = read_image(source)
                 data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
@@ -229,9 +228,9 @@ class OTSegInferencer:
             except Exception as error:  # one image must not end the others
                 yield from _predict(model, batch)
                 batch = []
-                yield _Job(index, np.empty(0), (0, 0), {}), error
+                yield _Job(number, np.empty(0), (0, 0), {}), error
                 continue
-            job = _Job(index, image, size, data)
+            job = _Job(number, image, size, data)
             if batch and (len(batch) == batch_size or _shapes(job) != _shapes(batch[0])):
                 yield from _predict(model, batch)
                 batch = []
@@ -241,20 +240,21 @@ class OTSegInferencer:
     def _with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Any:
         """The model with a vocabulary of its own; that of the last call is kept."""
         if isinstance(classes, str):
+            text = classes
             try:
-                classes = ClassSplit.build(classes)
+                classes = ClassSplit.build(text)
             except ValueError:  # the name of no split
-                classes = class_names(classes)
+                classes = tuple(class_names(text))
         elif isinstance(classes, Sequence):
             classes = tuple(classes)
         model = with_classes(self.model)
-        text = model.neck.text
-        if classes is None or classes == text.split.classes:
+        own = model.neck.text
+        if classes is None or classes == own.split.classes:
             return model
         with self._lock:
             asked = (classes, self.model.data_preprocessor.device)
-            if self._last is None or self._last[0] is not text or self._last[1] != asked:
-                self._last = (text, asked, with_classes(model, classes))
+            if self._last is None or self._last[0] is not own or self._last[1] != asked:
+                self._last = (own, asked, with_classes(model, classes))
             return self._last[2]
 
 

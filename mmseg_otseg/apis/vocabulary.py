@@ -31,7 +31,7 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
         TypeError: If the model has no vocabulary to change.
         ValueError: For no name, a name given twice or empty, or a split that makes no sense.
     """
-    segmentor: Any = _segmentor(model)
+    segmentor = _segmentor(model)
     changed = with_classes(model, classes)
     # The neck in one step: who takes a copy now gets the old vocabulary or the new one.
     segmentor.neck = changed.neck
@@ -52,7 +52,7 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
     Raises:
         TypeError, ValueError: As in :func:`set_classes`.
     """
-    segmentor: Any = _segmentor(model)
+    segmentor = _segmentor(model)
     if not hasattr(getattr(segmentor, "neck", None), "set_classes"):
         raise TypeError(
             f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck), so "
@@ -75,7 +75,7 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
     return other
 
 
-def _segmentor(model: nn.Module) -> nn.Module:
+def _segmentor(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
 
 

@@ -65,9 +65,7 @@ def _labels_of_tile(
     return labels
 
 
-def _tiles(
-    old: int, new: int, align_corners: bool
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def _tiles(old: int, new: int, align_corners: bool) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Ranges of the new pixels of an axis, the old pixels they are made of, and the weights."""
     step = np.float32((old - 1) / max(new - 1, 1) if align_corners else old / new)
     pixels = np.arange(new, dtype=np.float32)

@@ -116,33 +116,24 @@ def test_many_classes(inferencer: OTSegInferencer, pictures: Path, tmp_path: Pat
     assert not inferencer(pictures / "0.jpg", classes=["cat"])["predictions"][0].any()
 
 
-@pytest.mark.parametrize(
-    ("inputs", "options", "message"),
-    [
-        ("gone.jpg", {}, r"none of the 1 images.*gone\.jpg"),
-        ([], {}, "no image to segment"),
-        ("empty", {}, "holds no image"),
-        ("0.jpg", {"classes": []}, "no class"),
-        ("0.jpg", {"classes": ["a", "a"]}, "more than once"),
-        ("0.jpg", {"classes": "cat,,dog"}, "class name is empty"),
-        ("0.jpg", {"none_below": 90}, "none_below"),
-        ("0.jpg", {"none_below": float("nan")}, "none_below"),
-        ("0.jpg", {"opacity": 7}, "opacity"),
-        ("0.jpg", {"batch_size": 0}, "batch_size"),
-    ],
-)
-def test_wrong_inputs(
-    inputs: Any,
-    options: dict[str, Any],
-    message: str,
-    inferencer: OTSegInferencer,
-    pictures: Path,
-    tmp_path: Path,
-) -> None:
+def test_wrong_inputs(inferencer: OTSegInferencer, pictures: Path, tmp_path: Path) -> None:
     (pictures / "empty").mkdir()
-    out = tmp_path / "out"
-    with pytest.raises(ValueError, match=message):
-        inferencer(pictures / inputs if isinstance(inputs, str) else inputs, out_dir=out, **options)
+    image, out = pictures / "0.jpg", tmp_path / "out"
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (pictures / "gone.jpg", {}, r"none of the 1 images.*gone\.jpg"),
+        ([], {}, "no image to segment"),
+        (pictures / "empty", {}, "holds no image"),
+        (image, {"classes": []}, "no class"),
+        (image, {"classes": ["a", "a"]}, "more than once"),
+        (image, {"classes": "cat,,dog"}, "class name is empty"),
+        (image, {"none_below": 90}, "none_below"),
+        (image, {"none_below": float("nan")}, "none_below"),
+        (image, {"opacity": 7}, "opacity"),
+        (image, {"batch_size": 0}, "batch_size"),
+    ]
+    for inputs, options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            inferencer(inputs, out_dir=out, **options)
     assert not out.exists()
 
 

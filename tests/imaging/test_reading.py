@@ -137,7 +137,9 @@ def png_of(width: int, height: int) -> bytes:
     """A few bytes that claim to be an image of any size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(1000))
@@ -185,6 +187,8 @@ def test_other_bits(tmp_path: Path) -> None:
 def test_unknown_formats_pass_the_check(tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(b"whatever its own reader knows")
     check_image_file(tmp_path / "x.npy")
+    (tmp_path / "x.png").write_bytes(png_of(30, 30)[:20])
+    check_image_file(tmp_path / "x.png")
 
 
 def test_needs_numpy_and_pillow_only() -> None:
