@@ -32,7 +32,7 @@ setup(
         "torchvision",
         "open_clip_torch>=3.0",
         "numpy",
-        "pillow",
+        "pillow>=10.1",  # the first with a font of any size
         "safetensors",
     ],
     extras_require={"onedl": ONEDL, "openmmlab": OPENMMLAB, "test": TEST},

@@ -58,7 +58,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, MODELS
 
-from mmseg_otseg.apis.vocabulary import palette_for
+from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity
 from mmseg_otseg.structures import IGNORED
 

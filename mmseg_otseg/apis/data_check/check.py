@@ -14,9 +14,9 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.apis.vocabulary import palette_for
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import ClassSplit
 
 from .clip_names import NameReader, Reading
