@@ -60,8 +60,8 @@ def focal_dice_sums(
         The two sums and the number of (image, class) pairs.
 
     Raises:
-        ValueError: If shapes do not fit, ``alpha`` or ``gamma`` is out of range or ``ignored`` is
-            unknown.
+        ValueError: If shapes do not fit, there is no image, class or pixel, ``alpha`` or ``gamma``
+            is out of range or ``ignored`` is unknown.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3; Lin et al., "Focal Loss" (ICCV 2017).
@@ -71,6 +71,8 @@ def focal_dice_sums(
             "expected logits (B, K, H, W) and target (B, h, w), got "
             f"{tuple(logits.shape)} and {tuple(target.shape)}"
         )
+    if logits.numel() == 0:
+        raise ValueError(f"there is nothing to compute a loss of: logits of {tuple(logits.shape)}")
     if not 0 <= alpha <= 1 or gamma < 0:
         raise ValueError(
             f"alpha must be from 0 to 1 and gamma not negative, got {alpha} and {gamma}"

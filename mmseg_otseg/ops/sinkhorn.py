@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 # Scaling factors of the kernel exp(-C/epsilon) reach exp(2 * span / epsilon); up to this quotient
 # they and their products stay far inside the range of float32.
 MAX_KERNEL_EXPONENT = 40.0
+# What a kernel holds at least, if the costs keep to that (with some room for rounding).
+SMALLEST_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
 # How many iterations run between two looks at the stopping rule on a device where looking makes
 # the host wait.
 ITERATIONS_PER_SYNC = 10
@@ -70,18 +72,21 @@ def sinkhorn(
             from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through
             every iteration, the (memory-hungry) reference.
         row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
-        column_marginal: Column sums, shape (N,) or (P, N), positive; None is 1/N. Not
-            differentiated.
+        column_marginal: Column sums, shape (N,) or (P, N), positive, of the same total; None is
+            1/N. Not differentiated.
         cost_span: A known bound on ``max(C) - min(C)`` within a row (2 for cosine costs). It spares
-            a GPU the one wait that reading the costs' range takes.
+            a GPU the one wait that reading the costs' range takes. If it is too small for a right
+            plan, that is an error on a CPU; a GPU does not wait for it either, and the problem is
+            marked as not converged.
 
     Returns:
         The plans (float32, or float64 for float64 costs) and how well each problem converged.
 
     Raises:
         ValueError: If ``cost`` is not a non-empty (P, M, N) floating tensor, ``epsilon``,
-            ``max_iters`` or ``tol`` is out of range, a marginal has the wrong shape, or
-            ``backward`` is unknown.
+            ``max_iters`` or ``tol`` is out of range, a marginal has the wrong shape or is not
+            positive, the marginals' totals differ, ``backward`` is unknown, or the costs span more
+            than ``cost_span`` says.
 
     Source:
         Cuturi, "Sinkhorn Distances" (NIPS 2013); the gradient: Luise et al., "Differential
@@ -96,6 +101,8 @@ def sinkhorn(
         problems, columns, rows = transposed.shape
         a = _marginal(row_marginal, problems, rows, transposed, "row_marginal")
         b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
+        if row_marginal is not None or column_marginal is not None:
+            _check_same_mass(a, b)
         if backward == "implicit":
             if cost_span is None:
                 row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
@@ -104,8 +111,7 @@ def sinkhorn(
                 transposed, a, b, epsilon, max_iters, tol, cost_span
             )
         else:
-            u, v, iterations, converged = _solve_log(transposed, a, b, epsilon, max_iters, tol)
-            plan = _plan_from_potentials(transposed, u, v, epsilon)
+            plan, iterations, converged = _solve_log(transposed, a, b, epsilon, max_iters, tol)
         error = (plan.detach().sum(1) - a).abs().amax(1)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
 
@@ -202,6 +208,9 @@ def _solve_kernel(
     """
     lowest = cost.amin(1, keepdim=True) / epsilon
     kernel = torch.add(lowest, cost, alpha=-1 / epsilon, out=plan).exp_()  # 1 at best in each row
+    too_wide = kernel.amin((1, 2)) < SMALLEST_KERNEL_VALUE
+    if not cost.is_cuda and bool(too_wide.any()):
+        raise ValueError("the costs of a row span more than cost_span says: give the right bound")
     a, b = a[:, None], b[:, None]
     stopping = _StoppingRule(cost, max_iters, tol)
     v = before = torch.ones_like(b)  # (P, 1, N)
@@ -216,23 +225,24 @@ def _solve_kernel(
             break
         last_mass, mass = mass, _products(v, kernel)
     kernel.mul_(a / _products(before, kernel)).mul_(v.transpose(1, 2))
-    return stopping.iterations, stopping.converged
+    return stopping.iterations, stopping.converged & ~too_wide
 
 
 def _plan_by_logarithms(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What :func:`_solve_kernel` does, for costs whose kernel is out of range."""
-    u, v, iterations, converged = _solve_log(cost, a, b, epsilon, max_iters, tol)
-    plan.copy_(_plan_from_potentials(cost, u, v, epsilon))
+    solution, iterations, converged = _solve_log(cost, a, b, epsilon, max_iters, tol)
+    plan.copy_(solution)
     return iterations, converged
 
 
 def _solve_log(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sinkhorn on logarithms; (P, N, M) costs to (u (P, M), v (P, N), iterations, converged)."""
-    log_kernel = -cost / epsilon
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sinkhorn on logarithms; costs (P, N, M) to plans, likewise, iterations and convergence."""
+    # A constant in a row changes no plan, but takes digits from what differs within the row.
+    log_kernel = (cost.detach().amin(1, keepdim=True) - cost) / epsilon
     log_a, log_b = a.log(), b.log()
     stopping = _StoppingRule(cost, max_iters, tol)
     u, v = torch.zeros_like(log_a), torch.zeros_like(log_b)  # in units of epsilon
@@ -243,12 +253,9 @@ def _solve_log(
         u = stopping.keep_stopped(u, u_new)
         v = stopping.keep_stopped(v, v_new)
         if stopping.finished_after(change):
-            return u * epsilon, v * epsilon, stopping.iterations, stopping.converged
-
-
-def _plan_from_potentials(cost: Tensor, u: Tensor, v: Tensor, epsilon: float) -> Tensor:
-    """Potentials u (P, M), v (P, N) and costs (P, N, M) to plans (P, N, M)."""
-    return torch.exp((u[:, None, :] + v[:, :, None] - cost) / epsilon)
+            # exp(u + v - C), with the v that makes the column sums right to the last digit.
+            plan = b[:, :, None] * torch.softmax(log_kernel + u[:, None, :], dim=2)
+            return plan, stopping.iterations, stopping.converged
 
 
 class _StoppingRule:
@@ -285,7 +292,19 @@ def _marginal(value: Tensor | None, problems: int, size: int, like: Tensor, name
         raise ValueError(
             f"{name} must have shape ({size},) or ({problems}, {size}), got {tuple(value.shape)}"
         )
-    return value.detach().to(like).expand(problems, size)
+    value = value.detach().to(like)
+    if not bool(((value > 0) & value.isfinite()).all()):
+        raise ValueError(f"{name} must be positive and finite")
+    return value.expand(problems, size)
+
+
+def _check_same_mass(a: Tensor, b: Tensor) -> None:
+    rows, columns = a.sum(1), b.sum(1)
+    if not torch.allclose(rows, columns, rtol=1e-3):
+        raise ValueError(
+            f"row_marginal and column_marginal must have the same total (a missing one has 1), got "
+            f"{rows[0].item():g} and {columns[0].item():g}"
+        )
 
 
 def _check_arguments(

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import ExponentialMovingAverage
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmseg.registry import MODELS
+from torch import nn
 
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from tests.conftest import tiny_clip
@@ -126,3 +131,70 @@ def test_zero_prompts(clip: dict) -> None:
 
 def test_registered(clip: dict) -> None:
     assert isinstance(MODELS.build({"type": "CLIPBackbone", "clip": clip}), CLIPBackbone)
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_a_stochastic_depth_of_its_own(copy: Any, clip: dict) -> None:
+    """As the teacher of a mean teacher needs it."""
+    student = prompted(clip, drop_path_rate=0.9).train()
+    student.visual_prompts.dropout.p = 0.0
+    teacher = copy(student).eval()
+    image = torch.randn(1, 3, 64, 64).expand(16, -1, -1, -1)
+    tokens = teacher(image).global_token
+    assert torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-5)
+    tokens = teacher.train()(image).global_token
+    student.eval()
+    assert not torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-4)
+
+
+def test_computing_layers_again_gives_the_same_gradients(clip: dict) -> None:
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        backbone = prompted(clip, with_cp=with_cp, drop_path_rate=0.3).train()
+        backbone(torch.randn(2, 3, 64, 64)).local[0].square().mean().backward()
+        gradients.append([parameter.grad for parameter in backbone.visual_prompts.parameters()])
+    for once, twice in zip(*gradients, strict=True):
+        assert once.any() and torch.allclose(once, twice, rtol=1e-4, atol=1e-9)
+
+
+def test_activation_checkpointing_never_trains_without_gradients(clip: dict) -> None:
+    model = nn.ModuleDict({"backbone": prompted(clip)}).train()
+    turn_on_activation_checkpointing(model, ["backbone"])
+    image = torch.randn(1, 3, 64, 64)
+    try:
+        features = model["backbone"](image)
+    except RuntimeError as error:
+        assert "with_cp" in str(error)
+    else:  # a torch whose checkpoints need no gradient of the input
+        assert features.local[0].requires_grad
+    with torch.no_grad():
+        model.eval()["backbone"](image)
+
+
+def test_an_unfrozen_tower_trains_and_is_saved(clip: dict) -> None:
+    backbone = CLIPBackbone(clip)
+    backbone.visual.transformer.requires_grad_(True)
+    optimizer = torch.optim.SGD(backbone.visual.transformer.parameters(), lr=1.0)
+    backbone(torch.randn(1, 3, 64, 64)).local[0].square().sum().backward()
+    optimizer.step()
+    state, again = backbone.state_dict(), CLIPBackbone(clip)
+    again.load_state_dict(state, strict=True)
+    image = torch.randn(1, 3, 64, 64)
+    trained = backbone.eval()(image).global_token
+    assert torch.allclose(again(image).global_token, trained, atol=1e-5)
+    assert not torch.allclose(CLIPBackbone(clip)(image).global_token, trained, atol=1e-3)
+
+
+def test_an_average_follows_a_tower_of_another_resolution(clip: dict) -> None:
+    """A checkpoint that brings a larger position embedding is loaded below mmengine's EMAHook."""
+    larger = CLIPBackbone({"model": tiny_clip(image_size=96)}, save_clip=True)
+    backbone = CLIPBackbone(clip)
+    average = ExponentialMovingAverage(backbone)
+    for model in (backbone, average.module):
+        model.load_state_dict(larger.state_dict())
+    average.update_parameters(backbone)
+    average.update_parameters(backbone)
+    image = torch.randn(1, 3, 96, 96)
+    expected = larger(image).global_token
+    assert torch.allclose(average.module(image).global_token, expected, atol=1e-5)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,3 +89,18 @@ def test_mismatches_are_named(clip: dict) -> None:
         build(clip)(features(1, width=48))
     with pytest.raises(ValueError, match="train_classes"):
         build(clip, train_classes="unseen")
+
+
+def test_text_of_another_width_is_named_at_once(clip: dict, tmp_path: Path) -> None:
+    np.save(tmp_path / "text.npy", np.ones((3, 2, 16)))
+    text = {"type": "PrecomputedPrompts", "path": str(tmp_path / "text.npy"), "split": SPLIT}
+    with pytest.raises(ValueError, match=r"width 16.*has 32"):
+        DLFANeck(clip, text)
+
+
+def test_training_without_a_seen_class_is_an_error(clip: dict) -> None:
+    neck = build(clip)
+    neck.set_classes(["dog", "horse"])
+    assert neck.eval()(features()).queries.shape[1] == 2
+    with pytest.raises(ValueError, match=r"dog, horse.*nothing to train"):
+        neck.train()(features())

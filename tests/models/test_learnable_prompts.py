@@ -9,7 +9,7 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from mmseg.registry import MODELS
 
-from mmseg_otseg.models import LearnablePrompts, load_clip
+from mmseg_otseg.models import LearnablePrompts, TemplatePrompts, load_clip
 
 NAMES = ["cat", "potted plant", "sofa"]
 SPLIT = {"classes": NAMES, "unseen": ["sofa"]}
@@ -140,3 +140,28 @@ def test_wrong_options(clip: dict) -> None:
         build(clip, start="a photo of a", num_tokens=3)
     with pytest.raises(ValueError, match=r"'potted plant' has 8\d tokens"):
         build(clip, num_tokens=75)
+
+
+def test_a_step_in_eval_mode_is_noticed(clip: dict) -> None:
+    prompts = build(clip).eval()
+    with torch.no_grad():
+        before = prompts()
+    prompts().square()[..., 0].sum().backward()
+    torch.optim.AdamW([prompts.contexts], lr=0.1).step()
+    with torch.no_grad():
+        assert not torch.allclose(prompts(), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype, clip: dict) -> None:
+    whole, prompts = build(clip).eval(), build(clip).eval().to(dtype)
+    for model in (whole, prompts):
+        model.set_classes({"classes": ["dog", "cat"]})
+    assert prompts().dtype == dtype
+    assert torch.allclose(prompts().float(), whole(), atol=0.05)
+
+
+def test_a_checkpoint_with_a_table_of_text_names_what_is_missing(clip: dict) -> None:
+    table = TemplatePrompts(clip, SPLIT).state_dict()
+    missing, unexpected = build(clip).load_state_dict(table, strict=False)
+    assert "contexts" in missing and "embeddings" in unexpected

@@ -71,6 +71,15 @@ def test_prediction_is_sigmoid_less_the_bias() -> None:
     assert torch.allclose(model.predict(inputs, size, None), mean - bias, atol=1e-6)
 
 
+def test_predictions_have_gradients() -> None:
+    model, inputs = head().eval(), features()
+    values = model.predict(inputs, [{"img_shape": (24, 40)}] * 2, None)
+    values.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+    with torch.no_grad():
+        assert torch.equal(model.predict(inputs, [{"img_shape": (24, 40)}] * 2, None), values)
+
+
 @pytest.mark.parametrize("source", ["decoder", "score"])
 def test_predict_from(source: str) -> None:
     model, inputs = head(seen_bias=0, predict_from=source).eval(), features()

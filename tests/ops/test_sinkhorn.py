@@ -178,6 +178,22 @@ def test_parts_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(value, expected, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("backward", ["implicit", "unrolled"])
+def test_large_costs_keep_the_column_sums(backward: str) -> None:
+    cost = problems(spread=500.0) + 500 * torch.rand(5, 40, 1)  # 10,000 times epsilon
+    plan = sinkhorn(cost, 0.05, backward=backward).plan
+    assert (6 * plan.sum(1) - 1).abs().max() < 1e-5
+    # What is the same within a row decides nothing.
+    easy = problems(spread=0.5)
+    shifted = sinkhorn(easy + 500, 0.05, backward=backward).plan
+    assert torch.allclose(shifted, sinkhorn(easy, 0.05).plan, rtol=2e-2)  # 500 has 5 digits less
+
+
+def test_a_narrower_span_than_the_kernels_changes_nothing() -> None:
+    cost = problems(spread=1.9)
+    assert torch.equal(sinkhorn(cost, cost_span=0.1).plan, sinkhorn(cost).plan)
+
+
 def test_gradients_of_nearly_hard_plans() -> None:
     """Prompts that share almost no pixel leave the small system almost singular."""
     cost = torch.full((1, 40, 4), 2.0)
@@ -201,6 +217,11 @@ def test_gradients_of_nearly_hard_plans() -> None:
         ({"backward": "finite"}, "backward"),
         ({"row_marginal": torch.ones(3)}, "row_marginal"),
         ({"column_marginal": torch.ones(2, 4)}, "column_marginal"),
+        ({"row_marginal": torch.ones(4)}, "same total"),
+        ({"row_marginal": torch.ones(4), "column_marginal": torch.ones(3)}, "same total"),
+        ({"row_marginal": torch.tensor([0.5, 0.5, 0.0, 0.0])}, "row_marginal must be positive"),
+        ({"column_marginal": torch.tensor([0.5, 0.5, torch.nan])}, "column_marginal must be pos"),
+        ({"cost": 9 * torch.eye(4)[None, :, :3], "cost_span": 1.0}, "more than cost_span says"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,7 +13,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torchvision.ops import stochastic_depth
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
 
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
 from mmseg_otseg.structures.features import CLIPFeatures
@@ -40,6 +41,8 @@ class CLIPBackbone(BaseModule):
             authors' code does and their checkpoints need. Weights trained with one setting do not
             fit the other, so a checkpoint carries its own and overrides this one.
         save_clip: Write CLIP's weights into checkpoints too.
+        with_cp: Compute each layer again in the backward pass instead of keeping what it computed:
+            less memory for more time.
 
     Raises:
         ValueError: If the model's image tower is not a plain ViT with a class token, or a layer
@@ -60,6 +63,7 @@ class CLIPBackbone(BaseModule):
         drop_path_rate: float = 0.0,
         double_class_embedding: bool = False,
         save_clip: bool = False,
+        with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -68,7 +72,7 @@ class CLIPBackbone(BaseModule):
         self.clip = FrozenTower(visual, saved=save_clip)
         blocks = visual.transformer.resblocks
         self.out_indices = _resolve_layers(out_indices, len(blocks))
-        self.project = project
+        self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
@@ -78,13 +82,12 @@ class CLIPBackbone(BaseModule):
                 patch_size=visual.patch_size[0],
                 **visual_prompts,
             )
-            for block, rate in zip(
-                blocks, torch.linspace(0, drop_path_rate, len(blocks)).tolist(), strict=True
-            ):
+            rates = torch.linspace(0, drop_path_rate, len(blocks)).tolist()
+            self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
+            for block, drop_path, rate in zip(blocks, self.drop_paths, rates, strict=True):
                 if rate > 0:
-                    drop = self._stochastic_depth(rate)
-                    block.ls_1.register_forward_hook(drop)
-                    block.ls_2.register_forward_hook(drop)
+                    block.ls_1.register_forward_hook(_DropBranch(drop_path))
+                    block.ls_2.register_forward_hook(_DropBranch(drop_path))
 
     @property
     def double_class_embedding(self) -> bool:
@@ -104,9 +107,19 @@ class CLIPBackbone(BaseModule):
 
         Returns:
             Local tokens of the chosen layers and the global token.
+
+        Raises:
+            RuntimeError: If something would train, but mmengine's ``activation_checkpointing`` cuts
+                its gradients off.
         """
-        # Nothing trains below the visual prompts; without them there is no graph to build at all.
-        with nullcontext() if self.visual_prompts is not None else torch.no_grad():
+        trains = any(parameter.requires_grad for parameter in self.parameters())
+        if trains and self.training and "forward" in vars(self) and not torch.is_grad_enabled():
+            raise RuntimeError(
+                "activation_checkpointing=['backbone'] would train the backbone without gradients, "
+                "since its images have none: leave it out and set model.backbone.with_cp=True"
+            )
+        # Without visual prompts nothing trains here, and there is no graph to build.
+        with nullcontext() if trains else torch.no_grad():
             tokens, grid = self._embed(images)
             return self._run_blocks(tokens, grid)
 
@@ -150,7 +163,7 @@ class CLIPBackbone(BaseModule):
                 tokens = torch.cat(
                     [tokens[:, :1], layer_prompts[index].to(tokens.dtype), tokens[:, skip:]], dim=1
                 )
-            tokens = block(tokens)
+            tokens = self._run_block(block, tokens)
             if index == last and prompts is not None:
                 tokens = prompts.norm(tokens)
             if index in self.out_indices:
@@ -164,6 +177,11 @@ class CLIPBackbone(BaseModule):
             tuple(level.transpose(1, 2).unflatten(2, grid) for level in local), global_token
         )
 
+    def _run_block(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, tokens, use_reentrant=False)
+        return block(tokens)
+
     def _to_joint_space(self, tokens: Tensor) -> Tensor:
         """CLIP's own alignment with text: (..., C) to (..., D)."""
         return self.visual.ln_post(tokens) @ self.visual.proj
@@ -176,18 +194,26 @@ class CLIPBackbone(BaseModule):
             # The checkpoint's tower has another native resolution, as the authors' files do.
             side = math.isqrt(len(position) - 1)
             visual.grid_size = (side, side)
-            visual.positional_embedding = nn.Parameter(
-                visual.positional_embedding.new_zeros(position.shape), requires_grad=False
-            )
+            # The parameter stays the same object: an average of the model may hold on to it.
+            parameter = visual.positional_embedding
+            parameter.data = parameter.new_zeros(position.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _stochastic_depth(self, rate: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        # open_clip's blocks end each residual branch in ls_1 and ls_2 (identities in CLIP): a hook
-        # there drops the branch without a copy of the block's forward.
-        def drop(_: nn.Module, __: Any, branch: Tensor) -> Tensor:
-            return stochastic_depth(branch, rate, mode="row", training=self.training)
 
-        return drop
+class _DropBranch:
+    """Hook that drops a residual branch of a block of the tower.
+
+    open_clip's blocks end each branch in ``ls_1`` and ``ls_2`` (identities in CLIP); a hook there
+    spares a copy of the block's forward. The module it calls belongs to the backbone, because the
+    tower itself never is in training mode. An object, unlike a closure, follows the model into its
+    copies and pickles.
+    """
+
+    def __init__(self, drop_path: StochasticDepth) -> None:
+        self.drop_path = drop_path
+
+    def __call__(self, _: nn.Module, __: Any, branch: Tensor) -> Tensor:
+        return self.drop_path(branch)
 
 
 def _resolve_layers(indices: Sequence[int], layers: int) -> tuple[int, ...]:

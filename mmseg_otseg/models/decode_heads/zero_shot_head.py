@@ -155,8 +155,11 @@ class ZeroShotHead(BaseDecodeHead):
             )
         logits = self.predicting_map(self.forward(inputs))
         bias = self.seen_bias * inputs.seen[:, None, None].to(logits)
+        logits = self.predict_by_feat(logits, batch_img_metas)
+        if logits.requires_grad:
+            return logits.sigmoid() - bias
         # In place: at image size, memory is what takes the time.
-        return self.predict_by_feat(logits, batch_img_metas).sigmoid_().sub_(bias)
+        return logits.sigmoid_().sub_(bias)
 
     def _self_trains(self, inputs: AlignedFeatures) -> bool:
         """Whether there are queries of unseen classes to label pixels with."""

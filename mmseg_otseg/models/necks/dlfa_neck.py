@@ -115,6 +115,12 @@ class DLFANeck(BaseModule):
         classes = torch.arange(len(names))
         if self.training and self.train_classes == "seen":
             classes = classes[seen]
+            if not len(classes):
+                raise ValueError(
+                    f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
+                    "one, so there is nothing to train: give a split that says which are seen, or "
+                    "set train_classes='all'"
+                )
         return classes.to(device), seen[classes].to(device)
 
     def _align_pixels(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -31,8 +31,8 @@ class LearnablePrompts(TextPrompts):
     """N learned contexts of M tokens with every class name, through CLIP's frozen text tower.
 
     In training the requested classes are encoded at each call, with a graph to the contexts. At
-    test time all classes are encoded once; training, loading weights, moving to another device
-    and a new vocabulary end the validity of what was encoded.
+    test time all classes are encoded once; training, loading weights, any change of the contexts,
+    moving to another device and a new vocabulary end the validity of what was encoded.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -77,6 +77,7 @@ class LearnablePrompts(TextPrompts):
         self._embed_dim = clip_embed_dim(clip["model"])
         self.tower = FrozenTower(build_text_tower(load_clip(**clip), clip["model"]))
         self._encoded: Tensor | None = None
+        self._encoded_version = (0, 0)
         contexts = self._start_contexts(num_prompts, num_tokens, start)
         self.register_buffer("first_contexts", contexts, persistent=False)
         for name in ("tokens", "layout", "ends"):
@@ -125,7 +126,10 @@ class LearnablePrompts(TextPrompts):
             if classes is None:
                 classes = torch.arange(len(self.tokens), device=self.tokens.device)
             return self._encode(classes)
-        if self._encoded is None:
+        # An optimizer's step or any other change of the contexts in place counts its version up.
+        version = (self.contexts.data_ptr(), self.contexts._version)
+        if self._encoded is None or self._encoded_version != version:
+            self._encoded_version = version
             rows = torch.arange(len(self.tokens), device=self.tokens.device)
             step = max(1, BATCH // self.num_prompts)
             self._encoded = torch.cat([self._encode(chunk) for chunk in rows.split(step)])
@@ -172,8 +176,8 @@ class LearnablePrompts(TextPrompts):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._encoded = None
         found = state_dict.get(prefix + "vocabulary")
-        other = found is not None and not torch.equal(found.cpu(), self.vocabulary.cpu())
-        if self.per_class and other:
+        own = self.vocabulary if self.per_class else None  # shared contexts belong to none
+        if own is not None and found is not None and not torch.equal(found.cpu(), own.cpu()):
             raise ValueError(
                 "this checkpoint has contexts of its own for each class of another vocabulary: "
                 "build the model with the vocabulary of the training config, load the checkpoint, "
