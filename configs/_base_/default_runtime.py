@@ -30,7 +30,6 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="IterationSeedHook"),
-    dict(type="VocabularyCheckHook"),
     dict(type="SeenPixelsHook"),
 ]
 tta_model = dict(type="SegTTAModel")

@@ -9,12 +9,10 @@ _base_ = [
 
 # No class of this data set is held back.
 model = dict(
+    split=dict(classes="ade20k"),
     backbone=dict(visual_prompts=dict(num_tokens=100)),
-    neck=dict(text=dict(split=dict(classes="ade20k"))),
-    decode_head=dict(num_classes=150, seen_bias=0.0),
+    decode_head=dict(seen_bias=0.0),
 )
-val_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="ade20k")))
-test_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="ade20k")))
 
 # Nothing here trains.
 train_dataloader = None

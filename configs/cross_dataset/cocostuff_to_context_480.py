@@ -9,14 +9,12 @@ _base_ = [
 
 # No class of this data set is held back.
 model = dict(
+    split=dict(classes="context"),
     data_preprocessor=dict(size=(480, 480)),
     backbone=dict(visual_prompts=dict(num_tokens=100)),
-    neck=dict(text=dict(split=dict(classes="context"))),
-    decode_head=dict(num_classes=59, seen_bias=0.0),
+    decode_head=dict(seen_bias=0.0),
     test_cfg=dict(crop_size=(480, 480), stride=(80, 80)),
 )
-val_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="context")))
-test_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="context")))
 
 # Nothing here trains.
 train_dataloader = None

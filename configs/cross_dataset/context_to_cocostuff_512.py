@@ -9,11 +9,9 @@ _base_ = [
 
 # No class of this data set is held back.
 model = dict(
-    neck=dict(text=dict(split=dict(classes="cocostuff"))),
-    decode_head=dict(num_classes=171, seen_bias=0.0),
+    split=dict(classes="cocostuff"),
+    decode_head=dict(seen_bias=0.0),
 )
-val_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="cocostuff")))
-test_dataloader = dict(dataset=dict(split=dict(_delete_=True, classes="cocostuff")))
 
 # Nothing here trains.
 train_dataloader = None

@@ -7,7 +7,6 @@ _base_ = [
 ]
 
 model = dict(
+    split=dict(classes="cocostuff", unseen="cocostuff"),
     backbone=dict(visual_prompts=dict(num_tokens=100)),
-    neck=dict(text=dict(split={{_base_.split}})),
-    decode_head=dict(num_classes=171),
 )

@@ -7,8 +7,7 @@ _base_ = [
 ]
 
 model = dict(
+    split=dict(classes="context", unseen="context"),
     data_preprocessor=dict(size=(480, 480)),
-    neck=dict(text=dict(split={{_base_.split}})),
-    decode_head=dict(num_classes=59),
     test_cfg=dict(crop_size=(480, 480), stride=(80, 80)),
 )

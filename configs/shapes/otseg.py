@@ -6,7 +6,6 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-model = dict(neck=dict(text=dict(split={{_base_.split}})))
 optim_wrapper = dict(optimizer=dict(lr=4e-4))  # times 10 in all that trains here
 param_scheduler = dict(warmup_iters=50)
 train_cfg = dict(max_iters=1500, val_interval=1500)

@@ -3,5 +3,5 @@ _base_ = "./otseg.py"
 
 model = dict(
     neck=dict(text=dict(average=True)),
-    decode_head=dict(_delete_=True, type="ZegCLIPHead", num_classes=20, dropout=0.0),
+    decode_head=dict(_delete_=True, type="ZegCLIPHead", dropout=0.0),
 )

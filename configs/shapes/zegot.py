@@ -11,7 +11,6 @@ model = dict(
             num_prompts=6,
             num_tokens=8,
             position="end",
-            split={{_base_.split}},
         ),
     ),
     decode_head=dict(num_levels=3, decoder_layers=0, predict_from="score"),

@@ -7,6 +7,6 @@ _base_ = [
 ]
 
 model = dict(
-    neck=dict(text=dict(split={{_base_.split}}, templates=["a photo of a {}"])),
-    decode_head=dict(num_classes=20),
+    split=dict(classes="voc", unseen="voc"),
+    neck=dict(text=dict(templates=["a photo of a {}"])),
 )

@@ -7,6 +7,5 @@ _base_ = [
 ]
 
 model = dict(
-    neck=dict(text=dict(split={{_base_.split}})),
-    decode_head=dict(num_classes=20),
+    split=dict(classes="voc", unseen="voc"),
 )

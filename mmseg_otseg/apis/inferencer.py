@@ -24,8 +24,7 @@ from mmseg_otseg.imaging import (
     read_image,
 )
 from mmseg_otseg.imaging.reading import Source
-from mmseg_otseg.models.text.prompts import SplitLike
-from mmseg_otseg.structures import ClassSplit
+from mmseg_otseg.structures import ClassSplit, SplitLike
 
 from .loading import array_pipeline, load_config, load_model
 from .vocabulary import with_classes

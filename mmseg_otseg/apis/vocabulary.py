@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmseg_otseg.imaging import palette_for
-from mmseg_otseg.models.text.prompts import SplitLike
+from mmseg_otseg.structures import SplitLike
 
 Part = TypeVar("Part", bound=nn.Module)
 

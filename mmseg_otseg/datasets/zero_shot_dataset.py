@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit
+from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit, SplitLike
 
 from .data_folders import build_checked, check_folders
 from .guarded_pipeline import GuardedPipeline
@@ -44,7 +44,8 @@ class ZeroShotDataset:
             (``ConcatDataset``, ``RepeatDataset``, ...) of data sets work as well. An object is not
             changed.
         split: The class split, in any form that :meth:`ClassSplit.build` takes. Its names must be
-            those of the wrapped data set.
+            those of the wrapped data set. In a config it is left out: a run gives its data sets the
+            split of the model, see :mod:`mmseg_otseg.engine.loops`.
         setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
             "transductive" = unlabelled (254), "supervised" = they keep their label.
         drop_unseen_images: Whether to leave out training images that hold an unseen class. All
@@ -56,15 +57,15 @@ class ZeroShotDataset:
     Raises:
         FileNotFoundError: For data folders or lists that are missing or empty.
         TypeError: When ``dataset`` is no mmengine data set.
-        ValueError: For an unknown setting, class names that are not the split's, more than 254
-            classes, ``drop_unseen_images`` in testing or with no image left, and bad splits.
-            Loading a sample raises it (or FileNotFoundError) for bad files, naming them.
+        ValueError: For no split or a bad one, an unknown setting, class names that are not the
+            split's, more than 254 classes, and ``drop_unseen_images`` in testing or with no image
+            left. Loading a sample raises it (or FileNotFoundError) for bad files, naming them.
     """
 
     def __init__(
         self,
         dataset: dict | BaseDataset,
-        split: ClassSplit | str | dict,
+        split: SplitLike | None = None,
         setting: str = "inductive",
         drop_unseen_images: bool = False,
         pipeline: Sequence[dict | Callable] | None = None,
@@ -72,6 +73,12 @@ class ZeroShotDataset:
     ) -> None:
         if setting not in _HIDE_AS:
             raise ValueError(f"unknown setting {setting!r}; choose one of {', '.join(_HIDE_AS)}.")
+        if split is None:
+            raise ValueError(
+                "ZeroShotDataset has no class split. In a run it takes the model's, set by "
+                "model=dict(split=...). Elsewhere give it split=dict(classes=[names], "
+                "unseen=[names])."
+            )
         with _mmseg_scope():
             wrapped = build_checked(dataset) if isinstance(dataset, dict) else dataset
         leaves = _leaves(wrapped)

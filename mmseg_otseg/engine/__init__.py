@@ -5,21 +5,23 @@ from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.hooks import (
     IterationSeedHook,
     MasterLoggerHook,
+    RunCheckHook,
     SeenPixelsHook,
     SelfTrainingHook,
-    VocabularyCheckHook,
 )
+from mmseg_otseg.engine.loops import with_split
 from mmseg_otseg.engine.optimizers import TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
 __all__ = [
     "IterationSeedHook",
     "MasterLoggerHook",
+    "RunCheckHook",
     "SeenPixelsHook",
     "SelfTrainingHook",
     "TrainableOptimWrapperConstructor",
-    "VocabularyCheckHook",
     "WarmupPolyLR",
     "process_group",
     "read_checkpoint",
+    "with_split",
 ]

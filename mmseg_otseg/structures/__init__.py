@@ -1,7 +1,7 @@
 """Objects that the parts of the package hand to each other."""
 
-from .class_split import ClassSplit
+from .class_split import ClassSplit, SplitLike
 from .features import AlignedFeatures, CLIPFeatures
 from .labels import IGNORED, UNLABELLED
 
-__all__ = ["IGNORED", "UNLABELLED", "AlignedFeatures", "CLIPFeatures", "ClassSplit"]
+__all__ = ["IGNORED", "UNLABELLED", "AlignedFeatures", "CLIPFeatures", "ClassSplit", "SplitLike"]

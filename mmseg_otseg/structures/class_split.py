@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmseg.datasets import (
     ADE20KDataset,
@@ -59,17 +60,15 @@ class ClassSplit:
         object.__setattr__(self, "unseen", unseen)
 
     @classmethod
-    def build(
-        cls, split: ClassSplit | str | Mapping, classes: Sequence[str] | None = None
-    ) -> ClassSplit:
+    def build(cls, split: SplitLike, classes: Sequence[str] | None = None) -> ClassSplit:
         """Make a split from what a config holds.
 
         Args:
             split: A split; the name of one ("voc", "context", "cocostuff"); or a dict with
                 ``classes`` (names, or the name of a split whose names are meant), ``unseen`` (names
-                or indices) and, if wanted, ``seen`` (names or indices). When only one of the two
-                lists is given, the other one is the rest of the classes; when neither is given,
-                all classes are seen.
+                or indices, or the name of a split whose unseen classes are meant) and, if wanted,
+                ``seen`` (names or indices). When only one of the two lists is given, the other one
+                is the rest of the classes; when neither is given, all classes are seen.
             classes: The names the data uses. They stand in for a missing ``classes``; otherwise
                 they must be those of the split.
 
@@ -109,6 +108,8 @@ class ClassSplit:
         names = _as_names(_named(given)[0] if isinstance(given, str) else given)
 
         lists = {key: split.get(key) for key in ("seen", "unseen")}
+        if isinstance(lists["unseen"], str) and lists["unseen"] in _NAMED:
+            lists["unseen"] = _unseen_of(lists["unseen"], names)
         seen, unseen = (
             None if items is None else _as_indices(items, names, key)
             for key, items in lists.items()
@@ -128,6 +129,30 @@ class ClassSplit:
                 "add them to one list, or leave one list out."
             )
         return cls(names, unseen)
+
+    @classmethod
+    def agreed(cls, places: Mapping[str, SplitLike | None]) -> ClassSplit:
+        """The one split that is meant in several places.
+
+        Args:
+            places: What each place says, by its name; None if it says nothing.
+
+        Raises:
+            ValueError: When two places differ, or none says anything.
+        """
+        named = {place: cls.build(split) for place, split in places.items() if split is not None}
+        if not named:
+            raise ValueError(
+                "no class split is given: set model=dict(split=dict(classes=[names], unseen=[...]))"
+            )
+        (first, split), *others = named.items()
+        for place, other in others:
+            if other != split:
+                raise ValueError(
+                    f"{first} and {place} do not mean the same classes: "
+                    f"{_how_they_differ(split, other)}. Name the split in one place, `model.split`."
+                )
+        return split
 
     @property
     def num_classes(self) -> int:
@@ -156,6 +181,9 @@ class ClassSplit:
         return {"classes": self.classes, "seen": list(self.seen), "unseen": list(self.unseen)}
 
 
+SplitLike = str | Mapping[str, Any] | ClassSplit
+
+
 def _named(name: str) -> tuple[Sequence[str], tuple[int, ...]]:
     if name not in _NAMED:
         raise ValueError(
@@ -163,6 +191,18 @@ def _named(name: str) -> tuple[Sequence[str], tuple[int, ...]]:
             "dict(classes=[names], unseen=[names or indices])."
         )
     return _NAMED[name]
+
+
+def _unseen_of(name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """The unseen classes of a named split, which must be the split of these classes."""
+    names, unseen = _named(name)
+    if tuple(names) != classes:
+        raise ValueError(
+            f"`unseen={name!r}` means the unseen classes of the split {name!r}, but `classes` are "
+            f"others ({', '.join(classes[:4])}, ...): list the unseen ones of these, "
+            "unseen=[names or indices]."
+        )
+    return unseen
 
 
 def _as_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -207,6 +247,19 @@ def _as_indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -
         listed = ", ".join(f"{index} ({names[index]})" for index in doubled)
         raise ValueError(f"`{what}` holds classes more than once: {listed}.")
     return tuple(sorted(indices))
+
+
+def _how_they_differ(split: ClassSplit, other: ClassSplit) -> str:
+    if split.classes == other.classes:
+        unseen = [", ".join(one.unseen_names) or "none" for one in (split, other)]
+        return f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
+    if split.num_classes != other.num_classes:
+        return f"there are {split.num_classes} in the first, {other.num_classes} in the second"
+    index = next(i for i, (a, b) in enumerate(zip(split.classes, other.classes)) if a != b)
+    return (
+        f"they differ first at index {index}, {split.classes[index]!r} in the first, "
+        f"{other.classes[index]!r} in the second"
+    )
 
 
 def _difference(split: tuple[str, ...], data: tuple[str, ...]) -> str:

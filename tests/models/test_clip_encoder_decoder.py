@@ -42,9 +42,10 @@ def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
     config = small("otseg/voc_512.py", tmp_path).model
     torch.manual_seed(0)
     ours = MODELS.build(config)
-    plain = {key: value for key, value in config.items() if key != "clip"}
+    plain = {key: value for key, value in config.items() if key not in ("clip", "split")}
     for part in ("backbone", "neck", "decode_head"):
         plain[part] = {**plain[part], "clip": config.clip}
+    plain["neck"]["split"], plain["decode_head"]["num_classes"] = config.split, 20
     torch.manual_seed(0)
     theirs = MODELS.build(ConfigDict({**plain, "type": "EncoderDecoder"}))
     assert type(theirs).__name__ == "EncoderDecoder"

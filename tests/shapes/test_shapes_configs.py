@@ -59,8 +59,8 @@ def test_training_free_is_the_mean_cosine_with_the_prompts(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_split_is_the_data_sets(name: str) -> None:
     cfg = Config.fromfile(SHAPES / f"{name}.py")
-    assert tuple(cfg.split.classes) == SHAPES_CLASSES
-    assert set(cfg.split.unseen) == set(SHAPES_UNSEEN)
+    assert tuple(cfg.model.split.classes) == SHAPES_CLASSES
+    assert set(cfg.model.split.unseen) == set(SHAPES_UNSEEN)
     parts = [cfg[f"{part}_dataloader"].dataset.dataset for part in ("train", "val", "test")]
     assert [part.split for part in parts] == ["train", "val", "test"]
     assert len({part.world for part in parts}) == 1

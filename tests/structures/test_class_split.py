@@ -59,6 +59,7 @@ def test_seen_and_unseen_make_up_all_classes(name):
         dict(classes=NAMES, unseen=np.array([3, 1])),
         dict(classes=NAMES, seen=["sky", 2]),
         dict(classes=NAMES, seen=[0, 2], unseen=[1, 3]),
+        dict(classes=NAMES, seen=None, unseen=[1, 3]),
         ConfigDict(classes=list(NAMES), unseen=[1, 3]),
         ClassSplit(NAMES, (3, 1)),
     ],
@@ -78,6 +79,27 @@ def test_names_of_a_named_split_with_other_unseen_classes():
     split = ClassSplit.build(dict(classes="voc", unseen=["cat", "dog"]))
     assert split.classes == ClassSplit.build("voc").classes
     assert split.unseen_names == ("cat", "dog")
+
+
+def test_unseen_classes_of_a_named_split():
+    assert ClassSplit.build(dict(classes="voc", unseen="voc")) == ClassSplit.build("voc")
+    with pytest.raises(ValueError, match=r"unseen='context'.*aeroplane, bicycle.*list the unseen"):
+        ClassSplit.build(dict(classes="voc", unseen="context"))
+
+
+def test_agreed():
+    split = ClassSplit(NAMES, (3,))
+    places = {"here": None, "there": dict(classes=NAMES, unseen=["car"]), "elsewhere": split}
+    assert ClassSplit.agreed(places) == split
+    for other, message in (
+        (ClassSplit(NAMES), "unseen are car in the first, none in the second"),
+        (ClassSplit(NAMES[:2]), "4 in the first, 2 in the second"),
+        (ClassSplit(("sky", "way", *NAMES[2:]), (3,)), "index 1, 'road' in the first, 'way'"),
+    ):
+        with pytest.raises(ValueError, match=f"there and last do not mean.*{message}"):
+            ClassSplit.agreed({**places, "last": other})
+    with pytest.raises(ValueError, match="no class split"):
+        ClassSplit.agreed({"here": None})
 
 
 def test_without_unseen_classes():

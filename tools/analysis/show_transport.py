@@ -58,6 +58,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, MODELS
 
+from mmseg_otseg.engine import with_split
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity
 from mmseg_otseg.structures import IGNORED
@@ -229,7 +230,8 @@ def main() -> None:
     if args.images:
         samples = samples_from(cfg, args.images)
     else:
-        dataset = DATASETS.build(cfg[f"{args.part}_dataloader"].dataset)
+        config = cfg[f"{args.part}_dataloader"].dataset
+        dataset = DATASETS.build(with_split(config, model.neck.text.split))
         samples, known = samples_of(dataset, args.indices or [0, 1, 2]), dataset.metainfo
     split = model.neck.text.split
     unseen = set(split.unseen)

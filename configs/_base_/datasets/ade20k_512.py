@@ -1,6 +1,5 @@
 # ADE20K with 150 classes, for testing models trained on another data set: no class is held back.
 # The data lies where MMSegmentation's guide on preparing data sets puts it.
-split = "ade20k"
 data_root = "data/ade/ADEChallengeData2016"
 scale = (2048, 512)
 
@@ -33,7 +32,6 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         dataset=dict(
             type="ADE20KDataset",
             data_root=data_root,

@@ -1,6 +1,5 @@
 # COCO-Stuff 164k with 171 classes, 15 of them unseen. The data lies where MMSegmentation's guide on
 # preparing data sets puts it.
-split = "cocostuff"
 data_root = "data/coco_stuff164k"
 crop_size = (512, 512)
 scale = (2048, 512)
@@ -56,7 +55,6 @@ train_dataloader = dict(
     sampler=dict(type="ReproducibleInfiniteSampler", shuffle=True),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         setting="inductive",
         dataset=dataset_train,
         pipeline=train_pipeline,
@@ -67,7 +65,7 @@ val_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="ZeroShotDataset", split=split, dataset=dataset_val, pipeline=test_pipeline),
+    dataset=dict(type="ZeroShotDataset", dataset=dataset_val, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="ZeroShotIoUMetric")

@@ -1,6 +1,5 @@
 # Pascal Context with 59 classes, 10 of them unseen. The data lies where MMSegmentation's guide on
 # preparing data sets puts it.
-split = "context"
 data_root = "data/VOCdevkit/VOC2010"
 crop_size = (480, 480)
 scale = (2048, 512)
@@ -58,7 +57,6 @@ train_dataloader = dict(
     sampler=dict(type="ReproducibleInfiniteSampler", shuffle=True),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         setting="inductive",
         dataset=dataset_train,
         pipeline=train_pipeline,
@@ -69,7 +67,7 @@ val_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="ZeroShotDataset", split=split, dataset=dataset_val, pipeline=test_pipeline),
+    dataset=dict(type="ZeroShotDataset", dataset=dataset_val, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="ZeroShotIoUMetric")

@@ -1,16 +1,6 @@
 # Procedural crowded scenes of coloured shapes: 20 classes, 5 of them unseen. Nothing is read from
 # disk. Choices are made on val; test is for reported figures only.
 world = "crowd"  # harder cameras: "haze", "lowlight"
-split = dict(
-    classes=[
-        *("red circle", "red square", "red triangle", "red cross"),
-        *("green circle", "green square", "green triangle", "green cross"),
-        *("blue circle", "blue square", "blue triangle", "blue cross"),
-        *("yellow circle", "yellow square", "yellow triangle", "yellow cross"),
-        *("purple circle", "purple square", "purple triangle", "purple cross"),
-    ],
-    unseen=["red cross", "green square", "blue triangle", "yellow circle", "purple square"],
-)
 
 train_pipeline = [
     dict(type="LoadShapesScene"),
@@ -25,7 +15,6 @@ train_dataloader = dict(
     sampler=dict(type="ReproducibleInfiniteSampler", shuffle=True),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         setting="inductive",
         dataset=dict(type="ShapesDataset", world=world, split="train", length=4000),
         pipeline=train_pipeline,
@@ -37,7 +26,6 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         dataset=dict(type="ShapesDataset", world=world, split="val", length=400, test_mode=True),
         pipeline=test_pipeline,
     ),
@@ -48,7 +36,6 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         dataset=dict(type="ShapesDataset", world=world, split="test", length=1000, test_mode=True),
         pipeline=test_pipeline,
     ),

@@ -1,6 +1,5 @@
 # Pascal VOC 2012 with 20 classes, 5 of them unseen. The data lies where MMSegmentation's guide on
 # preparing data sets puts it; the training list is train + aug, 10,582 images.
-split = "voc"
 data_root = "data/VOCdevkit/VOC2012"
 crop_size = (512, 512)
 scale = (2048, 512)
@@ -64,7 +63,6 @@ train_dataloader = dict(
     sampler=dict(type="ReproducibleInfiniteSampler", shuffle=True),
     dataset=dict(
         type="ZeroShotDataset",
-        split=split,
         setting="inductive",
         dataset=dict(type="ConcatDataset", datasets=[dataset_train, dataset_aug]),
         pipeline=train_pipeline,
@@ -75,7 +73,7 @@ val_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="ZeroShotDataset", split=split, dataset=dataset_val, pipeline=test_pipeline),
+    dataset=dict(type="ZeroShotDataset", dataset=dataset_val, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="ZeroShotIoUMetric")

@@ -1,11 +1,9 @@
 # OTSeg over CLIP ViT-B/16. The weights come from open_clip (tag "openai"); to take them from a
 # file, set the environment variable CLIP_WEIGHTS to its path. OpenAI's weights in a .safetensors
 # or .bin file need clip=dict(quick_gelu=True) as well: such a file does not say it.
-clip = dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}")
-
 model = dict(
-    type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` to its parts
-    clip=clip,
+    type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` and `split` to its parts
+    clip=dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}"),
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         # ImageNet's, as in the papers' code; mean=None, std=None takes those CLIP was trained with.

@@ -1,9 +1,19 @@
-# OTSeg over the tiny CLIP of the shapes benchmark.
+# OTSeg over the tiny CLIP of the shapes benchmark: 20 classes, 5 of them unseen.
 _base_ = "../../shapes/clip/shapes_clip.py"
 
 model = dict(
-    type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` to its parts
+    type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` and `split` to its parts
     clip={{_base_.clip}},
+    split=dict(
+        classes=[
+            *("red circle", "red square", "red triangle", "red cross"),
+            *("green circle", "green square", "green triangle", "green cross"),
+            *("blue circle", "blue square", "blue triangle", "blue cross"),
+            *("yellow circle", "yellow square", "yellow triangle", "yellow cross"),
+            *("purple circle", "purple square", "purple triangle", "purple cross"),
+        ],
+        unseen=["red cross", "green square", "blue triangle", "yellow circle", "purple square"],
+    ),
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         mean={{_base_.preprocess.mean}},
@@ -25,7 +35,6 @@ model = dict(
     ),
     decode_head=dict(
         type="MPSAHead",
-        num_classes=20,
         dropout=0.0,
         predict_from="decoder",
         seen_bias=0.1,

@@ -1,13 +1,13 @@
 from mmseg_otseg.engine.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_otseg.engine.hooks.master_logger_hook import MasterLoggerHook
+from mmseg_otseg.engine.hooks.run_check_hook import RunCheckHook
 from mmseg_otseg.engine.hooks.seen_pixels_hook import SeenPixelsHook
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
-from mmseg_otseg.engine.hooks.vocabulary_check_hook import VocabularyCheckHook
 
 __all__ = [
     "IterationSeedHook",
     "MasterLoggerHook",
+    "RunCheckHook",
     "SeenPixelsHook",
     "SelfTrainingHook",
-    "VocabularyCheckHook",
 ]

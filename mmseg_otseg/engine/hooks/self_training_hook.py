@@ -6,10 +6,10 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from mmseg_otseg.engine.parts import neck
 from mmseg_otseg.structures import UNLABELLED
 
 
@@ -42,7 +42,7 @@ class SelfTrainingHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check that the run can be a transductive one."""
-        if not hasattr(_neck(runner), "train_classes"):
+        if not hasattr(neck(runner.model), "train_classes"):
             raise ValueError("SelfTrainingHook needs a model with a neck of the type DLFANeck")
         meta = runner.train_dataloader.dataset.metainfo
         if meta.get("hide_as") != UNLABELLED:
@@ -63,13 +63,8 @@ class SelfTrainingHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Choose the classes of iteration ``runner.iter``."""
-        neck = _neck(runner)
+        text_neck = neck(runner.model)
         classes = "all" if runner.iter >= self.begin else "seen"
-        if classes == "all" and neck.train_classes != "all":
+        if classes == "all" and text_neck.train_classes != "all":
             print_log(f"self-training from iteration {runner.iter} on", logger="current")
-        neck.train_classes = classes
-
-
-def _neck(runner: Runner) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return getattr(model, "neck", None)
+        text_neck.train_classes = classes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.text import TextPrompts
-from mmseg_otseg.models.text.prompts import SplitLike
+from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
 
 from .relationship_descriptor import RelationshipDescriptor
@@ -31,7 +31,9 @@ class DLFANeck(BaseModule):
     Args:
         clip: ``dict(model=..., pretrained=...)``; offered to ``text`` and read for the adapters'
             start.
-        text: Config of the text prompts (a :class:`~mmseg_otseg.models.text.TextPrompts`).
+        text: Config of the text prompts (a :class:`~mmseg_otseg.models.text.TextPrompts`), or the
+            path of a ``.npy`` file for :class:`~mmseg_otseg.models.text.PrecomputedPrompts`.
+        split: The class split; None if the config of the text prompts has it.
         adapters: Number of levels that get an adapter: 0, or as many as the backbone returns.
         relationship_descriptor: Whether queries are described by the image; otherwise they are the
             text alone.
@@ -40,8 +42,9 @@ class DLFANeck(BaseModule):
             stage).
 
     Raises:
-        ValueError: If ``train_classes`` is unknown, the text is of another width than CLIP's joint
-            space, or the backbone's levels do not fit the adapters.
+        ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the text
+            is of another width than CLIP's joint space, or the backbone's levels do not fit the
+            adapters.
 
     Source:
         ZegOT (arXiv 2301.12171), Deep Local Feature Alignment; OTSeg (arXiv 2403.14183), section
@@ -51,18 +54,21 @@ class DLFANeck(BaseModule):
     def __init__(
         self,
         clip: Mapping[str, Any],
-        text: Mapping[str, Any],
+        text: Mapping[str, Any] | str,
         adapters: int = 0,
         relationship_descriptor: bool = True,
         identity_start: bool = False,
         train_classes: str = "seen",
+        split: SplitLike | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if train_classes not in ("seen", "all"):
             raise ValueError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
         self.train_classes = train_classes
-        self.text: TextPrompts = MODELS.build(dict(text), default_args={"clip": clip})
+        prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
+        split = ClassSplit.agreed({"model.split": split, "its neck's text": prompts.get("split")})
+        self.text: TextPrompts = MODELS.build({"clip": clip, **prompts, "split": split})
         width = clip_embed_dim(clip["model"])
         if self.text.embed_dim != width:
             raise ValueError(

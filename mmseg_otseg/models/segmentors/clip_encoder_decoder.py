@@ -1,4 +1,4 @@
-"""A segmentor whose parts share one CLIP."""
+"""A segmentor whose parts share one CLIP and one class split."""
 
 from __future__ import annotations
 
@@ -17,33 +17,40 @@ from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import resolve_clip, shared_clip
+from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .sliding import slide_in_batches
 
 
 @MODELS.register_module()
 class CLIPEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` that tells backbone, neck and head which CLIP they are built for.
+    """mmseg's ``EncoderDecoder`` that tells its parts which CLIP and which classes they are for.
 
-    A config then names CLIP in one place, and one line changes it:
-    ``model = dict(clip=dict(model="ViT-L-14"))``. With ``clip`` given to each part, an
-    ``EncoderDecoder`` is the same model with the same state dict, but for one thing: mmseg takes a
-    single class for foreground against background, here it is a vocabulary of one class. And in
-    the ``slide`` mode of ``test_cfg``, windows run ``window_batch`` (4) at a time.
+    A config then names CLIP and the class split in one place each, and one line changes either:
+    ``model = dict(clip=dict(model="ViT-L-14"))``, ``model = dict(split=dict(unseen=["cow"]))``.
+    In a run the data sets take the split from here as well, see
+    :mod:`mmseg_otseg.engine.loops`.
+
+    With ``clip`` and ``split`` given to each part, an ``EncoderDecoder`` is the same model with the
+    same state dict, but for one thing: mmseg takes a single class for foreground against
+    background, here it is a vocabulary of one class. And in the ``slide`` mode of ``test_cfg``,
+    windows run ``window_batch`` (4) at a time.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
             It goes to the parts that take a ``clip`` and have none of their own.
         backbone: Config of the backbone.
-        decode_head: Config of the head.
+        decode_head: Config of the head. ``num_classes`` is the split's if it is not given.
         neck: Config of the neck.
+        split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`; None if the neck's
+            text prompts have one of their own.
         data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
             they are those that the CLIP was trained with.
         kwargs: As in ``EncoderDecoder``.
 
     Raises:
-        ValueError: If mean and standard deviation are given both here and in ``clip``, or only one
-            of them is.
+        ValueError: If the split makes no sense, or a part is configured for another one; if mean
+            and standard deviation are given both here and in ``clip``, or only one of them is.
     """
 
     def __init__(
@@ -52,14 +59,20 @@ class CLIPEncoderDecoder(EncoderDecoder):
         backbone: Mapping[str, Any],
         decode_head: Mapping[str, Any],
         neck: Mapping[str, Any] | None = None,
+        split: SplitLike | None = None,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
+        backbone, decode_head = _with_clip(backbone, clip), _with_clip(decode_head, clip)
+        if neck is not None:
+            neck = _with_clip(neck, clip)
+            if split is not None:
+                neck, decode_head = _with_split(neck, decode_head, ClassSplit.build(split))
         with shared_clip():
             super().__init__(
-                backbone=_with_clip(backbone, clip),
-                decode_head=_with_clip(decode_head, clip),
-                neck=None if neck is None else _with_clip(neck, clip),
+                backbone=backbone,
+                decode_head=decode_head,
+                neck=neck,
                 data_preprocessor=_with_statistics(data_preprocessor, clip),
                 **kwargs,
             )
@@ -98,11 +111,12 @@ class CLIPEncoderDecoder(EncoderDecoder):
         return samples
 
 
-def _takes_clip(part: Any) -> bool:
-    """Whether a part has an argument ``clip``, be it through the ``**kwargs`` for a base class."""
-    for cls in getattr(part, "__mro__", ()):
+def _takes(part: Mapping[str, Any], name: str) -> bool:
+    """Whether a part has an argument, be it through the ``**kwargs`` for a base class."""
+    kind = MODELS.get(part["type"]) if isinstance(part["type"], str) else part["type"]
+    for cls in getattr(kind, "__mro__", ()):
         parameters = inspect.signature(cls.__init__).parameters
-        if "clip" in parameters:
+        if name in parameters:
             return True
         if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
             return False
@@ -111,10 +125,25 @@ def _takes_clip(part: Any) -> bool:
 
 def _with_clip(part: Mapping[str, Any], clip: Mapping[str, Any]) -> ConfigDict:
     """The config of a part, with ``clip`` if the part takes one and knows it from nothing else."""
-    cls = MODELS.get(part["type"]) if isinstance(part["type"], str) else part["type"]
-    if _takes_clip(cls) and part.get("clip") is None and part.get("embed_dim") is None:
+    if _takes(part, "clip") and part.get("clip") is None and part.get("embed_dim") is None:
         return ConfigDict({**part, "clip": clip})
     return ConfigDict(part)
+
+
+def _with_split(
+    neck: ConfigDict, head: ConfigDict, split: ClassSplit
+) -> tuple[ConfigDict, ConfigDict]:
+    """The configs of neck and head with the split, and its number of classes, if they take it."""
+    if _takes(neck, "split"):
+        neck.split = ClassSplit.agreed({"model.split": split, "its neck": neck.get("split")})
+    if _takes(head, "num_classes") and head.setdefault("num_classes", split.num_classes) != (
+        split.num_classes
+    ):
+        raise ValueError(
+            f"{head.type} has num_classes={head.num_classes}, but model.split has "
+            f"{split.num_classes} classes: leave num_classes out"
+        )
+    return neck, head
 
 
 def _with_statistics(part: Any, clip: Mapping[str, Any]) -> Any:

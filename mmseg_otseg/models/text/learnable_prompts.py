@@ -14,9 +14,9 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import FrozenTower, clip_embed_dim, load_clip
-from mmseg_otseg.structures.class_split import ClassSplit
+from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
-from .prompts import SplitLike, TextPrompts
+from .prompts import TextPrompts
 from .text_tower import BATCH, TextTower, build_text_tower
 
 POSITIONS = ("end", "middle", "front")

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 
-from mmseg_otseg.structures.class_split import ClassSplit
+from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
-from .prompts import FrozenPrompts, SplitLike
+from .prompts import FrozenPrompts
 
 
 @MODELS.register_module()

@@ -17,12 +17,10 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_otseg.models.clip import load_clip, tower_fingerprint
-from mmseg_otseg.structures.class_split import ClassSplit
+from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .templates import resolve_templates
 from .text_tower import build_text_tower, encode_texts
-
-SplitLike = str | Mapping[str, Any] | ClassSplit
 
 
 class TextPrompts(BaseModule):
