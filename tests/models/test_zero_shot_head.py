@@ -15,7 +15,7 @@ from torch import nn
 
 from mmseg_otseg.models import MPSAHead, ZegCLIPHead, ZeroShotHead, decode_heads
 from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
-from mmseg_otseg.models.segmentors.clip_encoder_decoder import _takes_clip
+from mmseg_otseg.models.segmentors.clip_encoder_decoder import _takes
 from tests.configs.generated import ROOT, small, write_data
 
 
@@ -58,8 +58,9 @@ def test_clip_reaches_a_head_through_the_arguments_for_its_base_class() -> None:
         def __init__(self, num_classes: int) -> None:
             super().__init__(num_classes, embed_dim=16)
 
-    assert _takes_clip(Passing) and _takes_clip(Silent) and _takes_clip(MPSAHead)
-    assert not _takes_clip(Deaf) and not _takes_clip(nn.Linear) and not _takes_clip(nn.Module)
+    for head, takes in ((Passing, True), (Silent, True), (MPSAHead, True), (Deaf, False)):
+        assert _takes({"type": head}, "clip") is takes
+    assert not _takes({"type": nn.Linear}, "clip") and not _takes({"type": nn.Module}, "clip")
 
 
 @pytest.mark.parametrize("head", [MPSAHead, ZegCLIPHead])

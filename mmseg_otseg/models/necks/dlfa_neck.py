@@ -42,9 +42,9 @@ class DLFANeck(BaseModule):
             stage).
 
     Raises:
-        ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the text
-            is of another width than CLIP's joint space, or the backbone's levels do not fit the
-            adapters.
+        ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the
+            text is of another width than CLIP's joint space, or the backbone's levels do not fit
+            the adapters.
 
     Source:
         ZegOT (arXiv 2301.12171), Deep Local Feature Alignment; OTSeg (arXiv 2403.14183), section
