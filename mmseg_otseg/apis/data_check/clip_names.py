@@ -19,7 +19,7 @@ from .finding import Finding, error, warning
 
 # Of the distance to the nearest name, against what is usual in the list.
 NEAR, NEAR_COSINE = 0.3, 0.9
-CLEARLY = 0.2  # of the spread of the scores, how much better another order of names must fit
+CLEARLY = 3.0  # standard deviations, by how much another order of names must fit better
 
 
 class Reading(NamedTuple):
@@ -132,17 +132,20 @@ class NameReader:
 def _better_orders(fit: Tensor, shown: list[int], names: Sequence[str]) -> list[Finding]:
     """Shifts of the list of names, and exchanges of two, that fit clearly better.
 
+    Where CLIP knows nothing of the pictures, the similarities are noise; the mean of S of them for
+    one order differs from that for another with a standard deviation of sqrt(2 / S) times theirs.
+
     Args:
         fit: Similarity of the regions of each shown class to every name, (S, K).
         shown: The class indices of the rows.
         names: The class names.
     """
-    number, rows = len(names), torch.arange(len(shown))
+    number, rows = fit.shape[1], torch.arange(len(shown))
     at = torch.tensor(shown)
     spread = float(fit.std())
     score = {shift: float(fit[rows, (at + shift) % number].mean()) for shift in range(-2, 3)}
     best = max(score, key=lambda shift: score[shift])
-    if best and score[best] - score[0] > CLEARLY * spread:
+    if best and score[best] - score[0] > CLEARLY * spread * (2 / len(shown)) ** 0.5:
         example = shown[0]
         return [
             error(
@@ -162,7 +165,7 @@ def _better_orders(fit: Tensor, shown: list[int], names: Sequence[str]) -> list[
                 findings.append(
                     warning(
                         f"{names[first]!r} and {names[second]!r} look exchanged: CLIP finds each "
-                        "where the other is labelled. Check the order of `classes`; see the sheet."
+                        "where the other is labeled. Check the order of `classes`; see the sheet."
                     )
                 )
     return findings
