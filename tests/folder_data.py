@@ -1,4 +1,4 @@
-"""Pictures and label files in two folders, like photographs of streets, and some wrong ones."""
+"""Images and label files in two folders, like photographs of streets, and some wrong ones."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def street(rng: np.random.Generator, size: tuple[int, int] = (48, 64)) -> np.nda
 
 
 def photograph(rng: np.random.Generator, label: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) that goes with a label map: a color for each class, and noise."""
+    """An image (H, W, 3) that goes with a label map: a color for each class, and noise."""
     colors = np.array([[120, 170, 240], [150, 90, 70], [90, 90, 95], [40, 120, 40], [200, 30, 30]])
     colors = np.vstack([colors, np.full((251, 3), 128)])
-    picture = colors[label] + rng.integers(-25, 25, (*label.shape, 3))
-    return picture.clip(0, 255).astype(np.uint8)
+    image = colors[label] + rng.integers(-25, 25, (*label.shape, 3))
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def write_folders(
@@ -38,8 +38,8 @@ def write_folders(
 
     Args:
         root: The data folder to make.
-        train: Pictures in ``train``.
-        val: Pictures in ``val``.
+        train: Images in ``train``.
+        val: Images in ``val``.
         size: Height and width.
     """
     rng = np.random.default_rng(0)
@@ -48,8 +48,8 @@ def write_folders(
             (root / kind / part).mkdir(parents=True)
         for index in range(number):
             label = street(rng, size)
-            picture = Image.fromarray(photograph(rng, label))
-            picture.save(root / "images" / part / f"{part}_{index}.jpg")
+            image = Image.fromarray(photograph(rng, label))
+            image.save(root / "images" / part / f"{part}_{index}.jpg")
             Image.fromarray(label).save(root / "labels" / part / f"{part}_{index}.png")
     return root
 

@@ -1,4 +1,4 @@
-"""A data set that is two folders: pictures and label files."""
+"""A dataset that is two folders: images and label files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .folder_pairs import DataFolderError, FolderPairs, some_names
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
-    """Pictures in ``images/<part>`` and their label files in ``labels/<part>``.
+    """Images in ``images/<part>`` and their label files in ``labels/<part>``.
 
     Suffixes, and an ending that all label files share, are found by looking, see
     :class:`~mmseg_otseg.datasets.folder_pairs.FolderPairs`. A label file holds one value per pixel:
@@ -32,7 +32,7 @@ class FolderDataset(BaseSegDataset):
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
-        DataFolderError: For folders that are missing or empty, and for pictures without a label
+        DataFolderError: For folders that are missing or empty, and for images without a label
             file.
         ValueError: For a background that is no label value.
     """
@@ -67,7 +67,7 @@ class FolderDataset(BaseSegDataset):
             self.full_init()
 
     def find_pairs(self) -> FolderPairs:
-        """Pictures and label files as they lie in the folders now."""
+        """Images and label files as they lie in the folders now."""
         return FolderPairs.find(*(self.data_prefix[key] for key in ("img_path", "seg_map_path")))
 
     def load_data_list(self) -> list[dict]:
@@ -75,10 +75,10 @@ class FolderDataset(BaseSegDataset):
         found = self.find_pairs()
         if found.lone_images:
             raise DataFolderError(
-                f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} pictures "
+                f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} images "
                 f"in {self.data_prefix['img_path']} have no label file in "
                 f"{self.data_prefix['seg_map_path']}: {some_names(found.lone_images)}. Add the "
-                "label files, or take the pictures away."
+                "label files, or take the images away."
             )
         return [
             {

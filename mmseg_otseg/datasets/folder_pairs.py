@@ -1,4 +1,4 @@
-"""Which picture belongs to which label file, found by looking at the names."""
+"""Which image belongs to which label file, found by looking at the names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class DataFolderError(FileNotFoundError):
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """Pictures of a folder and label files of another one, paired by name.
+    """Images of a folder and label files of another one, paired by name.
 
     Attributes:
-        pairs: (picture, label file), sorted by picture.
-        lone_images: Pictures without a label file.
-        lone_labels: Label files without a picture.
-        label_ending: What label files have after the name of their picture, such as ``"_L"``.
+        pairs: (image, label file), sorted by image.
+        lone_images: Images without a label file.
+        lone_labels: Label files without an image.
+        label_ending: What label files have after the name of their image, such as ``"_L"``.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -37,18 +37,18 @@ class FolderPairs:
     def find(cls, images: str, labels: str) -> FolderPairs:
         """Pair the files of two folders, with all their sub-folders.
 
-        A label file is called as its picture, up to the suffix, or all label files have the same
+        A label file is called as its image, up to the suffix, or all label files have the same
         ending more, as in ``0001.jpg`` and ``0001_L.png``.
 
         Args:
-            images: Folder of the pictures.
+            images: Folder of the images.
             labels: Folder of the label files.
 
         Raises:
             DataFolderError: If a folder is not there or holds no such files, if the label files
                 are JPEGs, or no file of one folder is called as one of the other.
         """
-        image_of = _by_name(_files(images, "pictures", IMAGE_SUFFIXES))
+        image_of = _by_name(_files(images, "images", IMAGE_SUFFIXES))
         label_files = _files(labels, "label files", LABEL_SUFFIXES)
         ending = _common_ending(label_files, image_of)
         label_of = {
@@ -65,9 +65,9 @@ class FolderPairs:
         )
         if not pairs.pairs:
             raise DataFolderError(
-                f"no label file in {labels} is called as a picture in {images}: the pictures are "
+                f"no label file in {labels} is called as an image in {images}: the images are "
                 f"{some_names(pairs.lone_images)}, the label files "
-                f"{some_names(pairs.lone_labels)}. Give each label file the name of its picture."
+                f"{some_names(pairs.lone_labels)}. Give each label file the name of its image."
             )
         return pairs
 
@@ -97,7 +97,7 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> list[tuple[str,
             + (f", but {', '.join(others)}" if others else "")
             + ". "
             + (
-                "JPEG changes the values of labels: save them as PNG. If these are the pictures, "
+                "JPEG changes the values of labels: save them as PNG. If these are the images, "
                 "`images` and `labels` are swapped."
                 if jpeg
                 else "Put them there, or set `data_root`."
@@ -119,7 +119,7 @@ def _by_name(files: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _common_ending(labels: list[tuple[str, str]], image_of: dict[str, str]) -> str:
-    """What most label files have after the name of a picture; empty when nothing fits."""
+    """What most label files have after the name of an image; empty when nothing fits."""
     endings: Counter[str] = Counter()
     for name, _ in labels:
         cut = next((end for end in range(len(name), 0, -1) if name[:end] in image_of), None)

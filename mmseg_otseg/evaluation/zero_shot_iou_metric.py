@@ -36,10 +36,14 @@ class ZeroShotIoUMetric(IoUMetric):
     checkpoint: ``CheckpointHook(save_best="hIoU", rule="greater")``.
 
     Args:
+        unseen_labeled: Whether the data has labels of the unseen classes. False leaves these
+            classes out of all numbers: nothing can be measured of them. Pixels of seen classes
+            that are predicted as unseen ones still count as wrong.
         **kwargs: As in ``IoUMetric``; mIoU is always among the metrics.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, unseen_labeled: bool = True, **kwargs: Any) -> None:
+        self.unseen_labeled = unseen_labeled
         asked = kwargs.pop("iou_metrics", "mIoU")
         asked = [asked] if isinstance(asked, str) else list(asked)
         super().__init__(iou_metrics=asked if "mIoU" in asked else ["mIoU", *asked], **kwargs)
@@ -64,11 +68,14 @@ class ZeroShotIoUMetric(IoUMetric):
         areas = [sum(area.double() for area in column) for column in zip(*results)]
         by_class = self.total_area_to_metrics(*areas, self.metrics, self.nan_to_num, self.beta)
         overall = by_class.pop("aAcc")
+        if not self.unseen_labeled:
+            for values in by_class.values():
+                values[unseen] = np.nan
 
         metrics = {"pAcc": float(overall)}
         metrics |= {f"m{name}": _mean(values) for name, values in by_class.items()}
         metrics["mIoU_S"] = _mean(by_class["IoU"][seen])
-        if unseen:
+        if unseen and self.unseen_labeled:
             metrics["mIoU_U"] = _mean(by_class["IoU"][unseen])
             metrics["hIoU"] = _harmonic_mean(metrics["mIoU_S"], metrics["mIoU_U"])
         metrics = {name: round(100 * value, 2) for name, value in metrics.items()}

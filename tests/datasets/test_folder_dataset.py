@@ -1,4 +1,4 @@
-"""Two folders are a data set."""
+"""Two folders are a dataset."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def labels_in(dataset: ZeroShotDataset, index: int = 0) -> set[int]:
     return set(dataset[index]["data_samples"].gt_sem_seg.data.unique().tolist())
 
 
-def test_finds_pictures_and_labels(root: Path) -> None:
+def test_finds_images_and_labels(root: Path) -> None:
     train, val = dataset_of(root), dataset_of(root, part="val", test_mode=True)
     assert (len(train), len(val)) == (4, 2)
     assert labels_in(train) == {0, 1, 2, 4, 255} and labels_in(val) == {0, 1, 2, 3, 4}
@@ -99,14 +99,14 @@ def test_missing_folders(root: Path, tmp_path: Path) -> None:
         dataset_of(root, part="test")
 
 
-def test_pictures_without_label_files(root: Path) -> None:
+def test_images_without_label_files(root: Path) -> None:
     for path in label_files(root, "train")[:2]:
         path.unlink()
-    with pytest.raises(DataFolderError, match=r"2 of 4 pictures .*train_0.jpg, train_1.jpg"):
+    with pytest.raises(DataFolderError, match=r"2 of 4 images .*train_0.jpg, train_1.jpg"):
         dataset_of(root)
 
 
-def test_label_files_without_pictures_are_named(root: Path) -> None:
+def test_label_files_without_images_are_named(root: Path) -> None:
     (root / "images" / "train" / "train_0.jpg").unlink()
     pairs = FolderPairs.find(*(str(root / kind / "train") for kind in ("images", "labels")))
     assert [Path(path).name for path in pairs.lone_labels] == ["train_0.png"]
@@ -117,7 +117,7 @@ def test_no_names_in_common(root: Path) -> None:
     for path in label_files(root, "train"):
         path.rename(path.with_name(f"label_of_{path.name}"))
     with pytest.raises(
-        DataFolderError, match=r"train_0.jpg.*label_of_train_0.png.*name of its picture"
+        DataFolderError, match=r"train_0.jpg.*label_of_train_0.png.*name of its image"
     ):
         dataset_of(root)
 
@@ -130,7 +130,7 @@ def test_folders_swapped(root: Path) -> None:
         dataset_of(root)
 
 
-def test_two_pictures_of_one_name(root: Path) -> None:
+def test_two_images_of_one_name(root: Path) -> None:
     Image.new("RGB", (4, 4)).save(root / "images" / "train" / "train_0.png")
     with pytest.raises(DataFolderError, match=r"train_0.jpg and .*train_0.png"):
         dataset_of(root)

@@ -181,6 +181,15 @@ def test_a_model_that_finds_nothing_gets_no_advice_about_unseen_classes():
     assert "What to try" not in text
 
 
+def test_unseen_classes_without_labels_are_not_measured():
+    labels = torch.where((LABELS == 2) | (LABELS == 3), 255, LABELS)
+    assert evaluate(PREDICTIONS, labels)["hIoU"] == 0
+    metrics = evaluate(PREDICTIONS, labels, unseen_labeled=False)
+    assert "hIoU" not in metrics and "mIoU_U" not in metrics
+    # Sky: 4 of 5 pixels are found, no other. Road: 3 of 4, and one of sky's.
+    assert metrics["mIoU_S"] == metrics["mIoU"] == pytest.approx(100 * (4 / 5 + 3 / 5) / 2)
+
+
 def test_needs_a_split():
     with pytest.raises(ValueError, match=r"wrap the data set .* in ZeroShotDataset"):
         evaluate(PREDICTIONS, LABELS, dict(classes=META["classes"]))

@@ -20,7 +20,7 @@ from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import ClassSplit
 
 from .clip_names import NameReader, Reading
-from .counts import count_findings, hidden_findings, picture_findings
+from .counts import count_findings, hidden_findings, image_findings
 from .finding import Finding, error, warning
 from .names import name_findings
 from .problems import problem_findings
@@ -62,7 +62,7 @@ def check_data(
 
     Args:
         cfg: A config with ``train_dataloader``, ``val_dataloader`` and a model with a class split.
-        sheet: Picture file to draw samples into; None draws none.
+        sheet: Image file to draw samples into; None draws none.
         workers: Processes that read.
         ask_clip: Whether to build the config's CLIP and let it read the names.
     """
@@ -84,7 +84,7 @@ def check_data(
         report.findings += _lone_labels(part, dataset)
     background = next(iter(backgrounds.values()))
     report.findings += count_findings(report.samples, split, background)
-    report.findings += picture_findings(report.samples)
+    report.findings += image_findings(report.samples)
     if "train" in data and data["train"].hide_as is not None:
         report.findings += hidden_findings(report.samples["train"], split)
     if ask_clip:
@@ -113,7 +113,7 @@ def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
 
 
 def _build(cfg: Config, part: str) -> ZeroShotDataset:
-    """The data set of a part."""
+    """The dataset of a part."""
     config = cfg.get(f"{part}_dataloader")
     if not config:
         raise ValueError(f"the config has no {part}_dataloader.")
@@ -133,7 +133,7 @@ def _background(dataset: ZeroShotDataset) -> int | None:
 
 
 def _lone_labels(part: str, dataset: ZeroShotDataset) -> list[Finding]:
-    """Label files that no picture belongs to."""
+    """Label files that no image belongs to."""
     findings = []
     for leaf in dataset.leaves:
         if isinstance(leaf, FolderDataset):
@@ -142,8 +142,8 @@ def _lone_labels(part: str, dataset: ZeroShotDataset) -> list[Finding]:
                 names = ", ".join(Path(path).name for path in lone[:5])
                 findings.append(
                     warning(
-                        f"{part}: {len(lone)} label files have no picture ({names}). They are not "
-                        "used: add the pictures, or take them away."
+                        f"{part}: {len(lone)} label files have no image ({names}). They are not "
+                        "used: add the images, or take them away."
                     )
                 )
     return findings
@@ -171,7 +171,7 @@ def _ask_clip(cfg: Config, report: DataReport, data: Mapping[str, ZeroShotDatase
 def _crops(
     report: DataReport, data: Mapping[str, ZeroShotDataset]
 ) -> dict[int, Sequence[np.ndarray]]:
-    """Some regions of each class, RGB, from the pictures in which it covers most pixels."""
+    """Some regions of each class, RGB, from the images in which it covers most pixels."""
     assert report.split is not None
     part = "val" if "val" in data else "train"
     places = [(leaf, index) for leaf in data[part].leaves for index in range(len(leaf))]
@@ -186,7 +186,7 @@ def _crops(
 
 
 def _crop(place: tuple[BaseDataset, int], label: int) -> np.ndarray:
-    """The picture around all pixels of a class, (h, w, 3), RGB."""
+    """The image around all pixels of a class, (h, w, 3), RGB."""
     leaf, index = place
     results = leaf.pipeline.run_whole(
         leaf.get_data_info(index), lambda step: type(step).__name__.startswith("Load")

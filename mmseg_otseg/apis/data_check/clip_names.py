@@ -39,12 +39,12 @@ class Reading(NamedTuple):
 
 
 class NameReader:
-    """One CLIP, to read names with and to look at pictures with.
+    """One CLIP, to read names with and to look at images with.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         templates: Sentences for the names.
-        mean: Of the pictures, RGB, 0..255.
+        mean: Of the images, RGB, 0..255.
         std: Likewise.
     """
 
@@ -106,7 +106,7 @@ class NameReader:
         """Whether the names fit the regions that carry their labels better than other orders do.
 
         Args:
-            crops: For each class index some pictures of its regions, (h, w, 3), RGB, uint8.
+            crops: For each class index some images of its regions, (h, w, 3), RGB, uint8.
             names: The class names.
             embeddings: Their unit-length texts, (K, D).
         """
@@ -118,7 +118,7 @@ class NameReader:
             images = torch.stack([self._picture(crop) for crop in crops[index]])
             rows.append(F.normalize(self.clip.encode_image(images), dim=-1).mean(0) @ embeddings.T)
         fit = torch.stack(rows)
-        fit = fit - fit.mean(0)  # some names are near to every picture
+        fit = fit - fit.mean(0)  # some names are near to every image
         return _better_orders(fit, shown, names)
 
     def _picture(self, crop: np.ndarray) -> Tensor:
@@ -132,7 +132,7 @@ class NameReader:
 def _better_orders(fit: Tensor, shown: list[int], names: Sequence[str]) -> list[Finding]:
     """Shifts of the list of names, and exchanges of two, that fit clearly better.
 
-    Where CLIP knows nothing of the pictures, the similarities are noise; the mean of S of them for
+    Where CLIP knows nothing of the images, the similarities are noise; the mean of S of them for
     one order differs from that for another with a standard deviation of sqrt(2 / S) times theirs.
 
     Args:

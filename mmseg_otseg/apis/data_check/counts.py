@@ -1,4 +1,4 @@
-"""What the numbers of pixels and pictures say about the data."""
+"""What the numbers of pixels and images say about the data."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[F
                 f"{part}: the unseen classes {', '.join(unseen)} never occur, so that nothing is "
                 "measured of them"
                 + (
-                    ". If they are labelled nowhere, set unseen_labelled=False."
+                    ". If they are labeled nowhere, use configs/own_data/otseg_512_seen_labels.py "
+                    "(or zegot_...), which measures the seen classes alone."
                     if every
                     else ", and hIoU counts them as 0 where they are predicted. Choose others as "
-                    "unseen, or label some val pictures with them."
+                    "unseen, or label some val images with them."
                 )
             )
         )
@@ -82,7 +83,7 @@ def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[F
 
 
 def _ignored(part: str, samples: Sequence[Sample], counts: np.ndarray) -> list[Finding]:
-    """Pictures and pixels without any label."""
+    """Images and pixels without any label."""
     findings = []
     empty = [s for s in samples if s.pixels.any() and s.pixels[IGNORED] == s.pixels.sum()]
     share = counts[IGNORED] / max(counts.sum(), 1)
@@ -140,8 +141,8 @@ def _shifted(
     return []
 
 
-def picture_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
-    """Pictures that are in both parts, or twice in one; parts that look exchanged."""
+def image_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
+    """Images that are in both parts, or twice in one; parts that look exchanged."""
     findings: list[Finding] = []
     of = {part: [s for s in samples if s.digest] for part, samples in parts.items()}
     known = {sample.digest for sample in of.get("train", ())}
@@ -149,7 +150,7 @@ def picture_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
     if both:
         findings.append(
             error(
-                f"{len(both)} of {len(of['val'])} val pictures are in train too "
+                f"{len(both)} of {len(of['val'])} val images are in train too "
                 f"({named(both)}): what is measured on them says nothing. Take them out of one "
                 "of the two."
             )
@@ -157,12 +158,12 @@ def picture_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
     for part, samples in of.items():
         twice = len(samples) - len({sample.digest for sample in samples})
         if twice:
-            findings.append(warning(f"{part}: {twice} pictures are there more than once."))
+            findings.append(warning(f"{part}: {twice} images are there more than once."))
     sizes = {part: len(samples) for part, samples in parts.items()}
     if "val" in sizes and sizes["val"] > sizes.get("train", 0) > 0:
         findings.append(
             warning(
-                f"val has more pictures ({sizes['val']}) than train ({sizes['train']}): are the "
+                f"val has more images ({sizes['val']}) than train ({sizes['train']}): are the "
                 "two folders exchanged?"
             )
         )

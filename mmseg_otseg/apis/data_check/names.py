@@ -84,7 +84,7 @@ _TESTS = (
             or re.fullmatch(r"(?i)(class|label|c|id)[ _-]*\d+", name)
         ),
         warning,
-        "says nothing to CLIP. Write an English word for what is in the picture.",
+        "says nothing to CLIP. Write an English word for what is in the image.",
     ),
     (
         lambda name: "_" in name or _split_case(name) != name,

@@ -24,18 +24,18 @@ def problem_findings(
         background: The label value that is no class, if there is one.
     """
     bad = [sample for sample in samples if sample.problem]
-    colour = [s for s in bad if s.mode in ("RGB", "RGBA", "LA", "CMYK", "YCbCr")]
+    color = [s for s in bad if s.mode in ("RGB", "RGBA", "LA", "CMYK", "YCbCr")]
     jpeg = [s for s in bad if s.mode == "JPEG"]
     values = [s for s in bad if s.values and s.mode != "JPEG" and _wrong(s, split, background)]
     findings = []
-    if colour:
-        swapped = [s for s in colour if s.picture_is_label]
+    if color:
+        swapped = [s for s in color if s.image_is_label]
         findings.append(
             error(
-                f"{part}: {named(colour)} {_have(colour)} colors, not one class index per "
+                f"{part}: {named(color)} {_have(color)} colors, not one class index per "
                 "pixel. "
                 + (
-                    "The pictures look like label maps: `images` and `labels` are swapped."
+                    "The images look like label maps: `images` and `labels` are swapped."
                     if swapped
                     else "Convert them to single-channel PNGs with the index of the class."
                 )
@@ -50,7 +50,7 @@ def problem_findings(
         )
     if values:
         findings.append(_value_finding(part, values, samples, split, background))
-    known = {id(sample) for sample in (*colour, *jpeg, *values)}
+    known = {id(sample) for sample in (*color, *jpeg, *values)}
     rest = [sample for sample in bad if id(sample) not in known]
     if rest:
         more = f" {len(rest) - SHOWN} more samples cannot be used." if len(rest) > SHOWN else ""
@@ -99,7 +99,7 @@ def _value_finding(
         )
     elif len(wrong) > max(10, number):
         hint = (
-            "So many values are no class indices: a grey picture, or label maps that were resized "
+            "So many values are no class indices: a grey image, or label maps that were resized "
             "or compressed. Make them again, resize with nearest neighbor, save as PNG."
         )
     elif len(wrong) == 1 and background is None:

@@ -1,4 +1,4 @@
-"""Reads every sample of a data set once: its labels as they are, and as training gets them."""
+"""Reads every sample of a dataset once: its labels as they are, and as training gets them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sample:
     """What one sample holds.
 
     Attributes:
-        image: Path of the picture; empty for data that is not read from files.
+        image: Path of the image; empty for data that is not read from files.
         label: Path of the label file; empty likewise.
         pixels: Pixels of each class index before anything is hidden, (256,) int64; all 0 when the
             label map cannot be used.
@@ -34,10 +34,10 @@ class Sample:
         size: Height and width of the label map.
         values: Values in the label file, at most 1000 of them, if the label map cannot be used.
         mode: Pillow's name of the label file's pixel format, if the label map cannot be used.
-        picture_is_label: Whether the picture has one channel of few values, if the label map cannot
+        image_is_label: Whether the image has one channel of few values, if the label map cannot
             be used.
         problem: Why the sample cannot be used; empty if it can.
-        digest: Of the picture's file, to tell equal pictures.
+        digest: Of the image's file, to tell equal images.
     """
 
     image: str = ""
@@ -47,16 +47,16 @@ class Sample:
     size: tuple[int, ...] = ()
     values: tuple[int, ...] = ()
     mode: str = ""
-    picture_is_label: bool = False
+    image_is_label: bool = False
     problem: str = ""
     digest: bytes = b""
 
 
 def read_samples(dataset: ZeroShotDataset, workers: int = 0, seed: int = 0) -> list[Sample]:
-    """Read every sample of a data set once, with a progress bar.
+    """Read every sample of a dataset once, with a progress bar.
 
     Args:
-        dataset: The data set; a wrapper in it that repeats samples does not repeat them here.
+        dataset: The dataset; a wrapper in it that repeats samples does not repeat them here.
         workers: Processes that read; 0 is this one.
         seed: Seed of the augmentation.
     """
@@ -66,7 +66,7 @@ def read_samples(dataset: ZeroShotDataset, workers: int = 0, seed: int = 0) -> l
 
 
 class _Reader(Dataset):
-    """The samples of a data set as :class:`Sample`."""
+    """The samples of a dataset as :class:`Sample`."""
 
     def __init__(self, dataset: ZeroShotDataset, seed: int) -> None:
         self.rule, self.seed = LabelRule(dataset.split), seed
@@ -115,15 +115,15 @@ def _look_at_label(sample: Sample) -> None:
     sample.mode, values = _values(sample.label)
     sample.values = tuple(values[:MOST_VALUES])
     _, of_picture = _values(sample.image)
-    sample.picture_is_label = 0 < len(of_picture) < FEW_VALUES
+    sample.image_is_label = 0 < len(of_picture) < FEW_VALUES
 
 
 def _values(path: str) -> tuple[str, list[int]]:
     """Pixel format of a file, or "JPEG", and the values if it has one channel of integers."""
     try:
-        with Image.open(path) as picture:
-            mode = "JPEG" if picture.format == "JPEG" else picture.mode
-            values = np.asarray(picture)
+        with Image.open(path) as image:
+            mode = "JPEG" if image.format == "JPEG" else image.mode
+            values = np.asarray(image)
     except (OSError, ValueError, SyntaxError, AttributeError):  # `problem` says so
         return "", []
     plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)

@@ -67,7 +67,7 @@ def _before_packing(step: Any) -> bool:
 def draw_sheet(
     parts: Mapping[str, Sequence[Shown]], split: ClassSplit, palette: Sequence[Sequence[int]]
 ) -> Figure:
-    """Two rows for each part: the pictures, and their labels.
+    """Two rows for each part: the images, and their labels.
 
     Args:
         parts: Samples by the name of their part.
@@ -79,17 +79,17 @@ def draw_sheet(
     grid = figure.subplots(2 * len(parts), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    colours = np.array(palette, np.uint8)
+    colors = np.array(palette, np.uint8)
     present: set[int] = set()
     for row, (part, samples) in enumerate(parts.items()):
         for column, sample in enumerate(samples):
             grid[2 * row, column].imshow(sample.image)
-            _paint(grid[2 * row + 1, column], sample, colours)
+            _paint(grid[2 * row + 1, column], sample, colors)
             present |= set(np.unique(sample.label).tolist())
         grid[2 * row, 0].set_title(part, loc="left")
     handles: list[Any] = [
         Patch(
-            facecolor=colours[index] / 255,
+            facecolor=colors[index] / 255,
             hatch="////" if index in split.unseen else None,
             label=f"{index} {name}{' (unseen)' if index in split.unseen else ''}",
         )
@@ -101,11 +101,11 @@ def draw_sheet(
     return figure
 
 
-def _paint(axes: Axes, sample: Shown, colours: np.ndarray) -> None:
-    """Labels in their colours; what training does not see hatched, ignored pixels white."""
+def _paint(axes: Axes, sample: Shown, colors: np.ndarray) -> None:
+    """Labels in their colors; what training does not see hatched, ignored pixels white."""
     painted = np.full((*sample.label.shape, 3), 255, np.uint8)
     known = sample.label != IGNORED
-    painted[known] = colours[sample.label[known]]
+    painted[known] = colors[sample.label[known]]
     axes.imshow(painted)
     if sample.hidden.any():
         axes.contourf(sample.hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])

@@ -63,10 +63,11 @@ def test_two_names_exchanged(reader: NameReader, crops: dict) -> None:
     assert names[2] in finding.text and names[9] in finding.text
 
 
-def test_a_clip_that_knows_nothing_of_the_pictures_accuses_nobody() -> None:
+def test_a_clip_that_knows_nothing_of_the_images_accuses_nobody() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
-        found = _better_orders(torch.randn(11, 11, generator=generator), list(range(11)), NAMES[:11])
+        noise = torch.randn(11, 11, generator=generator)
+        found = _better_orders(noise, list(range(11)), NAMES[:11])
         assert all(finding.level != "error" for finding in found)
 
 

@@ -98,7 +98,7 @@ def smeared(label: np.ndarray) -> np.ndarray:
         (lambda x: np.where(x == 2, 0, x + 1), ("the values 5,", "If 0 is the background")),
         (lambda x: np.where(x == 4, 100, x), ("the values 100,", "set background=100")),
         (lambda x: x.astype(np.uint16) * 1000, ("the values 1000, 2000", "8 bits")),
-        (smeared, ("grey picture", "nearest neighbor")),
+        (smeared, ("grey image", "nearest neighbor")),
         (lambda x: x + 3, ("the values 5, 6, 7,", "The class list has 5 names")),
     ],
 )
@@ -241,18 +241,18 @@ def as_jpeg(root: Path) -> None:
     ("change", "words"),
     [
         (swap, ("error", "colors", "`images` and `labels` are swapped")),
-        (val_is_train, ("error", "4 of 4 val pictures are in train too")),
-        (exchange_parts, ("warning", "val has more pictures (4) than train (2)")),
+        (val_is_train, ("error", "4 of 4 val images are in train too")),
+        (exchange_parts, ("warning", "val has more images (4) than train (2)")),
         (cut("images", "train_1.jpg"), ("error", "train_1.jpg cannot be decoded")),
         (cut("labels", "train_1.png"), ("error", "train_1.png cannot be decoded")),
         (as_jpeg, ("error", "JPEG", "as PNG")),
         (
             lambda root: label_files(root, "train")[0].unlink(),
-            ("error", "1 of 4 pictures", "label file"),
+            ("error", "1 of 4 images", "label file"),
         ),
         (
             lambda root: (root / "images/train/train_0.jpg").unlink(),
-            ("warning", "1 label files have no picture", "train_0.png"),
+            ("warning", "1 label files have no image", "train_0.png"),
         ),
         (
             lambda root: shutil.rmtree(root / "labels" / "val"),
@@ -270,4 +270,4 @@ def test_same_picture_twice(root: Path) -> None:
     for kind, suffix in (("images", "jpg"), ("labels", "png")):
         folder = root / kind / "train"
         shutil.copy(folder / f"train_0.{suffix}", folder / f"copy.{suffix}")
-    has(report_of(root), "warning", "train: 1 pictures are there more than once")
+    has(report_of(root), "warning", "train: 1 images are there more than once")
