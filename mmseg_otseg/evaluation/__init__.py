@@ -1,7 +1,7 @@
 """Metrics of zero-shot segmentation."""
 
 from .seen_bias_metric import DEFAULT_BIASES, SeenBiasMetric, best_bias
-from .sweep import evaluation_only, sweep_seen_bias
+from .sweep import evaluation_only, store_seen_bias, sweep_seen_bias
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "ZeroShotIoUMetric",
     "best_bias",
     "evaluation_only",
+    "store_seen_bias",
     "sweep_seen_bias",
 ]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
+
+from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.models.decode_heads.seen_bias import state_key
+from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
 
 
 def sweep_seen_bias(
@@ -18,7 +25,7 @@ def sweep_seen_bias(
     """Evaluate a checkpoint for each bias, in one pass over the data, by mmengine's Runner.
 
     Args:
-        cfg: Config of a model with :class:`MPSAHead`; it is not changed.
+        cfg: Config of a model with a :class:`ZeroShotHead`; it is not changed.
         checkpoint: What to load; None for a model with nothing trained.
         biases: Seen-class biases, probabilities; None is :data:`DEFAULT_BIASES`.
         part: Which data: ``"val"`` or ``"test"``.
@@ -33,7 +40,8 @@ def sweep_seen_bias(
     if part not in ("val", "test"):
         raise ValueError(f"part must be 'val' or 'test', got {part!r}")
     cfg = evaluation_only(cfg, part)
-    if cfg.model.decode_head.type != "MPSAHead":
+    head = MODELS.get(cfg.model.decode_head.type)
+    if head is None or not issubclass(head, ZeroShotHead):
         raise ValueError(
             f"{cfg.model.decode_head.type} has no seen-class bias; a config with MPSAHead is needed"
         )
@@ -48,6 +56,29 @@ def sweep_seen_bias(
         return runner.val_evaluator.metrics[0].table
     runner.test()
     return runner.test_evaluator.metrics[0].table
+
+
+def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: str | Path) -> None:
+    """Write a checkpoint that brings a seen-class bias along.
+
+    Models whose config names no bias take it from there when they are tested or used.
+
+    Args:
+        cfg: The config for which the bias was found; it says which maps predict.
+        checkpoint: What to read.
+        bias: A probability.
+        target: What to write; may be the same file, which stays whole if this is interrupted.
+
+    Raises:
+        FileNotFoundError, ValueError: If the checkpoint cannot be read.
+    """
+    content = read_checkpoint(checkpoint, "cpu")
+    state = content.get("state_dict", content)
+    key = state_key(cfg.model.decode_head.get("predict_from", ZeroShotHead.predict_from))
+    state[f"decode_head.{key}"] = torch.tensor(bias, dtype=torch.float64)
+    part = Path(f"{target}.part")
+    torch.save(content, part)
+    os.replace(part, target)
 
 
 def evaluation_only(cfg: Config, part: str) -> Config:

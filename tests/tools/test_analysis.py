@@ -57,6 +57,36 @@ def test_calibrates_configs_with_pictures_on_disk(tmp_path: Path) -> None:
     assert len(report["table"]) == 241 and report["checkpoint"] is None
 
 
+def test_the_calibrated_bias_travels_in_the_checkpoint(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config, options = SHAPES / "otseg_plus.py", tiny_options()
+    before = torch.load(checkpoint)["state_dict"]
+    arguments = [config, checkpoint, "--work-dir", tmp_path / "out", *options]
+    run_tool(CALIBRATE, *arguments, "--range", "-0.02", "0.02", "0.02", "--write")
+    best = json.loads((tmp_path / "out" / "seen_bias.json").read_text())["best"]
+    assert f"stored in {checkpoint}" in capfd.readouterr().out
+    after = torch.load(checkpoint)["state_dict"]
+    bias = after.pop("decode_head.calibrated_seen_bias.ensemble")
+    assert bias.item() == best.pop("seen_bias")
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+    cfg = tiny_config("otseg_plus", tmp_path / "run", load_from=str(checkpoint))
+    assert Runner.from_cfg(cfg).val() == best
+    assert f"Seen-class bias {bias.item():g}, calibrated" in "".join(capfd.readouterr())
+
+    run_tool(CALIBRATE, *arguments, "--range", "0.5", "0.5", "1", "--write", tmp_path / "copy.pth")
+    copy, same = torch.load(tmp_path / "copy.pth"), torch.load(checkpoint)
+    assert copy["state_dict"]["decode_head.calibrated_seen_bias.ensemble"].item() == 0.5
+    assert same["state_dict"]["decode_head.calibrated_seen_bias.ensemble"].item() == bias.item()
+
+
+def test_nothing_to_write_the_bias_to(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--write"):
+        run_tool(CALIBRATE, SHAPES / "otseg.py", "--work-dir", tmp_path, "--write")
+
+
 @pytest.mark.parametrize(
     ("span", "message"),
     [(["0", "1", "0"], "no range of biases"), (["1", "0", "0.1"], "no range of biases")],

@@ -30,6 +30,14 @@ def parse_args() -> argparse.Namespace:
         metavar=("FIRST", "LAST", "STEP"),
         help="biases to try. Default: -0.3 0.9 0.005",
     )
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const="",
+        metavar="CKPT",
+        help="store the best bias in the checkpoint, or in a copy CKPT of it; models whose config "
+        "names no bias then use it",
+    )
     return parser.parse_args()
 
 
@@ -83,12 +91,14 @@ def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> N
 
 def main() -> None:
     args = parse_args()
+    if args.write is not None and args.checkpoint is None:
+        raise ValueError("--write stores the bias in a checkpoint: name the one to calibrate")
     biases = biases_between(*args.range) if args.range else None
     cfg = load_config(args, *DATA)
     from mmengine.dist import is_main_process
 
     from mmseg_otseg.engine.distributed import process_group
-    from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
+    from mmseg_otseg.evaluation import best_bias, store_seen_bias, sweep_seen_bias
 
     with process_group(cfg):
         table = sweep_seen_bias(cfg, args.checkpoint, biases)
@@ -100,10 +110,14 @@ def main() -> None:
     (folder / "seen_bias.json").write_text(json.dumps(report, indent=2))
     plot(table, best, folder / "seen_bias.png")
     print(as_text(table, best))
+    use = f"use it with --cfg-options model.decode_head.seen_bias={best['seen_bias']:.4g}"
+    if args.write is not None:
+        target = args.write or args.checkpoint
+        store_seen_bias(cfg, args.checkpoint, best["seen_bias"], target)
+        use = f"stored in {target}, from where testing and segmenting take it"
     print(
         f"best on the validation data: seen_bias={best['seen_bias']:.4g}, hIoU {best['hIoU']:.2f}; "
-        f"use it with --cfg-options model.decode_head.seen_bias={best['seen_bias']:.4g}\n"
-        f"written: {folder / 'seen_bias.json'} and {folder / 'seen_bias.png'}"
+        f"{use}\nwritten: {folder / 'seen_bias.json'} and {folder / 'seen_bias.png'}"
     )
 
 

@@ -26,7 +26,6 @@ model = dict(
     decode_head=dict(
         type="MPSAHead",
         predict_from="ensemble",  # OTSeg+; "decoder" is OTSeg
-        seen_bias=0.1,
         loss_decode=dict(type="FocalDiceLoss"),
     ),
     test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(426, 426)),

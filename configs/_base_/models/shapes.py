@@ -37,7 +37,6 @@ model = dict(
         type="MPSAHead",
         dropout=0.0,
         predict_from="decoder",
-        seen_bias=0.1,
         loss_decode=dict(type="FocalDiceLoss"),
     ),
     test_cfg=dict(mode="whole"),

@@ -7,7 +7,6 @@ model = dict(
     decode_head=dict(
         _delete_=True,
         type="ZegCLIPHead",
-        seen_bias=0.1,
         loss_decode=dict(type="FocalDiceLoss"),
     ),
 )

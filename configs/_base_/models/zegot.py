@@ -27,7 +27,6 @@ model = dict(
         num_levels=3,
         decoder_layers=0,
         predict_from="score",
-        seen_bias=0.1,
         loss_decode=dict(type="FocalDiceLoss"),
     ),
     test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(426, 426)),

@@ -16,6 +16,8 @@ from mmseg_otseg.models.clip import clip_embed_dim
 from mmseg_otseg.structures.features import AlignedFeatures
 from mmseg_otseg.structures.labels import IGNORED, UNLABELLED
 
+from .seen_bias import SeenBias
+
 
 class ZeroShotHead(BaseDecodeHead):
     """Class maps by matching text queries and pixels; a method says how in :meth:`class_maps`.
@@ -29,13 +31,19 @@ class ZeroShotHead(BaseDecodeHead):
         embed_dim: Width D.
         num_levels: Levels the neck returns.
         seen_bias: Subtracted from the seen classes' probabilities in testing; 0.1 in the papers'
-            inductive setting, 0 in the others.
+            inductive setting, 0 in the others. None is what was calibrated for the checkpoint that
+            is loaded (``tools/analysis/calibrate_seen_bias.py --write``), else 0.1.
         loss_decode: Config of the loss.
         align_corners: How class maps are upsampled.
+
+    Attributes:
+        predict_from: Which maps predict.
 
     Raises:
         ValueError: If width or number of levels or classes do not fit.
     """
+
+    predict_from = "ensemble"
 
     def __init__(
         self,
@@ -43,7 +51,7 @@ class ZeroShotHead(BaseDecodeHead):
         clip: Mapping[str, Any] | None = None,
         embed_dim: int | None = None,
         num_levels: int = 1,
-        seen_bias: float = 0.1,
+        seen_bias: float | None = None,
         loss_decode: Mapping[str, Any] | None = None,
         align_corners: bool = False,
         init_cfg: dict[str, Any] | None = None,
@@ -64,7 +72,26 @@ class ZeroShotHead(BaseDecodeHead):
             init_cfg=init_cfg,
         )
         del self.conv_seg  # maps come from matching text, not from a classifier
-        self.num_levels, self.seen_bias = num_levels, seen_bias
+        self.num_levels, self._bias = num_levels, SeenBias(seen_bias)
+
+    @property
+    def seen_bias(self) -> float:
+        """The seen-class bias that holds, a probability."""
+        return self._bias.value
+
+    @seen_bias.setter
+    def seen_bias(self, bias: float) -> None:
+        self._bias = SeenBias(bias)
+
+    def train(self, mode: bool = True) -> ZeroShotHead:
+        """Switch to training or testing; training ends the validity of a calibrated bias."""
+        if mode:
+            self._bias.end_calibration()
+        return super().train(mode)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._bias.load(state_dict, prefix, self.predict_from)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:

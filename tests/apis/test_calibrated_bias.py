@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.evaluation import store_seen_bias
+
+
+def test_the_inferencer_uses_the_bias_of_the_checkpoint(
+    config: Config, weights: str, capfd: pytest.CaptureFixture
+) -> None:
+    assert OTSegInferencer(config, weights, device="cpu").model.decode_head.seen_bias == 0.1
+    store_seen_bias(config, weights, 0.25, weights)
+    assert torch.load(weights)["meta"]  # what else the file holds is still there
+    inferencer = OTSegInferencer(config, weights, device="cpu")
+    assert inferencer.model.decode_head.seen_bias == 0.25
+    assert "Seen-class bias 0.25, calibrated" in "".join(capfd.readouterr())

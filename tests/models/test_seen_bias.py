@@ -1,0 +1,90 @@
+"""A calibrated seen-class bias comes with the checkpoint, and ends with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS
+
+from mmseg_otseg.models.decode_heads import seen_bias
+from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
+
+
+def head(**changes) -> ZeroShotHead:
+    init_default_scope("mmseg")
+    return MODELS.build(dict(type="MPSAHead", num_classes=3, embed_dim=32, **changes)).eval()
+
+
+def state(**biases: float) -> dict[str, torch.Tensor]:
+    """Weights of a head with calibrated biases by the kind of prediction."""
+    stored = {f"calibrated_seen_bias.{kind}": torch.tensor(bias) for kind, bias in biases.items()}
+    return {**head().state_dict(), **stored}
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """What was logged so far."""
+    lines: list[str] = []
+    monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: lines.append(text))
+    return lambda: "\n".join(lines)
+
+
+def test_without_anything_it_is_the_papers() -> None:
+    assert head().seen_bias == 0.1
+    model = head()
+    model.load_state_dict(state())
+    assert model.seen_bias == 0.1
+
+
+def test_of_the_checkpoint(said: Callable[[], str]) -> None:
+    model = head()
+    model.load_state_dict(state(ensemble=0.25), strict=True)
+    assert model.seen_bias == 0.25 and "bias 0.25, calibrated, from the checkpoint" in said()
+    model.load_state_dict(state())
+    assert model.seen_bias == 0.1
+
+
+def test_the_configs_word_is_the_last(said: Callable[[], str]) -> None:
+    model = head(seen_bias=0.0)
+    model.load_state_dict(state(ensemble=0.25))
+    assert model.seen_bias == 0 and "config's seen-class bias 0 is used, not 0.25" in said()
+    model.seen_bias = 0.5
+    model.load_state_dict(state(ensemble=0.25))
+    assert model.seen_bias == 0.5
+
+
+def test_holds_for_the_prediction_it_was_calibrated_for(said: Callable[[], str]) -> None:
+    model = head(predict_from="decoder")
+    model.load_state_dict(state(ensemble=0.25))
+    assert model.seen_bias == 0.1 and "calibrated for predict_from=ensemble" in said()
+    model.load_state_dict(state(ensemble=0.25, decoder=0.5))
+    assert model.seen_bias == 0.5
+
+
+def test_ends_with_training(said: Callable[[], str]) -> None:
+    model = head()
+    model.load_state_dict(state(ensemble=0.25))
+    model.train()
+    assert model.seen_bias == 0.1 and "0.1 is used from now on" in said()
+    assert not any("calibrated" in key for key in model.state_dict())
+
+
+def test_through_mmengine(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    model = torch.nn.Module()
+    model.decode_head = head()
+    weights = {f"decode_head.{key}": value for key, value in state(ensemble=0.25).items()}
+    torch.save({"state_dict": weights}, tmp_path / "w.pth")
+    load_checkpoint(model, str(tmp_path / "w.pth"), strict=True)
+    assert model.decode_head.seen_bias == 0.25
+    assert "unexpected" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("bias", [float("nan"), 7.0])
+def test_no_probability(bias: float) -> None:
+    with pytest.raises(ValueError, match=r"no probability.*--write"):
+        head().load_state_dict(state(ensemble=bias))
