@@ -106,11 +106,12 @@ def load_config(args: argparse.Namespace, *parts: str) -> Config:
 
     import mmseg_otseg  # noqa: F401  registers the components
     from mmseg_otseg.datasets.data_folders import check_config
+    from mmseg_otseg.engine import with_split
 
     if cfg.get("custom_imports"):
         import_modules_from_strings(**cfg.custom_imports)
     for config in _datasets(cfg, parts):
-        check_config(config)
+        check_config(with_split(config, None, cfg))
     return cfg
 
 
@@ -145,7 +146,7 @@ def read_config(args: argparse.Namespace, *parts: str) -> Config:
     if getattr(args, "work_dir", None) is not None:
         cfg.work_dir = args.work_dir
     for config in _datasets(cfg, parts):
-        for data in _with_data_root(config):
+        for data in _with_data_root(config, cfg.get("data_root")):
             _check_data_root(data)
     for name in ("checkpoint", "resume"):
         _check_checkpoint(getattr(args, name, None))
@@ -158,12 +159,14 @@ def _datasets(cfg: Config, parts: Sequence[str]) -> list[dict]:
     return [loader["dataset"] for loader in loaders if isinstance(loader.get("dataset"), dict)]
 
 
-def _with_data_root(config: dict) -> Iterator[dict]:
+def _with_data_root(config: dict, of_folders: str | None) -> Iterator[dict]:
+    if config.get("type") == "FolderDataset":  # takes it from the top of the config
+        config = {"data_root": of_folders, **config}
     if config.get("data_root"):
         yield config
     for inner in [config.get("dataset"), *(config.get("datasets") or ())]:
         if isinstance(inner, dict):
-            yield from _with_data_root(inner)
+            yield from _with_data_root(inner, of_folders)
 
 
 def _check_data_root(config: dict) -> None:

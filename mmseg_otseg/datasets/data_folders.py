@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.fileio import list_dir_or_file
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from mmseg_otseg.structures import ClassSplit, SplitLike
+
+from .folder_dataset import FolderDataset
 from .folder_pairs import DataFolderError
 
 
@@ -63,13 +67,33 @@ def check_config(config: dict) -> None:
         FileNotFoundError: As :func:`check_folders`.
     """
     for leaf in _leaf_configs(config):
-        kind = leaf.get("type")
-        cls = DATASETS.get(kind) if isinstance(kind, str) else kind
-        problem = None
+        cls, problem = _class_of(leaf), None
+        if cls is FolderDataset:
+            options = {key: value for key, value in leaf.items() if key != "type"}
+            FolderDataset(**{**options, "lazy_init": True}).find_pairs()
         if getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
             problem = _explain(leaf)
         if problem:
             raise FileNotFoundError(problem)
+
+
+def with_names(config: dict, split: SplitLike) -> dict:
+    """A copy of the config of a data set; where it has no class names, it gets those of a split."""
+    if isinstance(split, Mapping) and "classes" not in split:
+        return config
+    names, config = list(ClassSplit.build(split).classes), copy.deepcopy(config)
+    for leaf in _leaf_configs(config):
+        cls, metainfo = _class_of(leaf), leaf.get("metainfo") or {}
+        plain = inspect.isclass(cls) and issubclass(cls, BaseSegDataset)
+        if plain and not {"classes"} & (set(metainfo) | set(cls.METAINFO)):
+            leaf["metainfo"] = {**metainfo, "classes": names}
+    return config
+
+
+def _class_of(config: dict) -> Any:
+    """The class of a data set by its config; None if there is none by this name."""
+    kind = config.get("type")
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _leaf_configs(config: dict) -> Iterator[dict]:
@@ -84,8 +108,7 @@ def _leaf_configs(config: dict) -> Iterator[dict]:
 
 def _explain(config: dict) -> str | None:
     """What is wrong with the paths of a config whose data set could not be built."""
-    kind = config.get("type")
-    cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+    cls = _class_of(config)
     if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
         return None
     # A bare data set joins the paths as the real one does, and touches no file.

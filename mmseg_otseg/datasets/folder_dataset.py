@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
@@ -19,76 +18,85 @@ class FolderDataset(BaseSegDataset):
 
     Suffixes, and an ending that all label files share, are found by looking, see
     :class:`~mmseg_otseg.datasets.folder_pairs.FolderPairs`. A label file holds one value per pixel:
-    the index of its class in ``classes``, or 255 for a pixel that is ignored.
+    the index of its class among the class names, or 255 for a pixel that is ignored.
 
     Args:
         data_root: Folder that holds ``images`` and ``labels``.
-        classes: Class names in the order of their label values.
         part: Name of the sub-folders, ``"train"`` or ``"val"``.
         background: The label value of pixels that belong to none of the classes. They are ignored,
-            in training and in testing, and the names in ``classes`` are those of the other values:
+            in training and in testing, and the class names are those of the other values:
             with ``background=0`` the first name is that of the value 1. None: every value 0..K-1
             is a class.
+        metainfo: ``dict(classes=[names])``, in the order of the label values. Inside a
+            :class:`ZeroShotDataset` it is left out: the names are those of the class split.
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
         DataFolderError: For folders that are missing or empty, and for images without a label
             file.
-        ValueError: For a background that is no label value.
+        ValueError: For no data folder or class names, and a background that is no label value.
     """
 
     def __init__(
         self,
-        data_root: str,
-        classes: Sequence[str],
+        data_root: str | None = None,
         part: str = "train",
         background: int | None = None,
+        metainfo: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        if not data_root:
+            raise ValueError(
+                "FolderDataset has no data folder: set `data_root` at the top of the config to the "
+                "folder that holds `images` and `labels`."
+            )
         if background is not None and not 0 <= background <= IGNORED:
             raise ValueError(
                 f"background={background} is no label value: give 0 to {IGNORED}, or None if "
                 "every label value is a class."
             )
+        self.background = background
         super().__init__(
             data_root=data_root,
-            metainfo={"classes": list(classes)},
+            metainfo=metainfo,
             data_prefix={"img_path": f"images/{part}", "seg_map_path": f"labels/{part}"},
             img_suffix="",  # any: they are found by looking
             seg_map_suffix="",
             reduce_zero_label=background == 0,
-            lazy_init=True,
-            **{key: value for key, value in kwargs.items() if key != "lazy_init"},
+            **kwargs,
         )
-        self.background = background
-        self.label_map = _label_map(len(classes), background)
-        self._metainfo["label_map"] = self.label_map
-        if not kwargs.get("lazy_init", False):
-            self.full_init()
 
     def find_pairs(self) -> FolderPairs:
-        """Images and label files as they lie in the folders now."""
-        return FolderPairs.find(*(self.data_prefix[key] for key in ("img_path", "seg_map_path")))
+        """Images and label files as they lie in the folders now.
 
-    def load_data_list(self) -> list[dict]:
-        """The samples: their files, and how their label values become class indices."""
-        found = self.find_pairs()
+        Raises:
+            DataFolderError: For folders that are missing or empty, and images without a label file.
+        """
+        images, labels = (self.data_prefix[key] for key in ("img_path", "seg_map_path"))
+        found = FolderPairs.find(images, labels)
         if found.lone_images:
             raise DataFolderError(
                 f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} images "
-                f"in {self.data_prefix['img_path']} have no label file in "
-                f"{self.data_prefix['seg_map_path']}: {some_names(found.lone_images)}. Add the "
-                "label files, or take the images away."
+                f"in {images} have no label file in {labels}: {some_names(found.lone_images)}. "
+                "Add the label files, or take the images away."
             )
+        return found
+
+    def load_data_list(self) -> list[dict]:
+        """The samples: their files, and how their label values become class indices."""
+        names = self.metainfo.get("classes")
+        if not names:
+            raise ValueError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
+        label_map = _label_map(len(names), self.background)
         return [
             {
                 "img_path": image,
                 "seg_map_path": label,
-                "label_map": self.label_map,
+                "label_map": label_map,
                 "reduce_zero_label": self.reduce_zero_label,
                 "seg_fields": [],
             }
-            for image, label in found.pairs
+            for image, label in self.find_pairs().pairs
         ]
 
 

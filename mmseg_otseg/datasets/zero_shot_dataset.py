@@ -17,7 +17,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit, SplitLike
 
-from .data_folders import build_checked, check_folders
+from .data_folders import build_checked, check_folders, with_names
 from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 from .samplers import seeded_by
@@ -44,8 +44,9 @@ class ZeroShotDataset:
             (``ConcatDataset``, ``RepeatDataset``, ...) of data sets work as well. An object is not
             changed.
         split: The class split, in any form that :meth:`ClassSplit.build` takes. Its names must be
-            those of the wrapped data set. In a config it is left out: a run gives its data sets the
-            split of the model, see :mod:`mmseg_otseg.engine.loops`.
+            those of the wrapped data set; one that is given as a config and has no names takes
+            these. In a config it is left out: a run gives its data sets the split of the model,
+            see :mod:`mmseg_otseg.engine.loops`.
         setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
             "transductive" = unlabelled (254), "supervised" = they keep their label.
         drop_unseen_images: Whether to leave out training images that hold an unseen class. All
@@ -80,7 +81,10 @@ class ZeroShotDataset:
                 "unseen=[names])."
             )
         with _mmseg_scope():
-            wrapped = build_checked(dataset) if isinstance(dataset, dict) else dataset
+            if isinstance(dataset, dict):
+                wrapped = build_checked(with_names(dataset, split))
+            else:
+                wrapped = dataset
         leaves = _leaves(wrapped)
         classes = wrapped.metainfo.get("classes")
         if classes is None:

@@ -1,7 +1,8 @@
 """mmengine's loops, which here give the data sets of a run the class split of its model.
 
-A config names the split once, as ``model.split``. The Runner builds the model before any data, and
-loops are where the two meet: they fill in the split of each :class:`ZeroShotDataset` that has none.
+A config names the split once, as ``model.split``, and a user's own data folder once, at the top. The
+Runner builds the model before any data, and loops are where the two meet: they fill in the split of
+each :class:`ZeroShotDataset` that has none, and the folder of each :class:`FolderDataset`.
 They also see to it that every run is checked, see :class:`RunCheckHook`.
 
 The loops are registered in mmseg's registry under mmengine's own names, so that every config with
@@ -21,6 +22,8 @@ from mmseg.registry import LOOPS
 from mmseg_otseg.engine.hooks.run_check_hook import RunCheckHook
 from mmseg_otseg.engine.parts import class_split
 from mmseg_otseg.structures import SplitLike
+
+FROM_THE_TOP = ("data_root", "background")
 
 
 @LOOPS.register_module()
@@ -55,27 +58,34 @@ class TestLoop(mmengine_runner.TestLoop):
         super().__init__(runner, _prepare(runner, dataloader), *args, **kwargs)
 
 
-def with_split(config: Any, split: SplitLike | None) -> Any:
+def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | None = None) -> Any:
     """A copy of a config in which every ``ZeroShotDataset`` without a split has this one.
+
+    A ``FolderDataset`` takes what it lacks of ``data_root`` and ``background`` from the top of the
+    config, so that training and validation data cannot differ in them.
 
     Args:
         config: Config of a data loader or a data set, or a part of one.
         split: The class split; None changes nothing.
+        top: The whole config; None changes nothing.
     """
     if isinstance(config, Mapping):
-        filled = ConfigDict({key: with_split(value, split) for key, value in config.items()})
+        filled = ConfigDict({key: with_split(value, split, top) for key, value in config.items()})
         kind = filled.get("type")
         name = kind.split(".")[-1] if isinstance(kind, str) else getattr(kind, "__name__", None)
         if name == "ZeroShotDataset" and filled.get("split") is None and split is not None:
             filled.split = split
+        if name == "FolderDataset" and top is not None:
+            for key in set(FROM_THE_TOP) & set(top):
+                filled.setdefault(key, top[key])
         return filled
     if isinstance(config, list | tuple):
-        return type(config)(with_split(item, split) for item in config)
+        return type(config)(with_split(item, split, top) for item in config)
     return config
 
 
 def _prepare(runner: Runner, dataloader: Any) -> Any:
-    """The config of a data loader with the model's split; the run will be checked."""
+    """The config of a data loader with what it takes from elsewhere; the run will be checked."""
     if not any(isinstance(hook, RunCheckHook) for hook in runner.hooks):
         runner.register_hook(RunCheckHook())
-    return with_split(dataloader, class_split(runner.model))
+    return with_split(dataloader, class_split(runner.model), runner.cfg)

@@ -13,6 +13,8 @@ from mmseg.datasets import (
     PascalVOCDataset,
 )
 
+from .class_names import read_class_names
+
 # The splits of zero-shot segmentation (Xian et al., CVPR 2019, for VOC and COCO-Stuff; OTSeg for
 # Context). VOC's first name is the background, which the protocol ignores.
 _NAMED: dict[str, tuple[Sequence[str], tuple[int, ...]]] = {
@@ -65,7 +67,8 @@ class ClassSplit:
 
         Args:
             split: A split; the name of one ("voc", "context", "cocostuff"); or a dict with
-                ``classes`` (names, or the name of a split whose names are meant), ``unseen`` (names
+                ``classes`` (names, a ``.txt`` file with one name per line, or the name of a split
+                whose names are meant), ``unseen`` (names
                 or indices, or the name of a split whose unseen classes are meant) and, if wanted,
                 ``seen`` (names or indices). When only one of the two lists is given, the other one
                 is the rest of the classes; when neither is given, all classes are seen.
@@ -105,7 +108,7 @@ class ClassSplit:
         given = split.get("classes", default_names)
         if given is None:
             raise ValueError("the class split has no `classes`: list the class names.")
-        names = _as_names(_named(given)[0] if isinstance(given, str) else given)
+        names = _as_names(_names_of(given) if isinstance(given, str) else given)
 
         lists = {key: split.get(key) for key in ("seen", "unseen")}
         if isinstance(lists["unseen"], str) and lists["unseen"] in _NAMED:
@@ -182,6 +185,11 @@ class ClassSplit:
 
 
 SplitLike = str | Mapping[str, Any] | ClassSplit
+
+
+def _names_of(given: str) -> Sequence[str]:
+    """The names in a text file, or those of a named split."""
+    return read_class_names(given) if given.endswith(".txt") else _named(given)[0]
 
 
 def _named(name: str) -> tuple[Sequence[str], tuple[int, ...]]:

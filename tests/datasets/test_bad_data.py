@@ -261,8 +261,20 @@ def test_other_classes_than_the_splits(root, config_of):
 
 
 def test_data_without_class_names(root, config_of):
+    init_default_scope("mmseg")
+    plain = DATASETS.build(config_of(root, metainfo=None))
     with raised(ValueError, "BaseSegDataset has no class names", "metainfo=dict"):
-        ZeroShotDataset(config_of(root, metainfo=None), SPLIT)
+        ZeroShotDataset(plain, SPLIT)
+    with raised(ValueError, "BaseSegDataset has no class names", "metainfo=dict"):
+        ZeroShotDataset(config_of(root, metainfo=None), dict(unseen=["car"]))
+
+
+def test_a_config_without_class_names_takes_those_of_the_split(root, config_of):
+    config = config_of(root, metainfo=None)
+    twice = dict(type="ConcatDataset", datasets=[config, config])
+    for dataset in (config, twice):
+        assert list(ZeroShotDataset(dataset, SPLIT).metainfo["classes"]) == NAMES
+    assert config["metainfo"] is None
 
 
 def test_unknown_setting(root, config_of):

@@ -22,9 +22,7 @@ def root(tmp_path: Path) -> Path:
 
 def dataset_of(root: Path, **changes) -> ZeroShotDataset:
     classes = changes.pop("classes", CLASSES)
-    folder = dict(
-        type="FolderDataset", data_root=str(root), classes=classes, serialize_data=False, **changes
-    )
+    folder = dict(type="FolderDataset", data_root=str(root), serialize_data=False, **changes)
     return ZeroShotDataset(folder, dict(classes=classes, unseen=list(UNSEEN)), pipeline=LOAD)
 
 
@@ -89,7 +87,14 @@ def test_background_is_no_class(
 
 def test_a_background_that_is_no_value(root: Path) -> None:
     with pytest.raises(ValueError, match="background=256"):
-        FolderDataset(str(root), CLASSES, background=256)
+        FolderDataset(str(root), background=256)
+
+
+def test_needs_a_data_folder_and_names(root: Path) -> None:
+    with pytest.raises(ValueError, match="`data_root` at the top of the config"):
+        FolderDataset()
+    with pytest.raises(ValueError, match="no class names"):
+        FolderDataset(str(root))
 
 
 def test_missing_folders(root: Path, tmp_path: Path) -> None:

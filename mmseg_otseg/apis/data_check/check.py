@@ -16,6 +16,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.engine import with_split
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import ClassSplit
 
@@ -117,7 +118,10 @@ def _build(cfg: Config, part: str) -> ZeroShotDataset:
     config = cfg.get(f"{part}_dataloader")
     if not config:
         raise ValueError(f"the config has no {part}_dataloader.")
-    dataset = DATASETS.build({"split": cfg.model.get("split"), **config.dataset})
+    split = cfg.model.get("split")
+    if split is None:
+        split = cfg.model.neck.text.split
+    dataset = DATASETS.build(with_split(config.dataset, split, cfg))
     if not isinstance(dataset, ZeroShotDataset):
         raise TypeError(
             f"{part}_dataloader.dataset is a {type(dataset).__name__}: wrap it in ZeroShotDataset."

@@ -62,11 +62,15 @@ class NameReader:
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
 
     def read(self, names: Sequence[str]) -> Reading:
-        """Read class names: the nearest other name of each, and what is cut off or doubled."""
+        """Read class names: the nearest other name of each, and those that read alike.
+
+        Raises:
+            ValueError: If a name is too long for the text tower.
+        """
         texts = [template.format(name) for name in names for template in self.templates]
         each = encode_texts(self.tower, texts).unflatten(0, (len(names), len(self.templates)))
         embeddings = F.normalize(each.mean(1), dim=-1)
-        findings = self._cut(names)
+        findings: list[Finding] = []
         if len(names) == 1:
             return Reading([0], [1.0], embeddings, findings)
         cosine, nearest = (embeddings @ embeddings.T).fill_diagonal_(-1).max(1)
@@ -82,22 +86,6 @@ class NameReader:
                 )
             )
         return Reading(nearest.tolist(), cosine.tolist(), embeddings, findings)
-
-    def _cut(self, names: Sequence[str]) -> list[Finding]:
-        """Names that do not fit into the text tower."""
-        limit = len(self.tower.positional_embedding)
-        longest = max(self.templates, key=len)
-        cut = [name for name in names if len(self._words(longest.format(name))) + 2 > limit]
-        return [
-            error(
-                f"the name {name!r} is cut off: with the sentence around it CLIP takes {limit} "
-                "tokens. Choose a shorter name."
-            )
-            for name in cut
-        ]
-
-    def _words(self, text: str) -> list[int]:
-        return self.tower.tokenizer.encode(text)
 
     @torch.no_grad()
     def names_of_regions(

@@ -61,17 +61,24 @@ class RunCheckHook(Hook):
 
 
 def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
-    """Refuse a top-level ``split`` in a config that names the split in ``model.split``.
+    """Refuse a top-level ``split``, ``classes`` or ``unseen`` beside ``model.split``.
 
     Args:
         cfg: The whole config.
         split: The model's class split.
 
     Raises:
-        ValueError: If the config has both, and they differ: the first would be without effect.
+        ValueError: If the config has both, and they differ: the first would be without effect. For
+            ``classes`` and ``unseen`` also if they do not.
     """
     idle, model = cfg.get("split"), cfg.get("model") or {}
     model = model.get("module", model)  # test-time augmentation wraps the segmentor
+    for key in ("classes", "unseen", "seen"):
+        if key in cfg and model.get("split") is not None:
+            raise ValueError(
+                f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
+                f"model=dict(split=dict({key}=...)), or --cfg-options model.split.{key}=..."
+            )
     if idle is None or model.get("split") is None:
         return
     try:

@@ -35,10 +35,8 @@ def report_of(
     pack = [dict(type="PackSegInputs")]
 
     def loader(part: str, steps: list) -> dict:
-        folder = dict(
-            **dict(type="FolderDataset", data_root=str(root), part=part, background=background),
-            **dict(classes=classes, serialize_data=False, test_mode=part == "val"),
-        )
+        options = dict(serialize_data=False, test_mode=part == "val")
+        folder = dict(type="FolderDataset", part=part, **options)
         return dict(
             dataset=dict(type="ZeroShotDataset", setting=setting, dataset=folder, pipeline=steps)
         )
@@ -46,6 +44,8 @@ def report_of(
     split = dict(classes=classes, unseen=unseen)
     cfg = Config(
         dict(
+            data_root=str(root),
+            background=background,
             model=dict(split=split),
             train_dataloader=loader("train", [*load, *augment, *pack]),
             val_dataloader=loader("val", [*load, *pack]),
