@@ -1,6 +1,6 @@
 """mmengine's loops, which here give the data sets of a run the class split of its model.
 
-A config names the split once, as ``model.split``, and a user's own data folder once, at the top. The
+A config names the split once, as ``model.split``, and a folder of data once, at its top. The
 Runner builds the model before any data, and loops are where the two meet: they fill in the split of
 each :class:`ZeroShotDataset` that has none, and the folder of each :class:`FolderDataset`.
 They also see to it that every run is checked, see :class:`RunCheckHook`.
