@@ -106,7 +106,8 @@ def main() -> None:
         print(f"samples as the model sees them: {report.sheet}")
     number = sum(finding.level == "error" for finding in report.findings)
     print("training makes sense" if not number else f"errors to mend before training: {number}")
-    sys.exit(0 if report.can_train else 1)
+    if not report.can_train:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
