@@ -1,5 +1,6 @@
 """What runs around the model: hooks, optimisers, schedules, checkpoints and processes."""
 
+from mmseg_otseg.engine import checkpoint_sources
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.hooks import (
@@ -12,6 +13,8 @@ from mmseg_otseg.engine.hooks import (
 from mmseg_otseg.engine.loops import with_split
 from mmseg_otseg.engine.optimizers import TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
+
+checkpoint_sources.install()
 
 __all__ = [
     "IterationSeedHook",

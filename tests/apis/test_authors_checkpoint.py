@@ -16,6 +16,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis import convert_authors_checkpoint
+from mmseg_otseg.apis.authors_checkpoint import convert_authors_state_dict
 from mmseg_otseg.engine import read_checkpoint
 from tests.configs.generated import small, write_data
 from tests.reference import DATA, Reference, relative_error
@@ -110,26 +111,29 @@ def test_continued_training_keeps_the_towers_weights(state: dict, tmp_path: Path
     assert torch.equal(position, state["backbone.positional_embedding"])
 
 
-def test_a_full_voc_checkpoint(tmp_path: Path) -> None:
+def test_a_full_voc_checkpoint() -> None:
     shapes = json.loads((DATA / "otseg_voc_vitb16_shapes.json").read_text())
     zeros = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
-    history = HistoryBuffer([1.0], [1])
-    meta = dict(CLASSES=["a", "b"], PALETTE=np.eye(3), log=history, config=NAMED["zegclip"])
-    source = save(tmp_path / "voc.pth", zeros, **meta)
-    report = convert_authors_checkpoint(source, tmp_path / "ours.pth")
-    assert set(report.used) | set(report.dropped) == set(shapes)
-    made = {f"neck.text.{name}" for name in ("embeddings", "vocabulary", "fingerprint")}
-    assert set(report.missed) == made
-    assert report.method == "ZegCLIP"
-    assert "decode_head.loss_decode.criterion.empty_weight" in report.dropped
-    assert "decode_head.decoder_1.layers.0.self_attn.in_proj_weight" in report.dropped
-    result = read_checkpoint(tmp_path / "ours.pth")
-    assert result["meta"]["dataset_meta"]["classes"] == ("a", "b")
-    converted = result["state_dict"]
+    converted, dropped = convert_authors_state_dict(zeros)
+    assert "decode_head.loss_decode.criterion.empty_weight" in dropped
+    assert "decode_head.decoder_1.layers.0.self_attn.in_proj_weight" in dropped
     assert converted["backbone.visual_prompts.embeddings"].shape == (12, 10, 768)
     assert converted["backbone.clip.module.positional_embedding"].shape == (1025, 768)
     trained = [v for n, v in converted.items() if "clip" not in n and v.dtype == torch.float32]
     assert sum(value.numel() for value in trained) == 8_039_168
+
+
+def test_what_the_file_says_besides(state: dict, tmp_path: Path) -> None:
+    history = HistoryBuffer([1.0], [1])
+    meta = dict(CLASSES=["a", "b"], PALETTE=np.eye(3), log=history, config=NAMED["zegclip"])
+    source = save(tmp_path / "voc.pth", state, **meta)
+    report = convert_authors_checkpoint(source, tmp_path / "ours.pth")
+    assert set(report.used) | set(report.dropped) == set(state)
+    made = {f"neck.text.{name}" for name in ("embeddings", "vocabulary", "fingerprint")}
+    assert set(report.missed) == made
+    assert report.method == "ZegCLIP"
+    result = read_checkpoint(tmp_path / "ours.pth")
+    assert result["meta"]["dataset_meta"]["classes"] == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import http.server
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from mmseg.apis import init_model
 from safetensors.torch import save_file
 from torch import nn
 
-from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine import checkpoint_sources, read_checkpoint
 from tests.tiny_run import tiny_config, write_pictures
 
 
@@ -85,12 +87,15 @@ def test_every_loader_of_mmengine_refuses_code(
             load_checkpoint(nn.Linear(1, 1), source)
 
 
-@pytest.mark.skipif(
-    not hasattr(mmengine_checkpoint, "_safe_torch_load"), reason="this mmengine has none"
-)
-def test_the_fallback_to_executing_is_gone(evil: Path) -> None:
-    with pytest.raises(Exception, match="exec"):
-        mmengine_checkpoint._safe_torch_load(evil)
+@pytest.mark.parametrize("source", ["s3://a/b.pth", "petrel://a/b.pth", "pavi://a/b.pth"])
+def test_object_stores_are_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="copy the file here"):
+        CheckpointLoader.load_checkpoint(source)
+
+
+def test_unknown_names_are_named() -> None:
+    with pytest.raises(ValueError, match="open-mmlab://nothing"):
+        CheckpointLoader.load_checkpoint("open-mmlab://nothing")
 
 
 def test_runner_and_inference_refuse_code(evil: Path, trained: Path, tmp_path: Path) -> None:
@@ -184,18 +189,32 @@ def test_downloads_once(tmp_path: Path, served: str) -> None:
     first = CheckpointLoader.load_checkpoint(f"{served}/model.pth", map_location="cpu")
     (tmp_path / "model.pth").unlink()
     again = CheckpointLoader.load_checkpoint(f"{served}/model.pth", map_location="cpu")
-    assert first == again == dict(weight=torch.ones(1))
+    assert first["state_dict"] == again["state_dict"] == dict(weight=torch.ones(1))
 
 
-class Known:
-    """A class that the user allows."""
+def test_threads_read_at_once(trained: Path, evil: Path) -> None:
+    """No state of the process takes part in the reading."""
+    before = set(torch.serialization.get_safe_globals())
+
+    def read(file: Path) -> bool:
+        try:
+            return "meta" in read_checkpoint(file)
+        except ValueError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        intact = list(pool.map(read, [trained / "iter_4.pth", evil] * 20))
+    assert intact == [True, False] * 20
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_what_the_user_allows_stays_allowed(tmp_path: Path) -> None:
-    torch.save(dict(known=Known()), tmp_path / "known.pth")
-    with torch.serialization.safe_globals([Known, getattr]):
-        before = set(torch.serialization.get_safe_globals())
-        assert isinstance(read_checkpoint(tmp_path / "known.pth")["known"], Known)
-        assert set(torch.serialization.get_safe_globals()) == before
-    with pytest.raises(ValueError, match="Known"):
-        read_checkpoint(tmp_path / "known.pth")
+def test_an_unknown_mmengine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reads_otherwise(name: str, **options: Any) -> Any:
+        return checkpoint_sources.load_from_probe(name)
+
+    monkeypatch.setattr(mmengine_checkpoint, "_load_checkpoint", reads_otherwise)
+    with pytest.raises(RuntimeError, match="mmengine"):
+        checkpoint_sources.check_installed()
+    monkeypatch.delattr(mmengine_checkpoint, "_load_checkpoint")
+    with pytest.raises(RuntimeError, match="mmengine"):
+        checkpoint_sources.check_installed()

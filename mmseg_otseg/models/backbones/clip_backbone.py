@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -17,13 +16,14 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
+from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import CLIPFeatures
 
 from .visual_prompts import DeepVisualPrompts
 
 
 @MODELS.register_module()
-class CLIPBackbone(BaseModule):
+class CLIPBackbone(TrainedModule):
     """The image tower of an open_clip ViT: local tokens of any layers and the global token.
 
     CLIP's weights never train. Without visual prompts the tower runs without a graph. Images of any

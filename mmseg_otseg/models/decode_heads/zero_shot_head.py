@@ -13,13 +13,14 @@ from mmseg.utils import SampleList
 from torch import Tensor
 
 from mmseg_otseg.models.clip import clip_embed_dim
+from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import AlignedFeatures
 from mmseg_otseg.structures.labels import IGNORED, UNLABELLED
 
 from .seen_bias import SeenBias
 
 
-class ZeroShotHead(BaseDecodeHead):
+class ZeroShotHead(TrainedModule, BaseDecodeHead):
     """Class maps by matching text queries and pixels; a method says how in :meth:`class_maps`.
 
     The neck decides which classes there are queries for; the head follows. Labels come in as full

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.text import TextPrompts
+from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
 
@@ -20,7 +20,7 @@ from .relationship_descriptor import RelationshipDescriptor
 
 
 @MODELS.register_module()
-class DLFANeck(BaseModule):
+class DLFANeck(TrainedModule):
     """Puts text prompts and local features of each level into CLIP's joint space.
 
     With one level that the backbone projected, this is OTSeg's relationship descriptor. With

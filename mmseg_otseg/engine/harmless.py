@@ -1,0 +1,148 @@
+"""What mmengine does on a checkpoint's word, and how it is kept from doing harm.
+
+On resuming, mmengine runs ``meta.config`` as Python and deletes the file or folder that
+``message_hub.runtime_info.best_ckpt`` names; an inferencer without a config builds its model from
+``runtime_info.cfg`` or ``meta.cfg``, and a config may call anything that can be imported. Our own
+checkpoints carry these fields too, so they are taken out rather than refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+LARGEST_SEED = 2**32 - 1
+LARGEST_STEP = 10**8  # mmengine walks there step by step
+CONFIGS = ("cfg", "config")
+NEEDED = {
+    "epoch": "cannot be resumed from, as it does not say when it was saved. Give it as load_from "
+    "instead, to start with its weights.",
+    "cfg": "does not say which model to build: a config in a checkpoint is never used, as it can "
+    "run any code. Give the config file as well.",
+}
+NEEDED["iter"] = NEEDED["epoch"]
+# The parts of a segmentor, to which the file's name is told with their weights.
+PARTS = ("backbone", "neck", "decode_head")
+
+
+class Part(OrderedDict):
+    """A dict of a checkpoint; to ask for what nothing can be done without names the file.
+
+    Args:
+        file: Name of the checkpoint.
+        content: What it holds.
+    """
+
+    def __init__(self, file: str, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self._file = file
+
+    def __missing__(self, key: Any) -> Any:
+        if key in NEEDED:
+            raise ValueError(f"The checkpoint {self._file} {NEEDED[key]}")
+        raise KeyError(key)
+
+    def __reduce__(self) -> tuple:  # saved and copied as any other dict
+        return OrderedDict, (), None, None, iter(self.items())
+
+
+def make_harmless(checkpoint: Any, file: str) -> Part:
+    """A checkpoint as mmengine can be given it.
+
+    Args:
+        checkpoint: What :func:`~mmseg_otseg.engine.read_checkpoint` returned.
+        file: Its name, for messages.
+
+    Returns:
+        The checkpoint with ``state_dict``, ``meta`` and ``message_hub`` (a file of nothing but
+        named tensors is a ``state_dict``); a dict without weights by that name keeps its content.
+
+    Raises:
+        ValueError: It is no checkpoint, or what it says of the run has no meaning.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{file} is no checkpoint: it holds a {type(checkpoint).__name__}")
+    if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
+        checkpoint = {"state_dict": checkpoint}
+    try:
+        parts = Part(file, _named(checkpoint, "it"))
+        parts["meta"] = Part(file, _harmless_meta(_named(checkpoint.get("meta", {}), "meta")))
+        hub = _harmless_hub(_named(checkpoint.get("message_hub", {}), "message_hub"))
+        parts["message_hub"] = {**hub, "runtime_info": Part(file, hub["runtime_info"])}
+        for name in ("state_dict", "ema_state_dict"):
+            if name in parts:
+                parts[name] = _weights(_named(parts[name], name), name, file)
+        _expect("optimizer" not in parts or isinstance(parts["optimizer"], dict), "optimizer")
+        schedulers = parts.get("param_schedulers", [])
+        _expect(isinstance(schedulers, (list, dict)), "param_schedulers")
+    except ValueError as error:
+        raise ValueError(f"The checkpoint {file} is damaged: {error}") from error
+    return parts
+
+
+def _harmless_meta(meta: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in meta.items() if name not in CONFIGS}
+    for name in ("epoch", "iter"):
+        _expect(name not in kept or _is_count(kept[name], LARGEST_STEP), f"meta.{name}")
+    _expect(kept.get("seed") is None or _is_count(kept["seed"], LARGEST_SEED), "meta.seed")
+    _expect(isinstance(kept.get("dataset_meta"), dict | None), "meta.dataset_meta")
+    return kept
+
+
+def _harmless_hub(hub: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    names = ("log_scalars", "runtime_info", "resumed_keys")
+    scalars, info, resumed = (_named(hub.get(name, {}), f"message_hub.{name}") for name in names)
+    scalars = {name: item for name, item in scalars.items() if isinstance(item, HistoryBuffer)}
+    info = {name: item for name, item in info.items() if name not in (*CONFIGS, "last_ckpt")}
+    for name, item in info.items():
+        if name.startswith("best_ckpt") and item is not None:
+            # The name stays known, under a path at which there is never anything to delete.
+            info[name] = os.path.join(os.devnull, Path(str(item)).name)
+        elif name.startswith("best_score"):
+            _expect(item is None or isinstance(item, (int, float, np.number)), name)
+        elif name == "keep_ckpt_ids":  # they become parts of the names of files that are deleted
+            _expect(isinstance(item, list) and all(map(_is_count, item)), name)
+    resumed = {
+        name: bool(item) for name, item in resumed.items() if name in scalars or name in info
+    }
+    return dict(zip(names, (scalars, info, resumed)))
+
+
+def _weights(state: dict[str, Any], name: str, file: str) -> OrderedDict[str, Any]:
+    """Named tensors, with the file's name for the modules that take them."""
+    for key, value in state.items():
+        _expect(isinstance(value, Tensor) or key.endswith("_extra_state"), f"{name}['{key}']")
+    weights = OrderedDict(state)
+    versions = getattr(state, "_metadata", {})
+    versions = versions if isinstance(versions, dict) else {}
+    kept = {
+        part: {"version": item["version"]}
+        for part, item in versions.items()
+        if isinstance(item, dict) and _is_count(item.get("version"))
+    }
+    for part in PARTS:
+        kept.setdefault(part, {})["file"] = file
+    weights._metadata = kept  # type: ignore[attr-defined]
+    return weights
+
+
+def _named(value: Any, name: str) -> dict[str, Any]:
+    """``value``, if it is a dict whose keys are text."""
+    _expect(isinstance(value, dict) and all(isinstance(key, str) for key in value), name)
+    return value
+
+
+def _is_count(value: Any, largest: int = LARGEST_STEP) -> bool:
+    return isinstance(value, (int, np.integer)) and bool(0 <= value <= largest)
+
+
+def _expect(true: bool, name: str) -> None:
+    if not true:
+        raise ValueError(f"{name} is not what mmengine writes there")

@@ -1,0 +1,7 @@
+"""Files that nobody vouches for, read without executing anything they bring."""
+
+from .pickle_tree import ForeignObjectError
+from .plain_values import PlainValues
+from .torch_file import MapLocation, TorchFile
+
+__all__ = ["ForeignObjectError", "MapLocation", "PlainValues", "TorchFile"]

@@ -1,0 +1,77 @@
+"""Parts of a model that know whether a checkpoint brought all that they train."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, TypeVar
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmseg_otseg.models.clip import FrozenTower
+
+Module = TypeVar("Module", bound="TrainedModule")
+
+
+class TrainedModule(BaseModule):
+    """Refuses to predict with weights that a checkpoint has left at their random start.
+
+    mmengine only prints which tensors of a checkpoint were missing or had another shape. Here,
+    after such a checkpoint, switching to evaluation is an error; switching to training ends the
+    matter with a warning, as training may begin from a part of the weights.
+
+    Raises:
+        ValueError: On loading NaN or infinity into weights that train. On switching to evaluation,
+            or on loading in evaluation: a tensor that trains was missing or had another shape.
+    """
+
+    _random: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_post_hook(_refuse_in_evaluation)
+
+    def train(self: Module, mode: bool = True) -> Module:
+        """Switch to training or evaluation."""
+        if mode and self._random is not None:
+            print_log(f"Training starts without them: {self._random}", "current", logging.WARNING)
+            self._random = None
+        self._refuse_random(mode)
+        super().train(mode)
+        return self
+
+    def _refuse_random(self, training: bool) -> None:
+        if not training and self._random is not None:
+            raise ValueError(
+                f"{self._random}. Predictions would come from random weights: take a checkpoint "
+                "that was trained with this config, or the config of this checkpoint."
+            )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        file = local_metadata.get("file", "the checkpoint")
+        towers = [f"{name}." for name, m in self.named_modules() if isinstance(m, FrozenTower)]
+        random = []
+        for name, parameter in self.named_parameters():
+            frozen = not parameter.requires_grad and name.startswith(tuple(towers))
+            found = state_dict.get(prefix + name)
+            if frozen:
+                continue
+            if not isinstance(found, Tensor) or found.shape != parameter.shape:
+                random.append(prefix + name)
+            elif not found.isfinite().all():
+                raise ValueError(f"{file} holds NaN or infinity in {prefix}{name}")
+        self._random = None
+        if random:
+            more = f" and {len(random) - 3} more" if len(random) > 3 else ""
+            self._random = (
+                f"{file} lacks weights that train, or has them in another shape: "
+                f"{', '.join(random[:3])}{more}"
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def _refuse_in_evaluation(module: TrainedModule, _: Any) -> None:
+    module._refuse_random(module.training)
