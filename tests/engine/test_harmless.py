@@ -77,10 +77,10 @@ def test_resuming_runs_no_config(
 def test_no_model_is_built_from_a_config_in_a_checkpoint(
     inferencer: type, config: Any, changed: Callable, code: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"changed\.pth.*config file"):
+    with pytest.raises((ValueError, TypeError), match="config file"):
         inferencer(config, str(changed(dict(cfg=code, config=code), cfg=code)), device="cpu")
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "changed.pth")
-    with pytest.raises(ValueError, match=r"changed\.pth.*config file"):
+    with pytest.raises((ValueError, TypeError), match="config file"):
         inferencer(config, str(tmp_path / "changed.pth"), device="cpu")
     assert not (tmp_path / "executed").exists()
 
