@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.dataset import Compose as DatasetCompose
+
+from mmseg_otseg.imaging import check_image_file
 
 from .label_rule import LabelFound, LabelRule, SampleError
 
@@ -58,7 +61,7 @@ class GuardedPipeline(Compose):
                 return None
             appeared = not labelled and isinstance(output.get(_LABEL), np.ndarray)
             if appeared and self.rule.calls == calls:  # else a pipeline inside the step applied it
-                whole = output[_LABEL]
+                whole = output[_LABEL] = _at_size_of_image(output, picture, label)
                 output[_LABEL] = self.rule(whole, label or picture or "of this sample")
                 if self.rule.keep_whole:
                     output[WHOLE_LABEL] = whole
@@ -139,13 +142,16 @@ def _guard(transform: Callable, rule: LabelRule) -> Callable:
 
 def _run(step: Callable, results: dict, picture: str | None, label: str | None) -> dict | None:
     """Run one transform; when it fails, say on which files."""
+    reads = {LoadImageFromFile: ("picture", picture), LoadAnnotations: ("label file", label)}
     try:
+        for loader, (_, path) in reads.items():
+            if isinstance(step, loader) and path and os.path.exists(path):  # else s3:// or missing
+                check_image_file(path)
         return step(results)
     except (SampleError, LabelFound):  # from a pipeline inside the step; it names the files already
         raise
     except Exception as error:
         name, reason = type(step).__name__, " ".join(str(error).split())
-        reads = {LoadImageFromFile: ("picture", picture), LoadAnnotations: ("label file", label)}
         for loader, (what, path) in reads.items():
             if not isinstance(step, loader):
                 continue
@@ -162,3 +168,22 @@ def _run(step: Callable, results: dict, picture: str | None, label: str | None) 
             f"{name} failed on picture {picture} with label file {label}: "
             f"{type(error).__name__}: {reason}"
         ) from error
+
+
+def _at_size_of_image(results: dict, picture: str | None, label: str | None) -> np.ndarray:
+    """The label map (H, W) that was just read, if it has the size of the image.
+
+    Raises:
+        SampleError: If it has another size; resizing would stretch one over the other.
+    """
+    read, size = results[_LABEL], tuple(results.get("ori_shape", ()))[:2]
+    if not size or read.ndim > 2:
+        return read
+    if read.ndim < 2 and read.size == size[0] * size[1]:
+        return read.reshape(size)  # mmseg's loader drops axes of length 1
+    if read.shape != size:
+        raise SampleError(
+            f"picture {picture} has {size[0]} x {size[1]} pixels (height x width), but its label "
+            f"file {label} {' x '.join(map(str, read.shape))}. Give both the same size."
+        )
+    return read

@@ -74,11 +74,8 @@ class LabelRule:
     def _present(self, label: np.ndarray, path: str) -> np.ndarray:
         """Which of the values 0..255 occur, (256,) bool, after checking that all are allowed."""
         if label.ndim != 2:
-            raise SampleError(
-                f"label file {path} holds an array of shape {label.shape}, not one class index per "
-                "pixel. Convert colour pictures to single-channel class indices."
-            )
-        wide = _wide_values(path) if label.dtype == np.uint8 else label
+            raise SampleError(_no_map(path, label.shape))
+        wide = _wide_values(path, label) if label.dtype == np.uint8 else label
         if wide is not None:
             values = np.unique(wide)
             if values.size and (values[0] < 0 or values[-1] > 255):
@@ -100,12 +97,31 @@ class LabelRule:
         )
 
 
-def _wide_values(path: str) -> np.ndarray | None:
-    """The values of a label file with more than 8 bits, which loaders would wrap to 0..255."""
+def _no_map(path: str, shape: tuple[int, ...]) -> str:
+    return (
+        f"label file {path} holds an array of shape {shape}, not one class index per pixel. "
+        "Convert color images to single-channel class indices."
+    )
+
+
+def _wide_values(path: str, label: np.ndarray) -> np.ndarray | None:
+    """The values of a label file with more than 8 bits, which loaders would wrap to 0..255.
+
+    Args:
+        path: The label file.
+        label: What its loader made of it, (H, W).
+
+    Raises:
+        SampleError: If it is a color image one pixel high or wide, of which mmseg's loader makes a
+            map with three columns.
+    """
     if not os.path.isfile(path):
         return None
     try:
-        with Image.open(path) as picture:  # reads the header only
-            return np.asarray(picture) if picture.mode[0] in "IF" else None
-    except OSError:  # no picture format; its loader knows how to read it
+        with Image.open(path) as image:  # reads the header only
+            shape = (image.height, image.width, len(image.getbands()))
+            if shape[2] > 1 and 1 in shape[:2] and label.shape != shape[:2]:
+                raise SampleError(_no_map(path, shape))
+            return np.asarray(image) if image.mode[0] in "IF" else None
+    except OSError:  # no image format; its loader knows how to read it
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import MissingFileError, SampleError
+from tests.claimed_size import png_of
 
 NAMES = ["sky", "road", "tree", "car"]
 SPLIT = dict(classes=NAMES, unseen=["tree", "car"])
@@ -230,6 +232,54 @@ def test_colour_labels(root, config_of):
     Image.open(path).convert("RGB").save(path)
     with raised(ValueError, f"{path} holds an array of shape \\(4, 5, 3\\)", "single-channel"):
         ZeroShotDataset(config_of(root), SPLIT)[0]
+
+
+@pytest.mark.parametrize("size", [(7, 1), (1, 7), (1, 1)])
+@pytest.mark.parametrize("like_it", [True, False])
+def test_colour_labels_one_pixel_wide(write_data, config_of, size, like_it):
+    root = write_data([np.zeros(size), np.zeros(size)])
+    path = root / "labels" / "0.png"
+    Image.new("RGB", size[::-1]).save(path)
+    if like_it:  # the picture has the size that such a label is taken for
+        Image.new("RGB", (3, max(size))).save(root / "images" / "0.png")
+    dataset = ZeroShotDataset(config_of(root), SPLIT)
+    with raised(ValueError, f"{path}"):
+        dataset[0]
+    assert dataset[1]["data_samples"].gt_sem_seg.data.shape == (1, *size)
+
+
+@pytest.mark.parametrize("resized_first", [True, False])
+@pytest.mark.parametrize("test_mode", [True, False])
+def test_labels_of_another_size_than_the_picture(root, config_of, test_mode, resized_first):
+    for name, size in (("0", (5, 4)), ("1", (4, 5)), ("2", (10, 8))):  # width x height
+        Image.new("L", size).save(root / "labels" / f"{name}.png")
+    resize = [dict(type="Resize", scale=(10, 8), keep_ratio=True)] if resized_first else []
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        *resize,
+        dict(type="LoadAnnotations"),
+        dict(type="PackSegInputs"),
+    ]
+    dataset = ZeroShotDataset(config_of(root, test_mode=test_mode), SPLIT, pipeline=pipeline)
+    dataset[0]
+    for name, size in (("1", "5 x 4"), ("2", "8 x 10")):
+        files = f"{root}/images/{name}.png", f"{root}/labels/{name}.png"
+        with raised(ValueError, *files, "4 x 5", size):
+            dataset[int(name)]
+
+
+@pytest.mark.parametrize(("folder", "what"), [("images", "picture"), ("labels", "label file")])
+def test_pipes_and_bombs_are_refused_at_once(root, config_of, folder, what):
+    pipe, bomb = root / folder / "1.png", root / folder / "2.png"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    bomb.write_bytes(png_of(30000, 30000))
+    (root / "list.txt").write_text("0\n1\n2\n")
+    dataset = ZeroShotDataset(config_of(root, ann_file="list.txt"), SPLIT)
+    dataset[0]
+    for index, path, reason in ((1, pipe, "pipe"), (2, bomb, "30000 x 30000")):
+        with raised(ValueError, f"{what} {path}", reason):
+            dataset[index]
 
 
 def test_bad_label_found_while_dropping(root, config_of):

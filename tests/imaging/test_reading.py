@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import ast
 import os
-import struct
 import sys
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +13,7 @@ from PIL import Image
 
 from mmseg_otseg import imaging
 from mmseg_otseg.imaging import ImageError, check_image_file, find_images, read_image, reading
+from tests.claimed_size import png_of
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:
@@ -131,20 +130,6 @@ def test_arrays(shape: tuple[int, ...]) -> None:
 def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         read_image(array)
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A few bytes that claim to be an image of any size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(1000))
-    start = b"\x89PNG\r\n\x1a\n"
-    return start + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(30000, 30000), (2**31 - 1, 2**31 - 1)])

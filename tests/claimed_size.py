@@ -1,0 +1,20 @@
+"""Images that claim more pixels than they hold."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A few bytes that claim to be an image of any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
