@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument("--show", action="store_true", help="show the painted predictions")
-    parser.add_argument("--show-dir", metavar="DIR", help="write the painted predictions to DIR")
+    parser.add_argument(
+        "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
+    )
     parser.add_argument(
         "--wait-time", type=float, default=2, help="seconds each prediction is shown. Default: 2"
     )
@@ -30,17 +32,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def set_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Let the visualization hook paint the predictions, on the screen or into a folder."""
+def show_pictures(cfg: Config, wait_time: float) -> None:
+    """Let the visualization hook paint the predictions on the screen."""
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise ValueError(
-            "--show and --show-dir need a visualization hook: add visualization="
+            "--show needs a visualization hook: add visualization="
             "dict(type='SegVisualizationHook') to default_hooks in the config."
         )
-    hook.update(draw=True, interval=1, show=show, wait_time=wait_time)
-    if show_dir is not None:
-        cfg.visualizer.save_dir = show_dir
+    hook.update(draw=True, interval=1, show=True, wait_time=wait_time)
 
 
 def set_tta(cfg: Config) -> None:
@@ -98,8 +98,11 @@ def main() -> None:
     cfg = load_config(args, *DATA)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.show or args.show_dir is not None:
-        set_pictures(cfg, args.show, args.show_dir, args.wait_time)
+    if args.show:
+        show_pictures(cfg, args.wait_time)
+    if args.show_dir is not None:
+        hook = dict(type="OverlayHook", out_dir=args.show_dir)
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
     if args.tta:
         set_tta(cfg)
     if args.out is not None:

@@ -52,13 +52,17 @@ class OutputFolder:
         raise AssertionError("unreachable")
 
     def save_mask(self, name: str, mask: np.ndarray) -> Path:
-        """Write class indices (H, W), uint8 or uint16, as a grey PNG."""
-        return _save(Image.fromarray(mask), self.folder / MASKS / f"{name}.png")
+        """Write class indices (H, W), uint8 or uint16, as a gray PNG."""
+        return _save(mask, self.folder / MASKS / f"{name}.png")
 
     def save_overlay(self, name: str, overlay: np.ndarray) -> Path:
-        """Write an overlay (h, w, 3), RGB, as a JPEG."""
-        path = self.folder / OVERLAYS / f"{name}.jpg"
-        return _save(Image.fromarray(overlay), path, quality=90)
+        """Write an overlay (h, w, 3), RGB, uint8."""
+        return save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
+
+
+def save_overlay(overlay: np.ndarray, path: Path) -> Path:
+    """Write RGB values (h, w, 3), uint8, as a JPEG; folders are made."""
+    return _save(overlay, path, quality=90)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
@@ -81,11 +85,12 @@ def output_names(paths: Sequence[str]) -> list[str]:
         names.update((path, long[path]) for path in again)
 
 
-def _save(image: Image.Image, path: Path, **options: int) -> Path:
+def _save(values: np.ndarray, path: Path, **options: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
-        image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+        kind = "PNG" if path.suffix == ".png" else "JPEG"
+        Image.fromarray(values).save(part, format=kind, **options)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

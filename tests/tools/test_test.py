@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 
@@ -44,9 +45,11 @@ def test_writes_label_maps_and_pictures(test_tool, tmp_path: Path) -> None:
     test_tool("--out", tmp_path / "labels", "--show-dir", tmp_path / "pictures")
     label = cv2.imread(str(tmp_path / "labels" / "0.png"), cv2.IMREAD_UNCHANGED)
     assert label.shape == (32, 32) and label.max() <= 2
-    pictures = list((tmp_path / "pictures" / "vis_data" / "vis_image").glob("*.png"))
-    assert len(pictures) == 4
-    assert cv2.imread(str(pictures[0])).shape == (32, 64, 3)  # labels beside predictions
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    painted = cv2.imread(str(pictures[0]))
+    assert painted.shape == (32, 64, 3)  # labels beside predictions
+    assert np.abs(painted[:, :32].astype(int) - painted[:, 32:]).mean() > 1
 
 
 def test_augments(test_tool) -> None:
@@ -91,7 +94,7 @@ def test_says_what_the_config_lacks(test_tool, trained: Path, tmp_path: Path) ->
     cfg.dump(tmp_path / "bare.py")
     with pytest.raises(ValueError, match="--tta needs tta_pipeline and tta_model"):
         test_tool("--tta", config=tmp_path / "bare.py")
-    with pytest.raises(ValueError, match="need a visualization hook"):
-        test_tool("--show-dir", tmp_path, config=tmp_path / "bare.py")
+    with pytest.raises(ValueError, match="needs a visualization hook"):
+        test_tool("--show", config=tmp_path / "bare.py")
     with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
         run_tool("test", trained / "tiny.py", tmp_path / "none.pth", "--work-dir", tmp_path)

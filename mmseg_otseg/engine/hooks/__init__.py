@@ -1,5 +1,6 @@
 from mmseg_otseg.engine.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_otseg.engine.hooks.master_logger_hook import MasterLoggerHook
+from mmseg_otseg.engine.hooks.overlay_hook import OverlayHook
 from mmseg_otseg.engine.hooks.run_check_hook import RunCheckHook
 from mmseg_otseg.engine.hooks.seen_pixels_hook import SeenPixelsHook
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
@@ -7,6 +8,7 @@ from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
 __all__ = [
     "IterationSeedHook",
     "MasterLoggerHook",
+    "OverlayHook",
     "RunCheckHook",
     "SeenPixelsHook",
     "SelfTrainingHook",
