@@ -31,5 +31,6 @@ default_hooks = dict(
 custom_hooks = [
     dict(type="IterationSeedHook"),
     dict(type="SeenPixelsHook"),
+    dict(type="FineTuneHook"),
 ]
 tta_model = dict(type="SegTTAModel")

@@ -4,6 +4,7 @@ from mmseg_otseg.engine import checkpoint_sources
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.hooks import (
+    FineTuneHook,
     IterationSeedHook,
     MasterLoggerHook,
     RunCheckHook,
@@ -17,6 +18,7 @@ from mmseg_otseg.engine.schedulers import WarmupPolyLR
 checkpoint_sources.install()
 
 __all__ = [
+    "FineTuneHook",
     "IterationSeedHook",
     "MasterLoggerHook",
     "RunCheckHook",

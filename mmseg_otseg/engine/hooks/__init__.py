@@ -1,3 +1,4 @@
+from mmseg_otseg.engine.hooks.fine_tune_hook import FineTuneHook
 from mmseg_otseg.engine.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_otseg.engine.hooks.master_logger_hook import MasterLoggerHook
 from mmseg_otseg.engine.hooks.overlay_hook import OverlayHook
@@ -6,6 +7,7 @@ from mmseg_otseg.engine.hooks.seen_pixels_hook import SeenPixelsHook
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
 
 __all__ = [
+    "FineTuneHook",
     "IterationSeedHook",
     "MasterLoggerHook",
     "OverlayHook",

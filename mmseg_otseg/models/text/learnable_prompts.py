@@ -42,7 +42,8 @@ class LearnablePrompts(TextPrompts):
         position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before
             it) or ``"middle"`` (between its halves).
         per_class: Whether every class has contexts of its own. They belong to their vocabulary: a
-            checkpoint of them does not fit another one.
+            checkpoint of them does not fit another one; training that starts from one takes over
+            those of the same names, see :class:`~mmseg_otseg.engine.FineTuneHook`.
         start: A text that the contexts start from, such as ``"a photo of a"``; None is random.
 
     Raises:
@@ -163,6 +164,30 @@ class LearnablePrompts(TextPrompts):
             self.vocabulary = torch.tensor(list(digest), dtype=torch.uint8, device=device)
         self.split = split
         self._encoded = None
+
+    def contexts_from(self, classes: Sequence[str], contexts: Tensor) -> Tensor:
+        """Contexts of this vocabulary's classes, as far as another one has them.
+
+        Args:
+            classes: Names of the other vocabulary, K' of them.
+            contexts: Its contexts, shape (K', N, M, C).
+
+        Returns:
+            Theirs for the names that both have, ours for the others, shape (K, N, M, C).
+
+        Raises:
+            ValueError: If there are other numbers of prompts or tokens.
+        """
+        ours = self.contexts.detach().cpu().clone()
+        if contexts.shape[1:] != ours.shape[1:] or len(contexts) != len(classes):
+            raise ValueError(
+                f"the checkpoint has contexts of shape {tuple(contexts.shape)} for {len(classes)} "
+                f"classes, this model needs {tuple(ours.shape[1:])} for each: set num_prompts and "
+                "num_tokens as it was trained"
+            )
+        rows = dict(zip(classes, contexts.cpu()))
+        kept = [rows.get(name, own) for name, own in zip(self.split.classes, ours)]
+        return torch.stack([row.to(ours.dtype) for row in kept])
 
     def train(self, mode: bool = True) -> LearnablePrompts:
         """Switch between training and testing; what was encoded before is forgotten."""

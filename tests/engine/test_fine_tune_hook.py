@@ -1,0 +1,105 @@
+"""Training that starts from a checkpoint of other classes over the same CLIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine.hooks import fine_tune_hook
+from tests.configs.generated import small
+from tests.folder_data import CLASSES, write_folders
+
+THEIRS = dict(classes=["air", "tree", "car"], unseen=["air"])
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the hook said."""
+    lines: list[str] = []
+    monkeypatch.setattr(fine_tune_hook, "print_log", lambda text, *_: lines.append(text))
+    return lines
+
+
+def config(folder: Path, split: dict, name: str, kind: str = "otseg", **changes) -> Config:
+    init_default_scope("mmseg")
+    cfg = small(f"own_data/{kind}_512.py", folder)
+    cfg.merge_from_dict(dict(data_root=str(folder / name), model=dict(split=split)))
+    cfg.merge_from_dict(changes)
+    cfg.work_dir, cfg.experiment_name = str(folder / f"run_{name}"), f"{folder.name}_{name}"
+    return cfg
+
+
+def trained(folder: Path, kind: str = "otseg", **changes) -> Path:
+    """A checkpoint of a run with other classes."""
+    write_folders(folder / "theirs", classes=THEIRS["classes"])
+    Runner.from_cfg(config(folder, THEIRS, "theirs", kind, **changes)).train()
+    return folder / "run_theirs" / "iter_2.pth"
+
+
+def start(folder: Path, checkpoint: Path, kind: str = "otseg", **changes) -> Runner:
+    """A run of ours that loaded the checkpoint, just before its first iteration."""
+    write_folders(folder / "ours")
+    split = dict(classes=list(CLASSES), unseen=["tree"])
+    cfg = config(folder, split, "ours", kind, load_from=str(checkpoint), **changes)
+    runner = Runner.from_cfg(cfg)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.load_or_resume()
+    return runner
+
+
+def test_what_carries_over_and_what_does_not(tmp_path: Path, said: list[str]) -> None:
+    file = trained(tmp_path)
+    state = read_checkpoint(file)
+    state["state_dict"]["decode_head.calibrated_seen_bias.ensemble"] = torch.tensor(0.3)
+    torch.save(state, file)
+    said.clear()
+    runner = start(tmp_path, file)
+    weights = {n: p for n, p in runner.model.named_parameters() if p.requires_grad}
+    assert all(torch.equal(weight, state["state_dict"][name]) for name, weight in weights.items())
+    total = sum(weight.numel() for weight in weights.values())
+    told, warned = said
+    assert f"{file}: {total:,} of {total:,} weights that train carry over." in told
+    assert "3 other classes (air, tree, car), of which this run has tree, car" in told
+    assert "bias does not carry over" in told and "Optimizer and schedule start anew" in told
+    assert runner.model.decode_head.seen_bias == 0.1
+    assert "labels of tree, unseen classes here" in warned
+    assert runner.model.neck.text.split.classes == CLASSES
+    Runner.from_cfg(runner.cfg).train()
+
+
+def test_what_is_missing_is_named(tmp_path: Path, said: list[str]) -> None:
+    file = trained(tmp_path)
+    said.clear()
+    runner = start(tmp_path, file, model=dict(backbone=dict(visual_prompts=dict(num_tokens=3))))
+    lacking = runner.model.backbone.visual_prompts.embeddings
+    assert "not backbone.visual_prompts.embeddings" in said[0]
+    total = sum(p.numel() for p in runner.model.parameters() if p.requires_grad)
+    assert f"{total - lacking.numel():,} of {total:,}" in said[0]
+
+
+def test_contexts_of_the_same_names(tmp_path: Path, said: list[str]) -> None:
+    own = dict(model=dict(neck=dict(text=dict(per_class=True))))
+    file = trained(tmp_path, "zegot", **own)
+    theirs = read_checkpoint(file)["state_dict"]["neck.text.contexts"]
+    runner = start(tmp_path, file, "zegot", **own)
+    contexts = runner.model.neck.text.contexts
+    for name in ("tree", "car"):
+        row = contexts[CLASSES.index(name)]
+        assert torch.equal(row, theirs[THEIRS["classes"].index(name)])
+    assert not torch.equal(contexts[CLASSES.index("sky")], theirs[0])
+
+
+def test_the_same_classes_need_few_words(tmp_path: Path, said: list[str]) -> None:
+    write_folders(tmp_path / "theirs")
+    split = dict(classes=list(CLASSES), unseen=["tree"])
+    Runner.from_cfg(config(tmp_path, split, "theirs")).train()
+    said.clear()
+    start(tmp_path, tmp_path / "run_theirs" / "iter_2.pth")
+    (told,) = said
+    assert "other classes" not in told and "carry over." in told
