@@ -10,7 +10,7 @@ VERSION = re.findall(r'"(.+)"', (ROOT / "mmseg_otseg" / "version.py").read_text(
 # puts one over the other.
 ONEDL = ["onedl-mmengine>=0.10.12", "onedl-mmcv>=2.3.6", "onedl-mmsegmentation>=1.4.2"]
 OPENMMLAB = ["mmengine>=0.10.7", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2"]
-TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy"]
+TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard"]
 
 setup(
     name="mmseg_otseg",

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import VISBACKENDS, init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import read_checkpoint
@@ -182,6 +182,40 @@ def test_only_seen_classes_are_labeled(workspace: Path) -> None:
     options = ["--cfg-options", "data_root=data/seen"]
     run_tool("train", file, "--work-dir", "work_dirs/seen", *options)
     assert list(Path("work_dirs/seen").glob("best_mIoU_S*.pth"))
+
+
+def logging_to(what: str, folder: Path) -> Config:
+    """The config with the one line replaced that the README names."""
+    text = (ROOT / "configs" / "own_data" / "otseg_512.py").read_text(encoding="utf-8")
+    line = '"../_base_/default_runtime.py"'
+    assert line in text and line in README and f'"../_base_/runtime_{what}.py"' in README
+    text = text.replace(line, f'"../_base_/runtime_{what}.py"')
+    file = folder / f"{what}.py"
+    file.write_text(text.replace("../_base_", str(ROOT / "configs" / "_base_")))
+    return small(Config.fromfile(file), folder)
+
+
+def test_curves_in_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    init_default_scope("mmseg")
+    write_folders(tmp_path / "data" / "own")
+    cfg = logging_to("tensorboard", tmp_path)
+    cfg.default_hooks.logger.interval = 1
+    cfg.visualizer.name = cfg.experiment_name = "tensorboard"
+    Runner.from_cfg(cfg).train()
+    (events,) = (tmp_path / "work").glob("*/vis_data/events*")
+    curves = EventAccumulator(str(events))
+    curves.Reload()
+    assert {"loss", "seen_pixels", "hIoU", "mIoU_U"} <= set(curves.Tags()["scalars"])
+
+
+def test_curves_in_weights_and_biases(tmp_path: Path) -> None:
+    """The package is not among the test requirements: that mmengine finds the backend is all."""
+    init_default_scope("mmseg")
+    backends = logging_to("wandb", tmp_path).visualizer.vis_backends
+    assert [backend.type for backend in backends] == ["LocalVisBackend", "WandbVisBackend"]
+    assert VISBACKENDS.get("WandbVisBackend") is not None
 
 
 def test_the_readme_is_complete() -> None:
