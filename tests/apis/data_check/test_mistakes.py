@@ -224,6 +224,11 @@ def exchange_parts(root: Path) -> None:
         (root / kind / "x").rename(root / kind / "val")
 
 
+def another_size(root: Path) -> None:
+    path = label_files(root, "train")[0]
+    Image.open(path).resize((32, 24), Image.Resampling.NEAREST).save(path)
+
+
 def cut(folder: str, name: str) -> Change:
     def change(root: Path) -> None:
         path = root / folder / "train" / name
@@ -245,6 +250,7 @@ def as_jpeg(root: Path) -> None:
         (exchange_parts, ("warning", "val has more images (4) than train (2)")),
         (cut("images", "train_1.jpg"), ("error", "train_1.jpg cannot be decoded")),
         (cut("labels", "train_1.png"), ("error", "train_1.png cannot be decoded")),
+        (another_size, ("error", "train_0.png", "24 x 32", "same size")),
         (as_jpeg, ("error", "JPEG", "as PNG")),
         (
             lambda root: label_files(root, "train")[0].unlink(),
