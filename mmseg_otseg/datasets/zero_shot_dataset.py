@@ -22,6 +22,7 @@ from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 from .samplers import seeded_by
 
+FEW_LEFT = 0.1  # of the images: a warning when drop_unseen_images leaves fewer
 _HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELLED, "supervised": None}
 
 
@@ -59,8 +60,9 @@ class ZeroShotDataset:
         FileNotFoundError: For data folders or lists that are missing or empty.
         TypeError: When ``dataset`` is no mmengine data set.
         ValueError: For no split or a bad one, an unknown setting, class names that are not the
-            split's, more than 254 classes, and ``drop_unseen_images`` in testing or with no image
-            left. Loading a sample raises it (or FileNotFoundError) for bad files, naming them.
+            split's, more than 254 classes, and ``drop_unseen_images`` in testing, in another
+            setting than "inductive", or with no image left. Loading a sample raises it (or
+            FileNotFoundError) for bad files, naming them.
     """
 
     def __init__(
@@ -103,6 +105,11 @@ class ZeroShotDataset:
             raise ValueError("some of the wrapped data sets have test_mode=True and some have not.")
         if drop_unseen_images and self.test_mode:
             raise ValueError("drop_unseen_images is for training, but test_mode is True.")
+        if drop_unseen_images and setting != "inductive":
+            raise ValueError(
+                f"drop_unseen_images leaves no pixel of an unseen class, but setting={setting!r} "
+                "trains on them: set one of the two back."
+            )
         self.setting = setting
         self.drop_unseen_images = drop_unseen_images
         self.hide_as = None if self.test_mode else _HIDE_AS[setting]
@@ -148,7 +155,13 @@ class ZeroShotDataset:
             if not rule.holds_unseen(leaf.pipeline.read_label(info), path):
                 kept[id(leaf)].append(index)
         left = sum(map(len, kept.values()))
-        print_log(f"{left} of {total} images hold no unseen class and stay", "current")
+        few = left < FEW_LEFT * total
+        advice = ", few to train on; drop_unseen_images=False keeps all" if few else ""
+        print_log(
+            f"{left} of {total} images hold no unseen class and stay{advice}",
+            "current",
+            logging.WARNING if few else logging.INFO,
+        )
         if not left:
             raise ValueError(
                 f"all {total} training images hold one of the unseen classes "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from torch import Tensor
@@ -68,8 +70,25 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             labels = sample["gt_sem_seg"]["data"][0].to(probabilities.device)
             known = labels != self.ignore_index
             areas = self._areas(probabilities[:, known], labels[known].long(), seen, unseen)
-            # One running sum: a table of areas for each image and bias would fill the memory.
-            self.results[:] = [areas + self.results[0] if self.results else areas]
+            # A running sum: a table of areas for each image and bias would fill the memory. The
+            # last image stands apart, as it may be one that only pads this process's share.
+            number, total, last = self.results or (0, 0, 0)
+            self.results[:] = [number + 1, total + last, areas]
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Add up the areas of all processes and compute the metrics.
+
+        mmengine's samplers deal the images out in turn, and give the processes that would have one
+        less an image that another process has too.
+
+        Args:
+            size: Number of images in the data set.
+        """
+        if self.results:
+            number, total, last = self.results
+            padding = (number - 1) * get_world_size() + get_rank() >= size
+            self.results[:] = [total + (0 * last if padding else last)]
+        return super().evaluate(size)
 
     def _areas(self, probabilities: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor) -> Tensor:
         """Areas of one image for every bias.
@@ -142,5 +161,19 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
 
 def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The row of highest hIoU, of several the one whose bias is nearest to zero."""
-    return max(table, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))
+    """The row of highest hIoU, of several the one whose bias is nearest to zero.
+
+    Args:
+        table: For each bias ``seen_bias`` and ``hIoU``.
+
+    Raises:
+        ValueError: If no bias has an hIoU, which is nan when the data holds and the model predicts
+            no seen class, or no unseen one.
+    """
+    known = [row for row in table if not math.isnan(row["hIoU"])]
+    if not known:
+        raise ValueError(
+            "no seen-class bias can be chosen: hIoU is nan for each of them, as no seen or no "
+            "unseen class occurs in the data. Take more data, or another class split"
+        )
+    return max(known, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))

@@ -32,8 +32,10 @@ class ZeroShotIoUMetric(IoUMetric):
 
     ``mIoU_U`` and ``hIoU`` are left out when no class is unseen. A class that occurs neither in the
     predictions nor in the labels has no IoU (nan) and does not count. Which classes are unseen
-    comes from the data set's ``metainfo``, as :class:`ZeroShotDataset` gives it. To keep the best
-    checkpoint: ``CheckpointHook(save_best="hIoU", rule="greater")``.
+    comes from the data set's ``metainfo``, as :class:`ZeroShotDataset` gives it. If it also has
+    ``trained``, names of classes that the model was trained on with labels, those of them that are
+    called unseen are reported apart, in neither of the two means. To keep the best checkpoint:
+    ``CheckpointHook(save_best="hIoU", rule="greater")``.
 
     Args:
         unseen_labeled: Whether the data has labels of the unseen classes. False leaves these
@@ -59,11 +61,12 @@ class ZeroShotIoUMetric(IoUMetric):
             The metrics by name, in percent.
 
         Raises:
-            ValueError: When the data set has no class split, or hides labels.
+            ValueError: When the data set has no class split, or hides labels; when the model was
+                trained on all unseen classes.
         """
         if self.format_only:
             return super().compute_metrics(results)
-        seen, unseen = self._split()
+        seen, unseen = self.reported_classes()
         # In float64: sums of float32 lose single pixels beyond 2^24.
         areas = [sum(area.double() for area in column) for column in zip(*results)]
         by_class = self.total_area_to_metrics(*areas, self.metrics, self.nan_to_num, self.beta)
@@ -81,6 +84,31 @@ class ZeroShotIoUMetric(IoUMetric):
         metrics = {name: round(100 * value, 2) for name, value in metrics.items()}
         self._log(metrics, by_class, set(unseen))
         return metrics
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the zero-shot metrics that there will be, as a checkpoint hook asks for them."""
+        names = ["mIoU_S", "mIoU_U", "hIoU"] if self.reported_classes()[1] else ["mIoU_S"]
+        return {f"{self.prefix}/{name}" if self.prefix else name for name in names}
+
+    def reported_classes(self) -> tuple[list[int], list[int]]:
+        """Indices of the seen classes, and of the unseen ones that training had no labels of.
+
+        Raises:
+            ValueError: As :meth:`compute_metrics`.
+        """
+        seen, called_unseen = self._split()
+        trained = set(self.dataset_meta.get("trained", ()))
+        names = self.dataset_meta["classes"]
+        unseen = [index for index in called_unseen if names[index] not in trained]
+        if called_unseen and not unseen:
+            listed = ", ".join(names[index] for index in called_unseen)
+            raise ValueError(
+                f"the model was trained with labels of {listed}: no class that is called unseen "
+                "here is unseen to it. Test it with the split it was trained with, or take these "
+                "classes out of `unseen`."
+            )
+        return seen, unseen
 
     def _split(self) -> tuple[list[int], list[int]]:
         meta = self.dataset_meta or {}
@@ -103,7 +131,10 @@ class ZeroShotIoUMetric(IoUMetric):
         names = self.dataset_meta["classes"]
         table = PrettyTable()
         table.add_column("Class", list(names))
-        table.add_column("S/U", ["U" if index in unseen else "S" for index in range(len(names))])
+        kinds = ["U" if index in unseen else "T" for index in range(len(names))]
+        for index in self.dataset_meta["seen"]:
+            kinds[index] = "S"
+        table.add_column("S/U", kinds)
         for name, values in by_class.items():
             table.add_column(name, np.round(100 * values, 2).tolist())
         at_zero = [names[index] for index in np.flatnonzero(by_class["IoU"] == 0)]
@@ -114,6 +145,14 @@ class ZeroShotIoUMetric(IoUMetric):
         print_log(
             f"per class results:\n{table}\nsummary (S = seen, U = unseen):\n{summary}", logger
         )
+        trained = [name for name, kind in zip(names, kinds) if kind == "T"]
+        if trained:
+            print_log(
+                f"T = called unseen, but trained with labels: {', '.join(trained)}. They are in "
+                "neither mIoU(S) nor mIoU(U).",
+                logger,
+                logging.WARNING,
+            )
         lost = [name for name in at_zero if names.index(name) in unseen]
         if lost and metrics["mIoU_S"] > 0:
             print_log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import numpy as np
@@ -368,6 +369,27 @@ def test_drop_with_reduced_labels(write_data, config_of):
     config = config_of(write_data([np.repeat(x, 2, 0) for x in labels]), reduce_zero_label=True)
     dataset = ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
     assert len(dataset) == 2
+
+
+@pytest.mark.parametrize(("with_unseen", "warned"), [(9, False), (10, True)])
+def test_drop_that_leaves_few_images_warns(write_data, config_of, with_unseen, warned, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        "mmseg_otseg.datasets.zero_shot_dataset.print_log",
+        lambda text, logger, level=logging.INFO: lines.append((text, level)),
+    )
+    labels = [np.full((8, 8), 3)] * with_unseen + [np.full((8, 8), 0)]
+    ZeroShotDataset(config_of(write_data(labels)), SPLIT, drop_unseen_images=True)
+    text, level = lines[-1]
+    assert text.startswith(f"1 of {with_unseen + 1} images")
+    assert ("few to train on" in text) == (level == logging.WARNING) == warned
+
+
+@pytest.mark.parametrize("setting", ["transductive", "supervised"])
+def test_drop_and_a_setting_that_trains_on_unseen_pixels(write_data, config_of, setting):
+    config = config_of(write_data(random_labels()))
+    with pytest.raises(ValueError, match=f"drop_unseen_images.*{setting}"):
+        ZeroShotDataset(config, SPLIT, setting=setting, drop_unseen_images=True)
 
 
 def test_drop_with_nothing_left(write_data, config_of):

@@ -1,28 +1,42 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from mmseg_otseg.engine import RunCheckHook
+from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
 from mmseg_otseg.structures import ClassSplit
+from tests.otseg_run import otseg_config
+from tests.tiny_run import CLASSES, write_pictures
 
 SPLIT = ClassSplit(("cat", "dog", "sofa"), (1,))
 
 
 def runner(split: ClassSplit | None, **metainfo: Any) -> SimpleNamespace:
     model = SimpleNamespace(
-        neck=SimpleNamespace(text=SimpleNamespace(split=split)),
+        neck=SimpleNamespace(text=SimpleNamespace(split=split), train_classes=None),
         decode_head=SimpleNamespace(num_classes=3),
     )
     loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
+    evaluator = SimpleNamespace(metrics=[])
     return SimpleNamespace(
         model=model,
         train_dataloader=loader,
         val_dataloader=loader,
         test_dataloader=loader,
         val_loop=None,
+        hooks=[],
+        cfg=Config(),
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
     )
 
 
@@ -33,7 +47,7 @@ def hook() -> Any:
 
 def test_the_same_classes_pass(hook: Any) -> None:
     for stage in (hook.before_train, hook.before_val, hook.before_test):
-        stage(runner(SPLIT, classes=list(SPLIT.classes), seen=[0, 2], unseen=[1]))
+        stage(runner(SPLIT, classes=list(SPLIT.classes), unseen=[1], hide_as=None))
         stage(runner(SPLIT, classes=list(SPLIT.classes)))  # a data set that hides nothing
 
 
@@ -64,3 +78,137 @@ def test_models_without_text_prompts_pass(hook: Any) -> None:
     without = runner(SPLIT, classes=["cat"])
     without.model = SimpleNamespace()
     hook.before_train(without)
+
+
+# Whole runs --------------------------------------------------------------------------------------
+
+ALL_SEEN = dict(classes=CLASSES, unseen=[])
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Config:
+    """A run over mmseg's own runtime: no hook of this project is in it."""
+    init_default_scope("mmseg")
+    write_pictures(tmp_path)
+    cfg = otseg_config(tmp_path)
+    cfg.custom_hooks = []
+    cfg.experiment_name = tmp_path.name
+    return cfg
+
+
+def with_split_everywhere(cfg: Config, split: dict) -> Config:
+    cfg.model.neck.text.split = split
+    for part in ("train", "val", "test"):
+        cfg[f"{part}_dataloader"].dataset.split = split
+    return cfg
+
+
+def set_by_path(cfg: Config, changes: dict[str, Any]) -> None:
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place: Any = cfg
+        for name in parents:
+            place = place[name]
+        place[last] = value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"train_dataloader.dataset.setting": "transductive"},
+            "transductive.*SelfTrainingHook",
+        ),
+        ({"model.neck.train_classes": "all"}, "train_classes='all'.*asks for 'seen'"),
+        (
+            {"model.neck.train_classes": "seen", "train_dataloader.dataset.setting": "supervised"},
+            "train_classes='seen'.*asks for 'all'",
+        ),
+        ({"val_dataloader.dataset.dataset.test_mode": False}, "hidden in the validation data.*val"),
+        ({"train_dataloader.dataset.dataset.test_mode": True}, "training data has test_mode=True"),
+        ({"val_evaluator": dict(type="IoUMetric")}, "hIoU.*no ZeroShotIoUMetric"),
+        ({"model.decode_head.num_classes": 4}, "num_classes is 4.*set it to 3"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_at_the_start(
+    cfg: Config, changes: dict[str, Any], message: str
+) -> None:
+    set_by_path(cfg, changes)
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_no_unseen_class_and_the_best_by_hiou(cfg: Config) -> None:
+    with_split_everywhere(cfg, ALL_SEEN)
+    with pytest.raises(ValueError, match=r"hIoU, but no class is unseen.*save_best=mIoU"):
+        Runner.from_cfg(cfg).train()
+    cfg.default_hooks.checkpoint.save_best = "mIoU"
+    cfg.experiment_name += "_miou"
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert "val/mIoU_S" in runner.message_hub.log_scalars
+
+
+def test_a_metric_without_a_split_is_refused_at_the_start(cfg: Config) -> None:
+    cfg.val_dataloader.dataset = cfg.val_dataloader.dataset.dataset
+    with pytest.raises(ValueError, match="wrap the data set"):
+        Runner.from_cfg(cfg).train()
+
+
+def test_supervised_is_one_setting(cfg: Config) -> None:
+    cfg.train_dataloader.dataset.setting = "supervised"
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.model.neck.train_classes == "all"
+    assert "val/mIoU_U" in runner.message_hub.log_scalars  # asked for, and named by the setting
+    saved = torch.load(Path(cfg.work_dir) / "iter_4.pth", weights_only=False)
+    assert saved["meta"]["trained_classes"] == sorted(CLASSES)
+
+
+def metrics_of(cfg: Config, meta: dict, unseen: list[str], name: str) -> dict[str, float]:
+    """Metrics of a checkpoint with this ``meta``."""
+    checkpoint = Path(cfg.work_dir).with_suffix(".pth")
+    state = Runner.from_cfg(with_name(cfg, f"{name}_made")).model.state_dict()
+    torch.save({"state_dict": state, "meta": meta}, checkpoint)
+    cfg = with_split_everywhere(with_name(cfg, name), dict(classes=CLASSES, unseen=unseen))
+    cfg.load_from = str(checkpoint)
+    return Runner.from_cfg(cfg).test()
+
+
+def with_name(cfg: Config, name: str) -> Config:
+    cfg = Config(cfg.to_dict())
+    cfg.experiment_name += name
+    return cfg
+
+
+def test_a_trained_class_is_not_reported_as_unseen(cfg: Config, capsys: Any) -> None:
+    meta = {"trained_classes": ["left", "middle"]}
+    with pytest.raises(ValueError, match="trained with labels of middle"):
+        metrics_of(cfg, meta, ["middle"], "_all")
+    apart = metrics_of(cfg, meta, ["middle", "right"], "_apart")
+    assert "trained with labels: middle" in capsys.readouterr().out
+    whole = metrics_of(cfg, {}, ["middle", "right"], "_unknown")
+    assert apart["mIoU"] == whole["mIoU"] and apart["mIoU_S"] == whole["mIoU_S"]
+    # The config says that all labels were used: then both means are what is asked for.
+    cfg.train_dataloader.dataset.setting = "supervised"
+    assert metrics_of(cfg, meta, ["middle"], "_supervised")["mIoU_U"] >= 0
+
+
+def test_what_a_checkpoint_was_trained_on() -> None:
+    data = {"classes": ("a", "b", "c"), "seen": [0, 2], "unseen": [1], "hide_as": 255}
+    assert trained_classes({"dataset_meta": data}) == {"a", "c"}  # as version 0.1 wrote it
+    assert trained_classes({"dataset_meta": {**data, "hide_as": None}}) == {"a", "b", "c"}
+    assert trained_classes({"dataset_meta": data, "trained_classes": ["z"]}) == {"z"}
+    for unknown in (None, {}, {"dataset_meta": {"classes": ("a", "b")}}):
+        assert trained_classes(unknown) == frozenset()
+
+
+def test_what_a_checkpoint_was_trained_on_before_is_kept() -> None:
+    hook = RunCheckHook()
+    other = runner(SPLIT, classes=SPLIT.classes)
+    hook.after_load_checkpoint(other, {"meta": {"trained_classes": ["sky"]}})
+    saved: dict[str, Any] = {"meta": {}}
+    hook.before_save_checkpoint(other, saved)
+    assert saved["meta"]["trained_classes"] == ["cat", "sky", "sofa"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+from math import nan
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
 
-from mmseg_otseg.evaluation import SeenBiasMetric, ZeroShotIoUMetric
+from mmseg_otseg.evaluation import SeenBiasMetric, ZeroShotIoUMetric, best_bias
 
 META = {"classes": ("a", "b", "c", "d", "e"), "seen": [0, 2, 4], "unseen": [1, 3]}
 BIASES = [-0.25, 0.0, 0.05, 0.125, 0.5, 2.0]
@@ -55,6 +60,44 @@ def test_of_equal_biases_the_one_nearest_to_zero_is_best() -> None:
     ).movedim(-1, 0)
     best = evaluated(SeenBiasMetric(biases=[0.5, 0.1, -0.2]), [image])
     assert best["seen_bias"] == 0.1 and best["hIoU"] == 100
+
+
+@pytest.mark.parametrize("number", [1, 4, 5])
+def test_several_processes_count_every_image_once(number: int, tmp_path: Path) -> None:
+    """A share of each process as mmengine's sampler deals it, with an image twice if need be."""
+    images, processes = samples(number), 2
+    alone = SeenBiasMetric(biases=BIASES)
+    evaluated(alone, images)
+
+    def run(rank: int) -> None:
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group(
+            "gloo", f"file://{tmp_path}/store", rank=rank, world_size=processes
+        )
+        metric = SeenBiasMetric(biases=BIASES, collect_device="cpu", collect_dir=f"{tmp_path}/all")
+        metric.dataset_meta = META
+        for index in DefaultSampler(images, shuffle=False):
+            metric.process({}, [images[index]])
+        metric.evaluate(number)
+        if rank == 0:
+            (tmp_path / "table.json").write_text(json.dumps(metric.table))
+
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=run, args=(rank,)) for rank in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0, 0]
+    table = json.loads((tmp_path / "table.json").read_text())
+    torch.testing.assert_close(table, alone.table, rtol=0, atol=0, equal_nan=True)
+
+
+def test_biases_without_hiou_are_not_the_best() -> None:
+    table = [{"seen_bias": bias, "hIoU": nan} for bias in (0.0, 0.1)]
+    with pytest.raises(ValueError, match="nan for each"):
+        best_bias(table)
+    assert best_bias([*table, {"seen_bias": 0.5, "hIoU": 0.0}])["seen_bias"] == 0.5
 
 
 def test_says_what_is_wrong() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine.parts import class_split, segmentor
-from mmseg_otseg.structures import ClassSplit
+from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
+from mmseg_otseg.engine.parts import class_split, neck, segmentor
+from mmseg_otseg.evaluation import ZeroShotIoUMetric
+from mmseg_otseg.structures import UNLABELLED, ClassSplit
+
+ZERO_SHOT_METRICS = ("mIoU_S", "mIoU_U", "hIoU")
 
 
 @HOOKS.register_module(name=["RunCheckHook", "VocabularyCheckHook"])
@@ -18,46 +24,87 @@ class RunCheckHook(Hook):
     """Refuses to start a run whose settings contradict each other.
 
     Text prompts of another data set, or a class that training shows and the metric calls unseen,
-    would train and test without any other sign than wrong numbers. Models without text prompts are
-    passed over. Every run of mmseg's loops has this hook, see :mod:`mmseg_otseg.engine.loops`.
+    would train and test without any other sign than wrong numbers; other contradictions would be
+    noticed at the first validation, after hours. Models without text prompts are passed over.
+    Every run of mmseg's loops has this hook, see :mod:`mmseg_otseg.engine.loops`.
+
+    Checkpoints note which classes they were trained on with labels (``meta.trained_classes``). The
+    metric is told, so that none of these counts as unseen.
 
     Raises:
-        ValueError: When model and data do not mean the same classes, or the config has a class
-            split that nothing reads.
+        ValueError: When model and data do not mean the same classes, the config has a class split
+            that nothing reads, data to test on hides labels, data to train on does not, the setting
+            of the training data is not the model's, or the best checkpoint is to be chosen by a
+            metric that there will not be.
     """
+
+    def __init__(self) -> None:
+        self.trained: frozenset[str] = frozenset()
 
     def before_run(self, runner: Runner) -> None:
         split = class_split(runner.model)
         if split is not None:
             check_no_idle_split(runner.cfg, split)
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self.trained = trained_classes(checkpoint.get("meta"))
+
     def before_train(self, runner: Runner) -> None:
-        self._check(runner, runner.train_dataloader, "the training data")
+        if class_split(runner.model) is None:
+            return
+        dataset = runner.train_dataloader.dataset
+        _check_classes(runner.model, dataset, "the training data")
+        _check_setting(runner, dataset)
         if runner.val_loop is not None:
-            self._check(runner, runner.val_dataloader, "the validation data")
+            self.before_val(runner)
+            _check_best(runner)
 
     def before_val(self, runner: Runner) -> None:
-        self._check(runner, runner.val_dataloader, "the validation data")
+        self._check_evaluation(runner, runner.val_dataloader, "validation", "val")
 
     def before_test(self, runner: Runner) -> None:
-        self._check(runner, runner.test_dataloader, "the test data")
+        self._check_evaluation(runner, runner.test_dataloader, "test", "test")
 
-    def _check(self, runner: Runner, dataloader: Any, data: str) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         split = class_split(runner.model)
-        metainfo = getattr(dataloader.dataset, "metainfo", {})
-        names = metainfo.get("classes")
-        if split is None or names is None:
+        if split is not None:
+            now = split.classes if _is_supervised(runner.cfg) else split.seen_names
+            checkpoint["meta"]["trained_classes"] = sorted(self.trained.union(now))
+
+    def _check_evaluation(self, runner: Runner, dataloader: Any, what: str, part: str) -> None:
+        split = class_split(runner.model)
+        if split is None:
             return
-        unseen = metainfo.get("unseen")
-        if unseen is None:  # a data set that hides nothing: only the names can differ
-            unseen = split.unseen if len(names) == split.num_classes else ()
-        ClassSplit.agreed({"the model": split, data: ClassSplit(tuple(names), tuple(unseen))})
-        num_classes = getattr(segmentor(runner.model).decode_head, "num_classes", None)
-        if num_classes is not None and num_classes != split.num_classes:
+        _check_classes(runner.model, dataloader.dataset, f"the {what} data")
+        if getattr(dataloader.dataset, "metainfo", {}).get("hide_as") is not None:
             raise ValueError(
-                f"model.decode_head.num_classes is {num_classes}, but the class split has "
-                f"{split.num_classes} classes: set it to {split.num_classes}"
+                f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
+                f"in the data set that the ZeroShotDataset of {part}_dataloader wraps"
             )
+        evaluator: Evaluator = getattr(runner, f"{part}_evaluator")
+        for metric in evaluator.metrics:
+            if isinstance(metric, ZeroShotIoUMetric):
+                # All labels being used is what "supervised" means: there, both means are wanted.
+                trained = () if _is_supervised(runner.cfg) else sorted(self.trained)
+                metric.dataset_meta = {**(metric.dataset_meta or {}), "trained": trained}
+                metric.reported_classes()  # raises what is wrong
+
+
+def trained_classes(meta: Any) -> frozenset[str]:
+    """The classes that a checkpoint was trained on with labels, as far as it says so.
+
+    Args:
+        meta: The checkpoint's ``meta``; those of version 0.1 tell it by the training data's
+            ``dataset_meta``.
+    """
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get("dataset_meta") or {}
+    names = meta.get("trained_classes")
+    if names is None and isinstance(data, Mapping) and "seen" in data and "hide_as" in data:
+        names = data["classes"]
+        if data["hide_as"] is not None:
+            names = [names[index] for index in data["seen"]]
+    return frozenset(names or ())
 
 
 def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
@@ -90,3 +137,84 @@ def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
             f"the setting split={idle} has no effect: write model=dict(split=...), or "
             "--cfg-options model.split..., which reaches the model, the data and the metric"
         )
+
+
+def _check_classes(model: Any, dataset: Any, data: str) -> None:
+    """Check that a data set has the model's class split."""
+    split, metainfo = class_split(model), getattr(dataset, "metainfo", {})
+    names = metainfo.get("classes")
+    if split is None or names is None:
+        return
+    unseen = metainfo.get("unseen")
+    if unseen is None:  # a data set that hides nothing: only the names can differ
+        unseen = split.unseen if len(names) == split.num_classes else ()
+    ClassSplit.agreed({"the model": split, data: ClassSplit(tuple(names), tuple(unseen))})
+    num_classes = getattr(segmentor(model).decode_head, "num_classes", None)
+    if num_classes is not None and num_classes != split.num_classes:
+        raise ValueError(
+            f"model.decode_head.num_classes is {num_classes}, but the class split has "
+            f"{split.num_classes} classes: set it to {split.num_classes}"
+        )
+
+
+def _check_setting(runner: Runner, dataset: Any) -> None:
+    """Check that model and hooks follow the training data's setting; tell the neck what it is."""
+    metainfo = getattr(dataset, "metainfo", {})
+    if not metainfo.get("unseen"):
+        return
+    if getattr(dataset, "test_mode", False):
+        raise ValueError(
+            "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
+            "leave it out in the data set that the ZeroShotDataset of train_dataloader wraps"
+        )
+    if any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks):
+        return  # it checks the data itself, and decides which classes train
+    if metainfo["hide_as"] == UNLABELLED:
+        raise ValueError(
+            "setting='transductive' of the training data needs default_hooks=dict(self_training="
+            "dict(type='SelfTrainingHook', begin=ITERATION)): without it nothing is trained on the "
+            "unlabeled pixels"
+        )
+    classes = "all" if metainfo["hide_as"] is None else "seen"
+    text_neck = neck(runner.model)
+    if text_neck.train_classes is None:
+        text_neck.train_classes = classes
+    if text_neck.train_classes != classes:
+        raise ValueError(
+            f"the neck has train_classes={text_neck.train_classes!r}, but the setting of the "
+            f"training data asks for {classes!r}: leave train_classes out, and choose "
+            "train_dataloader.dataset.setting ('inductive', 'supervised')"
+        )
+
+
+def _check_best(runner: Runner) -> None:
+    """Check that the metric by which the best checkpoint is chosen will be there."""
+    metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, ZeroShotIoUMetric)]
+    given = {name for metric in metrics for name in metric.names}
+    asked = [
+        name
+        for hook in runner.hooks
+        if isinstance(hook, CheckpointHook)
+        for name in hook.save_best or ()
+    ]
+    for name in asked:
+        if name in ZERO_SHOT_METRICS and name not in given:
+            why = "no class is unseen" if metrics else "val_evaluator is no ZeroShotIoUMetric"
+            raise ValueError(
+                f"the best checkpoint is to be the one of highest {name}, but {why}: name unseen "
+                "classes with model=dict(split=dict(unseen=[names])), or choose the best by "
+                "another metric, default_hooks.checkpoint.save_best=mIoU"
+            )
+
+
+def _is_supervised(cfg: Config) -> bool:
+    """Whether a config's training data keeps all labels, by its setting."""
+    loader = cfg.get("train_dataloader") or {}
+    pending = [loader.get("dataset")]
+    while pending:
+        dataset = pending.pop()
+        if isinstance(dataset, Mapping):
+            if dataset.get("setting") == "supervised":
+                return True
+            pending += [dataset.get("dataset"), *(dataset.get("datasets") or ())]
+    return False

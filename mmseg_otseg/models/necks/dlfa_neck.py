@@ -38,8 +38,9 @@ class DLFANeck(TrainedModule):
         relationship_descriptor: Whether queries are described by the image; otherwise they are the
             text alone.
         identity_start: See :class:`RelationshipDescriptor`.
-        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"`` (transductive
-            stage).
+        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"``. None is the
+            seen ones, or what the run decides: all classes on fully labeled data, and in the
+            transductive stage.
 
     Raises:
         ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the
@@ -58,12 +59,12 @@ class DLFANeck(TrainedModule):
         adapters: int = 0,
         relationship_descriptor: bool = True,
         identity_start: bool = False,
-        train_classes: str = "seen",
+        train_classes: str | None = None,
         split: SplitLike | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if train_classes not in ("seen", "all"):
+        if train_classes not in (None, "seen", "all"):
             raise ValueError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
         self.train_classes = train_classes
         prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
@@ -119,7 +120,7 @@ class DLFANeck(TrainedModule):
         names = self.text.split.classes
         seen = torch.tensor([name in self.seen_names for name in names])
         classes = torch.arange(len(names))
-        if self.training and self.train_classes == "seen":
+        if self.training and self.train_classes != "all":
             classes = classes[seen]
             if not len(classes):
                 raise ValueError(
