@@ -34,6 +34,11 @@ setup(
         "numpy",
         "pillow>=10.1",  # the first with a font of any size
         "safetensors",
+        "huggingface_hub",
+        "matplotlib",
+        "prettytable",
+        "rich",
+        "tqdm",
     ],
     extras_require={"onedl": ONEDL, "openmmlab": OPENMMLAB, "test": TEST},
 )

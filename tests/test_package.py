@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import runpy
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -40,6 +42,55 @@ def test_the_requirements_leave_the_choice_of_the_stack() -> None:
     for others in (options["install_requires"], options["extras_require"]["test"]):
         assert not any("mm" in name for name in names(others))
     assert options["version"] == mmseg_otseg.__version__
+
+
+#: Packages whose modules are called otherwise.
+MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip", "POT": "ot"}
+BROUGHT_BY_A_STACK = {"mmengine", "mmcv", "mmseg"}
+
+
+def imported_by(folder: str) -> set[str]:
+    """The packages that the code of a folder imports, by the names of their modules."""
+    found: set[str] = set()
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - BROUGHT_BY_A_STACK
+
+
+def test_what_is_imported_is_required() -> None:
+    with patch("setuptools.setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    options = setup.call_args.kwargs
+
+    def modules(requirements: list[str]) -> set[str]:
+        found = {re.split(r"[<>=\[; ]", requirement)[0] for requirement in requirements}
+        return {MODULES.get(name, name) for name in found}
+
+    always = modules(options["install_requires"])
+    extras = {name for extra in options["extras_require"].values() for name in modules(extra)}
+    assert imported_by("mmseg_otseg") - {"mmseg_otseg"} <= always | extras
+    of_this_project = {"mmseg_otseg", "tools", *(path.stem for path in ROOT.glob("tools/*/*.py"))}
+    assert imported_by("tools") - of_this_project <= always | extras
+
+
+def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    command = ["setup.py", "--quiet", "egg_info", f"--egg-base={tmp_path}"]
+    command += ["sdist", f"--dist-dir={tmp_path}"]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    files = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    missing = {name for name in files - inside if not name.startswith(".")}
+    assert files and not missing
 
 
 def test_an_installed_package_brings_the_configs(tmp_path: Path) -> None:
