@@ -144,7 +144,8 @@ ONE_LINES = [
 
 def test_every_wish_has_a_line() -> None:
     assert len(ONE_LINES) >= 15
-    assert [wish for wish, lines in ONE_LINES if not lines] == []
+    for (wish, lines), (_, cell) in zip(ONE_LINES, WISHES):
+        assert lines or re.fullmatch(r"\[.+\]\(.+\)", cell), wish  # a line, or a page
 
 
 @pytest.mark.parametrize(("wish", "lines"), ONE_LINES, ids=[wish for wish, _ in ONE_LINES])
@@ -196,7 +197,11 @@ def run_commands(lines: list[str], checkpoint: Path, tmp_path: Path) -> None:
         trained = tmp_path / "trained"
         run_tool("train", "configs/otseg/cocostuff_512.py", "--work-dir", trained)
         return run(first, trained / "iter_2.pth")
-    assert "SRC DST" in first, f"no rule for {lines}"
+    if "SRC DST" not in first:
+        own = shutil.copy(checkpoint, tmp_path)  # a tool may write into it
+        for line in lines:
+            run(f"{line.replace('CONFIG', VOC)} --work-dir {tmp_path}", own)
+        return
     reference = Reference("a")
     source, converted = tmp_path / "authors.pth", tmp_path / "converted.pth"
     torch.save({"state_dict": reference.group("state/"), "meta": {}}, source)
