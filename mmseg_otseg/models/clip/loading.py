@@ -97,11 +97,11 @@ def _load(
     path = source.file
     if source.tag is not None:
         path = _download(source, str(pretrained), cache_dir)
+    tensors = None if path is None else read_clip_weights(path)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not move on
         torch.manual_seed(seed)
         clip = _build(source.config)
-    if path is not None:
-        tensors = read_clip_weights(path)
+    if path is not None and tensors is not None:
         try:
             _load_tensors(clip, tensors)
         except Exception as error:  # open_clip's conversions and torch's loading have many
