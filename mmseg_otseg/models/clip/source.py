@@ -122,6 +122,8 @@ def _find_weights(
     """The weights file, or open_clip's entry for a tag; neither for random weights."""
     if pretrained is None:
         return None, None
+    if not isinstance(pretrained, (str, Path)):
+        raise ValueError(f"`pretrained` of a CLIP must be a tag or a path, got {pretrained!r}")
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path, None
@@ -160,7 +162,7 @@ def _in_255(values: Mapping[str, Any]) -> dict[str, Any]:
 def _rgb(key: str, value: Any, who: str) -> RGB:
     try:
         red, green, blue = (float(part) for part in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         red = green = blue = math.nan
     smallest = -math.inf if key == "mean" else 1e-6
     if not all(smallest <= part < math.inf for part in (red, green, blue)):

@@ -101,4 +101,5 @@ class MPSAHead(ZeroShotHead):
             maps.append(transport_score(similarity, plan))
         if self.level_logits is None:
             return maps[0]
-        return torch.einsum("l,lbkm->bkm", self.level_logits.softmax(0), torch.stack(maps))
+        weights = self.level_logits.softmax(0).to(maps[0].dtype)
+        return torch.einsum("l,lbkm->bkm", weights, torch.stack(maps))
