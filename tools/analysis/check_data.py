@@ -34,14 +34,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def data_table(report: DataReport) -> str:
-    """Pictures, their sizes and what their pixels are, for each part."""
+    """Images, their sizes and what their pixels are, for each part."""
     from prettytable import PrettyTable
 
     from mmseg_otseg.apis.data_check.counts import sum_of
     from mmseg_otseg.structures import IGNORED
 
     assert report.split is not None
-    table = PrettyTable(["", "pictures", "label sizes", "seen", "unseen", "ignored"])
+    table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
     for part, samples in report.samples.items():
         pixels = sum_of(samples)
         total = max(int(pixels.sum()), 1)
@@ -56,7 +56,7 @@ def data_table(report: DataReport) -> str:
 
 
 def class_table(report: DataReport) -> str:
-    """For each class the share of the pixels, in how many pictures it is, and the nearest name."""
+    """For each class the share of the pixels, in how many images it is, and the nearest name."""
     from prettytable import PrettyTable
 
     from mmseg_otseg.apis.data_check.counts import sum_of
@@ -76,7 +76,7 @@ def class_table(report: DataReport) -> str:
             for index in range(split.num_classes)
         ]
         table.add_column(f"{part} pixels", share)
-        table.add_column("pictures" if part == "train" else "pictures ", held)
+        table.add_column("images" if part == "train" else "images ", held)
     if reading is not None:
         nearest = [
             f"{split.classes[index]} ({cosine:.2f})"

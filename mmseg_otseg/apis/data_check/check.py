@@ -146,8 +146,8 @@ def _lone_labels(part: str, dataset: ZeroShotDataset) -> list[Finding]:
                 names = ", ".join(Path(path).name for path in lone[:5])
                 findings.append(
                     warning(
-                        f"{part}: {len(lone)} label files have no image ({names}). They are not "
-                        "used: add the images, or take them away."
+                        f"{part}: label files without an image, {len(lone)} of them, are not used "
+                        f"({names}). Add the images, or take them away."
                     )
                 )
     return findings

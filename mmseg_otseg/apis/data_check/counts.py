@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mmseg_otseg.structures import IGNORED, ClassSplit
 
 from .finding import Finding, error, note, warning
-from .reading import Sample, named
+from .reading import Sample, first_of, named
 
 MOSTLY = 0.9
 
@@ -55,27 +56,25 @@ def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[F
     elif seen and part == "train":
         findings.append(
             warning(
-                f"train: the seen classes {', '.join(seen)} never occur, so that nothing is "
-                "learned of them. Add labels, or take them out of `classes`, or name them in "
-                "`unseen`."
+                f"train: no pixel is labeled {', '.join(seen)}, so nothing is learned of it. "
+                "Add labels, or take the names out of `classes`, or put them into `unseen`."
             )
         )
     elif seen:
         findings.append(
-            warning(f"{part}: nothing is measured of {', '.join(seen)}, which never occur.")
+            warning(f"{part}: no pixel is labeled {', '.join(seen)}: nothing is measured of it.")
         )
     if unseen and part != "train":
         every = len(unseen) == len(split.unseen)
         findings.append(
             warning(
-                f"{part}: the unseen classes {', '.join(unseen)} never occur, so that nothing is "
-                "measured of them"
+                f"{part}: no pixel is labeled {', '.join(unseen)}, and hIoU counts an unseen class "
+                "as 0 where it is predicted. "
                 + (
-                    ". If they are labeled nowhere, use configs/own_data/otseg_512_seen_labels.py "
-                    "(or zegot_...), which measures the seen classes alone."
+                    "If the unseen classes are labeled nowhere, use configs/own_data/"
+                    "otseg_512_seen_labels.py (or zegot_...), which measures the seen ones alone."
                     if every
-                    else ", and hIoU counts them as 0 where they are predicted. Choose others as "
-                    "unseen, or label some val images with them."
+                    else "Choose others as unseen, or label some val images with them."
                 )
             )
         )
@@ -150,15 +149,15 @@ def image_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
     if both:
         findings.append(
             error(
-                f"{len(both)} of {len(of['val'])} val images are in train too "
-                f"({named(both)}): what is measured on them says nothing. Take them out of one "
-                "of the two."
+                f"{len(both)} of {len(of['val'])} val images are in train too ("
+                f"{first_of([Path(sample.image).name for sample in both])}): what is measured on "
+                "them says nothing. Take them out of one of the two."
             )
         )
     for part, samples in of.items():
         twice = len(samples) - len({sample.digest for sample in samples})
         if twice:
-            findings.append(warning(f"{part}: {twice} images are there more than once."))
+            findings.append(warning(f"{part}: images that are there already: {twice}."))
     sizes = {part: len(samples) for part, samples in parts.items()}
     if "val" in sizes and sizes["val"] > sizes.get("train", 0) > 0:
         findings.append(
@@ -187,7 +186,8 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> list[Findin
         ]
     if not unseen:
         return [note("no class is unseen: nothing is hidden, and no hIoU is measured.")]
-    blind = [s for s in samples if s.trained.any() and not s.trained[list(split.seen)].any()]
+    seen = list(split.seen)
+    blind = [s for s in samples if s.pixels[unseen].any() and not s.trained[seen].any()]
     found = [
         note(
             f"{before[unseen].sum():,} pixels of unseen classes in train; none keeps its label in "

@@ -33,7 +33,7 @@ class Sample:
         trained: Pixels of each label value after the whole pipeline, (256,) int64.
         size: Height and width of the label map.
         values: Values in the label file, at most 1000 of them, if the label map cannot be used.
-        mode: Pillow's name of the label file's pixel format, if the label map cannot be used.
+        mode: Pillow's name of the label file's pixel format, or "JPEG".
         image_is_label: Whether the image has one channel of few values, if the label map cannot
             be used.
         problem: Why the sample cannot be used; empty if it can.
@@ -81,7 +81,10 @@ class _Reader(Dataset):
         sample = Sample(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
         if Path(sample.image).is_file():
             sample.digest = hashlib.sha256(Path(sample.image).read_bytes()).digest()
+        sample.mode = _mode(sample.label)
         try:
+            if sample.mode == "JPEG":
+                raise SampleError(f"label file {sample.label} is a JPEG.")
             label = leaf.pipeline.read_label(info)
             self.rule.holds_unseen(label, sample.label)  # refuses what may not be in it
             sample.size, sample.pixels = label.shape, _count(label)
@@ -111,20 +114,26 @@ def _count(label: np.ndarray) -> np.ndarray:
 
 
 def _look_at_label(sample: Sample) -> None:
-    """Note the label file's own values and format, for what is said about it."""
-    sample.mode, values = _values(sample.label)
-    sample.values = tuple(values[:MOST_VALUES])
-    _, of_picture = _values(sample.image)
-    sample.image_is_label = 0 < len(of_picture) < FEW_VALUES
+    """Note the label file's own values, for what is said about it."""
+    sample.values = tuple(_values(sample.label)[:MOST_VALUES])
+    sample.image_is_label = 0 < len(_values(sample.image)) < FEW_VALUES
 
 
-def _values(path: str) -> tuple[str, list[int]]:
-    """Pixel format of a file, or "JPEG", and the values if it has one channel of integers."""
+def _mode(path: str) -> str:
+    """Pixel format of an image file, or "JPEG"; empty for what is no image file."""
     try:
         with Image.open(path) as image:
-            mode = "JPEG" if image.format == "JPEG" else image.mode
+            return "JPEG" if image.format == "JPEG" else image.mode
+    except (OSError, ValueError, SyntaxError, AttributeError):  # reading it will say why
+        return ""
+
+
+def _values(path: str) -> list[int]:
+    """The values in a file that has one channel of integers."""
+    try:
+        with Image.open(path) as image:
             values = np.asarray(image)
     except (OSError, ValueError, SyntaxError, AttributeError):  # `problem` says so
-        return "", []
+        return []
     plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
-    return mode, np.unique(values).tolist() if plain else []
+    return np.unique(values).tolist() if plain else []
