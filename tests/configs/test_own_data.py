@@ -17,6 +17,8 @@ from mmengine.registry import VISBACKENDS, init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
+from mmseg_otseg.structures import ClassSplit
 from tests.configs.generated import ROOT, small
 from tests.folder_data import write_folders
 from tests.tiny_run import run_tool
@@ -168,6 +170,13 @@ def test_a_setting_without_effect(workspace: Path, line: str) -> None:
     file.write_text(f'_base_ = "./streets.py"\n{line}\n')
     with pytest.raises(ValueError, match=r"has no effect: write model=dict\(split="):
         run_tool("train", file, "--work-dir", "work_dirs/idle")
+
+
+def test_a_background_that_nothing_reads(workspace: Path) -> None:
+    cfg = small("otseg/voc_512.py", workspace)
+    cfg.background = 0
+    with pytest.raises(ValueError, match="background=0 has no effect"):
+        check_no_idle_split(cfg, ClassSplit.build("voc"))
 
 
 def test_only_seen_classes_are_labeled(workspace: Path) -> None:

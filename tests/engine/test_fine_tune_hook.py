@@ -45,7 +45,7 @@ def trained(folder: Path, kind: str = "otseg", **changes) -> Path:
 def start(folder: Path, checkpoint: Path, kind: str = "otseg", **changes) -> Runner:
     """A run of ours that loaded the checkpoint, just before its first iteration."""
     write_folders(folder / "ours")
-    split = dict(classes=list(CLASSES), unseen=["tree"])
+    split = dict(classes=list(CLASSES), unseen=["tree", "road"])
     cfg = config(folder, split, "ours", kind, load_from=str(checkpoint), **changes)
     runner = Runner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
+from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
 from mmseg_otseg.engine.parts import neck, segmentor
 
 
@@ -47,7 +48,7 @@ class FineTuneHook(Hook):
             if getattr(text, "per_class", False):
                 _adopt_contexts(text, state, theirs)
         self._tell(runner, state, notes)
-        known = {theirs[index] for index in meta.get("seen") or () if index < len(theirs)}
+        known = trained_classes(checkpoint.get("meta"))
         leaked = [name for name in getattr(split, "unseen_names", ()) if name in known]
         if leaked:
             print_log(

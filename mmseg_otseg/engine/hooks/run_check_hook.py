@@ -108,7 +108,7 @@ def trained_classes(meta: Any) -> frozenset[str]:
 
 
 def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
-    """Refuse a top-level ``split``, ``classes`` or ``unseen`` beside ``model.split``.
+    """Refuse a top-level ``split``, ``classes``, ``unseen`` or ``background`` that nothing reads.
 
     Args:
         cfg: The whole config.
@@ -118,6 +118,12 @@ def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
         ValueError: If the config has both, and they differ: the first would be without effect. For
             ``classes`` and ``unseen`` also if they do not.
     """
+    if cfg.get("background") is not None and not _reads_folders(cfg):
+        raise ValueError(
+            f"the setting background={cfg.background} has no effect: only the data of "
+            "configs/own_data takes it. Elsewhere set reduce_zero_label=True in the data sets "
+            "for a background of 0"
+        )
     idle, model = cfg.get("split"), cfg.get("model") or {}
     model = model.get("module", model)  # test-time augmentation wraps the segmentor
     for key in ("classes", "unseen", "seen"):
@@ -137,6 +143,13 @@ def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
             f"the setting split={idle} has no effect: write model=dict(split=...), or "
             "--cfg-options model.split..., which reaches the model, the data and the metric"
         )
+
+
+def _reads_folders(config: Any) -> bool:
+    """Whether a config, or a part of one, has a ``FolderDataset``."""
+    if isinstance(config, Mapping):
+        return config.get("type") == "FolderDataset" or any(map(_reads_folders, config.values()))
+    return isinstance(config, list | tuple) and any(map(_reads_folders, config))
 
 
 def _check_classes(model: Any, dataset: Any, data: str) -> None:
