@@ -15,6 +15,7 @@ from mmseg_otseg.engine.hooks import fine_tune_hook
 from tests.configs.generated import small
 from tests.folder_data import CLASSES, write_folders
 
+OURS = dict(classes=list(CLASSES), unseen=["tree", "road"])
 THEIRS = dict(classes=["air", "tree", "car"], unseen=["air"])
 
 
@@ -45,8 +46,7 @@ def trained(folder: Path, kind: str = "otseg", **changes) -> Path:
 def start(folder: Path, checkpoint: Path, kind: str = "otseg", **changes) -> Runner:
     """A run of ours that loaded the checkpoint, just before its first iteration."""
     write_folders(folder / "ours")
-    split = dict(classes=list(CLASSES), unseen=["tree", "road"])
-    cfg = config(folder, split, "ours", kind, load_from=str(checkpoint), **changes)
+    cfg = config(folder, OURS, "ours", kind, load_from=str(checkpoint), **changes)
     runner = Runner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.load_or_resume()
@@ -97,8 +97,7 @@ def test_contexts_of_the_same_names(tmp_path: Path, said: list[str]) -> None:
 
 def test_the_same_classes_need_few_words(tmp_path: Path, said: list[str]) -> None:
     write_folders(tmp_path / "theirs")
-    split = dict(classes=list(CLASSES), unseen=["tree"])
-    Runner.from_cfg(config(tmp_path, split, "theirs")).train()
+    Runner.from_cfg(config(tmp_path, OURS, "theirs")).train()
     said.clear()
     start(tmp_path, tmp_path / "run_theirs" / "iter_2.pth")
     (told,) = said
