@@ -34,8 +34,8 @@ class ZeroShotIoUMetric(IoUMetric):
     predictions nor in the labels has no IoU (nan) and does not count. Which classes are unseen
     comes from the data set's ``metainfo``, as :class:`ZeroShotDataset` gives it. If it also has
     ``trained``, names of classes that the model was trained on with labels, those of them that are
-    called unseen are reported apart, in neither of the two means. To keep the best checkpoint:
-    ``CheckpointHook(save_best="hIoU", rule="greater")``.
+    called unseen are marked, and left out of both means unless no unseen class would remain. To
+    keep the best checkpoint: ``CheckpointHook(save_best="hIoU", rule="greater")``.
 
     Args:
         unseen_labeled: Whether the data has labels of the unseen classes. False leaves these
@@ -61,8 +61,7 @@ class ZeroShotIoUMetric(IoUMetric):
             The metrics by name, in percent.
 
         Raises:
-            ValueError: When the data set has no class split, or hides labels; when the model was
-                trained on all unseen classes.
+            ValueError: When the data set has no class split, or hides labels.
         """
         if self.format_only:
             return super().compute_metrics(results)
@@ -92,23 +91,21 @@ class ZeroShotIoUMetric(IoUMetric):
         return {f"{self.prefix}/{name}" if self.prefix else name for name in names}
 
     def reported_classes(self) -> tuple[list[int], list[int]]:
-        """Indices of the seen classes, and of the unseen ones that training had no labels of.
+        """Indices of the seen and of the unseen classes whose means are reported.
+
+        Unseen classes that the model was trained on with labels are left out, if others remain.
 
         Raises:
             ValueError: As :meth:`compute_metrics`.
         """
-        seen, called_unseen = self._split()
+        seen, unseen = self._split()
+        trained = self._trained(unseen)
+        return seen, [index for index in unseen if index not in trained] or unseen
+
+    def _trained(self, unseen: list[int]) -> list[int]:
+        """Those of the unseen classes that the model was trained on with labels."""
         trained = set(self.dataset_meta.get("trained", ()))
-        names = self.dataset_meta["classes"]
-        unseen = [index for index in called_unseen if names[index] not in trained]
-        if called_unseen and not unseen:
-            listed = ", ".join(names[index] for index in called_unseen)
-            raise ValueError(
-                f"the model was trained with labels of {listed}: no class that is called unseen "
-                "here is unseen to it. Test it with the split it was trained with, or take these "
-                "classes out of `unseen`."
-            )
-        return seen, unseen
+        return [index for index in unseen if self.dataset_meta["classes"][index] in trained]
 
     def _split(self) -> tuple[list[int], list[int]]:
         meta = self.dataset_meta or {}
@@ -131,9 +128,12 @@ class ZeroShotIoUMetric(IoUMetric):
         names = self.dataset_meta["classes"]
         table = PrettyTable()
         table.add_column("Class", list(names))
-        kinds = ["U" if index in unseen else "T" for index in range(len(names))]
-        for index in self.dataset_meta["seen"]:
-            kinds[index] = "S"
+        trained = self._trained(self.dataset_meta["unseen"])
+        kinds = [
+            "U" if index in self.dataset_meta["unseen"] else "S" for index in range(len(names))
+        ]
+        for index in trained:
+            kinds[index] = "T"
         table.add_column("S/U", kinds)
         for name, values in by_class.items():
             table.add_column(name, np.round(100 * values, 2).tolist())
@@ -145,11 +145,12 @@ class ZeroShotIoUMetric(IoUMetric):
         print_log(
             f"per class results:\n{table}\nsummary (S = seen, U = unseen):\n{summary}", logger
         )
-        trained = [name for name, kind in zip(names, kinds) if kind == "T"]
         if trained:
+            left_out = not unseen.intersection(trained)
             print_log(
-                f"T = called unseen, but trained with labels: {', '.join(trained)}. They are in "
-                "neither mIoU(S) nor mIoU(U).",
+                "T = called unseen, but the model was trained with labels: "
+                f"{', '.join(names[index] for index in trained)}. "
+                + ("They are in neither mean." if left_out else "mIoU(U) is not zero-shot."),
                 logger,
                 logging.WARNING,
             )

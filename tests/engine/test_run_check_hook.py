@@ -37,6 +37,7 @@ def runner(split: ClassSplit | None, **metainfo: Any) -> SimpleNamespace:
         cfg=Config(),
         val_evaluator=evaluator,
         test_evaluator=evaluator,
+        _train_loop=None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
@@ -29,7 +29,8 @@ class RunCheckHook(Hook):
     Every run of mmseg's loops has this hook, see :mod:`mmseg_otseg.engine.loops`.
 
     Checkpoints note which classes they were trained on with labels (``meta.trained_classes``). The
-    metric is told, so that none of these counts as unseen.
+    metric is told, so that none of these counts as unseen. Training may start from a checkpoint
+    that knows all of the unseen classes, with a warning; testing one is refused.
 
     Raises:
         ValueError: When model and data do not mean the same classes, the config has a class split
@@ -81,12 +82,18 @@ class RunCheckHook(Hook):
                 f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
                 f"in the data set that the ZeroShotDataset of {part}_dataloader wraps"
             )
+        # All labels being used is what "supervised" means: there, both means are wanted.
+        trained = frozenset() if _is_supervised(runner.cfg) else self.trained
+        if split.unseen and trained.issuperset(split.unseen_names) and not _trains(runner):
+            raise ValueError(
+                f"the model was trained with labels of {', '.join(split.unseen_names)}: no class "
+                "that is called unseen here is unseen to it. Test it with the split it was trained "
+                "with, or take these classes out of `unseen`."
+            )
         evaluator: Evaluator = getattr(runner, f"{part}_evaluator")
         for metric in evaluator.metrics:
             if isinstance(metric, ZeroShotIoUMetric):
-                # All labels being used is what "supervised" means: there, both means are wanted.
-                trained = () if _is_supervised(runner.cfg) else sorted(self.trained)
-                metric.dataset_meta = {**(metric.dataset_meta or {}), "trained": trained}
+                metric.dataset_meta = {**(metric.dataset_meta or {}), "trained": sorted(trained)}
                 metric.reported_classes()  # raises what is wrong
 
 
@@ -218,6 +225,11 @@ def _check_best(runner: Runner) -> None:
                 "classes with model=dict(split=dict(unseen=[names])), or choose the best by "
                 "another metric, default_hooks.checkpoint.save_best=mIoU"
             )
+
+
+def _trains(runner: Runner) -> bool:
+    """Whether this is training, of which a validation is a part."""
+    return isinstance(runner._train_loop, BaseLoop)
 
 
 def _is_supervised(cfg: Config) -> bool:
