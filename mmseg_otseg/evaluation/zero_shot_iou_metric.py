@@ -156,12 +156,16 @@ class ZeroShotIoUMetric(IoUMetric):
             )
         lost = [name for name in at_zero if names.index(name) in unseen]
         if lost and metrics["mIoU_S"] > 0:
-            print_log(
+            problem = (
                 f"{len(lost)} of {len(unseen)} unseen classes are at 0 ({', '.join(lost)}), the "
-                f"seen ones at {metrics['mIoU_S']:.2f} on average. {_WHAT_TO_TRY}",
-                logger,
-                logging.WARNING,
+                f"seen ones at {metrics['mIoU_S']:.2f} on average."
             )
+            print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
+        elif metrics["mIoU_S"] == 0 < metrics.get("mIoU_U", 0):
+            problem = (
+                "All seen classes are at 0: the seen-class bias is larger than what tells them."
+            )
+            print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
 
 
 def _mean(values: np.ndarray) -> float:

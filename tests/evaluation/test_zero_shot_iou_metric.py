@@ -175,6 +175,12 @@ def test_classes_at_zero_are_marked_and_unseen_ones_explained():
     assert "calibrate_seen_bias.py" in warning and "check_data.py" in warning
 
 
+def test_a_bias_that_leaves_nothing_to_the_seen_classes():
+    text = logged(torch.where(LABELS == 2, 2, 3))
+    (warning,) = (line for line in text.splitlines() if "What to try" in line)
+    assert warning.startswith("WARNING: All seen classes are at 0")
+
+
 def test_a_model_that_finds_nothing_gets_no_advice_about_unseen_classes():
     text = logged((LABELS + 1) % 4)
     assert [row(text, name)[-1] for name in META["classes"]] == ["at 0"] * 4
