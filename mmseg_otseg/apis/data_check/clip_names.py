@@ -103,13 +103,13 @@ class NameReader:
             return []
         rows = []
         for index in shown:
-            images = torch.stack([self._picture(crop) for crop in crops[index]])
+            images = torch.stack([self._as_input(crop) for crop in crops[index]])
             rows.append(F.normalize(self.clip.encode_image(images), dim=-1).mean(0) @ embeddings.T)
         fit = torch.stack(rows)
         fit = fit - fit.mean(0)  # some names are near to every image
         return _better_orders(fit, shown, names)
 
-    def _picture(self, crop: np.ndarray) -> Tensor:
+    def _as_input(self, crop: np.ndarray) -> Tensor:
         """A crop as CLIP takes it, (3, size, size)."""
         size = self.clip.visual.image_size
         height, width = size if isinstance(size, tuple) else (size, size)
