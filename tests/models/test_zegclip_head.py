@@ -4,37 +4,18 @@ import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch import Tensor
 
 from mmseg_otseg.models import ZegCLIPHead
 from mmseg_otseg.models.decode_heads import MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
-
-
-def plain_decoder(decoder: MultiHeadDecoder, queries: Tensor, pixels: Tensor, heads: int) -> Tensor:
-    """Map (B, K, M) of queries (B, K, D), head by head, as the paper's formulas read."""
-
-    def products(layer: torch.nn.Module, queries: Tensor) -> Tensor:
-        query, key = (
-            linear(tokens).unflatten(-1, (heads, -1))
-            for linear, tokens in ((layer.query, queries), (layer.key, pixels))
-        )
-        return torch.einsum("bkhc,bmhc->bhkm", query, key) / query.shape[-1] ** 0.5
-
-    for layer in decoder.layers:
-        weights = products(layer.attention, queries).softmax(-1)
-        values = layer.value(pixels).unflatten(-1, (heads, -1))
-        attended = torch.einsum("bhkm,bmhc->bkhc", weights, values).flatten(2)
-        queries = layer.norm1(queries + layer.proj(attended))
-        queries = layer.norm2(queries + layer.feed_forward(queries))
-    return products(decoder.last, queries).mean(1)
+from tools.benchmarks.plain import plain_multi_head_decoder
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (3, 4), (2, 24)])
 def test_decoder_is_the_papers(layers: int, heads: int) -> None:
     decoder = MultiHeadDecoder(24, layers, heads).double().eval()
     queries, pixels = torch.randn(2, 3, 1, 24).double(), torch.randn(2, 10, 24).double()
-    expected = plain_decoder(decoder, queries[:, :, 0], pixels, heads)
+    expected = plain_multi_head_decoder(decoder, queries[:, :, 0], pixels, heads)
     assert torch.allclose(decoder(queries, pixels), expected, atol=1e-12)
 
 

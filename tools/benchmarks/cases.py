@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg_otseg.models import FocalDiceLoss, MPSAHead
+from mmseg_otseg.models import FocalDiceLoss, MPSAHead, ZegCLIPHead
 from mmseg_otseg.ops import sinkhorn
 from mmseg_otseg.structures import AlignedFeatures
 
-from .plain import plain_class_maps, plain_focal_dice
+from .plain import plain_class_maps, plain_focal_dice, plain_zegclip_map
 
 
 @dataclass
@@ -150,9 +151,17 @@ def plain_loss(loss: FocalDiceLoss, logits: Tensor, target: Tensor) -> Tensor:
     return (loss.mask_weight * focal + loss.dice_weight * dice) / pairs.clamp_min(1)
 
 
-def head_case(shapes: Shapes, device: str) -> Case:
-    """A training step of the head: forward, losses of both maps, backward."""
-    head = MPSAHead(num_classes=shapes.classes, embed_dim=shapes.width).to(device).train()
+# A method's head, and what computes its maps by the formulas as they read.
+HEADS: dict[str, tuple[Any, Any]] = {
+    "OTSeg": (MPSAHead, plain_class_maps),
+    "ZegCLIP": (ZegCLIPHead, plain_zegclip_map),
+}
+
+
+def head_case(shapes: Shapes, device: str, method: str = "OTSeg") -> Case:
+    """A training step of a method's head: forward, losses of all maps, backward."""
+    head_type, plain_maps = HEADS[method]
+    head = head_type(num_classes=shapes.classes, embed_dim=shapes.width).to(device).train()
     size = (shapes.batch, shapes.width, shapes.grid, shapes.grid)
     pixels = F.normalize(torch.randn(size, device=device), dim=1).requires_grad_()
     queries = torch.randn(
@@ -170,7 +179,7 @@ def head_case(shapes: Shapes, device: str) -> Case:
         return _with_gradients(torch.stack(losses).sum(), leaves)
 
     def other() -> tuple[Tensor, ...]:
-        losses = [plain_loss(loss, maps, target) for maps in plain_class_maps(head, inputs)]
+        losses = [plain_loss(loss, maps, target) for maps in plain_maps(head, inputs)]
         return _with_gradients(torch.stack(losses).sum(), leaves)
 
     def check() -> dict[str, float]:
@@ -179,7 +188,8 @@ def head_case(shapes: Shapes, device: str) -> Case:
         head.train()
         return differences
 
-    return Case(ours, other, "plain formulation", check, 5.0, 4.0)
+    goals = (5.0, 4.0) if method == "OTSeg" else (None, None)
+    return Case(ours, other, "plain formulation", check, *goals)
 
 
 def _with_gradients(loss: Tensor, leaves: list[Tensor | nn.Parameter]) -> tuple[Tensor, ...]:

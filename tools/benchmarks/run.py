@@ -91,6 +91,9 @@ def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
         found[f"loss {name}"] = partial(cases.loss_case, each, device)
     for name, each in shapes.items():
         found[f"head step {name}"] = partial(cases.head_case, each, device)
+    for name, each in shapes.items():
+        one = replace(each, prompts=1)
+        found[f"head step ZegCLIP, {name}"] = partial(cases.head_case, one, device, "ZegCLIP")
     found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
     found["inference VOC"] = partial(inference_case, args.tiny, device)
     if args.growth:
