@@ -15,7 +15,7 @@ TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard"]
 setup(
     name="mmseg_otseg",
     version=VERSION,
-    description="Zero-shot semantic segmentation with OTSeg and ZegOT, as a plugin for mmseg",
+    description="Zero-shot semantic segmentation with OTSeg, ZegOT and ZegCLIP, for mmseg",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 
 from tests.configs.generated import ROOT, small
 
-FOLDERS = ("otseg", "zegot", "ablations", "cross_dataset")
+FOLDERS = ("otseg", "zegot", "zegclip", "ablations", "cross_dataset")
 CONFIGS = sorted(
     str(path.relative_to(ROOT / "configs"))
     for folder in FOLDERS
@@ -34,8 +34,10 @@ def test_two_iterations_and_an_evaluation(config: str, data_folder: Path, tmp_pa
     cfg.experiment_name = config.replace("/", "_").removesuffix(".py")
     if config.startswith("cross_dataset"):
         source = {"cocostuff": "cocostuff_512", "context": "context_480"}
-        trained = source[Path(config).name.split("_to_")[0]]
-        state = checkpoint(small(f"otseg/{trained}.py", data_folder), tmp_path)
+        name = Path(config).name
+        method = "zegclip" if name.startswith("zegclip_") else "otseg"
+        trained = source[name.removeprefix("zegclip_").split("_to_")[0]]
+        state = checkpoint(small(f"{method}/{trained}.py", data_folder), tmp_path)
         cfg.load_from = str(tmp_path / "trained.pth")
         runner = Runner.from_cfg(cfg)
         metrics = runner.test()

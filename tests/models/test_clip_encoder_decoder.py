@@ -20,7 +20,7 @@ def _scope() -> None:
     init_default_scope("mmseg")
 
 
-@pytest.mark.parametrize("name", ["otseg", "zegot"])
+@pytest.mark.parametrize("name", ["otseg", "zegot", "zegclip"])
 def test_one_line_changes_the_clip_of_all_parts(name: str, tmp_path: Path) -> None:
     cfg = small(f"{name}/voc_512.py", tmp_path)
     other = {**tiny_clip(patch_size=8, width=60, head_width=20, layers=7), "embed_dim": 24}

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models import ZegCLIPHead
 from mmseg_otseg.models.decode_heads import MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
+from tests.otseg_run import otseg_config
+from tests.tiny_run import run_tool, write_pictures
 from tools.benchmarks.plain import plain_multi_head_decoder
 
 
@@ -57,3 +64,21 @@ def test_heads_must_divide_the_width() -> None:
 def test_levels_that_nothing_would_read_are_refused() -> None:
     with pytest.raises(ValueError, match="num_levels=3"):
         ZegCLIPHead(num_classes=3, embed_dim=16, num_levels=3)
+
+
+def test_a_run_resumes_bit_for_bit_and_its_checkpoint_takes_any_names(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    cfg = otseg_config(tmp_path)
+    cfg.model.decode_head.type = "ZegCLIPHead"
+    cfg.model.neck.text.average = True
+    config, whole = tmp_path / "config.py", tmp_path / "whole"
+    cfg.dump(config)
+    run_tool("train", config, "--work-dir", whole)
+    run_tool("train", config, "--resume", whole / "iter_2.pth")
+    first, second = (read_checkpoint(run / "iter_4.pth") for run in (whole, tmp_path / "run"))
+    torch.testing.assert_close(first["state_dict"], second["state_dict"], rtol=0, atol=0)
+    inferencer = OTSegInferencer(str(config), str(whole / "iter_4.pth"), device="cpu")
+    result = inferencer(
+        np.zeros((40, 56, 3), np.uint8), classes=["sky", "sea", "a red boat", "pier"]
+    )
+    assert result["predictions"][0].shape == (40, 56) and len(result["classes"]) == 4

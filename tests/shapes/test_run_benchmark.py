@@ -33,11 +33,11 @@ def numbers(work_dir: Path) -> Any:
 
 
 def test_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = ["training_free", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"]
+    rows = ["training_free", "zegclip", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"]
     run_tool(TOOL, *arguments(tmp_path, *rows))
     report = json.loads((tmp_path / "table.json").read_text())
     assert list(report["table"]) == rows
-    assert [len(runs) for runs in report["runs"].values()] == [1, 2, 2, 2, 2, 2]
+    assert [len(runs) for runs in report["runs"].values()] == [1, 2, 2, 2, 2, 2, 2]
     for name, row in report["table"].items():
         tests = [run["test"] for run in report["runs"][name]]
         mean = sum(test["calibrated"]["hIoU"] for test in tests) / len(tests)

@@ -17,7 +17,7 @@ TRAINED = [name for name in CONFIGS if name != "training_free"]
 
 
 def test_there_are_all_rows() -> None:
-    expected = {"training_free", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"}
+    expected = {"training_free", "zegclip", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"}
     assert expected <= set(CONFIGS)
 
 

@@ -63,8 +63,10 @@ def _match(queries: Tensor, pixels: Tensor, epsilon: float) -> tuple[Tensor, Ten
 def plain_zegclip_map(head: ZegCLIPHead, inputs: AlignedFeatures) -> tuple[Tensor]:
     """ZegCLIP's map (B, K, H, W) of one prompt per class, as the formulas read."""
     pixels = inputs.pixels[0].flatten(2).transpose(1, 2)
-    heads = head.decoder.layers[0].num_heads
-    class_map = plain_multi_head_decoder(head.decoder, inputs.queries[:, :, 0], pixels, heads)
+    layer: Any = head.decoder.layers[0]
+    class_map = plain_multi_head_decoder(
+        head.decoder, inputs.queries[:, :, 0], pixels, layer.num_heads
+    )
     return (class_map.unflatten(2, inputs.pixels[0].shape[2:]),)
 
 
