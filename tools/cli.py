@@ -125,7 +125,7 @@ def read_config(args: argparse.Namespace, *parts: str) -> Config:
 
     Raises:
         ValueError: If the config file cannot be read.
-        FileNotFoundError: If it, a data folder or a checkpoint does not exist.
+        FileNotFoundError: If it, a data folder, a checkpoint or CLIP's weights do not exist.
     """
     try:
         from mmengine.config import Config
@@ -151,6 +151,8 @@ def read_config(args: argparse.Namespace, *parts: str) -> Config:
     for name in ("checkpoint", "resume"):
         _check_checkpoint(getattr(args, name, None))
     _check_checkpoint(cfg.get("load_from"))
+    clip = (cfg.get("model") or {}).get("clip")
+    _check_clip(clip.get("pretrained") if isinstance(clip, dict) else None)
     return cfg
 
 
@@ -184,6 +186,12 @@ def _check_data_root(config: dict) -> None:
 def _check_checkpoint(path: str | None) -> None:
     if path and path != "auto" and "://" not in path and not Path(path).expanduser().is_file():
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
+
+
+def _check_clip(weights: str | None) -> None:
+    path = Path(weights or "").expanduser()
+    if (path.suffix or len(path.parts) > 1) and not path.is_file():
+        raise FileNotFoundError(f"the CLIP weights {weights} do not exist")
 
 
 def run(main: Callable[[], None]) -> None:

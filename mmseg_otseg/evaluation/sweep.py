@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.engine.console import ConsoleRunner
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
 from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
 
@@ -50,7 +50,7 @@ def sweep_seen_bias(
         type="SeenBiasMetric", biases=None if biases is None else list(biases)
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
-    runner = Runner.from_cfg(cfg)
+    runner = ConsoleRunner.from_cfg(cfg)
     if part == "val":
         runner.val()
         return runner.val_evaluator.metrics[0].table

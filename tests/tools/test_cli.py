@@ -151,6 +151,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=wrong):
             options = [f"train_dataloader.dataset.{entry}={wrong}", "model.type=Nothing"]
             run_tool("train", config, "--cfg-options", *options)
+    for weights in ("ViT-B-16.pt", "weights/clip"):
+        with pytest.raises(FileNotFoundError, match=weights):
+            run_tool("train", config, "--cfg-options", f"model.clip.pretrained={weights}")
     (tmp_path / "broken.py").write_text("model = dict(\n")
     with pytest.raises(ValueError, match=r"broken\.py"):
         run_tool("train", tmp_path / "broken.py")
