@@ -3,6 +3,4 @@ _base_ = "../zegot/voc_512.py"
 
 model = dict(
     backbone=dict(out_indices=(-1,)),
-    neck=dict(adapters=1),
-    decode_head=dict(num_levels=1),
 )

@@ -4,7 +4,6 @@ _base_ = "./otseg.py"
 model = dict(
     backbone=dict(visual_prompts=None, drop_path_rate=0.0, out_indices=(-3, -2, -1), project=False),
     neck=dict(
-        adapters=3,  # one for each of the backbone's levels
         text=dict(
             _delete_=True,
             type="LearnablePrompts",
@@ -13,5 +12,5 @@ model = dict(
             position="end",
         ),
     ),
-    decode_head=dict(num_levels=3, decoder_layers=0, predict_from="score"),
+    decode_head=dict(decoder_layers=0, predict_from="score"),
 )

@@ -15,6 +15,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS, TRANSFORMS
 
+from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
+from mmseg_otseg.engine.parts import class_split
+
 from .vocabulary import with_classes
 
 # Of the stacks and of mmseg's depth estimation; the first is no subclass of mmcv's on both.
@@ -51,6 +54,8 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
         ValueError: If the checkpoint is refused.
     """
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if (split := class_split(model)) is not None:
+        check_no_idle_split(cfg, split)
     if weights is None:
         print_log("no weights given: the parts that train are as they were built", "current")
         return with_classes(model)

@@ -113,12 +113,17 @@ def test_without_effect_is_an_error(method: str, data: Path, tmp_path: Path) -> 
             "model.split and its neck's text.*cow"
         ),
         "model = dict(decode_head=dict(num_classes=21))": "num_classes=21.*20 classes",
+        "model = dict(decode_head=dict(num_levels=2))": "num_levels=2.*out_indices",
+        "model = dict(neck=dict(adapters=2))": "adapters=2.*out_indices",
     }
     for number, (line, message) in enumerate(lines.items()):
         cfg = small(derived(tmp_path, f"{method}/voc_512.py", line), data)
         cfg.work_dir, cfg.experiment_name = str(tmp_path / "run"), f"idle_{method}_{number}"
         with pytest.raises(ValueError, match=message):
             Runner.from_cfg(cfg).train()
+        if line.startswith("split"):
+            with pytest.raises(ValueError, match=message):
+                OTSegInferencer(cfg, device="cpu")
 
 
 def test_a_config_that_names_the_split_in_every_place_still_runs(tmp_path: Path) -> None:

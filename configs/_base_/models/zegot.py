@@ -18,13 +18,11 @@ model = dict(
     backbone=dict(type="CLIPBackbone", out_indices=(-5, -3, -1), project=False),
     neck=dict(
         type="DLFANeck",
-        adapters=3,  # one for each of the backbone's levels
         identity_start=True,
         text=dict(type="LearnablePrompts", num_prompts=6, num_tokens=8, position="end"),
     ),
     decode_head=dict(
         type="MPSAHead",
-        num_levels=3,
         decoder_layers=0,
         predict_from="score",
         loss_decode=dict(type="FocalDiceLoss"),

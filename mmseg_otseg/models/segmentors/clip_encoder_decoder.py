@@ -40,8 +40,10 @@ class CLIPEncoderDecoder(EncoderDecoder):
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
             It goes to the parts that take a ``clip`` and have none of their own.
         backbone: Config of the backbone.
-        decode_head: Config of the head. ``num_classes`` is the split's if it is not given.
-        neck: Config of the neck.
+        decode_head: Config of the head. Without ``num_classes`` and ``num_levels`` it has those of
+            the split and of the backbone.
+        neck: Config of the neck. Without ``adapters`` it has one for each of the backbone's levels,
+            if the backbone does not project them.
         split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`; None if the neck's
             text prompts have one of their own.
         data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
@@ -68,6 +70,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
             neck = _with_clip(neck, clip)
             if split is not None:
                 neck, decode_head = _with_split(neck, decode_head, ClassSplit.build(split))
+            neck, decode_head = _with_levels(neck, decode_head, backbone)
         with shared_clip():
             super().__init__(
                 backbone=backbone,
@@ -143,6 +146,23 @@ def _with_split(
             f"{head.type} has num_classes={head.num_classes}, but model.split has "
             f"{split.num_classes} classes: leave num_classes out"
         )
+    return neck, head
+
+
+def _with_levels(
+    neck: ConfigDict, head: ConfigDict, backbone: ConfigDict
+) -> tuple[ConfigDict, ConfigDict]:
+    """The configs of neck and head for as many levels as the backbone returns, if they take it."""
+    if not _takes(backbone, "project") or not _takes(backbone, "out_indices"):
+        return neck, head
+    levels = len(backbone.get("out_indices", (-1,)))
+    adapters = 0 if backbone.get("project", True) else levels
+    for part, name, number in ((neck, "adapters", adapters), (head, "num_levels", levels)):
+        if _takes(part, name) and part.setdefault(name, number) != number:
+            raise ValueError(
+                f"{part.type} has {name}={part[name]}, but the backbone (out_indices, project) "
+                f"asks for {number}: leave {name} out"
+            )
     return neck, head
 
 
