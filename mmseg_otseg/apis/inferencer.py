@@ -94,29 +94,26 @@ class OTSegInferencer:
         self,
         inputs: Source | Sequence[Source],
         classes: str | Sequence[str] | SplitLike | None = None,
-        none_below: float | None = None,
-        out_dir: str | os.PathLike | None = None,
-        return_vis: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Segment images and keep all results; :meth:`segment` gives them one by one.
 
         Args:
-            inputs, classes, none_below, out_dir, return_vis, options: As in :meth:`segment`.
+            inputs, classes, options: As in :meth:`segment`.
 
         Returns:
             Lists with an entry for every image, in the order of the inputs: ``predictions``, class
-            indices (H, W), None for an image that was skipped; ``names``; and ``visualization``,
-            overlays, if asked for. Also ``classes``, names by index, and ``skipped``, the names of
-            the images that were skipped.
+            indices (H, W), None for an image that was skipped; ``visualization``, overlays, None
+            where not asked for; and ``names``. Also ``classes``, names by index, and ``skipped``,
+            the names of the images that were skipped.
 
         Raises:
             TypeError, ValueError: As :meth:`segment`.
         """
-        results = list(self.segment(inputs, classes, none_below, out_dir, return_vis, **options))
+        results = list(self.segment(inputs, classes, **options))
         return {
             "predictions": [result.mask for result in results],
-            "visualization": [result.overlay for result in results] if return_vis else [],
+            "visualization": [result.overlay for result in results],
             "names": [result.name for result in results],
             "classes": results[0].classes,
             "skipped": [result.name for result in results if result.mask is None],

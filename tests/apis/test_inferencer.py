@@ -31,7 +31,9 @@ def test_folder_with_a_broken_image(
     out = tmp_path / "out"
     result = inferencer(pictures, classes=["cat", "zebra"], out_dir=out, return_vis=True)
     first, second, broken, third = result["predictions"]
-    assert broken is None and result["visualization"][2] is None
+    assert (
+        broken is None and result["visualization"][2] is None and len(result["visualization"]) == 4
+    )
     assert [mask.shape for mask in (first, second, third)] == [(64, 80), (70, 64), (64, 64)]
     assert result["classes"] == ("cat", "zebra")
     assert result["names"] == [str(pictures / f"{name}.jpg") for name in ("0", "1", "1b", "2")]
