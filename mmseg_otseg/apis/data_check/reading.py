@@ -28,9 +28,9 @@ class Sample:
     Attributes:
         image: Path of the image; empty for data that is not read from files.
         label: Path of the label file; empty likewise.
-        pixels: Pixels of each class index before anything is hidden, (256,) int64; all 0 when the
+        pixels: Pixels of each class index before anything is hidden, (256,) uint32; all 0 when the
             label map cannot be used.
-        trained: Pixels of each label value after the whole pipeline, (256,) int64.
+        trained: Pixels of each label value after the whole pipeline, (256,) uint32.
         size: Height and width of the label map.
         values: Values in the label file, at most 1000 of them, if the label map cannot be used.
         mode: Pillow's name of the label file's pixel format, or "JPEG".
@@ -42,8 +42,8 @@ class Sample:
 
     image: str = ""
     label: str = ""
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    trained: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.uint32))
+    trained: np.ndarray = field(default_factory=lambda: np.zeros(256, np.uint32))
     size: tuple[int, ...] = ()
     values: tuple[int, ...] = ()
     mode: str = ""
@@ -110,7 +110,8 @@ def first_of(items: Sequence) -> str:
 
 
 def _count(label: np.ndarray) -> np.ndarray:
-    return np.bincount(label.ravel().astype(np.uint8), minlength=256)
+    counts = np.bincount(label.ravel().astype(np.uint8), minlength=256)
+    return counts.astype(np.uint32)  # half the memory: there may be hundreds of thousands
 
 
 def _look_at_label(sample: Sample) -> None:
