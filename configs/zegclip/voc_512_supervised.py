@@ -3,7 +3,4 @@
 _base_ = "./voc_512.py"
 
 train_dataloader = dict(dataset=dict(setting="supervised"))
-model = dict(
-    neck=dict(train_classes="all"),
-    decode_head=dict(seen_bias=0.0),
-)
+model = dict(decode_head=dict(seen_bias=0.0))
