@@ -21,6 +21,7 @@ from mmseg_otseg.models.clip import clip_config, clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.download import download_weights
 from mmseg_otseg.models.clip.torchscript import is_torchscript_archive, read_torchscript_tensors
 from tests.conftest import tiny_clip
+from tests.hostile import fence, hostile_files
 
 
 @pytest.fixture
@@ -282,6 +283,22 @@ def test_every_broken_file_is_named(
         with pytest.raises(ValueError, match=re.escape(str(path))):
             load_clip(clip_config, str(path))
             pytest.fail(f"{kind} was accepted")
+
+
+@pytest.mark.parametrize("archives", [False, True])
+def test_hostile_files_are_refused_by_name(
+    archives: bool, clip_config: dict, tmp_path: Path
+) -> None:
+    """As files of torch.save and, with a member more, as archives of OpenAI's kind."""
+    marker = tmp_path / "executed"
+    for file in hostile_files(tmp_path, marker).values():
+        if archives and zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file, "a") as archive:
+                folder = next(iter(archive.namelist()), "a/").partition("/")[0]
+                archive.writestr(f"{folder}/constants.pkl", b"")
+        with fence(), pytest.raises(ValueError, match=re.escape(file.name)):
+            load_clip(clip_config, str(file))
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("place", ["visual.ln_post.bias", "transformer.resblocks.0.ln_1.weight"])
