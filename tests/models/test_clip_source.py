@@ -73,7 +73,7 @@ def test_the_file_beside_the_weights_says_it(
     quick_gelu: bool, clip_config: dict, file: Path, logged: list[str]
 ) -> None:
     model = {**clip_config, **({"quick_gelu": True} if quick_gelu else {})}
-    pixels = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    pixels = {"mean": [0.5, 0.5, 0.5], "std": 0.25}
     write_config(file, {"model_cfg": model, "preprocess_cfg": pixels})
     clip = load_clip(clip_config, str(file))
     assert activation(clip) is (QuickGELU if quick_gelu else nn.GELU)

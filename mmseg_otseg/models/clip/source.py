@@ -156,7 +156,10 @@ def _read_config_file(path: Path) -> dict[str, Any]:
 
 def _in_255(values: Mapping[str, Any]) -> dict[str, Any]:
     """Mean and standard deviation, as far as there are any, from 0..1 to 0..255."""
-    return {key: [255 * part for part in values[key]] for key in ("mean", "std") if values.get(key)}
+    found = {key: values[key] for key in ("mean", "std") if values.get(key) is not None}
+    # open_clip takes one number for all three channels too.
+    triples = {key: v if isinstance(v, Sequence) else [v] * 3 for key, v in found.items()}
+    return {key: [255 * part for part in triple] for key, triple in triples.items()}
 
 
 def _rgb(key: str, value: Any, who: str) -> RGB:
