@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -137,12 +138,23 @@ def run_tool(name: str, *arguments: object) -> None:
             tool.main()
 
 
-def start_tool(name: str, *arguments: object, **environment: str) -> BaseProcess:
-    """Run a tool in a process of its own: a copy of this one, which spares it all imports."""
+def start_tool(
+    name: str, *arguments: object, first: Callable[[], object] | None = None, **environment: str
+) -> BaseProcess:
+    """Run a tool in a process of its own: a copy of this one, which spares it all imports.
+
+    Args:
+        name: Of the tool.
+        arguments: Of the tool.
+        first: What the process does before.
+        environment: Added to the environment of this process.
+    """
 
     def run() -> None:
         os.environ.update(environment)
         torch.set_num_threads(1)  # threads of this process are not in its copy
+        if first is not None:
+            first()
         run_tool(name, *arguments)
 
     process = multiprocessing.get_context("fork").Process(target=run)
@@ -150,17 +162,20 @@ def start_tool(name: str, *arguments: object, **environment: str) -> BaseProcess
     return process
 
 
-def run_processes(number: int, name: str, *arguments: object) -> None:
-    """Run a tool in ``number`` processes of one group, as torchrun would."""
+def start_processes(
+    number: int, name: str, *arguments: object, first: Callable[[], object] | None = None
+) -> list[BaseProcess]:
+    """Start a tool in ``number`` processes of one group, as torchrun would; ``first`` in one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    processes = [
+    return [
         start_tool(
             name,
             *arguments,
             "--launcher",
             "pytorch",
+            first=first if rank == 0 else None,
             RANK=str(rank),
             LOCAL_RANK=str(rank),
             WORLD_SIZE=str(number),
@@ -169,6 +184,11 @@ def run_processes(number: int, name: str, *arguments: object) -> None:
         )
         for rank in range(number)
     ]
+
+
+def run_processes(number: int, name: str, *arguments: object) -> None:
+    """Run a tool in ``number`` processes of one group, as torchrun would."""
+    processes = start_processes(number, name, *arguments)
     for process in processes:
         process.join(120)
     exits = [process.exitcode for process in processes]

@@ -94,20 +94,21 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace, *parts: str) -> Config:
     """Read and check the config as :func:`read_config` does, then import what it is made of.
 
-    The work folder is the option's, else the config's, else ``work_dirs/<name of the config>``.
+    The work folder is the option's, else the config's, else the one of :func:`default_work_dir`.
 
     Raises:
         FileNotFoundError: Also for folders and lists of the data that are missing or empty.
     """
     cfg = read_config(args, *parts)
-    if cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     from mmengine.utils import import_modules_from_strings
 
     import mmseg_otseg  # noqa: F401  registers the components
     from mmseg_otseg.datasets.data_folders import check_config
     from mmseg_otseg.engine import with_split
+    from mmseg_otseg.engine.run_folder import default_work_dir
 
+    if cfg.get("work_dir") is None:
+        cfg.work_dir = default_work_dir(args.config)
     if cfg.get("custom_imports"):
         import_modules_from_strings(**cfg.custom_imports)
     for config in _datasets(cfg, parts):

@@ -34,7 +34,7 @@ def set_resume(cfg: Config, resume: str) -> None:
     """Continue from ``resume``, or from the latest checkpoint if it is 'auto'."""
     from mmengine.logging import print_log
 
-    from mmseg_otseg.engine.cli import latest_checkpoint
+    from mmseg_otseg.engine.run_folder import latest_checkpoint
 
     checkpoint = latest_checkpoint(cfg.work_dir) if resume == "auto" else resume
     if checkpoint is None:

@@ -1,5 +1,6 @@
 default_scope = "mmseg"
 custom_imports = dict(imports=["mmseg_otseg"], allow_failed_imports=False)
+runner_type = "ConfigFolderRunner"  # mmengine's, in work_dirs/<folder of the config>/<its name>
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
@@ -18,7 +19,7 @@ default_hooks = dict(
     logger=dict(type="MasterLoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(
-        type="CheckpointHook",
+        type="DurableCheckpointHook",
         by_epoch=False,
         interval=2000,
         max_keep_ckpts=3,
@@ -32,5 +33,6 @@ custom_hooks = [
     dict(type="IterationSeedHook"),
     dict(type="SeenPixelsHook"),
     dict(type="FineTuneHook"),
+    dict(type="WorkDirLockHook"),
 ]
 tta_model = dict(type="SegTTAModel")

@@ -4,20 +4,25 @@ from mmseg_otseg.engine import checkpoint_sources
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.hooks import (
+    DurableCheckpointHook,
     FineTuneHook,
     IterationSeedHook,
     MasterLoggerHook,
     RunCheckHook,
     SeenPixelsHook,
     SelfTrainingHook,
+    WorkDirLockHook,
 )
 from mmseg_otseg.engine.loops import with_split
 from mmseg_otseg.engine.optimizers import TrainableOptimWrapperConstructor
+from mmseg_otseg.engine.runner import ConfigFolderRunner
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
 checkpoint_sources.install()
 
 __all__ = [
+    "ConfigFolderRunner",
+    "DurableCheckpointHook",
     "FineTuneHook",
     "IterationSeedHook",
     "MasterLoggerHook",
@@ -26,6 +31,7 @@ __all__ = [
     "SelfTrainingHook",
     "TrainableOptimWrapperConstructor",
     "WarmupPolyLR",
+    "WorkDirLockHook",
     "process_group",
     "read_checkpoint",
     "with_split",

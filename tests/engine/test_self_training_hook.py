@@ -108,5 +108,8 @@ def test_runs_that_cannot_be_transductive(folder: Path, tmp_path: Path) -> None:
     cfg = transductive(folder, tmp_path / "untrained", begin=0)
     with pytest.raises(ValueError, match="needs a trained model"):
         run(cfg, Recorder())
+    cfg = transductive(folder, tmp_path / "late", iters=4, begin=4)
+    with pytest.raises(ValueError, match=r"begin=4, .*max_iters"):
+        run(cfg, Recorder())
     with pytest.raises(ValueError, match="from 0 on"):
         SelfTrainingHook(begin=-1)

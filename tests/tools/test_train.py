@@ -33,7 +33,7 @@ def test_the_work_dir_is_named_after_the_config(
     cfg.dump(tmp_path / "named.py")
     monkeypatch.chdir(tmp_path)
     run_tool("train", tmp_path / "named.py", "--cfg-options", "train_cfg.max_iters=1")
-    assert (tmp_path / "work_dirs" / "named" / "iter_1.pth").is_file()
+    assert (tmp_path / "work_dirs" / tmp_path.name / "named" / "iter_1.pth").is_file()
 
 
 def test_resume_goes_on_from_the_latest_checkpoint(config: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_checkpoint_to_resume_from_must_exist(config: Path, tmp_path: Path) ->
         run_tool("train", config, "--resume", tmp_path / "none.pth")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text("iter_9.pth")
-    with pytest.raises(FileNotFoundError, match=r"names 'iter_9\.pth', which is not there"):
+    with pytest.raises(ValueError, match=r"names 'iter_9\.pth', which is not there"):
         run_tool("train", config, "--resume")
 
 

@@ -84,7 +84,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.engine.cli import latest_checkpoint
+from mmseg_otseg.engine.run_folder import latest_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 
 

@@ -1,3 +1,4 @@
+from mmseg_otseg.engine.hooks.durable_checkpoint_hook import DurableCheckpointHook
 from mmseg_otseg.engine.hooks.fine_tune_hook import FineTuneHook
 from mmseg_otseg.engine.hooks.iteration_seed_hook import IterationSeedHook
 from mmseg_otseg.engine.hooks.master_logger_hook import MasterLoggerHook
@@ -5,8 +6,10 @@ from mmseg_otseg.engine.hooks.overlay_hook import OverlayHook
 from mmseg_otseg.engine.hooks.run_check_hook import RunCheckHook
 from mmseg_otseg.engine.hooks.seen_pixels_hook import SeenPixelsHook
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
+from mmseg_otseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
+    "DurableCheckpointHook",
     "FineTuneHook",
     "IterationSeedHook",
     "MasterLoggerHook",
@@ -14,4 +17,5 @@ __all__ = [
     "RunCheckHook",
     "SeenPixelsHook",
     "SelfTrainingHook",
+    "WorkDirLockHook",
 ]

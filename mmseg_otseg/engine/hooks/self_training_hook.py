@@ -28,8 +28,8 @@ class SelfTrainingHook(Hook):
 
     Raises:
         ValueError: Before training: if the model has no :class:`DLFANeck`-like neck, the training
-            data set does not mark unlabelled pixels, there is no unseen class, or self-training
-            is to begin at once with a model that learnt nothing yet.
+            data set does not mark unlabelled pixels, there is no unseen class, self-training is to
+            begin at once with a model that learnt nothing yet, or only after the last iteration.
 
     Source:
         OTSeg (arXiv 2403.14183), section 4.1, the transductive setting.
@@ -53,6 +53,11 @@ class SelfTrainingHook(Hook):
         if not meta["unseen"]:
             raise ValueError(
                 "SelfTrainingHook has nothing to label: the training data has no unseen class"
+            )
+        if self.begin >= runner.max_iters:
+            raise ValueError(
+                f"self-training would never begin: default_hooks.self_training.begin={self.begin}, "
+                f"and training ends after {runner.max_iters} iterations (train_cfg.max_iters)"
             )
         if self.begin == 0 and not runner._load_from and not runner._resume:
             raise ValueError(

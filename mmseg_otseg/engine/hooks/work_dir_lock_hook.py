@@ -1,0 +1,63 @@
+"""One training in one folder at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from mmseg.registry import HOOKS
+from torch.distributed import is_torchelastic_launched
+
+from mmseg_otseg.engine.run_folder import lock_folder
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+@HOOKS.register_module()
+class WorkDirLockHook(Hook):
+    """Locks the work folder while a training writes into it, and ends workers without a launcher.
+
+    The first process of the run holds the lock. Processes that torchrun started stop when it is
+    killed: they would otherwise train on, unseen, and keep the folder.
+
+    Raises:
+        BlockingIOError: Before anything is loaded: another process trains in the folder.
+    """
+
+    priority = "VERY_HIGH"  # before the hook that looks for a checkpoint to resume from
+
+    def __init__(self) -> None:
+        self._lock: int | None = None
+        self._over = threading.Event()
+
+    def before_run(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            return  # a test or a validation, which may run beside a training
+        refused: list[Any] = [None]
+        if is_main_process():
+            try:
+                self._lock = lock_folder(runner.work_dir)
+            except BlockingIOError as error:
+                refused = [str(error)]
+        broadcast_object_list(refused)  # or the other processes would wait for the first
+        if refused[0] is not None:
+            raise BlockingIOError(refused[0])
+        if is_torchelastic_launched():
+            threading.Thread(target=self._end_with, args=(os.getppid(),), daemon=True).start()
+
+    def after_run(self, runner: Runner) -> None:
+        self._over.set()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _end_with(self, launcher: int) -> None:
+        while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+            if os.getppid() != launcher:
+                print(f"The launcher (process {launcher}) died: training stops.", file=sys.stderr)
+                os._exit(1)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmseg_otseg.engine.run_folder import (
+    default_work_dir,
+    latest_checkpoint,
+    lock_folder,
+    whole_file,
+)
+
+
+def write_checkpoint(file: Path, age: int = 0) -> Path:
+    """A checkpoint that a run could go on from, written ``age`` seconds ago."""
+    torch.save(dict(meta={}, optimizer={}, message_hub={}, state_dict={}), file)
+    written = time.time() - age
+    os.utime(file, (written, written))
+    return file
+
+
+def test_configs_of_one_name_in_two_folders_have_two_work_folders() -> None:
+    assert default_work_dir("configs/otseg/voc_512.py") == "work_dirs/otseg/voc_512"
+    assert default_work_dir("configs/zegot/voc_512.py") == "work_dirs/zegot/voc_512"
+
+
+@pytest.mark.parametrize("pointer", ["", "gone.pth", "damaged.pth", "weights.pth", "\0\xff", None])
+def test_what_the_pointer_does_not_lead_to_is_found(
+    pointer: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(tmp_path / "iter_10.pth", age=100)
+    newest = write_checkpoint(tmp_path / "iter_4.pth", age=50)
+    (tmp_path / "damaged.pth").write_bytes(newest.read_bytes()[:-100])
+    (tmp_path / "iter_12.pth").write_bytes(b"")  # the last that was written
+    torch.save({"state_dict": {}}, tmp_path / "weights.pth")  # nothing to resume from
+    torch.save({"state_dict": {}}, tmp_path / "best_hIoU_iter_14.pth")
+    if pointer is not None:
+        (tmp_path / "last_checkpoint").write_text(pointer, encoding="latin-1")
+    assert latest_checkpoint(tmp_path) == str(newest)
+
+
+def test_the_pointer_comes_first_also_in_a_folder_that_was_moved(tmp_path: Path) -> None:
+    named = write_checkpoint(tmp_path / "iter_2.pth", age=100)
+    write_checkpoint(tmp_path / "iter_4.pth")  # of another run, say
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/iter_2.pth")
+    assert latest_checkpoint(tmp_path) == str(named)
+
+
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path / "new") is None
+    (tmp_path / "last_checkpoint").touch()
+    assert latest_checkpoint(tmp_path) is None
+    (tmp_path / "iter_2.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"iter_2\.pth"):
+        latest_checkpoint(tmp_path)
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with whole_file(file) as part:
+        part.write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole_file(file) as part:
+        part.write_text("ne")
+        raise KeyboardInterrupt
+    assert file.read_text() == "old"
+    with whole_file(file) as part:
+        part.write_text("new")
+    assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_lock_ends_with_its_process_and_names_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    locked, over = context.Event(), context.Event()
+
+    def hold() -> None:
+        lock_folder(tmp_path)
+        if os.fork() == 0:  # such as a worker of a data loader, which outlives a killed process
+            over.wait(30)
+            os._exit(0)
+        locked.set()
+        over.wait(30)
+
+    holder = context.Process(target=hold)
+    holder.start()
+    assert locked.wait(20)
+    for _ in range(2):  # being refused does not change who has it
+        with pytest.raises(BlockingIOError, match=rf"process {holder.pid} on .*--work-dir"):
+            lock_folder(tmp_path)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    first, second = lock_folder(tmp_path), lock_folder(tmp_path)  # a process can have it again
+    os.close(first)
+    os.close(second)
+    over.set()
