@@ -76,19 +76,19 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_the_lock_ends_with_its_process_and_names_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    locked, over = context.Event(), context.Event()
+    children = context.SimpleQueue()
 
     def hold() -> None:
         lock_folder(tmp_path)
-        if os.fork() == 0:  # such as a worker of a data loader, which outlives a killed process
-            over.wait(30)
-            os._exit(0)
-        locked.set()
-        over.wait(30)
+        child = os.fork()  # such as a worker of a data loader, which outlives a killed process
+        if child:
+            children.put(child)
+        time.sleep(60)
+        os._exit(0)
 
     holder = context.Process(target=hold)
     holder.start()
-    assert locked.wait(20)
+    child = children.get()
     for _ in range(2):  # being refused does not change who has it
         with pytest.raises(BlockingIOError, match=rf"process {holder.pid} on .*--work-dir"):
             lock_folder(tmp_path)
@@ -97,4 +97,4 @@ def test_the_lock_ends_with_its_process_and_names_it(tmp_path: Path) -> None:
     first, second = lock_folder(tmp_path), lock_folder(tmp_path)  # a process can have it again
     os.close(first)
     os.close(second)
-    over.set()
+    os.kill(child, signal.SIGKILL)

@@ -16,6 +16,10 @@ class IterationSeedHook(Hook):
 
     A checkpoint does not hold the state of the random generators, so a resumed run would draw other
     dropout masks than the run it continues. With this hook they depend on nothing that came before.
+
+    Each process has masks of its own. One process with batches of 4 and two with batches of 2 see
+    the same samples (see ``ReproducibleInfiniteSampler``), but drop other units: with dropout,
+    their results differ as those of two seeds do.
     """
 
     priority = "VERY_LOW"  # after any hook that draws numbers of its own
