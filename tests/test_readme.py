@@ -129,11 +129,11 @@ def lookup(cfg: Any, key: str) -> Any:
     return cfg
 
 
-def train_one_iteration(config: str | Path, folder: Path, *options: str) -> Config:
-    """Train, and return the config that the run wrote."""
-    options = ("train_cfg.max_iters=1", *options)
+def train_briefly(config: str | Path, folder: Path, *options: str) -> Config:
+    """Train two iterations, and return the config that the run wrote."""
+    options = ("train_cfg.max_iters=2", *options)
     run_tool("train", config, "--work-dir", folder, "--cfg-options", *options)
-    assert (folder / "iter_1.pth").is_file()
+    assert (folder / "iter_2.pth").is_file()
     return Config.fromfile(folder / Path(config).name)
 
 
@@ -164,7 +164,7 @@ def test_one_wish(
             continue
         if line.startswith("configs/"):
             config, *options = shlex.split(line.replace("CHECKPOINT", str(checkpoint)))
-            train_one_iteration(config, folder, *options[1:])
+            train_briefly(config, folder, *options[1:])
             continue
         if re.match(r"\w+ = ", line):
             config = derived(line, tmp_path)
@@ -174,12 +174,12 @@ def test_one_wish(
                 assert model in supported_models()
                 assert Config.fromfile(config).model.clip.model == model
                 continue
-            cfg = train_one_iteration(config, folder)
+            cfg = train_briefly(config, folder)
         else:
             options = shlex.split(line.removeprefix("--cfg-options "))
             wanted = tools.cli.config_parser("").parse_args(["c", "--cfg-options", *options])
             wanted = wanted.cfg_options
-            cfg = train_one_iteration(VOC, folder, *options)
+            cfg = train_briefly(VOC, folder, *options)
         for key, value in wanted.items():
             assert lookup(cfg, key) == value, key
 
