@@ -1,0 +1,101 @@
+"""A checkpoint that lacks what the model trains must not be tested as if it had it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmseg.apis import MMSegInferencer, init_model
+from mmseg.registry import MODELS
+
+from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.models.clip import load_clip
+from tests.configs.generated import CLIP, small, write_data
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    init_default_scope("mmseg")
+    return small("otseg/voc_512.py", tmp_path)
+
+
+def weights(config: Config) -> dict[str, torch.Tensor]:
+    return MODELS.build(config.model).state_dict()
+
+
+def saved(state: dict[str, Any], folder: Path) -> str:
+    torch.save({"state_dict": state, "meta": {}}, folder / "given.pth")
+    return str(folder / "given.pth")
+
+
+def wrong_states(config: Config, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Checkpoints that leave trained weights out, by what they are."""
+    good = weights(config)
+    more_tokens = copy.deepcopy(config)
+    more_tokens.model.backbone.visual_prompts.num_tokens = 3
+    return {
+        "ZegOT": weights(small("zegot/voc_512.py", folder)),
+        "plain CLIP": dict(load_clip(**CLIP).state_dict()),
+        "nothing": {},
+        "other tokens": weights(more_tokens),
+        "one missing": {k: v for k, v in good.items() if not k.endswith("descriptor.linear.bias")},
+    }
+
+
+@pytest.mark.parametrize("kind", ["ZegOT", "plain CLIP", "nothing", "other tokens", "one missing"])
+def test_random_weights_do_not_predict(kind: str, config: Config, tmp_path: Path) -> None:
+    file = saved(wrong_states(config, tmp_path)[kind], tmp_path)
+    doors = (
+        lambda: init_model(config, file, device="cpu"),
+        lambda: MMSegInferencer(config, file, device="cpu"),
+        lambda: OTSegInferencer(config, file, device="cpu"),
+        lambda: load_checkpoint(MODELS.build(config.model).eval(), file),
+    )
+    for door in doors:
+        with pytest.raises(ValueError, match=r"given\.pth lacks weights that train"):
+            door()
+
+
+def test_an_otseg_checkpoint_in_zegot(config: Config, tmp_path: Path) -> None:
+    file = saved(weights(config), tmp_path)
+    with pytest.raises(ValueError, match=r"lacks weights that train.*neck\.text\.contexts"):
+        init_model(small("zegot/voc_512.py", tmp_path), file, device="cpu")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value: float, config: Config, tmp_path: Path) -> None:
+    state = weights(config)
+    state["decode_head.decoder.last.query.weight"].fill_(value)
+    with pytest.raises(ValueError, match=r"given\.pth holds NaN.*last\.query\.weight"):
+        load_checkpoint(MODELS.build(config.model), saved(state, tmp_path))
+
+
+def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    state = wrong_states(config, tmp_path)["one missing"]
+    config.load_from = saved(state, tmp_path)
+    with pytest.raises(ValueError, match=r"given\.pth lacks.*descriptor\.linear\.bias"):
+        Runner.from_cfg(copy.deepcopy(config)).test()
+    config.experiment_name = "training"
+    Runner.from_cfg(config).train()  # with a validation
+    log = max(tmp_path.glob("work/*/*.log")).read_text()
+    assert "Training starts without" in log and "given.pth" in log
+
+
+def test_whole_checkpoints_and_other_vocabularies_pass(config: Config, tmp_path: Path) -> None:
+    file = saved(weights(config), tmp_path)
+    config.model.split = dict(classes=["cat", "dog"], unseen=["dog"])
+    model = init_model(config, file, device="cpu")
+    assert not copy.deepcopy(model).training
+    assert not pickle.loads(pickle.dumps(model)).training
+
+
+def test_models_that_loaded_nothing_predict(config: Config) -> None:
+    assert not MODELS.build(config.model).eval().training
