@@ -7,9 +7,14 @@ ROOT = Path(__file__).parent
 VERSION = re.findall(r'"(.+)"', (ROOT / "mmseg_otseg" / "version.py").read_text())[0]
 
 # Two stacks bring the same import names (mmcv, mmengine, mmseg). They are extras, so that pip never
-# puts one over the other.
-ONEDL = ["onedl-mmengine>=0.10.12", "onedl-mmcv>=2.3.6", "onedl-mmsegmentation>=1.4.2"]
-OPENMMLAB = ["mmengine>=0.10.7", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2"]
+# puts one over the other. What reads files has an upper bound: another release may open a way in.
+ONEDL = [
+    "onedl-mmengine>=0.10.12,<0.11",
+    "onedl-mmcv>=2.3.6,<3",
+    "onedl-mmsegmentation>=1.4.2,<2",
+    "torch>=2.10",  # below, torch.load has CVE-2026-24747; checkpoints are read without it
+]
+OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
 TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard"]
 
 setup(
@@ -28,12 +33,12 @@ setup(
         "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },
     install_requires=[
-        "torch>=2.6",  # the first with which a checkpoint can be read safely and completely
+        "torch>=2.6,<3",  # the first whose torch.load, where others call it, executes nothing
         "torchvision",
-        "open_clip_torch>=3.0",
-        "numpy",
+        "open_clip_torch>=3.0,<4",
+        "numpy<3",
         "pillow>=10.1",  # the first with a font of any size
-        "safetensors",
+        "safetensors<1",
         "huggingface_hub",
         "matplotlib",
         "prettytable",

@@ -129,6 +129,11 @@ def hostile_files(folder: Path, marker: Path) -> dict[str, Path]:
     saved("bytes", dict(value=Call(bytes, 2**35)))
     saved("repeated", dict(state_dict=dict(weight=torch.zeros(1).expand(2**36))))
     zeros = bytes(16)
+    view = tensor(2**16, big(2**16))
+    views = b"".join(text(f"weight {index}") + view for index in range(100))
+    tree = b"\x80\x02}" + text("state_dict") + b"}(" + views + b"us."
+    written("views", tree, data__0=bytes(2**18))
+    written("instructions", b"\x80\x02(" + b"N" * 2_100_000 + b"t.")
     written("storage_size", state_dict(tensor(2**36, big(2**36))), data__0=zeros)
     written("tensor_size", state_dict(tensor(4, big(2**36))), data__0=zeros)
     written("negative_size", state_dict(tensor(4, big(-1))), data__0=zeros)

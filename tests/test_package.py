@@ -37,11 +37,21 @@ def test_the_requirements_leave_the_choice_of_the_stack() -> None:
         return {re.split(r"[<>=\[; ]", requirement)[0] for requirement in requirements}
 
     stacks = {name: names(options["extras_require"][name]) for name in ("onedl", "openmmlab")}
-    assert stacks["onedl"] == {"onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation"}
+    assert stacks["onedl"] == {"onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "torch"}
     assert stacks["openmmlab"] == {"mmengine", "mmcv", "mmsegmentation"}
     for others in (options["install_requires"], options["extras_require"]["test"]):
         assert not any("mm" in name for name in names(others))
     assert options["version"] == mmseg_otseg.__version__
+
+
+def test_what_reads_files_has_an_upper_bound() -> None:
+    with patch("setuptools.setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    options = setup.call_args.kwargs
+    extras = options["extras_require"]
+    wanted = [*options["install_requires"], *extras["onedl"], *extras["openmmlab"]]
+    for name in ("mmengine", "mmcv", "mmsegmentation", "torch", "open_clip_torch", "numpy"):
+        assert any(re.match(rf"(onedl-)?{name}\b.*<", requirement) for requirement in wanted)
 
 
 #: Packages whose modules are called otherwise.

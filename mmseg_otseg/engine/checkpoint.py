@@ -45,7 +45,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
             opened = TorchFile(stream, map_location)
             if opened.is_program:
                 raise ValueError("it is a TorchScript program")
-            return PlainValues(opened.storage).make(opened.tree)
+            return PlainValues(opened.storage, opened.size).make(opened.tree)
     except ForeignObjectError as error:
         raise ValueError(
             f"The checkpoint {file} was refused, and nothing of it executed: it brings "
@@ -54,9 +54,12 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
             "trust its source."
         ) from error
     except Exception as error:  # a broken file can make a reader raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if "deserialize object on" in reason:  # saved on a device that this machine lacks
-            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        if "deserialize object on" in reason:
+            raise ValueError(
+                f"{file} was saved on a device that this machine lacks: read it with "
+                "map_location='cpu'."
+            ) from error
         raise ValueError(
             f"{file} cannot be read as a checkpoint of tensors and plain values: {reason}. Take an "
             "intact copy, or another file."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,14 @@ def _harmless_meta(meta: dict[str, Any]) -> dict[str, Any]:
     for name in ("epoch", "iter"):
         _expect(name not in kept or _is_count(kept[name], LARGEST_STEP), f"meta.{name}")
     _expect(kept.get("seed") is None or _is_count(kept["seed"], LARGEST_SEED), "meta.seed")
-    _expect(isinstance(kept.get("dataset_meta"), dict | None), "meta.dataset_meta")
+    data = kept.get("dataset_meta") or {}
+    _expect(isinstance(data, dict), "meta.dataset_meta")
+    for place, lists in (("meta", kept), ("meta.dataset_meta", data)):
+        for name in ("classes", "trained_classes", "CLASSES"):
+            names = lists.get(name)
+            _expect(names is None or _is_list(names, lambda item: isinstance(item, str)), place)
+        for name in ("seen", "unseen"):
+            _expect(lists.get(name) is None or _is_list(lists[name], _is_count), place)
     return kept
 
 
@@ -108,7 +115,7 @@ def _harmless_hub(hub: dict[str, Any]) -> dict[str, dict[str, Any]]:
         elif name.startswith("best_score"):
             _expect(item is None or isinstance(item, (int, float, np.number)), name)
         elif name == "keep_ckpt_ids":  # they become parts of the names of files that are deleted
-            _expect(isinstance(item, list) and all(map(_is_count, item)), name)
+            _expect(_is_list(item, _is_count), name)
     resumed = {
         name: bool(item) for name, item in resumed.items() if name in scalars or name in info
     }
@@ -118,7 +125,7 @@ def _harmless_hub(hub: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _weights(state: dict[str, Any], name: str, file: str) -> OrderedDict[str, Any]:
     """Named tensors, with the file's name for the modules that take them."""
     for key, value in state.items():
-        _expect(isinstance(value, Tensor) or key.endswith("_extra_state"), f"{name}['{key}']")
+        _expect(isinstance(value, Tensor) or key.endswith("_extra_state"), f"{name}['{key[:100]}']")
     weights = OrderedDict(state)
     versions = getattr(state, "_metadata", {})
     versions = versions if isinstance(versions, dict) else {}
@@ -137,6 +144,10 @@ def _named(value: Any, name: str) -> dict[str, Any]:
     """``value``, if it is a dict whose keys are text."""
     _expect(isinstance(value, dict) and all(isinstance(key, str) for key in value), name)
     return value
+
+
+def _is_list(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(fits, value))
 
 
 def _is_count(value: Any, largest: int = LARGEST_STEP) -> bool:

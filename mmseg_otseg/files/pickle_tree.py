@@ -13,7 +13,7 @@ from io import BytesIO
 from pickletools import genops
 from typing import Any, BinaryIO
 
-MAX_OPERATIONS = 5_000_000
+MAX_OPERATIONS = 2_000_000
 MAX_DEPTH = 100
 # Objects that are referred to many times count each time, as a program that walks through the
 # result meets them each time. Honest files stay below a few values per byte.
@@ -79,8 +79,8 @@ class ForeignObjectError(ValueError):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"it brings {name}, which is no tensor and no plain value")
-        self.name = name
+        self.name = name[:100]
+        super().__init__(f"it brings {self.name}, which is no tensor and no plain value")
 
 
 class _Mark:
@@ -257,6 +257,8 @@ class _Extent:
 
     def measure(self, value: Any, depth: int = 0) -> tuple[int, int]:
         """Number of values in and below ``value``, and of levels."""
+        if value is None or isinstance(value, (int, float)):
+            return 1, 0
         if isinstance(value, str):
             return 1 + len(value), 0
         children = _children(value)

@@ -28,16 +28,20 @@ DTYPES = {
     if isinstance(value, torch.dtype) and PLAIN_DTYPE.match(name)
 }
 
+SHARED_AT_MOST = 16
+
 
 class PlainValues:
     """Makes the values of one tree; what the tree holds once is made once.
 
     Args:
         storage: Gives the values of a storage, shape (count,).
+        size: Bytes of the file. Tensors may share them, but not any number of times.
     """
 
-    def __init__(self, storage: Callable[[Stored], Tensor]) -> None:
+    def __init__(self, storage: Callable[[Stored], Tensor], size: int) -> None:
         self._storage = storage
+        self._left = SHARED_AT_MOST * size
         self._made: dict[int, Any] = {}
         self._makers: dict[str, Callable[[Call], Any]] = {
             "collections.OrderedDict": self._ordered_dict,
@@ -75,9 +79,16 @@ class PlainValues:
             if path in self._makers:
                 return self._makers[path](node)
             if path in FUNCTIONS and node.state is None and not node.items:
-                return FUNCTIONS[path](*self.make(node.arguments))
+                return self._count(_call(path, self.make(node.arguments)))
             raise ForeignObjectError(path)
         raise ForeignObjectError(node.path)
+
+    def _count(self, made: Any) -> Any:
+        if isinstance(made, Tensor):
+            self._left -= made.numel() * made.element_size()
+            if self._left < 0:
+                raise ValueError(f"its tensors are more than {SHARED_AT_MOST} times its size")
+        return made
 
     def _ordered_dict(self, call: Call) -> OrderedDict:
         made: OrderedDict = OrderedDict()
@@ -95,12 +106,13 @@ class PlainValues:
         return ConfigDict(content)
 
     def _history(self, call: Call) -> HistoryBuffer:
-        parts = [self.make(call.state[name]) for name in ("_log_history", "_count_history")]
-        length = call.state["max_length"]
+        state = call.state if isinstance(call.state, dict) else {}
+        parts = [self.make(state.get(name)) for name in ("_log_history", "_count_history")]
+        length = state.get("max_length")
         if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts):
             raise ValueError("its history of a value is no list of numbers")
         if not isinstance(length, int) or length < 1:
-            raise ValueError(f"its history of a value has the length {length!r}")
+            raise ValueError(f"its history of a value has the length {str(length)[:20]}")
         return HistoryBuffer(*parts, max_length=length)
 
     def _numpy_dtype(self, call: Call) -> np.dtype:
@@ -119,6 +131,13 @@ class PlainValues:
         _, shape, dtype, fortran, data = self.make(call.state)
         flat = _numbers(dtype, data, math.prod(_sizes(shape)))
         return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _call(path: str, arguments: tuple) -> Any:
+    try:
+        return FUNCTIONS[path](*arguments)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"its {path} has arguments that do not fit") from error
 
 
 def _numbers(dtype: Any, data: Any, count: int) -> np.ndarray:

@@ -50,6 +50,7 @@ class TorchFile:
     Attributes:
         tree: What its pickle describes, see :func:`~mmseg_otseg.files.pickle_tree.parse_pickle`.
         is_program: Whether it is a TorchScript program.
+        size: Its bytes.
 
     Raises:
         ValueError: If it is neither, or announces more bytes than it has, or compresses what torch
@@ -59,7 +60,7 @@ class TorchFile:
 
     def __init__(self, stream: BinaryIO, map_location: MapLocation = None) -> None:
         self._stream, self._map_location = stream, map_location
-        self._unread = stream.seek(0, 2)
+        self.size = self._unread = stream.seek(0, 2)
         self._storages: dict[tuple[str, str], Tensor] = {}
         self._archive: ZipFile | None = None
         self._offsets: dict[str, int] = {}

@@ -125,6 +125,8 @@ def test_the_best_checkpoint_of_another_run_stays(trained: Path, tmp_path: Path)
         (dict(seed="x" * 100), {}),
         (dict(seed=2**40), {}),
         (dict(dataset_meta=[1]), {}),
+        (dict(dataset_meta=dict(classes=[1, 2])), {}),
+        (dict(dataset_meta=dict(seen=["cat"])), {}),
         ({}, dict(keep_ckpt_ids=["../../best"])),
         ({}, dict(keep_ckpt_ids="iter")),
         ({}, dict(best_score="high")),

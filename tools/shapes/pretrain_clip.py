@@ -68,6 +68,7 @@ from mmseg_otseg.datasets.shapes import (
     render_scene,
     scene_facts,
 )
+from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models.clip import load_clip
 
 
@@ -248,7 +249,7 @@ def train(
     plan = repr((settings, model, config.preprocess.to_dict(), precision))
     start, last = 0, work_dir / "last.pt"
     if last.exists():
-        saved = torch.load(last, map_location=device, weights_only=True)
+        saved = read_checkpoint(last, device)
         if saved["plan"] != plan:
             raise ValueError(f"{last} belongs to other settings; choose another --work-dir")
         clip.load_state_dict(saved["model"])

@@ -45,7 +45,7 @@ def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
         file = TorchFile(stream)
         if not _is_module(file.tree):
             raise ValueError("the archive holds no module")
-        _collect(file.tree, "", PlainValues(file.storage), tensors)
+        _collect(file.tree, "", PlainValues(file.storage, file.size), tensors)
     return tensors
 
 
