@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_otseg.models import CLIPBackbone, load_clip
+from mmseg_otseg.models.clip.towers.base import resize_positions
 from tests.conftest import tiny_clip
 
 
@@ -55,7 +56,7 @@ def test_any_size(size: tuple[int, int], prompts: bool, clip: dict) -> None:
 def test_position_embedding_is_resized_bilinearly(clip: dict) -> None:
     backbone = CLIPBackbone(clip)
     position = backbone.visual.positional_embedding
-    resized = backbone._position_embedding((2, 8))
+    resized = resize_positions(position, (4, 4), (2, 8))
     assert torch.equal(resized[0], position[0])
     grid = position[1:].T.reshape(1, 48, 4, 4)
     expected = F.interpolate(grid, (2, 8), mode="bilinear", align_corners=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
+from mmseg_otseg.models.clip.towers import ImageTower, image_tower
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import CLIPFeatures
 
@@ -68,9 +67,9 @@ class CLIPBackbone(TrainedModule):
     ) -> None:
         super().__init__(init_cfg)
         check_image_tower(clip["model"])
-        visual = load_clip(**clip).visual
-        self.clip = FrozenTower(visual, saved=save_clip)
-        blocks = visual.transformer.resblocks
+        self.clip = FrozenTower(load_clip(**clip).visual, saved=save_clip)
+        tower = self.tower
+        blocks = tower.blocks
         self.out_indices = _resolve_layers(out_indices, len(blocks))
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
@@ -78,16 +77,16 @@ class CLIPBackbone(TrainedModule):
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
                 num_layers=len(blocks),
-                width=visual.class_embedding.shape[0],
-                patch_size=visual.patch_size[0],
+                width=tower.width,
+                patch_size=tower.patch_size[0],
                 **visual_prompts,
             )
             rates = torch.linspace(0, drop_path_rate, len(blocks)).tolist()
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
             for block, drop_path, rate in zip(blocks, self.drop_paths, rates, strict=True):
                 if rate > 0:
-                    block.ls_1.register_forward_hook(_DropBranch(drop_path))
-                    block.ls_2.register_forward_hook(_DropBranch(drop_path))
+                    for branch in tower.branches(block):
+                        branch.register_forward_hook(_DropBranch(drop_path))
 
     @property
     def double_class_embedding(self) -> bool:
@@ -95,9 +94,19 @@ class CLIPBackbone(TrainedModule):
         return int(self.class_embedding_times) == 2
 
     @property
-    def visual(self) -> VisionTransformer:
+    def patch_size(self) -> tuple[int, int]:
+        """Rows and columns of a patch, in pixels."""
+        return self.tower.patch_size
+
+    @property
+    def visual(self) -> nn.Module:
         """open_clip's image tower."""
         return self.clip.module
+
+    @property
+    def tower(self) -> ImageTower:
+        """The interface to it."""
+        return image_tower(self.visual)
 
     def forward(self, images: Tensor) -> CLIPFeatures:
         """Encode images.
@@ -124,87 +133,61 @@ class CLIPBackbone(TrainedModule):
             return self._run_blocks(tokens, grid)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images (B, 3, h, w) to tokens [global, patches] (B, 1 + M, C) and the grid (H, W)."""
-        visual = self.visual
-        height, width = (
-            -(-side // patch) * patch
-            for side, patch in zip(images.shape[-2:], visual.patch_size, strict=True)
-        )
-        if (height, width) != tuple(images.shape[-2:]):
-            images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-        patches = visual.conv1(images)
-        batch, channels, *grid = patches.shape
-        position = self._position_embedding((grid[0], grid[1])).to(patches.dtype)
-        first = visual.class_embedding.to(patches.dtype) * self.class_embedding_times
-        tokens = torch.cat(
-            [first.expand(batch, 1, channels), patches.flatten(2).transpose(1, 2)], dim=1
-        )
-        return visual.ln_pre(tokens + position), (grid[0], grid[1])
-
-    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding of [global, patches], (1 + M, C), resized to the patch grid."""
-        position = self.visual.positional_embedding
-        if grid == tuple(self.visual.grid_size):
-            return position
-        patches = position[1:].T.reshape(1, -1, *self.visual.grid_size)
-        patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
-        return torch.cat([position[:1], patches[0].flatten(1).T])
+        """Images (B, 3, h, w) to tokens [prefix, patches] (B, P + M, C) and the grid (H, W)."""
+        rows, columns = self.patch_size
+        grid = (-(-images.shape[-2] // rows), -(-images.shape[-1] // columns))
+        size = (grid[0] * rows, grid[1] * columns)
+        if size != tuple(images.shape[-2:]):
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        return self.tower.embed(images, self.class_embedding_times), grid
 
     def _run_blocks(self, tokens: Tensor, grid: tuple[int, int]) -> CLIPFeatures:
-        visual = self.visual
-        prompts = self.visual_prompts
+        tower, prompts = self.tower, self.visual_prompts
+        first = tower.num_prefix
         num_prompts = prompts.num_tokens if prompts is not None else 0
         layer_prompts = prompts(tokens.shape[0]) if prompts is not None else ()
-        last = len(visual.transformer.resblocks) - 1
+        options = tower.block_options(grid, num_prompts)
+        last = len(tower.blocks) - 1
         chosen: dict[int, Tensor] = {}
-        for index, block in enumerate(visual.transformer.resblocks):
+        for index, block in enumerate(tower.blocks):
             if num_prompts:
-                skip = 1 if index == 0 else 1 + num_prompts
+                skip = first if index == 0 else first + num_prompts
                 tokens = torch.cat(
-                    [tokens[:, :1], layer_prompts[index].to(tokens.dtype), tokens[:, skip:]], dim=1
+                    [tokens[:, :first], layer_prompts[index].to(tokens.dtype), tokens[:, skip:]],
+                    dim=1,
                 )
-            tokens = self._run_block(block, tokens)
+            tokens = self._run_block(block, tokens, options)
             if index == last and prompts is not None:
                 tokens = prompts.norm(tokens)
             if index in self.out_indices:
-                chosen[index] = tokens[:, 1 + num_prompts :]
-        global_token = F.normalize(self._to_joint_space(tokens[:, 0]), dim=-1)
+                chosen[index] = tokens[:, first + num_prompts :]
+        global_token = tower.global_token(tokens[:, :first], tokens[:, first + num_prompts :])
         local = tuple(
-            self._to_joint_space(chosen[index]) if self.project else chosen[index]
+            tower.to_joint_space(chosen[index]) if self.project else chosen[index]
             for index in self.out_indices
         )
         return CLIPFeatures(
-            tuple(level.transpose(1, 2).unflatten(2, grid) for level in local), global_token
+            tuple(level.transpose(1, 2).unflatten(2, grid) for level in local),
+            F.normalize(global_token, dim=-1),
         )
 
-    def _run_block(self, block: nn.Module, tokens: Tensor) -> Tensor:
+    def _run_block(self, block: nn.Module, tokens: Tensor, options: dict[str, Any]) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, tokens, use_reentrant=False)
-        return block(tokens)
-
-    def _to_joint_space(self, tokens: Tensor) -> Tensor:
-        """CLIP's own alignment with text: (..., C) to (..., D)."""
-        return self.visual.ln_post(tokens) @ self.visual.proj
+            return checkpoint(block, tokens, use_reentrant=False, **options)
+        return block(tokens, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
-        position = state_dict.get(prefix + "clip.module.positional_embedding")
-        visual = self.visual
-        if position is not None and len(position) != len(visual.positional_embedding):
-            # The checkpoint's tower has another native resolution, as the authors' files do.
-            side = math.isqrt(len(position) - 1)
-            visual.grid_size = (side, side)
-            # The parameter stays the same object: an average of the model may hold on to it.
-            parameter = visual.positional_embedding
-            parameter.data = parameter.new_zeros(position.shape)
+        # The checkpoint's tower may have another native resolution, as the authors' files do.
+        self.tower.take_positions(state_dict, prefix + "clip.module.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class _DropBranch:
     """Hook that drops a residual branch of a block of the tower.
 
-    open_clip's blocks end each branch in ``ls_1`` and ``ls_2`` (identities in CLIP); a hook there
-    spares a copy of the block's forward. The module it calls belongs to the backbone, because the
+    The branches of a block end in modules of their own (identities in CLIP); a hook there spares a
+    copy of the block's forward. The module it calls belongs to the backbone, because the
     tower itself never is in training mode. An object, unlike a closure, follows the model into its
     copies and pickles.
     """

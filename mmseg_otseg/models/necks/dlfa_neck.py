@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
+from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
@@ -156,13 +157,13 @@ def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:
     """``count`` adapters (LayerNorm, Linear) that start as CLIP's ln_post and projection."""
     adapters = nn.ModuleList()
     if count:
-        visual = load_clip(**clip).visual
+        first, weight, bias = image_tower(load_clip(**clip).visual).linear_alignment()
         for _ in range(count):
-            norm = nn.LayerNorm(visual.ln_post.normalized_shape, eps=visual.ln_post.eps)
-            norm.load_state_dict(visual.ln_post.state_dict())
-            linear = nn.Linear(*visual.proj.shape)
+            norm = nn.LayerNorm(first.normalized_shape, eps=first.eps)
+            norm.load_state_dict(first.state_dict())
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
             with torch.no_grad():
-                linear.weight.copy_(visual.proj.T)
-                linear.bias.zero_()
+                linear.weight.copy_(weight)
+                linear.bias.copy_(torch.zeros(()) if bias is None else bias)
             adapters.append(nn.Sequential(norm, linear))
     return adapters

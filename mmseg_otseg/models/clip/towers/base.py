@@ -1,0 +1,97 @@
+"""What the backbone asks of an image tower, whatever its family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ImageTower(ABC):
+    """One interface to the image towers of open_clip: blocks of tokens [prefix, patches].
+
+    It holds no weights of its own and may be made anew at any time. Shapes: B images, M patches in
+    a grid of H x W, P prefix tokens (the class token, if there is one), width C, joint width D.
+
+    Args:
+        visual: The image tower of an open_clip model.
+    """
+
+    num_prefix: ClassVar[int] = 1
+
+    def __init__(self, visual: Any) -> None:
+        self.visual = visual
+
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList:
+        """The blocks, in their order."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Token width, C."""
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> tuple[int, int]:
+        """Rows and columns of a patch, in pixels."""
+
+    @abstractmethod
+    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+        """Tokens before the first block.
+
+        Args:
+            images: Images, shape (B, 3, h, w), whose sides are multiples of the patch.
+            class_embedding_times: How often the class embedding is added, a whole number.
+
+        Returns:
+            Tokens, shape (B, P + M, C).
+        """
+
+    def block_options(self, grid: tuple[int, int], num_prompts: int) -> dict[str, Any]:
+        """What the blocks take besides tokens, for prompts between prefix and patches."""
+        return {}
+
+    @abstractmethod
+    def branches(self, block: Any) -> tuple[nn.Module, nn.Module]:
+        """The modules in which the two residual branches of a block end."""
+
+    @abstractmethod
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        """CLIP's own alignment of single tokens with text: (..., C) to (..., D)."""
+
+    @abstractmethod
+    def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        """What CLIP compares with text, (B, D), from the last tokens (B, P, C) and (B, M, C)."""
+
+    @abstractmethod
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        """A LayerNorm, a weight (D, C) and a bias (D,) that adapters can start from."""
+
+    @abstractmethod
+    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Make room for the position embedding of a state dict of another native resolution."""
+
+
+def resize_positions(position: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Resize a position embedding bilinearly to another patch grid.
+
+    Args:
+        position: Of the tokens [prefix, patches], shape (P + M, C).
+        native: Rows and columns of its patch grid.
+        grid: Rows and columns of the new one, H and W.
+
+    Returns:
+        Position embedding, shape (P + H * W, C).
+    """
+    # An exported graph takes any grid, so it cannot ask; resizing to the same size is exact.
+    if not torch.compiler.is_exporting() and grid == native:
+        return position
+    num_prefix = len(position) - native[0] * native[1]
+    patches = position[num_prefix:].T.reshape(1, -1, *native)
+    patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
+    return torch.cat([position[:num_prefix], patches[0].flatten(1).T])
