@@ -137,15 +137,16 @@ def _no_text(prompts: TemplatePrompts, split: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("EVA02-B-16", "timm's eva02_base_patch16_clip_224"),
-        ("ViT-B-16-SigLIP", "timm's vit_base_patch16_siglip_224"),
+        ("ViTamin-L-336", "timm's vitamin_large_336"),
+        ("swin_base_patch4_window7_224", "swin_transformer"),
+        ("vit_medium_patch16_gap_256", "averages its patches"),
         ("RN50", "ModifiedResNet"),
-        ("coca_ViT-B-32", "pools all tokens"),
-        ("ViT-L-14-CLIPA", "pools all tokens"),
+        ("coca_ViT-L-14", "pools all tokens"),
+        ("ViT-L-14-CLIPA-336", "pools all tokens"),
     ],
 )
 def test_other_image_towers_are_refused_before_they_are_loaded(name: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"{reason}.*Supported are:.*ViT-L-14-336"):
+    with pytest.raises(ValueError, match=rf"{reason}.*ViT.*supported_models"):
         CLIPBackbone({"model": name, "pretrained": "nowhere/weights.pt"})
 
 
@@ -153,4 +154,8 @@ def test_other_text_towers_are_refused() -> None:
     with pytest.raises(ValueError, match="xlm-roberta-base"):
         clip.check_text_tower("xlm-roberta-base-ViT-B-32")
     with pytest.raises(ValueError, match="PrecomputedPrompts"):
-        clip.check_text_tower("ViT-L-14-CLIPA")
+        clip.check_text_tower("coca_ViT-B-32")
+    with pytest.raises(ValueError, match=r"not causal.*TemplatePrompts"):
+        clip.check_text_tower("MobileCLIP2-L-14", learnable=True)
+    with pytest.raises(ValueError, match=r"tokenizer.*TemplatePrompts"):
+        clip.check_text_tower("ViT-B-16-SigLIP2", learnable=True)

@@ -68,6 +68,12 @@ def test_a_tag_with_pixels_of_its_own() -> None:
     assert source.mean == source.std == (127.5, 127.5, 127.5)
 
 
+def test_pixels_that_all_tags_agree_on() -> None:
+    assert resolve_clip("ViT-B-16-SigLIP2").mean == (127.5, 127.5, 127.5)
+    assert resolve_clip("MobileCLIP-B").std == (255, 255, 255)
+    assert resolve_clip("ViT-L-14").mean == pytest.approx(OPENAI_MEAN)
+
+
 @pytest.mark.parametrize("quick_gelu", [True, False])
 def test_the_file_beside_the_weights_says_it(
     quick_gelu: bool, clip_config: dict, file: Path, logged: list[str]

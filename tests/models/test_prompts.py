@@ -7,6 +7,7 @@ import torch
 from mmseg_otseg.models import TemplatePrompts, load_clip
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from mmseg_otseg.models.text.templates import OTSEG_6, OTSEG_8, resolve_templates
+from mmseg_otseg.models.text.text_tower import build_tokenizer
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
 
@@ -27,6 +28,18 @@ def test_custom_text_tower_is_read_too(clip_config: dict) -> None:
     with torch.no_grad():
         expected = model.encode_text(open_clip.tokenize(["a cat"]), normalize=True)
     assert torch.allclose(encode_texts(tower, ["a cat"]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [ImportError("transformers"), OSError("no connection")])
+def test_a_tokenizer_that_cannot_be_loaded(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mmseg_otseg.models.text.text_tower.HFTokenizer", fail)
+    with pytest.raises((ImportError, ConnectionError), match="timm/ViT-B-16-SigLIP2"):
+        build_tokenizer("ViT-B-16-SigLIP2")
 
 
 def test_text_tower_is_freed(clip: dict) -> None:

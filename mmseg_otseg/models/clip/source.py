@@ -62,8 +62,8 @@ def resolve_clip(
 
     Activation, mean and standard deviation are, in this order, what the setting itself says, the
     model's name or configuration, open_clip's tag, an OpenAI archive, or ``open_clip_config.json``
-    beside the weights file; else open_clip's defaults: GELU and the mean and standard deviation of
-    OpenAI's CLIP.
+    beside the weights file; else GELU, and the mean and standard deviation that all of the model's
+    tags agree on, or those of OpenAI's CLIP.
 
     Args:
         model: See :func:`load_clip`, like the other arguments; those not named here are ignored.
@@ -91,6 +91,10 @@ def resolve_clip(
         statements.append(("OpenAI's archive format", {"quick_gelu": True}))
     elif file is not None and (beside := file.with_name(CONFIG_FILE)).is_file():
         statements.append((str(beside), _read_config_file(beside)))
+    if config["vision_cfg"].get("timm_model_name"):
+        statements.append(("a tower of timm", {"quick_gelu": False}))
+    if isinstance(model, str):
+        statements.append(("all tags of the model", _agreed_pixels(model.replace("/", "-"))))
     defaults = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     statements.append((DEFAULT, {"quick_gelu": False, **_in_255(defaults)}))
     decided, said_by = {}, {}
@@ -152,6 +156,17 @@ def _read_config_file(path: Path) -> dict[str, Any]:
         return {"quick_gelu": model.get("quick_gelu", False), **_in_255(pixels)}
     except Exception as error:  # a broken file can hold anything
         raise ValueError(f"cannot read {path}, which lies beside the weights: {error}") from error
+
+
+def _agreed_pixels(name: str) -> dict[str, Any]:
+    """Mean and standard deviation, as far as all of open_clip's tags of a model agree on them."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    said = [_in_255(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
+    return {
+        key: said[0][key]
+        for key in ("mean", "std")
+        if said and all(one.get(key) == said[0].get(key) for one in said) and key in said[0]
+    }
 
 
 def _in_255(values: Mapping[str, Any]) -> dict[str, Any]:

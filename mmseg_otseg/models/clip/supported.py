@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import open_clip
+import timm
 
 from .config import clip_config
 
+# timm's modules with towers that are blocks of tokens, from the class token to the projection.
+TIMM_VITS = ("eva", "vision_transformer", "vision_transformer_hybrid")
+TIMM_POOLS = ("token", "map")  # the class token, an attention pool
+
 
 def check_image_tower(model: str | Mapping[str, Any]) -> None:
-    """Check that a model's image tower is open_clip's own ViT with a class token.
+    """Check that a model's image tower is one of those in :mod:`.towers`.
 
     Raises:
         ValueError: Saying what it is instead, and which models there are.
     """
     reason = _image_problem(clip_config(model))
     if reason:
-        raise ValueError(f"{_name(model)} cannot be the backbone: {reason}. {_list_supported()}")
+        raise ValueError(
+            f"{_name(model)} cannot be the backbone: {reason}. {_list_supported(model)}"
+        )
 
 
-def check_text_tower(model: str | Mapping[str, Any]) -> None:
-    """Check that a model's text tower is CLIP's causal transformer that ends in an end token.
+def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) -> None:
+    """Check that a model's text tower is open_clip's own transformer.
+
+    Args:
+        model: A model name of open_clip, or a configuration.
+        learnable: Whether learned tokens are to stand between those of a text, which needs CLIP's
+            own tokens and a causal tower.
 
     Raises:
         ValueError: Saying what it is instead, and what to do.
     """
-    reason = _text_problem(clip_config(model))
+    config = clip_config(model)
+    reason = _text_problem(config)
+    if not reason and learnable and (reason := _context_problem(config)):
+        raise ValueError(
+            f"{_name(model)} cannot have learnable prompts: {reason}. Use TemplatePrompts."
+        )
     if reason:
         raise ValueError(
             f"{_name(model)} cannot encode the prompts: {reason}. Encode them elsewhere and use "
-            f"PrecomputedPrompts. {_list_supported()}"
+            f"PrecomputedPrompts. {_list_supported(model)}"
         )
 
 
@@ -50,10 +68,7 @@ def supported_models() -> tuple[str, ...]:
 def _image_problem(config: Mapping[str, Any]) -> str | None:
     vision = config["vision_cfg"]
     if vision.get("timm_model_name"):
-        return (
-            f"its image tower is timm's {vision['timm_model_name']} (as those of EVA, SigLIP and "
-            "ConvNeXt), whose layers are not open_clip's"
-        )
+        return _timm_problem(vision)
     if isinstance(vision.get("layers"), (list, tuple)):
         return "its image tower is a ModifiedResNet, which has no tokens"
     if vision.get("attentional_pool") or vision.get("pool_type", "tok") != "tok":
@@ -63,15 +78,37 @@ def _image_problem(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _timm_problem(vision: Mapping[str, Any]) -> str | None:
+    name = vision["timm_model_name"]
+    if not timm.is_model(name):
+        return f"timm has no model {name}"
+    family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    if family not in TIMM_VITS:
+        return f"its image tower is timm's {name} ({family}), which is no plain ViT"
+    if vision.get("timm_pool") not in TIMM_POOLS:
+        return f"its image tower, timm's {name}, averages its patches"
+    if vision.get("timm_proj") not in (None, "", "none"):
+        return f"its image tower, timm's {name}, has a projection of open_clip on top"
+    return None
+
+
 def _text_problem(config: Mapping[str, Any]) -> str | None:
     text = config["text_cfg"]
-    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
-        name = text.get("hf_model_name") or text["hf_tokenizer_name"]
-        return f"its text tower or tokenizer is not CLIP's own but {name}"
-    if text.get("no_causal_mask") or text.get("embed_cls"):
-        return "its text tower is not causal"
-    if text.get("pool_type", "argmax") != "argmax":
-        return f"its text tower pools by {text['pool_type']!r} instead of at the end token"
+    if text.get("hf_model_name"):
+        return f"its text tower is not open_clip's own but {text['hf_model_name']}"
+    if text.get("embed_cls") or text.get("use_pad_mask"):
+        return "its text tower has a class token or a mask of its own"
+    if text.get("pool_type", "argmax") not in ("argmax", "last"):
+        return f"its text tower pools by {text['pool_type']!r} instead of at the end"
+    return None
+
+
+def _context_problem(config: Mapping[str, Any]) -> str | None:
+    text = config["text_cfg"]
+    if text.get("hf_tokenizer_name"):
+        return f"its tokenizer is not CLIP's own but {text['hf_tokenizer_name']}"
+    if text.get("no_causal_mask") or text.get("pool_type", "argmax") != "argmax":
+        return "its text tower is not causal, so that what follows the prompt changes it"
     return None
 
 
@@ -79,5 +116,7 @@ def _name(model: str | Mapping[str, Any]) -> str:
     return f"CLIP model {model!r}" if isinstance(model, str) else "this CLIP model"
 
 
-def _list_supported() -> str:
-    return f"Supported are: {', '.join(supported_models())}"
+def _list_supported(model: str | Mapping[str, Any]) -> str:
+    name = model if isinstance(model, str) else "ViT-B-16"
+    near = difflib.get_close_matches(name, supported_models(), n=3, cutoff=0.5) or ["ViT-B-16"]
+    return f"Try {' or '.join(near)}; mmseg_otseg.models.supported_models() lists all that can"

@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.models.clip import FrozenTower, clip_embed_dim, load_clip
+from mmseg_otseg.models.clip import FrozenTower, check_text_tower, clip_embed_dim, load_clip
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .prompts import TextPrompts
@@ -76,6 +76,7 @@ class LearnablePrompts(TextPrompts):
             )
         self.position, self.per_class = position, per_class
         self._embed_dim = clip_embed_dim(clip["model"])
+        check_text_tower(clip["model"], learnable=True)
         self.tower = FrozenTower(build_text_tower(load_clip(**clip), clip["model"]))
         self._encoded: Tensor | None = None
         self._encoded_version = (0, 0)

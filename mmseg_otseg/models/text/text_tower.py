@@ -8,6 +8,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import check_text_tower, clip_config
@@ -18,22 +19,23 @@ BATCH = 256
 class TextTower(nn.Module):
     """The text tower of an open_clip model: encodes tokens, given as indices or as embeddings.
 
-    Attention is causal, so what follows the end token cannot reach it: sequences are cut there.
+    Where attention is causal, what follows the end token cannot reach it: sequences are cut there.
+    Other towers (SigLIP, MobileCLIP-S) see the padding too, and get it.
 
     Args:
         clip: The open_clip model whose text tower is taken (the image tower can then be freed).
         tokenizer: Maps a list of strings to token indices (n, context length).
 
     Raises:
-        ValueError: If the text tower is not CLIP's own causal transformer.
+        ValueError: If the text tower is not open_clip's own transformer.
     """
 
     token_embedding: nn.Embedding
     positional_embedding: nn.Parameter
     transformer: nn.Module
     ln_final: nn.LayerNorm
-    text_projection: nn.Parameter | nn.Linear
-    attn_mask: Tensor
+    text_projection: nn.Parameter | nn.Linear | None
+    attn_mask: Tensor | None
 
     def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
         super().__init__()
@@ -45,9 +47,9 @@ class TextTower(nn.Module):
             "ln_final",
             "text_projection",
         )
-        if not all(hasattr(source, part) for part in parts) or source.attn_mask is None:
+        if not all(hasattr(source, part) for part in parts):
             raise ValueError(
-                f"this CLIP's text tower ({type(source).__name__}) is not CLIP's causal "
+                f"this CLIP's text tower ({type(source).__name__}) is not open_clip's own "
                 "transformer; encode the prompts elsewhere and use PrecomputedPrompts"
             )
         self.token_embedding = source.token_embedding
@@ -55,58 +57,95 @@ class TextTower(nn.Module):
         self.transformer = source.transformer
         self.ln_final = source.ln_final
         self.text_projection = source.text_projection
-        self.register_buffer("attn_mask", source.attn_mask.clone(), persistent=False)
+        mask = source.attn_mask
+        self.register_buffer("attn_mask", mask if mask is None else mask.clone(), persistent=False)
+        self.pools_last = getattr(source, "pool_type", None) == "last"
         self.tokenizer = tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token indices (n, L) of texts, cut after the longest text's end token.
+        """Token indices (n, L) of texts; of a causal tower, cut after the longest text's end token.
 
         Raises:
             ValueError: If a text is longer than the tower takes.
         """
         limit = len(self.positional_embedding)
+        if self.attn_mask is None or self.pools_last:
+            tokens = self.tokenizer(list(texts), context_length=limit)
+            longer = self.tokenizer(list(texts), context_length=2 * limit)
+            self._check_length(texts, (longer[:, :limit] != tokens).any(1), limit)
+            return tokens
         # With room for one token more, so that the tokenizer cuts nothing that would fit.
         tokens = self.tokenizer(list(texts), context_length=limit + 1)
         ends = tokens.argmax(dim=-1)
-        if int(ends.max()) >= limit:
-            raise ValueError(
-                f"the text {texts[int(ends.argmax())]!r} is longer than the {limit} tokens (with "
-                "start and end) that CLIP's text tower takes: use a shorter class name"
-            )
+        self._check_length(texts, ends >= limit, limit)
         return tokens[:, : int(ends.max()) + 1]
+
+    def _check_length(self, texts: Sequence[str], too_long: Tensor, limit: int) -> None:
+        if too_long.any():
+            raise ValueError(
+                f"the text {texts[int(too_long.int().argmax())]!r} is longer than the {limit} "
+                "tokens (with start and end) that CLIP's text tower takes: use a shorter class name"
+            )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token indices (n, L) to text embeddings (n, D), unit length."""
-        return self.encode_embeddings(self.token_embedding(tokens), tokens.argmax(dim=-1))
+        ends = tokens.argmax(dim=-1)
+        if self.pools_last:
+            ends = torch.full_like(ends, tokens.shape[1] - 1)
+        return self.encode_embeddings(self.token_embedding(tokens), ends)
 
     def encode_embeddings(self, embeddings: Tensor, ends: Tensor) -> Tensor:
         """Text embeddings of sequences given as token embeddings.
 
         Args:
             embeddings: Token embeddings without position, shape (n, L, C).
-            ends: Position of each sequence's end token, shape (n,), int64.
+            ends: Position of the token that stands for each sequence, shape (n,), int64.
 
         Returns:
             Text embeddings, shape (n, D), unit length.
         """
         length = embeddings.shape[1]
         x = embeddings + self.positional_embedding[:length]
-        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
+        mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
+        x = self.transformer(x, attn_mask=mask)
         x = self.ln_final(x[torch.arange(len(x), device=x.device), ends])
         projection = self.text_projection
-        x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
         return F.normalize(x, dim=-1)
 
 
 def build_text_tower(clip: nn.Module, model: str | Mapping[str, Any]) -> TextTower:
     """The text tower of a loaded CLIP with the tokenizer that belongs to ``model``."""
     check_text_tower(model)
-    if isinstance(model, str):
-        tokenizer = open_clip.get_tokenizer(model.replace("/", "-"))
-    else:
-        context = clip_config(model)["text_cfg"].get("context_length", 77)
-        tokenizer = open_clip.SimpleTokenizer(context_length=context)
-    return TextTower(clip, tokenizer)
+    return TextTower(clip, build_tokenizer(model))
+
+
+def build_tokenizer(model: str | Mapping[str, Any]) -> Any:
+    """open_clip's tokenizer of a CLIP model (name or configuration).
+
+    Raises:
+        ImportError: If it is one of Hugging Face's and ``transformers`` is not installed.
+        ConnectionError: If its files are not there and cannot be downloaded.
+    """
+    text = clip_config(model)["text_cfg"]
+    name = text.get("hf_tokenizer_name")
+    options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
+    if not name:
+        return open_clip.SimpleTokenizer(**options)
+    try:
+        return HFTokenizer(name, **options)
+    except ImportError as error:
+        raise ImportError(
+            f"the tokenizer {name} needs further packages: "
+            f"pip install transformers sentencepiece ({error})"
+        ) from error
+    except OSError as error:
+        raise ConnectionError(
+            f"cannot load the tokenizer {name}: {str(error).strip().splitlines()[0]}. Without "
+            "network access, copy its files into a folder and give the model as a dict (as in "
+            "open_clip's model_configs) with that folder as text_cfg.hf_tokenizer_name."
+        ) from error
 
 
 @torch.no_grad()

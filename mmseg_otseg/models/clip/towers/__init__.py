@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from open_clip.timm_model import TimmModel
+
 from .base import ImageTower
 from .plain import PlainViT
+from .timm_vit import TimmViT
 
 __all__ = ["ImageTower", "image_tower"]
 
 
 def image_tower(visual: Any) -> ImageTower:
     """The interface to an image tower of open_clip that ``check_image_tower`` lets pass."""
-    return PlainViT(visual)
+    return TimmViT(visual) if isinstance(visual, TimmModel) else PlainViT(visual)

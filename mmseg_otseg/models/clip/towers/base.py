@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,13 @@ class ImageTower(ABC):
         visual: The image tower of an open_clip model.
     """
 
-    num_prefix: ClassVar[int] = 1
-
     def __init__(self, visual: Any) -> None:
         self.visual = visual
+
+    @property
+    @abstractmethod
+    def num_prefix(self) -> int:
+        """Tokens before the patches, P."""
 
     @property
     @abstractmethod

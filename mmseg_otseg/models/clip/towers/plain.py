@@ -15,6 +15,10 @@ class PlainViT(ImageTower):
     """open_clip's ``VisionTransformer``: OpenAI's, LAION's, DFN's, MetaCLIP's and more."""
 
     @property
+    def num_prefix(self) -> int:
+        return 1
+
+    @property
     def blocks(self) -> nn.ModuleList:
         blocks: nn.ModuleList = self.visual.transformer.resblocks
         return blocks

@@ -1,0 +1,130 @@
+"""timm's ViTs in open_clip: EVA, SigLIP, Perception Encoder, MobileCLIP-B."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from .base import ImageTower, resize_positions
+
+
+class TimmViT(ImageTower):
+    """A ``VisionTransformer`` or ``Eva`` of timm, with or without a class token.
+
+    The global token is the class token, or what an attention pool makes of all tokens. An attention
+    pool looks at a single token through its value path alone, so that is the way of local tokens.
+    """
+
+    @property
+    def trunk(self) -> Any:
+        """timm's model."""
+        return self.visual.trunk
+
+    @property
+    def num_prefix(self) -> int:
+        return int(self.trunk.num_prefix_tokens)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        blocks: nn.ModuleList = self.trunk.blocks
+        return blocks
+
+    @property
+    def width(self) -> int:
+        return int(self.trunk.embed_dim)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        rows, columns = self.trunk.patch_embed.feat_ratio(as_scalar=False)
+        return rows, columns
+
+    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+        trunk = self.trunk
+        rows, columns = self.patch_size
+        grid = (images.shape[-2] // rows, images.shape[-1] // columns)
+        tokens = self._embed_patches(images)
+        positions = trunk.pos_embed
+        if positions is not None:
+            positions = resize_positions(positions[0], tuple(trunk.patch_embed.grid_size), grid).to(
+                tokens.dtype
+            )
+            tokens = tokens + positions[-tokens.shape[1] :]
+        if trunk.cls_token is not None:
+            first = trunk.cls_token * class_embedding_times
+            if positions is not None and not trunk.no_embed_class:
+                first = first + positions[:1]
+            tokens = torch.cat([first.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
+        embedded: Tensor = trunk.norm_pre(tokens)
+        return embedded
+
+    def _embed_patches(self, images: Tensor) -> Tensor:
+        embed = self.trunk.patch_embed
+        # The embedding's own forward refuses images that are not of the native size.
+        if isinstance(embed, PatchEmbed):
+            patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
+        else:
+            patches = embed(images)
+        return patches
+
+    def block_options(self, grid: tuple[int, int], num_prompts: int) -> dict[str, Any]:
+        rope = getattr(self.trunk, "rope", None)
+        if rope is None:
+            return {}
+        if rope.feat_shape is not None and tuple(rope.feat_shape) != grid:
+            rope = copy.deepcopy(rope)
+            rope.update_feat_shape(grid)
+        rotation = rope.get_embed(grid)  # (M, [sine, cosine])
+        if num_prompts:  # they have no place in the image: sine 0, cosine 1
+            still = torch.zeros_like(rotation[:1])
+            still[:, still.shape[1] // 2 :] = 1
+            rotation = torch.cat([still.expand(num_prompts, -1), rotation])
+        return {"rope": rotation}
+
+    def branches(self, block: Any) -> tuple[nn.Module, nn.Module]:
+        return block.drop_path1, block.drop_path2  # which do nothing outside of training
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        trunk = self.trunk
+        tokens = trunk.norm(tokens)
+        pool = trunk.attn_pool
+        if pool is not None:
+            for weight, bias in self._value_path(pool):
+                tokens = F.linear(tokens, weight, bias)
+            tokens = tokens + pool.mlp(pool.norm(tokens))
+        aligned: Tensor = self.visual.head(trunk.head(trunk.fc_norm(tokens)))
+        return aligned
+
+    def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        if self.trunk.attn_pool is None:
+            return self.to_joint_space(prefix[:, 0])
+        tokens = torch.cat([prefix, patches], dim=1) if self.num_prefix else patches
+        found: Tensor = self.visual.head(self.trunk.forward_head(self.trunk.norm(tokens)))
+        return found
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        """As in the base class; of an attention pool without its MLP, which is not linear."""
+        trunk, pool = self.trunk, self.trunk.attn_pool
+        norm: nn.LayerNorm = trunk.norm
+        layers = [] if pool is None else [*self._value_path(pool)]
+        if isinstance(trunk.head, nn.Linear):
+            layers.append((trunk.head.weight, trunk.head.bias))
+        weight, bias = torch.eye(self.width), torch.zeros(self.width)
+        for matrix, offset in layers:
+            weight = matrix @ weight
+            bias = matrix @ bias + (0 if offset is None else offset)
+        return norm, weight, bias
+
+    @staticmethod
+    def _value_path(pool: Any) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of the two linear maps of an attention pool's value path."""
+        _, value = pool.kv.weight.chunk(2)
+        bias = None if pool.kv.bias is None else pool.kv.bias.chunk(2)[1]
+        return [(value, bias), (pool.proj.weight, pool.proj.bias)]
+
+    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Nothing: weights of a native size of their own are another model of open_clip."""
