@@ -36,6 +36,7 @@ setup(
         "torch>=2.6,<3",  # the first whose torch.load, where others call it, executes nothing
         "torchvision",
         "open_clip_torch>=3.0,<4",
+        "timm",
         "numpy<3",
         "pillow>=10.1",  # the first with a font of any size
         "safetensors<1",
