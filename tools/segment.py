@@ -51,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--batch-size", type=positive, default=1, help="images of one size at once. Default: 1"
     )
+    options.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "fp16"],
+        help="of CLIP's towers. Default: what the config says, else fp32",
+    )
     options.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     return options
 
@@ -71,7 +76,9 @@ def main() -> None:
     logger = MMLogger.get_instance("segment")
     total = len(find_images(args.images)[0])
     names = None if args.classes is None else class_names(args.classes)
-    inferencer = OTSegInferencer(args.model, args.weights, device=args.device)
+    inferencer = OTSegInferencer(
+        args.model, args.weights, device=args.device, precision=args.precision
+    )
     results = inferencer.segment(
         args.images,
         classes=names,

@@ -52,7 +52,10 @@ def set_amp(cfg: Config) -> None:
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not with '{kind}'.")
     if get_device() == "cpu":
-        raise ValueError("--amp needs a GPU, and torch sees none here: leave the option out.")
+        raise ValueError(
+            "--amp needs a GPU, and torch sees none here: leave the option out. What is faster on "
+            "a CPU with bfloat16 units is --cfg-options model.clip.precision=bf16"
+        )
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 

@@ -26,7 +26,7 @@ from mmseg_otseg.imaging import (
 from mmseg_otseg.imaging.reading import Source
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
-from .loading import array_pipeline, load_config, load_model
+from .loading import array_pipeline, load_config, load_model, set_precision
 from .vocabulary import with_classes
 
 
@@ -67,10 +67,13 @@ class OTSegInferencer:
         model: Config file, or a loaded config.
         weights: Checkpoint; None leaves the parts that train as they are built.
         device: Where to run; None is the GPU if there is one.
+        precision: What CLIP's towers run in, ``"fp32"``, ``"bf16"`` or ``"fp16"``; None is what the
+            config says. A checkpoint fits each of them.
 
     Raises:
         TypeError: If ``model`` is no config.
-        ValueError: If the config has no test pipeline, or the model no vocabulary.
+        ValueError: If the config has no test pipeline, the model no vocabulary, or there is no such
+            precision.
 
     Example:
         >>> inferencer = OTSegInferencer("configs/otseg/voc_512.py", "voc.pth")
@@ -83,8 +86,11 @@ class OTSegInferencer:
         model: str | os.PathLike | Config | Mapping[str, Any],
         weights: str | os.PathLike | None = None,
         device: str | None = None,
+        precision: str | None = None,
     ) -> None:
         self.cfg = load_config(model)
+        if precision is not None:
+            set_precision(self.cfg.model, precision)
         self.pipeline = array_pipeline(self.cfg)
         self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
         self._lock = Lock()

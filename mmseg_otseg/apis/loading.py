@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmcv.transforms import Compose, LoadAnnotations
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -17,6 +18,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 
 from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
 from mmseg_otseg.engine.parts import class_split
+from mmseg_otseg.models.clip import check_precision
 
 from .vocabulary import with_classes
 
@@ -33,13 +35,30 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
     if isinstance(model, str | Path):
         cfg = Config.fromfile(model)
     elif isinstance(model, Config):
-        cfg = Config(model._cfg_dict)
+        cfg = Config(copy.deepcopy(model._cfg_dict))
     elif isinstance(model, Mapping) and "model" in model:
         cfg = Config(dict(model))
     else:
         raise TypeError(f"`model` is a config file or a loaded config, not {model!r:.80}")
     init_default_scope(cfg.get("default_scope", "mmseg"))
     return cfg
+
+
+def set_precision(model: ConfigDict, precision: str) -> None:
+    """Let the frozen CLIP towers of a model's config run in ``precision``, see ``load_clip``.
+
+    Raises:
+        ValueError: If the model has no ``clip`` setting, or there is no such precision.
+    """
+    check_precision(precision)
+    parts, found = [model], False
+    while parts:
+        part = parts.pop()
+        parts += [value for key, value in part.items() if isinstance(value, dict) and key != "clip"]
+        if isinstance(part.get("clip"), dict):
+            part.clip.precision, found = precision, True
+    if not found:
+        raise ValueError(f"precision={precision!r} needs a model with a `clip` setting")
 
 
 def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:

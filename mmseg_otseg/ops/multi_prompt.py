@@ -57,7 +57,9 @@ def multi_prompt_plan(
     """
     batch, classes, prompts, pixels = similarity.shape
     if transport in ("sinkhorn", "bipartite"):
-        cost = 1 - similarity.flatten(0, 1).transpose(1, 2)
+        # Widened first: near 1, half precision has two or three digits for what 1 - S leaves.
+        wide = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
+        cost = 1 - wide.flatten(0, 1).transpose(1, 2)
         if transport == "bipartite":
             cost = cost.detach()
         result = sinkhorn(cost, epsilon, max_iters, tol, cost_span=2.0)

@@ -267,3 +267,14 @@ def test_what_is_no_config(weights: str, config: Config) -> None:
     config.test_dataloader = config.val_dataloader = config.test_pipeline = None
     with pytest.raises(ValueError, match="no test pipeline"):
         OTSegInferencer(config, weights)
+
+
+def test_precision(config: Config, weights: str, pictures: Path) -> None:
+    towers = OTSegInferencer(config, weights, device="cpu", precision="bf16")
+    assert towers.model.backbone.visual.conv1.weight.dtype == torch.bfloat16
+    assert "precision" not in config.model.clip  # which is the caller's
+    masks = towers(pictures / "0.jpg", classes=["cat", "zebra"])["predictions"]
+    exact = OTSegInferencer(config, weights, device="cpu")(pictures / "0.jpg", ["cat", "zebra"])
+    assert (masks[0] == exact["predictions"][0]).mean() > 0.9
+    with pytest.raises(ValueError, match="precision"):
+        OTSegInferencer(config, weights, precision="fp64")

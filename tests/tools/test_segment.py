@@ -81,3 +81,10 @@ def test_mistakes(
         segment(*arguments, **options)
     assert ended.value.code
     assert message in capsys.readouterr().err
+
+
+def test_precision(segment, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        segment("photos/a.jpg", precision=precision, out=tmp_path / precision)
+    masks = [np.asarray(Image.open(tmp_path / p / "pred" / "a.png")) for p in ("fp32", "bf16")]
+    assert (masks[0] == masks[1]).mean() > 0.5  # random weights: classes are close to each other

@@ -67,7 +67,8 @@ class CLIPBackbone(TrainedModule):
     ) -> None:
         super().__init__(init_cfg)
         check_image_tower(clip["model"])
-        self.clip = FrozenTower(load_clip(**clip).visual, saved=save_clip)
+        visual = load_clip(**clip).visual
+        self.clip = FrozenTower(visual, save_clip, clip.get("precision", "fp32"))
         tower = self.tower
         blocks = tower.blocks
         self.out_indices = _resolve_layers(out_indices, len(blocks))
@@ -115,7 +116,8 @@ class CLIPBackbone(TrainedModule):
             images: Normalised images, shape (B, 3, h, w), any h and w.
 
         Returns:
-            Local tokens of the chosen layers and the global token.
+            Local tokens of the chosen layers and the global token, in the images' type whatever the
+            tower runs in.
 
         Raises:
             RuntimeError: If something would train, but mmengine's ``activation_checkpointing`` cuts
@@ -129,8 +131,12 @@ class CLIPBackbone(TrainedModule):
             )
         # Without visual prompts nothing trains here, and there is no graph to build.
         with nullcontext() if trains else torch.no_grad():
-            tokens, grid = self._embed(images)
-            return self._run_blocks(tokens, grid)
+            tokens, grid = self._embed(images.to(self.clip.dtype))
+            features = self._run_blocks(tokens, grid)
+        return CLIPFeatures(
+            tuple(level.to(images.dtype) for level in features.local),
+            F.normalize(features.global_token.to(images.dtype), dim=-1),  # once more, unrounded
+        )
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, 3, h, w) to tokens [prefix, patches] (B, P + M, C) and the grid (H, W)."""
@@ -158,7 +164,7 @@ class CLIPBackbone(TrainedModule):
                 )
             tokens = self._run_block(block, tokens, options)
             if index == last and prompts is not None:
-                tokens = prompts.norm(tokens)
+                tokens = prompts.norm(tokens.to(prompts.norm.weight.dtype)).to(tokens.dtype)
             if index in self.out_indices:
                 chosen[index] = tokens[:, first + num_prompts :]
         global_token = tower.global_token(tokens[:, :first], tokens[:, first + num_prompts :])

@@ -3,6 +3,7 @@
 from .config import clip_config, clip_embed_dim
 from .frozen import FrozenTower, tensors_fingerprint, tower_fingerprint, weights_fingerprint
 from .loading import load_clip, shared_clip
+from .precision import check_precision
 from .source import CLIPSource, resolve_clip
 from .supported import check_image_tower, check_text_tower, supported_models
 
@@ -10,6 +11,7 @@ __all__ = [
     "CLIPSource",
     "FrozenTower",
     "check_image_tower",
+    "check_precision",
     "check_text_tower",
     "clip_config",
     "clip_embed_dim",

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .activation import activation_name, set_quick_gelu, uses_quick_gelu
+from .precision import in_precision
 
 
 class FrozenTower(nn.Module):
@@ -23,17 +24,25 @@ class FrozenTower(nn.Module):
     ones the tower was built with, because they were loaded or trained (``requires_grad``), are
     included in state dicts from then on, as all weights are when ``saved``.
 
+    The fingerprint is that of the weights before they are rounded to ``precision``, so a checkpoint
+    fits a model of any precision.
+
     Args:
-        module: The module to hold.
+        module: The module to hold, in float32.
         saved: Whether state dicts include the module's weights.
+        precision: What the weights are stored in and the module runs in: ``"fp32"``, ``"bf16"`` or
+            ``"fp16"``.
+
+    Raises:
+        ValueError: If there is no such precision.
     """
 
     fingerprint: Tensor
     quick_gelu: Tensor
 
-    def __init__(self, module: nn.Module, saved: bool = False) -> None:
+    def __init__(self, module: nn.Module, saved: bool = False, precision: str = "fp32") -> None:
         super().__init__()
-        self.module = module.requires_grad_(False).eval()
+        self.module = in_precision(module, precision).requires_grad_(False).eval()
         self.saved = saved
         self._left_out: str | None = (
             None  # prefix of the weights the last loaded state dict had not
@@ -42,6 +51,11 @@ class FrozenTower(nn.Module):
         self.register_buffer("quick_gelu", torch.tensor(uses_quick_gelu(module)).byte())
         self._register_state_dict_hook(_leave_weights_out)
         self.register_load_state_dict_post_hook(_forgive_missing_weights)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.module.parameters()).dtype
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
@@ -58,7 +72,12 @@ class FrozenTower(nn.Module):
         # Version 0.1 did not write the activation.
         activation = state_dict.setdefault(prefix + "quick_gelu", self.quick_gelu)
         if weights:
-            found = tensors_fingerprint(weights)
+            if self._holds(weights):
+                found = self.fingerprint
+                # Of two precisions the tower keeps its own.
+                state_dict.update({own + k: v for k, v in self.module.state_dict().items()})
+            else:
+                found = tensors_fingerprint(weights)
             state_dict[prefix + "fingerprint"] = found
             if bool(activation) != uses_quick_gelu(self.module):
                 set_quick_gelu(self.module, bool(activation))
@@ -77,11 +96,19 @@ class FrozenTower(nn.Module):
             self._warn_of_other_weights(weights)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def _holds(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether weights are the tower's own, but for rounding to half precision."""
+        own = self.module.state_dict()
+        return own.keys() == weights.keys() and all(
+            value.shape == weights[name].shape and _same_but_rounded(value, weights[name])
+            for name, value in own.items()
+        )
+
     def _warn_of_other_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Warn unless the weights are the tower's own, but for positions of another resolution."""
         for name, value in self.module.state_dict().items():
             other = weights.get(name, value)
-            if other.shape == value.shape and not torch.equal(other.to(value), value):
+            if other.shape == value.shape and not _same_but_rounded(other, value):
                 print_log(
                     "This checkpoint brings CLIP weights that differ from those of the model's "
                     "`clip` settings, and replaces them. Unless they are weights that were trained "
@@ -95,6 +122,12 @@ class FrozenTower(nn.Module):
     def _is_built_with(self, fingerprint: Tensor, activation: Tensor) -> bool:
         same = torch.equal(fingerprint.cpu(), self.fingerprint.cpu())
         return same and bool(activation) == bool(self.quick_gelu)
+
+
+def _same_but_rounded(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal in the less precise of their types."""
+    coarse = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    return torch.equal(one.cpu().to(coarse), other.cpu().to(coarse))
 
 
 def weights_fingerprint(module: nn.Module) -> Tensor:

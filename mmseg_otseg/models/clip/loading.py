@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .activation import activation_name
 from .download import download_weights
 from .files import read_clip_weights
+from .precision import check_precision
 from .source import CLIPSource, resolve_clip
 
 TOKEN_TABLE = "token_embedding.weight"
@@ -54,6 +55,7 @@ def load_clip(
     quick_gelu: bool | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    precision: str = "fp32",
 ) -> open_clip.CLIP:
     """Build a CLIP model of open_clip, on the CPU in float32, and load its weights.
 
@@ -72,16 +74,21 @@ def load_clip(
         mean: Mean of the pixels CLIP was trained on, RGB, 0..255; None likewise. The model does not
             normalize pixels itself; it keeps this in ``visual.preprocess_cfg``, in 0..1.
         std: Their standard deviation, likewise.
+        precision: What the towers that stay in a model are stored and run in, ``"fp32"``,
+            ``"bf16"`` or ``"fp16"``; :class:`FrozenTower` sees to it. The model that is returned is
+            in float32 in any case. In ``"fp16"`` gradients that pass through a tower can become
+            zero: train with a loss scale then, as ``tools/train.py --amp`` does.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        ValueError: If the model or tag is unknown, or a file cannot be read or belongs to another
-            architecture.
+        ValueError: If the model, tag or precision is unknown, or a file cannot be read or belongs
+            to another architecture.
         FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
         ConnectionError: If the weights of a tag cannot be downloaded.
     """
+    check_precision(precision)
     source = resolve_clip(model, pretrained, quick_gelu, mean, std)
     shared, key = _shared.get(), repr((source, seed, cache_dir))
     if shared is None:

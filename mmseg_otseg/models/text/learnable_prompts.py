@@ -77,7 +77,8 @@ class LearnablePrompts(TextPrompts):
         self.position, self.per_class = position, per_class
         self._embed_dim = clip_embed_dim(clip["model"])
         check_text_tower(clip["model"], learnable=True)
-        self.tower = FrozenTower(build_text_tower(load_clip(**clip), clip["model"]))
+        tower = build_text_tower(load_clip(**clip), clip["model"])
+        self.tower = FrozenTower(tower, precision=clip.get("precision", "fp32"))
         self._encoded: Tensor | None = None
         self._encoded_version = (0, 0)
         contexts = self._start_contexts(num_prompts, num_tokens, start)
@@ -223,7 +224,7 @@ class LearnablePrompts(TextPrompts):
                 f"{length}: leave num_tokens out, or give a text of that length"
             )
         with torch.no_grad():
-            contexts = self.text_tower.token_embedding(tokens).expand(prompts, -1, -1).clone()
+            contexts = self.text_tower.token_embedding(tokens).float().repeat(prompts, 1, 1)
         contexts[1:] += TEXT_START_STD * torch.randn_like(contexts[1:])
         return contexts
 

@@ -1,0 +1,141 @@
+"""CLIP's towers in half precision, and all that trains in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmseg_otseg.apis import set_classes
+from mmseg_otseg.models import CLIPBackbone, load_clip
+from mmseg_otseg.models.clip import FrozenTower
+from mmseg_otseg.ops import multi_prompt_plan
+from tests.configs.generated import CLIP, small
+
+METHODS = ("otseg", "zegot", "zegclip")
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Largest relative error (by norm) of maps and gradients against float32: a few roundings.
+TOLERANCE = {"bf16": 0.04, "fp16": 0.006}
+
+
+def build(name: str, precision: str = "fp32") -> Any:
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    config = small(f"{name}/voc_512.py", Path("none")).model
+    config.clip = ConfigDict(**CLIP, precision=precision)
+    config.backbone.drop_path_rate = 0.0
+    config.test_cfg = dict(mode="whole")
+    model = MODELS.build(config)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def losses(model: nn.Module) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    label = torch.randint(0, 15, (8, 8)).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))
+    return model.loss(torch.randn(2, 3, 64, 64), [sample] * 2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_training_step_is_that_of_float32(name: str, precision: str) -> None:
+    exact, rounded = build(name), build(name, precision)
+    towers = [part for part in rounded.modules() if isinstance(part, FrozenTower)]
+    assert towers
+    frozen = {id(p) for tower in towers for p in tower.parameters()}
+    for parameter in rounded.parameters():
+        kind = HALF[precision] if id(parameter) in frozen else torch.float32
+        assert parameter.dtype == kind
+        assert parameter.requires_grad == (id(parameter) not in frozen)
+    for part, reference in zip(rounded.parameters(), exact.parameters(), strict=True):
+        if part.requires_grad:  # what starts from CLIP starts from its unrounded weights
+            assert torch.allclose(part, reference, atol=1e-3 if name == "zegot" else 0)
+    found, expected = losses(rounded.train()), losses(exact.train())
+    for key, value in expected.items():
+        assert found[key].dtype == torch.float32
+        assert found[key].item() == pytest.approx(value.item(), rel=TOLERANCE[precision])
+    sum(found.values()).backward()
+    sum(expected.values()).backward()
+    exact_gradients = {n: p.grad for n, p in exact.named_parameters() if p.requires_grad}
+    gradients = {n: p.grad for n, p in rounded.named_parameters() if p.requires_grad}
+    assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
+    both = [torch.cat([g.flatten() for g in s.values()]) for s in (gradients, exact_gradients)]
+    assert distance(*both) < 3 * TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_checkpoint_fits_each_precision(name: str, precision: str) -> None:
+    exact, rounded = build(name), build(name, precision)
+    with torch.no_grad():
+        for parameter in exact.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    rounded.load_state_dict(exact.state_dict())
+    exact.load_state_dict(rounded.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = exact.eval().predict(image)[0].seg_logits.data
+        found = rounded.eval().predict(image)[0].seg_logits.data
+        assert found.dtype == torch.float32
+        assert torch.allclose(found, expected, atol=TOLERANCE[precision])
+        set_classes(rounded, ["dog", "cat"])
+        set_classes(exact, ["dog", "cat"])
+        expected = exact.predict(image)[0].seg_logits.data
+        assert torch.allclose(
+            rounded.predict(image)[0].seg_logits.data, expected, atol=TOLERANCE[precision]
+        )
+
+
+def test_other_weights_are_refused_in_half_precision_too(clip: dict) -> None:
+    one, other = CLIPBackbone({**clip, "precision": "bf16"}), CLIPBackbone({**clip, "seed": 1})
+    with pytest.raises(ValueError, match="other CLIP weights"):
+        other.load_state_dict(one.state_dict())
+
+
+def test_saved_towers_of_another_precision(clip: dict, logged: list[str]) -> None:
+    half = {**clip, "precision": "bf16"}
+    exact, rounded = CLIPBackbone(clip, save_clip=True), CLIPBackbone(half, save_clip=True)
+    weight = exact.visual.conv1.weight.clone()
+    exact.load_state_dict(rounded.state_dict())
+    rounded.load_state_dict(exact.state_dict())
+    assert torch.equal(exact.visual.conv1.weight, weight)  # and not its rounded values
+    assert rounded.visual.conv1.weight.dtype == torch.bfloat16
+    assert torch.equal(exact.clip.fingerprint, rounded.clip.fingerprint)
+    assert not any("replaces them" in message for message in logged)
+
+
+def test_half_the_memory(clip: dict) -> None:
+    def size(precision: str) -> int:
+        tower = CLIPBackbone({**clip, "precision": precision}).visual
+        return sum(p.untyped_storage().nbytes() for p in tower.parameters())
+
+    assert size("bf16") == size("fp16") == size("fp32") / 2
+
+
+@pytest.mark.parametrize("precision", ["half", None, 16, ["bf16"]])
+def test_an_unknown_precision_is_named(precision: Any, clip: dict) -> None:
+    with pytest.raises(ValueError, match=r"`precision`.*fp32, bf16, fp16"):
+        load_clip(**clip, precision=precision)
+
+
+def test_costs_are_taken_after_widening() -> None:
+    """In bfloat16, 1 - S would be in steps of 1/256, a good part of epsilon."""
+    torch.manual_seed(0)
+    similarity = (0.9 + 0.05 * torch.rand(1, 2, 4, 50)).to(torch.bfloat16)
+    assert torch.equal(multi_prompt_plan(similarity), multi_prompt_plan(similarity.float()))
