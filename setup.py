@@ -15,7 +15,8 @@ ONEDL = [
     "torch>=2.10",  # below, torch.load has CVE-2026-24747; checkpoints are read without it
 ]
 OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
-TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard"]
+EXPORT = ["onnx", "onnxscript", "onnxruntime", "tokenizers"]
+TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard", *EXPORT]
 
 setup(
     name="mmseg_otseg",
@@ -46,5 +47,5 @@ setup(
         "rich",
         "tqdm",
     ],
-    extras_require={"onedl": ONEDL, "openmmlab": OPENMMLAB, "test": TEST},
+    extras_require={"onedl": ONEDL, "openmmlab": OPENMMLAB, "export": EXPORT, "test": TEST},
 )

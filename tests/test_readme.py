@@ -26,6 +26,7 @@ from mmseg.registry import MODELS
 
 import tools.cli
 from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.export.folder import MIN_TORCH
 from mmseg_otseg.models import supported_models
 from mmseg_otseg.structures import ClassSplit
 from tests.configs.generated import CLIP, small, write_data
@@ -227,6 +228,27 @@ def test_any_class_names(workspace: Path, checkpoint: Path) -> None:
     assert len(list(Path("out/pred").iterdir())) == len(list(Path("out/vis").iterdir())) == 2
 
 
+def test_export(
+    workspace: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Export a model, run it by the next command, and what the text says of its files."""
+    pytest.importorskip("onnxscript")
+    lines = [line for section, line in COMMANDS if section == "Export"]
+    if tuple(map(int, torch.__version__.split(".")[:2])) < MIN_TORCH:
+        with pytest.raises(ImportError, match="torch"):
+            run(lines[1], checkpoint)
+        return
+    run(lines[1], checkpoint)
+    python, option, module, *arguments = shlex.split(lines[2])
+    assert (python, option) == ("python", "-m")
+    importlib.import_module(f"{module}.__main__").main(arguments)
+    assert len(list(Path("out/pred").iterdir())) == 2
+    shutil.rmtree("out")
+    section = README[README.index("### Export") : README.index("### In a config you already")]
+    for file in re.findall(r"`(\w+\.(?:onnx|json|npz))`", section):
+        assert (Path("exported") / file).is_file(), file
+
+
 def existing_config(number: int, stock: Path, file: Path, classes: list[str]) -> Path:
     """The first ``number`` blocks of "In a config you already have", added to a stock config."""
     text = "\n".join(
@@ -322,7 +344,7 @@ def test_pip_takes_the_install_lines(words: list[str]) -> None:
 
 def test_every_command_is_known() -> None:
     """A command that no test here runs would be noticed."""
-    run_here = {"Training and testing", "Any class names"}
+    run_here = {"Training and testing", "Any class names", "Export"}
     for section, line in COMMANDS:
         script = next((part for part in line.split() if part.startswith("tools/")), None)
         known = section in run_here or line.startswith("pip ") or script in SETUP_SCRIPTS

@@ -91,14 +91,7 @@ def array_pipeline(cfg: Config) -> Compose:
     Raises:
         ValueError: If the config has no test pipeline.
     """
-    datasets = [(cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in ("test", "val")]
-    found = [steps for dataset in datasets if dataset and (steps := _find_pipeline(dataset))]
-    steps = found[0] if found else cfg.get("test_pipeline")
-    if not steps:
-        raise ValueError(
-            "the config has no test pipeline: give it test_dataloader.dataset.pipeline, or "
-            "test_pipeline"
-        )
+    steps = test_pipeline(cfg)
     built = [{"type": "LoadImageFromNDArray"}]
     for step in steps:
         kind = step["type"]
@@ -108,6 +101,23 @@ def array_pipeline(cfg: Config) -> Compose:
         elif kind not in LABEL_LOADERS and not (cls and issubclass(cls, LoadAnnotations)):
             built.append(step)
     return Compose(built)
+
+
+def test_pipeline(cfg: Config) -> Any:
+    """The steps of a config's test pipeline.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    datasets = [(cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in ("test", "val")]
+    found = [steps for dataset in datasets if dataset and (steps := _find_pipeline(dataset))]
+    steps = found[0] if found else cfg.get("test_pipeline")
+    if not steps:
+        raise ValueError(
+            "the config has no test pipeline: give it test_dataloader.dataset.pipeline, or "
+            "test_pipeline"
+        )
+    return steps
 
 
 def _find_pipeline(dataset: Mapping[str, Any]) -> Any:

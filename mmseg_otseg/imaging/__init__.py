@@ -5,11 +5,17 @@ from .labels import NONE_NAME, labels_at_size
 from .outputs import OutputFolder
 from .overlays import paint
 from .reading import ImageError, check_image_file, find_images, read_image
+from .resizing import resize
+from .segmenter import Named, Prediction, Segmented, Segmenter
 
 __all__ = [
     "NONE_NAME",
     "ImageError",
+    "Named",
     "OutputFolder",
+    "Prediction",
+    "Segmented",
+    "Segmenter",
     "check_image_file",
     "class_names",
     "find_images",
@@ -17,4 +23,5 @@ __all__ = [
     "paint",
     "palette_for",
     "read_image",
+    "resize",
 ]

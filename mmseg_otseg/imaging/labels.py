@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
+from .resizing import tiles
+
 NONE_NAME = "none of these"
-TILE = 512
 
 
 def labels_at_size(
@@ -34,7 +33,7 @@ def labels_at_size(
     count = len(values) + (none_below is not None)
     labels = np.empty(size, np.uint8 if count <= 256 else np.uint16)
     bands, strips = (
-        list(_tiles(old, new, align_corners)) for old, new in zip(values.shape[1:], size)
+        list(tiles(old, new, align_corners)) for old, new in zip(values.shape[1:], size)
     )
     for rows, source_rows, row_weights in bands:
         for columns, source_columns, column_weights in strips:
@@ -63,21 +62,3 @@ def _labels_of_tile(
     if none_below is not None:
         labels[best < none_below] = len(values)
     return labels
-
-
-def _tiles(old: int, new: int, align_corners: bool) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Ranges of the new pixels of an axis, the old pixels they are made of, and the weights."""
-    step = np.float32((old - 1) / max(new - 1, 1) if align_corners else old / new)
-    pixels = np.arange(new, dtype=np.float32)
-    places = pixels * step if align_corners else (pixels + np.float32(0.5)) * step - np.float32(0.5)
-    places = places.clip(0, old - 1)
-    lower = np.minimum(places.astype(np.int64), max(old - 2, 0))
-    for start in range(0, new, TILE):
-        place, low = places[start : start + TILE], lower[start : start + TILE]
-        source = slice(low[0], min(low[-1] + 2, old))
-        weights = np.zeros((len(place), source.stop - source.start), np.float32)
-        row = np.arange(len(place))
-        weights[row, low - low[0]] = 1 - (place - low)
-        if old > 1:
-            weights[row, low - low[0] + 1] = place - low
-        yield slice(start, start + len(place)), source, weights

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .sinkhorn_loop import solve_in_loop
+
 # Scaling factors of the kernel exp(-C/epsilon) reach exp(2 * span / epsilon); up to this quotient
 # they and their products stay far inside the range of float32.
 MAX_KERNEL_EXPONENT = 40.0
@@ -103,7 +105,9 @@ def sinkhorn(
         b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
         if row_marginal is not None or column_marginal is not None:
             _check_same_mass(a, b)
-        if backward == "implicit":
+        if torch.compiler.is_exporting():
+            plan, iterations, converged = solve_in_loop(transposed, a, b, epsilon, max_iters, tol)
+        elif backward == "implicit":
             if cost_span is None:
                 row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
                 cost_span = float(row_span.max()) if problems else 0.0

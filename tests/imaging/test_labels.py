@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_otseg.imaging import labels, labels_at_size
+from mmseg_otseg.imaging import labels_at_size, resizing
 
 
 def smooth(classes: int, height: int, width: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_is_the_best_class_of_the_resized_maps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(labels, "TILE", 64)  # several tiles in small images
+    monkeypatch.setattr(resizing, "TILE", 64)  # several tiles in small images
     values = smooth(classes, *old)
     resized = F.interpolate(
         torch.from_numpy(values)[None], new, mode="bilinear", align_corners=align_corners

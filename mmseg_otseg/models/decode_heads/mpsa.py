@@ -92,7 +92,8 @@ class MPSADecoderLayer(DecoderLayer):
             What each prompt attends to, shape (B, K, N, D).
         """
         rows = self.dropout(plan).to(pixels.dtype).flatten(1, 2)  # (B, K * N, M)
-        if rows.shape[1] < rows.shape[2]:
+        # An exported graph takes any number of classes, so it cannot choose.
+        if torch.compiler.is_exporting() or rows.shape[1] < rows.shape[2]:
             # Fewer prompts than pixels: the values of sums are cheaper than the sums of values.
             attended = F.linear(rows @ pixels, self.value.weight)
             attended = attended + rows.sum(-1, keepdim=True) * self.value.bias

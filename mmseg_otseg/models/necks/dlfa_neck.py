@@ -109,11 +109,34 @@ class DLFANeck(TrainedModule):
             classes when ``train_classes`` says so, or in testing).
         """
         classes, seen = self._query_classes(features.global_token.device)
-        text = self.text(classes)
+        return self.align(features, self.text(classes), classes, seen)
+
+    def align(
+        self,
+        features: CLIPFeatures,
+        text: Tensor,
+        classes: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> AlignedFeatures:
+        """Align text embeddings, given as such, and local features.
+
+        Args:
+            features: Output of the backbone.
+            text: Text embeddings, shape (K, N, D), unit length.
+            classes: Full class index of each, shape (K,), int64; None counts from 0.
+            seen: Whether each is a seen class, shape (K,), bool; None is all.
+
+        Returns:
+            Unit-length pixels of every level, and a query for each text embedding.
+        """
+        if classes is None:
+            classes = torch.arange(text.shape[0], device=text.device)
+        if seen is None:
+            seen = torch.ones_like(classes, dtype=torch.bool)
         if self.descriptor is not None:
             queries = self.descriptor(text, features.global_token)
         else:
-            queries = text.expand(len(features.global_token), -1, -1, -1)
+            queries = text.expand(features.global_token.shape[0], -1, -1, -1)
         return AlignedFeatures(self._align_pixels(features.local), queries, classes, seen)
 
     def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -236,29 +236,51 @@ class LearnablePrompts(TextPrompts):
             ends: Place of the end token in the prompt, shape (K,).
 
         Returns:
-            Indices, shape (K, L): below T into the class's tokens, from T on into the context.
+            Indices, shape (K, T + M): below T into the class's tokens, from T on into the context.
         """
         total, num = tokens.shape[1], self.num_tokens
-        context: Sequence[int] = range(total, total + num)
         before = {"end": num, "middle": num // 2, "front": 0}[self.position]
-        layout = torch.zeros(len(tokens), int(ends.max()) + 1, dtype=torch.int64)
-        for row, end in zip(layout, ends.tolist()):
-            stop = end - num - 1  # place of the full stop among the class's tokens
-            places = [0, *context[:before], *range(1, stop), *context[before:], stop, stop + 1]
-            row[: len(places)] = torch.tensor(places)
-        return layout
+        place = torch.arange(total + num, device=tokens.device)
+        stop = ends[:, None] - num - 1  # place of the full stop among the class's tokens
+        context_first = torch.where(place == 0, 0, total + place - 1)
+        context_last = torch.where(place < stop + num, total + place - stop, place - num)
+        name = torch.where(place < before + stop, place - before, context_last)
+        return torch.where(place <= before, context_first, name)
 
     def _encode(self, classes: Tensor) -> Tensor:
         """Text embeddings (K', N, D) of the classes (K',)."""
-        words = self.text_tower.token_embedding(self.tokens[classes])
-        words = words[:, None].expand(-1, self.num_prompts, -1, -1)
         contexts = self.contexts[classes] if self.per_class else self.contexts
-        contexts = contexts.expand(len(classes), -1, -1, -1).to(words.dtype)
-        places = self.layout[classes][:, None, :, None]
+        return self._encode_with(
+            contexts, self.tokens[classes], self.ends[classes], self.layout[classes]
+        )
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Text embeddings of names that are not in the vocabulary.
+
+        Args:
+            tokens: Start token, name, full stop, end token, then zeros; shape (n, T), int64. T and
+                the tokens of a context together are at most what the text tower takes.
+
+        Returns:
+            Embeddings, shape (n, N, D), unit length.
+        """
+        ends = tokens.argmax(dim=-1) + self.num_tokens
+        contexts = self.first_contexts if self.per_class else self.contexts
+        return self._encode_with(contexts, tokens, ends, self._lay_out(tokens, ends))
+
+    def _encode_with(
+        self, contexts: Tensor, tokens: Tensor, ends: Tensor, layout: Tensor
+    ) -> Tensor:
+        """Text embeddings (n, N, D) of tokens (n, T) in contexts (N, M, C) or (n, N, M, C)."""
+        number = tokens.shape[0]
+        words = self.text_tower.token_embedding(tokens)
+        words = words[:, None].expand(-1, self.num_prompts, -1, -1)
+        contexts = contexts.expand(number, -1, -1, -1).to(words.dtype)
+        places = layout[:, None, :, None]
         places = places.expand(-1, self.num_prompts, -1, words.shape[-1])
         prompts = torch.cat([words, contexts], dim=2).gather(2, places)
-        ends = self.ends[classes].repeat_interleave(self.num_prompts)
+        ends = ends[:, None].expand(-1, self.num_prompts).flatten()
         encoded = self.text_tower.encode_embeddings(prompts.flatten(0, 1), ends)
         # Once more in full precision: under autocast the tower's own normalisation is rounded.
         encoded = F.normalize(encoded.to(self.contexts.dtype), dim=-1)
-        return encoded.unflatten(0, (len(classes), self.num_prompts))
+        return encoded.unflatten(0, (number, self.num_prompts))

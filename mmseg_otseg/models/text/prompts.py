@@ -20,7 +20,7 @@ from mmseg_otseg.models.clip import load_clip, tower_fingerprint
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .templates import resolve_templates
-from .text_tower import build_text_tower, encode_texts
+from .text_tower import TextTower, build_text_tower, encode_texts
 
 
 class TextPrompts(BaseModule):
@@ -171,7 +171,7 @@ class TemplatePrompts(FrozenPrompts):
                 with a checkpoint and from another text tower.
         """
         split = ClassSplit.build(split)
-        tower = build_text_tower(load_clip(**self._clip), self._clip["model"])
+        tower = self.build_tower()
         fingerprint = tower_fingerprint(tower)
         if self._is_of_another_tower(fingerprint):
             raise ValueError(
@@ -191,3 +191,7 @@ class TemplatePrompts(FrozenPrompts):
             source.append("average")
         self._set_table(split, embeddings, source)
         self.fingerprint = fingerprint.to(self.fingerprint)
+
+    def build_tower(self) -> TextTower:
+        """The text tower that encodes the sentences (CLIP is loaded again)."""
+        return build_text_tower(load_clip(**self._clip), self._clip["model"])

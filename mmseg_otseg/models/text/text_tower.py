@@ -108,7 +108,7 @@ class TextTower(nn.Module):
         x = embeddings + self.positional_embedding[:length]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
         x = self.transformer(x, attn_mask=mask)
-        x = self.ln_final(x[torch.arange(len(x), device=x.device), ends])
+        x = self.ln_final(x[torch.arange(x.shape[0], device=x.device), ends])
         projection = self.text_projection
         if projection is not None:
             x = projection(x) if isinstance(projection, nn.Linear) else x @ projection

@@ -1,0 +1,112 @@
+"""Whether an exported folder computes what its model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmseg.datasets import ADE20KDataset, COCOStuffDataset
+from mmseg.structures import SegDataSample
+
+from mmseg_otseg.apis import with_classes
+from mmseg_otseg.runtime import OTSegRuntime
+
+LARGEST_DIFFERENCE = 1e-4
+EQUAL_LABELS = 0.999
+# Names of everyday things, for vocabularies that the model was not built with.
+NAMES = tuple(
+    dict.fromkeys((*COCOStuffDataset.METAINFO["classes"], *ADE20KDataset.METAINFO["classes"]))
+)
+
+
+def check_folder(folder: Path, model: Any, seed: int = 0) -> dict[str, float]:
+    """Run an exported folder and its model on the same images and vocabularies.
+
+    The vocabularies are the config's, a single class and, where names can be encoded, 300 classes;
+    the images are smooth random ones, one and three at a time, and of other sizes where the folder
+    takes them.
+
+    Args:
+        folder: What :func:`~mmseg_otseg.export.export_folder` wrote.
+        model: The model it was made from.
+        seed: Of the random images.
+
+    Returns:
+        ``text``: largest difference of a text embedding; ``probabilities``: of a probability;
+        ``labels``: the share of pixels whose label differs.
+
+    Raises:
+        ValueError: If a difference is too large.
+    """
+    runtime = OTSegRuntime(folder)
+    rng = np.random.default_rng(seed)
+    found = {"text": 0.0, "probabilities": 0.0, "labels": 0.0}
+    for names in _vocabularies(model, runtime):
+        named = with_classes(model, names)
+        classes = runtime.vocabulary(names)
+        with torch.no_grad():
+            text = named.neck.text().float().numpy()
+        found["text"] = max(found["text"], float(np.abs(text - classes.text).max()))
+        for size in _sizes(runtime, model):
+            images = _images(rng, 1 if len(names) > 100 else 3, size)
+            ours = runtime.run(images, classes)
+            theirs = _model_values(named, images, runtime.at_image_size)
+            found["probabilities"] = max(found["probabilities"], float(np.abs(ours - theirs).max()))
+            found["labels"] = max(
+                found["labels"], float((ours.argmax(1) != theirs.argmax(1)).mean())
+            )
+    bounds = {
+        "text": LARGEST_DIFFERENCE,
+        "probabilities": LARGEST_DIFFERENCE,
+        "labels": 1 - EQUAL_LABELS,
+    }
+    wrong = [name for name, bound in bounds.items() if not found[name] <= bound]
+    if wrong:
+        raise ValueError(
+            f"the exported model differs from the model in its {' and '.join(wrong)}: "
+            + ", ".join(f"{name} {found[name]:.1e} (at most {bounds[name]:.0e})" for name in wrong)
+            + ". Nothing was written."
+        )
+    return found
+
+
+def _vocabularies(model: Any, runtime: OTSegRuntime) -> list[Sequence[str]]:
+    own = list(model.neck.text.split.classes)
+    if not runtime.takes_names:
+        return [own]
+    more = [*own, *(name for name in NAMES if name not in own)]
+    return [own, own[:1], more[:300]]
+
+
+def _sizes(runtime: OTSegRuntime, model: Any) -> list[tuple[int, int]]:
+    if runtime.size is not None:
+        return [runtime.size]
+    rows, columns = model.backbone.patch_size
+    return [(4 * rows, 4 * columns), (7 * rows, 3 * columns), (2 * rows, 9 * columns)]
+
+
+def _images(rng: np.random.Generator, number: int, size: tuple[int, int]) -> np.ndarray:
+    """Smooth random images, shape (number, h, w, 3), RGB, uint8."""
+    coarse = torch.from_numpy(rng.random((number, 3, 5, 5), dtype=np.float32))
+    fine = torch.from_numpy(rng.random((number, 3, *size), dtype=np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic")
+    mixed = (0.8 * smooth + 0.2 * fine).clamp(0, 1).mul(255).byte()
+    return mixed.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@torch.no_grad()
+def _model_values(model: Any, images: np.ndarray, at_image_size: bool) -> np.ndarray:
+    """What the model predicts by its own way, shape (B, K, h, w) or (B, K, H, W)."""
+    bgr = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2)
+    shape = tuple(images.shape[1:3])
+    samples = [SegDataSample(metainfo={"ori_shape": shape, "img_shape": shape}) for _ in bgr]
+    data = model.data_preprocessor({"inputs": list(bgr), "data_samples": samples}, False)
+    metas = [dict(sample.metainfo, img_shape=torch.Size(shape)) for sample in data["data_samples"]]
+    if not at_image_size:
+        patch = model.backbone.patch_size
+        grid = tuple(side // step for side, step in zip(shape, patch, strict=True))
+        metas = [dict(meta, img_shape=torch.Size(grid)) for meta in metas]
+    return model.encode_decode(data["inputs"][..., : shape[0], : shape[1]], metas).numpy()

@@ -1,0 +1,297 @@
+"""One folder with everything that an exported model needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmseg_otseg.apis.loading import test_pipeline
+from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
+from mmseg_otseg.runtime.files import FORMAT, METADATA, MODEL, TEXT_ENCODER, TOKENIZER, VOCABULARY
+from mmseg_otseg.version import __version__
+
+from .check import check_folder
+from .graphs import SegmentationGraph, TextGraph
+from .tokenizer import fast_tokenizer
+
+EXTRA = 'exporting needs more packages: pip install "mmseg_otseg[export]"'
+MIN_TORCH, MIN_OPSET = (2, 10), 18
+PROGRAM = "model.pt2"
+
+
+def export_folder(
+    model: Any,
+    cfg: Config,
+    out: str | os.PathLike,
+    size: tuple[int, int] | None = None,
+    at_image_size: bool = True,
+    residual: bool = False,
+    program: bool = False,
+    opset: int = MIN_OPSET,
+    checkpoint: str | os.PathLike | None = None,
+) -> dict[str, float]:
+    """Write a model as ONNX files that take any images and any class names.
+
+    The folder appears only when what was written has been run and agrees with the model.
+
+    Args:
+        model: A segmentor of this package with its weights, on the CPU.
+        cfg: Its config; says how test images are resized and cut into windows.
+        out: The folder to write; it must not exist, or be empty.
+        size: Rows and columns that images must have, multiples of the patch; None takes any such
+            multiples. Larger images are cut into windows of this size.
+        at_image_size: Whether the model resizes its values to the image, or leaves one for each
+            patch.
+        residual: Whether the model has a second output, the largest relative error of a row sum of
+            its plans.
+        program: Whether to write the same graph for ``torch.export.load`` too.
+        opset: Version of the ONNX operators.
+        checkpoint: The file the weights came from, to note its SHA-256.
+
+    Returns:
+        The largest differences found, by check.
+
+    Raises:
+        ImportError: If the packages of the extra ``export`` are not there, or torch is too old.
+        ValueError: If an argument does not fit, or what was written differs from the model.
+        FileExistsError: If there is something in the folder already.
+    """
+    _check_arguments(model, size, opset)
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not empty: choose a folder that does not exist yet")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
+    try:
+        with torch.no_grad():
+            graph = SegmentationGraph(model, at_image_size, residual).eval()
+            _write_graph(graph, _example(model, size), part / MODEL, opset, size, program)
+            prompts = _write_text(model.neck.text, part, opset)
+        _write_vocabulary(model, part / VOCABULARY)
+        metadata = {
+            "format": FORMAT,
+            "version": __version__,
+            "torch": torch.__version__,
+            "opset": opset,
+            "checkpoint_sha256": None if checkpoint is None else _sha256(Path(checkpoint)),
+            "clip": clip_identity(model),
+            "patch": list(model.backbone.patch_size),
+            "size": None if size is None else list(size),
+            "at_image_size": at_image_size,
+            "residual": residual,
+            "align_corners": bool(model.align_corners),
+            "mean": graph.mean.flatten().tolist(),
+            "std": graph.std.flatten().tolist(),
+            "seen_bias": float(model.decode_head.seen_bias),
+            "resize": how_to_resize(cfg),
+            "windows": windows(model.test_cfg, size),
+            "prompts": prompts,
+        }
+        (part / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+        print_log("comparing what was written with the model", "current")
+        differences = check_folder(part, model)
+        part.chmod(0o755)
+        if out.is_dir():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        shutil.rmtree(part, ignore_errors=True)
+    print_log(f"exported to {out}", "current", level=logging.INFO)
+    return differences
+
+
+def clip_identity(model: Any) -> str:
+    """Fingerprint of the image tower that the text has to match, in hexadecimal digits."""
+    return bytes(model.backbone.clip.fingerprint.tolist()).hex()
+
+
+def how_to_resize(cfg: Config) -> dict[str, Any] | None:
+    """How the test pipeline resizes images: ``scale`` (width, height) and ``keep_ratio``.
+
+    Raises:
+        ValueError: If the pipeline does something else to the images.
+    """
+    resize = None
+    for step in test_pipeline(cfg):
+        name = step["type"] if isinstance(step["type"], str) else step["type"].__name__
+        if name == "Resize" and resize is None:
+            scale = step.get("scale")
+            if scale is None or step.get("scale_factor") is not None:
+                raise ValueError("the test pipeline must resize to a `scale` to be exported")
+            resize = {"scale": list(scale), "keep_ratio": bool(step.get("keep_ratio", False))}
+        elif not name.startswith(("Load", "Pack")):
+            raise ValueError(
+                f"the test pipeline has the step {name}, which an exported model cannot repeat; "
+                "it can load, resize once, and pack"
+            )
+    return resize
+
+
+def windows(test_cfg: Mapping[str, Any], size: tuple[int, int] | None) -> dict[str, Any] | None:
+    """Rows and columns of the sliding windows and their stride; None for whole images."""
+    if test_cfg.get("mode", "whole") != "slide":
+        return None
+    crop, stride = list(test_cfg["crop_size"]), list(test_cfg["stride"])
+    if size is not None and list(size) != crop:
+        raise ValueError(
+            f"the config's windows have {crop[0]} x {crop[1]} pixels: export for that size, for "
+            "any size (--dynamic), or change test_cfg.crop_size"
+        )
+    return {"size": crop, "stride": stride}
+
+
+def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+        import tokenizers  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{EXTRA} ({error})") from error
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < MIN_TORCH:
+        raise ImportError(
+            f"exporting needs torch {MIN_TORCH[0]}.{MIN_TORCH[1]} or later, here is "
+            f"{torch.__version__}: export the checkpoint in an environment of the onedl stack. "
+            "What is exported runs anywhere."
+        )
+    if model.backbone.clip.dtype != torch.float32:
+        raise ValueError(
+            "only models in full precision are exported: set model.clip.precision=fp32 (the "
+            "checkpoint fits it)"
+        )
+    if opset < MIN_OPSET:
+        raise ValueError(f"opset {opset} is too old: take {MIN_OPSET} or later")
+    patch = model.backbone.patch_size
+    if size is not None and any(
+        side < step or side % step for side, step in zip(size, patch, strict=True)
+    ):
+        raise ValueError(
+            f"height and width must be multiples of CLIP's patch, {patch[0]} x {patch[1]} pixels, "
+            f"got {size[0]} x {size[1]}"
+        )
+
+
+def _example(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
+    """Inputs to trace with; of no size in which one axis could be taken for another."""
+    rows, columns = size or tuple(
+        count * step for count, step in zip((5, 6), model.backbone.patch_size, strict=True)
+    )
+    image = torch.zeros(2, 3, rows, columns, dtype=torch.uint8)
+    prompts, width = model.neck.text.num_prompts, model.neck.text.embed_dim
+    text = nn.functional.normalize(torch.randn(3, prompts, width), dim=-1)
+    return image, text, torch.zeros(3)
+
+
+def _write_graph(
+    graph: SegmentationGraph,
+    example: tuple[Tensor, ...],
+    path: Path,
+    opset: int,
+    size: tuple[int, int] | None,
+    program: bool,
+) -> None:
+    batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
+    image: dict[int, Any] = {0: batch}
+    if size is None:
+        patch = graph.backbone.patch_size
+        image[2] = patch[0] * torch.export.Dim("rows", min=2)
+        image[3] = patch[1] * torch.export.Dim("columns", min=2)
+    shapes = {"image": image, "text": {0: classes}, "seen_bias": {0: classes}}
+    outputs = ["probabilities", *(["residual"] if graph.residual else [])]
+    exported = _export(graph, example, shapes, outputs, path, opset)
+    if program:
+        torch.export.save(exported, path.with_name(PROGRAM))
+
+
+def _write_text(text: Any, folder: Path, opset: int) -> dict[str, Any] | None:
+    """Write text encoder and tokenizer.
+
+    Returns:
+        How a class name becomes sentences; None if the model takes no new names.
+    """
+    encoder: Any
+    if isinstance(text, LearnablePrompts):
+        encoder, tower, templates, average = text, text.text_tower, ["{}."], False
+    elif isinstance(text, TemplatePrompts):
+        encoder = tower = text.build_tower()
+        templates, average = list(text.templates), text.average
+    else:
+        return None
+    graph = TextGraph(encoder).eval()
+    tokens = tower.tokenize(["a word.", "some more words."])
+    # One less than it takes: torch.export sets a slice of the full length apart.
+    longest = len(tower.positional_embedding) - 1
+    if isinstance(text, LearnablePrompts):
+        longest -= text.num_tokens
+    number, length = torch.export.Dim("n"), torch.export.Dim("length", max=longest)
+    # A tower that is not causal sees its padding, so it takes its whole length.
+    padded = tower.attn_mask is None or tower.pools_last
+    longest = tokens.shape[1] if padded else longest
+    shapes = {"tokens": {0: number} if padded else {0: number, 1: length}}
+    _export(graph, (tokens,), shapes, ["embeddings"], folder / TEXT_ENCODER, opset)
+    fast = fast_tokenizer(tower.tokenizer)
+    fast.enable_truncation(longest)
+    fast.save(str(folder / TOKENIZER))
+    return {
+        "templates": templates,
+        "average": average,
+        "max_tokens": longest,
+        "padded_with": int(tokens[0, -1]) if padded else None,
+    }
+
+
+def _export(
+    graph: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: dict[str, Any],
+    outputs: list[str],
+    path: Path,
+    opset: int,
+) -> Any:
+    exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+    onnx = torch.onnx.export(
+        exported,
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(shapes),
+        output_names=outputs,
+        verbose=False,
+    )
+    assert onnx is not None
+    onnx.save(str(path))
+    return exported
+
+
+def _write_vocabulary(model: Any, path: Path) -> None:
+    text = model.neck.text
+    seen = [name in model.neck.seen_names for name in text.split.classes]
+    np.savez(
+        path,
+        names=np.array(text.split.classes, dtype=np.str_),
+        text=text().float().numpy(),
+        seen=np.array(seen),
+        palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),
+        clip=np.array(clip_identity(model)),
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,55 @@
+"""CLIP's tokenizer as a file of the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+# Contractions, runs of letters, single digits, and runs of anything else but white space.
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def fast_tokenizer(tokenizer: Any) -> Any:
+    """A ``tokenizers.Tokenizer`` that gives the same tokens as a tokenizer of open_clip.
+
+    Args:
+        tokenizer: ``SimpleTokenizer`` or ``HFTokenizer``.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    if isinstance(tokenizer, HFTokenizer):
+        return Tokenizer.from_str(tokenizer.tokenizer.backend_tokenizer.to_str())
+    if not isinstance(tokenizer, SimpleTokenizer):
+        raise TypeError(f"cannot export a tokenizer of the type {type(tokenizer).__name__}")
+    start, end = ((name, tokenizer.encoder[name]) for name in ("<start_of_text>", "<end_of_text>"))
+    fast = Tokenizer(
+        models.BPE(
+            vocab=tokenizer.encoder,
+            merges=sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__),
+            end_of_word_suffix="</w>",
+            unk_token=end[0],
+        )
+    )
+    fast.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            normalizers.Lowercase(),
+        ]
+    )
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    fast.post_processor = processors.TemplateProcessing(
+        single=f"{start[0]} $A {end[0]}", special_tokens=[start, end]
+    )
+    fast.enable_truncation(tokenizer.context_length)
+    return fast

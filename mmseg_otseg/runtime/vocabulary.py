@@ -1,0 +1,131 @@
+"""From class names to text embeddings, by an exported text encoder."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmseg_otseg.imaging import palette_for
+
+from .files import TEXT_ENCODER, TOKENIZER
+from .session import open_session
+
+BATCH = 256
+
+
+class Vocabulary(NamedTuple):
+    """What an exported model needs to know of its classes.
+
+    Attributes:
+        names: The K class names.
+        text: Their text embeddings, shape (K, N, D), float32, unit length.
+        seen: Whether training saw labels of them, shape (K,), bool.
+        palette: Their colors, RGB.
+    """
+
+    names: tuple[str, ...]
+    text: np.ndarray
+    seen: np.ndarray
+    palette: list[list[int]]
+
+
+def read_vocabulary(path: str | Path, clip: str) -> Vocabulary:
+    """Read the vocabulary that was exported with a model.
+
+    Args:
+        path: A ``vocabulary.npz``.
+        clip: Fingerprint of the model's CLIP.
+
+    Raises:
+        ValueError: If it belongs to another CLIP, or is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("names", "text", "seen", "palette", "clip")}
+    except Exception as error:  # a damaged archive can raise anything
+        raise ValueError(f"{path} cannot be read as a vocabulary ({error})") from error
+    if str(arrays["clip"]) != clip:
+        raise ValueError(
+            f"{path} was made with another CLIP (fingerprint {str(arrays['clip'])[:12]}) than the "
+            f"model (fingerprint {clip[:12]}): text and images would not match. Export it again."
+        )
+    names = tuple(str(name) for name in arrays["names"])
+    return Vocabulary(
+        names,
+        arrays["text"].astype(np.float32),
+        arrays["seen"].astype(bool),
+        arrays["palette"].tolist(),
+    )
+
+
+class TextEncoder:
+    """Encodes class names as the exported model's prompts do.
+
+    Args:
+        folder: The exported folder.
+        known: Its vocabulary; classes in it keep their colors, and the seen ones remain seen.
+        prompts: ``templates``, ``average``, ``max_tokens`` and ``padded_with`` of the folder's
+            metadata.
+        threads: Threads to run on; None is all cores.
+    """
+
+    def __init__(
+        self, folder: Path, known: Vocabulary, prompts: dict[str, Any], threads: int | None
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        self.known, self.prompts = known, prompts
+        self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self.tokenizer.no_truncation()
+        self.session = open_session(folder / TEXT_ENCODER, threads)
+
+    def __call__(self, names: Sequence[str]) -> Vocabulary:
+        """Encode names.
+
+        Raises:
+            ValueError: For no name, an empty one, one given twice, or one that is too long.
+        """
+        names = tuple(names)
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"class names must be one or more strings that are not empty: {names}")
+        if len(set(names)) < len(names):
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"the class names {', '.join(doubled)} are given more than once")
+        sentences = [
+            template.format(name) for name in names for template in self.prompts["templates"]
+        ]
+        embeddings = self._encode(sentences)
+        text = embeddings.reshape(len(names), -1, embeddings.shape[-1])
+        if self.prompts["average"]:
+            text = text.mean(1, keepdims=True)
+            text /= np.linalg.norm(text, axis=-1, keepdims=True)
+        seen_names = {name for name, seen in zip(self.known.names, self.known.seen) if seen}
+        seen = np.array([name in seen_names for name in names])
+        known = {"classes": self.known.names, "palette": self.known.palette}
+        return Vocabulary(names, text, seen, palette_for(names, known))
+
+    def _encode(self, sentences: list[str]) -> np.ndarray:
+        """Embeddings (n, N, D) of sentences."""
+        clean = [html.unescape(html.unescape(sentence)) for sentence in sentences]
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
+        longest = max(rows, key=len)
+        if len(longest) > self.prompts["max_tokens"]:
+            raise ValueError(
+                f"the prompt {sentences[rows.index(longest)]!r} has {len(longest)} tokens, the "
+                f"text encoder takes {self.prompts['max_tokens']}: use a shorter name"
+            )
+        chunks = []
+        for start in range(0, len(rows), BATCH):
+            chunk = rows[start : start + BATCH]
+            width, padding = max(map(len, chunk)), self.prompts["padded_with"]
+            if padding is not None:
+                width = self.prompts["max_tokens"]
+            tokens = np.full((len(chunk), width), padding or 0, np.int64)
+            for row, ids in zip(tokens, chunk):
+                row[: len(ids)] = ids
+            chunks.append(self.session.run(None, {"tokens": tokens})[0])
+        return np.concatenate(chunks)

@@ -1,0 +1,1 @@
+from tests.export.conftest import otseg  # noqa: F401  the exported model

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_otseg.runtime import OTSegRuntime
+from mmseg_otseg.runtime.__main__ import main
+from mmseg_otseg.runtime.inferencer import _resized
+from tests.export.conftest import Exported
+from tests.tiny_run import ROOT
+
+HEAVY = ("torch", "torchvision", "mmengine", "mmcv", "mmseg", "open_clip", "cv2")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "broken.png").write_text("no image")
+    return folder
+
+
+def test_it_needs_neither_torch_nor_mmseg(otseg: Exported, photos: Path, tmp_path: Path) -> None:
+    script = (
+        f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\n"
+        "from mmseg_otseg.runtime.__main__ import main\nmain(sys.argv[1:])\n"
+        "import mmseg_otseg\ntry: mmseg_otseg.models\n"
+        "except ImportError as error: assert 'onedl' in str(error)\nelse: sys.exit('models')"
+    )
+    arguments = [otseg.folder, photos, "--classes", "cat, sofa", "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out" / "pred").iterdir()} == {"a.png", "b.png"}
+    assert {path.name for path in (tmp_path / "out" / "vis").iterdir()} == {"a.jpg", "b.jpg"}
+    assert "broken.png" in done.stderr
+    assert np.asarray(Image.open(tmp_path / "out" / "pred" / "a.png")).shape == (70, 90)
+
+
+@pytest.mark.slow
+def test_in_an_environment_with_four_packages(
+    otseg: Exported, photos: Path, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    packages = ["numpy", "pillow", "onnxruntime", "tokenizers"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    copy = tmp_path / "site" / "mmseg_otseg"
+    shutil.copytree(ROOT / "mmseg_otseg", copy)
+    arguments = [otseg.folder, photos, "--classes", "cat, sofa", "--out", tmp_path / "out"]
+    command = [python, "-m", "mmseg_otseg.runtime", *arguments]
+    subprocess.run(command, cwd=copy.parent, check=True)
+    assert (tmp_path / "out" / "pred" / "a.png").is_file()
+
+
+def test_classes_of_a_call(otseg: Exported) -> None:
+    runtime = OTSegRuntime(otseg.folder)
+    assert runtime.vocabulary().names == otseg.model.neck.text.split.classes
+    vocabulary = runtime.vocabulary(["cat", "unicorn"])
+    assert vocabulary.seen.tolist() == [True, False]  # VOC has labels of cats
+    assert vocabulary.text.shape == (2, 6, 32)
+    assert runtime.vocabulary(["cat", "unicorn"]) is vocabulary
+    for names, word in (
+        ([], "one or more"),
+        (["a", "a"], "twice|more than once"),
+        ([" "], "empty"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            runtime.vocabulary(names)
+    with pytest.raises(ValueError, match="tokens"):
+        runtime.vocabulary(["very " * 90])
+
+
+def test_the_seen_bias_can_be_chosen(otseg: Exported) -> None:
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    with_bias, without = (OTSegRuntime(otseg.folder, seen_bias=bias) for bias in (None, 0.0))
+    difference = without.run(image, without.known) - with_bias.run(image, with_bias.known)
+    seen = with_bias.known.seen
+    np.testing.assert_allclose(difference[0, seen], 0.1, atol=1e-6)
+    np.testing.assert_allclose(difference[0, ~seen], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "vocabulary.npz", "model.json"])
+def test_missing_and_damaged_files(otseg: Exported, name: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(otseg.folder, copy)
+    (copy / name).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=name):
+        OTSegRuntime(copy)
+    (copy / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        OTSegRuntime(copy)
+
+
+def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(otseg.folder, copy)
+    with np.load(copy / "vocabulary.npz") as file:
+        arrays = dict(file)
+    np.savez(copy / "vocabulary.npz", **{**arrays, "clip": np.array("00" * 32)})
+    with pytest.raises(ValueError, match="another CLIP"):
+        OTSegRuntime(copy)
+
+
+def test_the_command_line_tells_errors_in_a_line(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(SystemExit, match=r"model\.json"):
+        main([str(tmp_path), str(photos), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "keep_ratio", "expected"),
+    [
+        ((375, 500), (2048, 512), True, (512, 683)),
+        ((100, 1000), (2048, 512), True, (205, 2048)),
+        ((30, 40), (64, 48), False, (48, 64)),
+    ],
+)
+def test_images_are_resized_as_mmseg_does(
+    size: tuple[int, int], scale: tuple[int, int], keep_ratio: bool, expected: tuple[int, int]
+) -> None:
+    image = np.zeros((*size, 3), np.uint8)
+    how = {"scale": list(scale), "keep_ratio": keep_ratio}
+    assert _resized(image, how).shape[:2] == expected

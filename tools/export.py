@@ -1,0 +1,91 @@
+"""Export a model as ONNX files that take any class names.
+
+    python tools/export.py CONFIG CHECKPOINT OUT_DIR
+
+The folder holds the segmenter, the text encoder with its tokenizer, the config's vocabulary and
+what a program has to know of them. ``python -m mmseg_otseg.runtime`` runs it without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
+
+from tools.cli import add_cfg_options, new_parser, run
+
+
+def parser() -> argparse.ArgumentParser:
+    options = new_parser(__doc__)
+    options.add_argument("config", help="config file")
+    options.add_argument("checkpoint", help="checkpoint")
+    options.add_argument("out", metavar="OUT_DIR", help="folder to write; must not exist yet")
+    options.add_argument(
+        "--height", type=int, help="of the images the model takes. Default: the config's windows"
+    )
+    options.add_argument("--width", type=int, help="likewise")
+    options.add_argument(
+        "--dynamic", action="store_true", help="take images of any multiples of the patch"
+    )
+    options.add_argument(
+        "--resolution",
+        choices=["image", "patch"],
+        default="image",
+        help="of the probabilities. Default: image",
+    )
+    options.add_argument(
+        "--residual", action="store_true", help="add an output: how far plans are from converged"
+    )
+    options.add_argument(
+        "--program", action="store_true", help="write model.pt2 too, for torch.export.load"
+    )
+    options.add_argument("--opset", type=int, default=18, help="of ONNX. Default: 18")
+    add_cfg_options(options)
+    return options
+
+
+def main() -> None:
+    options = parser()
+    args = options.parse_args()
+    if args.dynamic and (args.height or args.width):
+        options.error("--dynamic takes any size: leave out --height and --width")
+    if (args.height is None) != (args.width is None):
+        options.error("give both --height and --width")
+    for file in (args.config, args.checkpoint):
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"the file {file} does not exist")
+    from mmengine.logging import MMLogger
+
+    from mmseg_otseg.apis.loading import load_config, load_model
+    from mmseg_otseg.export import export_folder
+
+    logger = MMLogger.get_instance("export")
+    cfg = load_config(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    size = None
+    if args.height is not None:
+        size = args.height, args.width
+    elif not args.dynamic and cfg.model.test_cfg.get("mode") == "slide":
+        size = tuple(cfg.model.test_cfg.crop_size)
+    differences = export_folder(
+        load_model(cfg, args.checkpoint),
+        cfg,
+        args.out,
+        size=size,
+        at_image_size=args.resolution == "image",
+        residual=args.residual,
+        program=args.program,
+        opset=args.opset,
+        checkpoint=args.checkpoint,
+    )
+    logger.info(
+        f"largest differences from the model: text {differences['text']:.1e}, probabilities "
+        f"{differences['probabilities']:.1e}; {differences['labels']:.2%} of the labels differ"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
