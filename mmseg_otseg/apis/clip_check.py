@@ -1,0 +1,249 @@
+"""What a CLIP is, and whether its patches say what its text says, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from torch import Tensor, nn
+
+from mmseg_otseg.engine import with_split
+from mmseg_otseg.imaging import read_image
+from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
+from mmseg_otseg.models.clip import clip_config, resolve_clip
+from mmseg_otseg.models.clip.activation import activation_name
+from mmseg_otseg.structures.class_split import ClassSplit
+
+PERMUTATIONS = 500
+SURE = 0.99  # share of the permutations that a map must beat
+FEWEST_NAMES = 5  # below, there are too few permutations to tell
+PARTS = ("backbone", "neck", "decode_head")
+
+
+class Agreement(NamedTuple):
+    """How well one level's patches fit the names, against names in another order.
+
+    Attributes:
+        layer: The layer, counted from 0.
+        score: mIoU in percent, or correlation with the global score.
+        chance: The mean of that for names in other orders.
+        beaten: Share of the other orders that fit worse, 0..1.
+    """
+
+    layer: int
+    score: float
+    chance: float
+    beaten: float
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the patches agree with the text better than chance."""
+        return self.beaten >= SURE
+
+
+def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> dict[str, str]:
+    """What a CLIP is and what trains over it, as lines of a table.
+
+    Args:
+        model: The segmentor.
+        clip: The ``clip`` setting.
+        backbone: The CLIP's image tower.
+    """
+    source, config = resolve_clip(**clip), clip_config(clip["model"])
+    text, tower = config["text_cfg"], backbone.tower
+    native: Any = backbone.visual.image_size
+    height, width = native if isinstance(native, (tuple, list)) else (native, native)
+    rows, columns = backbone.patch_size
+    trunk = getattr(backbone.visual, "trunk", None)
+    kind = "open_clip's ViT" if trunk is None else f"timm's {type(trunk).__name__}"
+    pool = "class token" if getattr(trunk, "attn_pool", None) is None else "attention pool"
+    causal = "not causal" if text.get("no_causal_mask") else "causal"
+    pixels = {key: [round(part, 3) for part in getattr(source, key)] for key in ("mean", "std")}
+    frozen = sum(parameter.numel() for parameter in backbone.visual.parameters())
+    lines = {
+        "CLIP": str(source.name),
+        "weights": str(source.file or clip.get("pretrained") or "random"),
+        "image tower": f"{kind}, {len(tower.blocks)} layers, width {tower.width}, "
+        f"{frozen:,} parameters",
+        "tokens": f"{tower.num_prefix} + {height // rows} x {width // columns} at the native size "
+        f"{height} x {width}, patch {rows} x {columns}; global token: {pool}",
+        "text tower": f"{text.get('layers', 12)} layers, width {text.get('width', 512)}, "
+        f"{text.get('context_length', 77)} tokens, {causal}, tokenizer "
+        f"{text.get('hf_tokenizer_name', 'CLIP')}",
+        "joint width": str(config["embed_dim"]),
+        "activation": f"{activation_name(source.quick_gelu)} ({source.said_by['quick_gelu']})",
+    }
+    for key, value in pixels.items():
+        lines[f"CLIP's {key}"] = f"{value} ({source.said_by[key]})"
+        own = getattr(model.data_preprocessor, key, None)
+        if own is not None:
+            used = [round(part, 3) for part in own.flatten().tolist()]
+            lines[f"{key} in use"] = "the same" if used == value else str(used)
+    for part in PARTS:
+        if (module := getattr(model, part, None)) is not None:
+            lines[f"{part} trains"] = f"{_trainable(module):,} parameters"
+    return lines
+
+
+def _trainable(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+class PatchCheck:
+    """Compares a CLIP's patches with its text, at every layer, without training anything.
+
+    Pictures are stretched to the tower's native size.
+
+    Args:
+        clip: The ``clip`` setting.
+        classes: Class names.
+        preprocessor: The data preprocessor: what it makes of a picture goes into the tower.
+        templates: Sentences for the names.
+    """
+
+    def __init__(
+        self,
+        clip: dict[str, Any],
+        classes: Sequence[str],
+        preprocessor: Any,
+        templates: str | Sequence[str] = "otseg6",
+    ) -> None:
+        self.backbone = CLIPBackbone(clip).eval()
+        self.backbone.out_indices = tuple(range(len(self.backbone.tower.blocks)))
+        self.preprocessor = preprocessor
+        split = ClassSplit.build({"classes": list(classes)})
+        self.text = TemplatePrompts(clip, split, templates, average=True)()[:, 0]  # (K, D)
+
+    @torch.no_grad()
+    def scores(self, picture: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Cosines of one picture (3, h, w), BGR, with the names.
+
+        Returns:
+            Of the patches of each layer, (K, H, W) each, and of the global token, (K,).
+        """
+        inputs = self.preprocessor({"inputs": [picture], "data_samples": None})["inputs"]
+        inputs = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
+        size = self.backbone.visual.image_size
+        features = self.backbone(F.interpolate(inputs, size, mode="bilinear", antialias=True))
+        maps = [
+            torch.einsum("kd,dhw->khw", self.text, F.normalize(level[0], dim=0))
+            for level in features.local
+        ]
+        return maps, self.text @ features.global_token[0]
+
+    def on_labels(self, samples: Iterable[tuple[Tensor, np.ndarray]]) -> list[Agreement]:
+        """mIoU of each layer's map on labeled pictures, against names in other orders.
+
+        Args:
+            samples: Pictures (3, h, w), BGR, and their class indices (h', w'); others are ignored.
+        """
+        number = len(self.text)
+        counts = np.zeros((len(self.backbone.out_indices), number, number), np.int64)
+        for picture, labels in samples:
+            known = labels < number
+            for level, scores in enumerate(self.scores(picture)[0]):
+                resized = F.interpolate(scores[None], labels.shape, mode="bilinear")
+                found = resized[0].argmax(0).numpy()
+                pairs = labels[known].astype(np.int64) * number + found[known]
+                counts[level] += np.bincount(pairs, minlength=number**2).reshape(number, number)
+        if not counts.any():
+            raise ValueError("the pictures have no labels of these classes")
+        return self._compare([partial(mean_iou, level) for level in counts])
+
+    def on_pictures(self, pictures: Iterable[Tensor]) -> list[Agreement]:
+        """Correlation of each layer's mean score with the global score, over pictures and names.
+
+        Args:
+            pictures: Pictures (3, h, w), BGR, at least two.
+
+        Raises:
+            ValueError: If there are fewer.
+        """
+        pooled, whole = [], []
+        for picture in pictures:
+            maps, scores = self.scores(picture)
+            pooled.append(torch.stack([level.mean((1, 2)) for level in maps]))
+            whole.append(scores)
+        if len(whole) < 2:
+            raise ValueError("pictures without labels can only be compared with each other: give 2")
+        target = _centered(torch.stack(whole))
+        levels = [_centered(level) for level in torch.stack(pooled, dim=1)]
+        return self._compare([partial(_correlation, target, level) for level in levels])
+
+    def _compare(self, measures: Sequence[Callable[[np.ndarray], float]]) -> list[Agreement]:
+        number, random = len(self.text), np.random.default_rng(0)
+        orders = [random.permutation(number) for _ in range(PERMUTATIONS)]
+        others = [order for order in orders if (order != np.arange(number)).any()]
+        found = []
+        for layer, measure in zip(self.backbone.out_indices, measures, strict=True):
+            score, chance = measure(np.arange(number)), np.array([measure(o) for o in others])
+            found.append(Agreement(layer, score, chance.mean(), float((chance < score).mean())))
+        return found
+
+
+def mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
+    """mIoU in percent over the classes that have pixels.
+
+    Args:
+        counts: Pixels of each class (rows) by prediction (columns), shape (K, K).
+        order: Which prediction is taken for each class, shape (K,).
+    """
+    counts = counts[:, order]
+    hits, rows = counts.diagonal(), counts.sum(1)
+    union = np.maximum(rows + counts.sum(0) - hits, 1)
+    return float(100 * (hits / union)[rows > 0].mean())
+
+
+def _centered(scores: Tensor) -> Tensor:
+    """Scores (n, K) without what all pictures, or all names, have in common."""
+    scores = scores - scores.mean(0)
+    return scores - scores.mean(1, keepdim=True)
+
+
+def _correlation(first: Tensor, second: Tensor, order: np.ndarray) -> float:
+    """Of centered scores (n, K), with the names of the second in another order."""
+    return float(F.cosine_similarity(first.flatten(), second[:, order].flatten(), dim=0))
+
+
+def labeled_samples(cfg: Config, split: ClassSplit, number: int) -> Iterable[tuple[Any, Any]]:
+    """The first pictures (3, h, w), BGR, and labels (h', w') of a config's validation data."""
+    dataset = DATASETS.build(with_split(cfg.val_dataloader.dataset, split, cfg))
+    for index in range(min(number, len(dataset))):
+        sample = dataset[index]
+        yield sample["inputs"], sample["data_samples"].gt_sem_seg.data[0].numpy()
+
+
+def pictures(paths: Sequence[Any]) -> Iterable[Tensor]:
+    """Image files as pictures (3, h, w), BGR."""
+    for path in paths:
+        yield torch.from_numpy(read_image(path)[0][..., ::-1].copy()).permute(2, 0, 1)
+
+
+def verdict(levels: Sequence[Agreement], names: int, trained: bool) -> str:
+    """What the measured agreement means, and what to do."""
+    last, best = levels[-1], max(levels, key=lambda level: (level.beaten, level.score))
+    if not trained:
+        return "The weights are random, so patches and text cannot agree: set clip.pretrained."
+    if names < FEWEST_NAMES:
+        return f"{names} names are too few to tell agreement from chance: give {FEWEST_NAMES}."
+    if last.aligned:
+        return "Patches and text agree better than chance at the last layer."
+    adapters = (
+        "adapters learn the alignment (project=False, several out_indices, as configs/zegot does)"
+    )
+    if best.beaten == 1:  # of many layers, some beat most orders by chance
+        return (
+            "Warning: patches and text do not agree better than chance at the last layer, but at "
+            f"layer {best.layer} they do: set model.backbone.out_indices=[{best.layer}]; or "
+            f"{adapters}."
+        )
+    return (
+        "Warning: patches and text agree no better than chance at any layer. Check the weights, "
+        f"the activation and mean and std above; if they are right, {adapters}."
+    )
