@@ -147,6 +147,20 @@ def test_prompts_are_not_rotated(weights: dict) -> None:
     assert not torch.allclose(backbone(image).global_token, before.global_token, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(precision: str, weights: dict) -> None:
+    torch.manual_seed(0)
+    image, prompts = torch.randn(1, 3, 64, 80), {"num_tokens": 2, "dropout": 0.0}
+    features = []
+    for clip in (weights, {**weights, "precision": precision}):
+        torch.manual_seed(0)
+        features.append(CLIPBackbone(clip, visual_prompts=prompts)(image))
+    full, half = features
+    assert half.global_token.dtype == torch.float32
+    assert F.cosine_similarity(full.global_token, half.global_token) > 0.99
+    assert F.cosine_similarity(full.local[0], half.local[0]).mean() > 0.99
+
+
 def test_stochastic_depth_and_recomputation(weights: dict) -> None:
     image = torch.randn(1, 3, 64, 64).expand(8, -1, -1, -1)
     gradients = []

@@ -115,8 +115,8 @@ class TimmViT(ImageTower):
             layers.append((trunk.head.weight, trunk.head.bias))
         weight, bias = torch.eye(self.width), torch.zeros(self.width)
         for matrix, offset in layers:
-            weight = matrix @ weight
-            bias = matrix @ bias + (0 if offset is None else offset)
+            weight = matrix.float() @ weight
+            bias = matrix.float() @ bias + (0 if offset is None else offset)
         return norm, weight, bias
 
     @staticmethod
