@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ class BilinearAxis:
         size: Length of the axis before.
         new_size: Length after.
         align_corners: As in ``interpolate``.
-        like: A tensor of the type and on the device to compute with.
+        dtype: The type to compute with.
 
     Attributes:
         matrix: Weights, shape (new_size, size).
@@ -24,18 +26,24 @@ class BilinearAxis:
         weight: What they weigh, same shape.
     """
 
-    def __init__(self, size: int, new_size: int, align_corners: bool, like: Tensor) -> None:
+    def __init__(self, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> None:
         self.size, self.new_size = size, new_size
-        unit = torch.eye(size, dtype=like.dtype)[None]
+        unit = torch.eye(size, dtype=dtype)[None]
         matrix = F.interpolate(unit, new_size, mode="linear", align_corners=align_corners)[0].T
         used = (matrix != 0).int()
         self._first = used.argmax(1).tolist()
         self._end = (size - used.flip(1).argmax(1)).tolist()
         weight, index = matrix.topk(min(2, size), dim=1)
         index = index.where(weight != 0, index[:, :1])  # inside the range that `bands` gives
-        self.matrix = matrix.contiguous().to(like.device)
-        self.index = index.T.contiguous().to(like.device)
-        self.weight = weight.T.contiguous().to(like.device)
+        self.matrix = matrix.contiguous()
+        self.index, self.weight = index.T.contiguous(), weight.T.contiguous()
+
+    def to(self, device: torch.device) -> BilinearAxis:
+        """The same on a device."""
+        moved = copy.copy(self)
+        for name in ("matrix", "index", "weight"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
 
     def resize(self, x: Tensor) -> Tensor:
         """Resize the last axis: (..., size) to (..., new_size)."""
@@ -50,3 +58,20 @@ class BilinearAxis:
         for start in range(0, self.new_size, length):
             stop = min(start + length, self.new_size)
             yield slice(start, stop), slice(self._first[start], self._end[stop - 1])
+
+
+@lru_cache(maxsize=32)
+def bilinear_axis(
+    size: int, new_size: int, align_corners: bool, dtype: torch.dtype, device: torch.device
+) -> BilinearAxis:
+    """A :class:`BilinearAxis` on a device, kept for the next step: its tables are made on the host.
+
+    Args:
+        size, new_size, align_corners, dtype: As there.
+        device: Where to resize.
+    """
+    with torch.inference_mode(False):  # or training could not use what a test has made
+        if device.type == "cpu":
+            return BilinearAxis(size, new_size, align_corners, dtype)
+        host = bilinear_axis(size, new_size, align_corners, dtype, torch.device("cpu"))
+        return host.to(device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .bilinear import BilinearAxis
+from .bilinear import BilinearAxis, bilinear_axis
 from .negatives import negative_sums
 from .positives import positive_sums
 
@@ -92,8 +92,9 @@ class _FocalDice(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, target, alpha, gamma, masked, align_corners):  # type: ignore[no-untyped-def]
         (height, width), (new_height, new_width) = logits.shape[2:], target.shape[1:]
-        rows = BilinearAxis(height, new_height, align_corners, logits)
-        columns = BilinearAxis(width, new_width, align_corners, logits)
+        like = (align_corners, logits.dtype, logits.device)
+        rows = bilinear_axis(height, new_height, *like)
+        columns = bilinear_axis(width, new_width, *like)
         gradients = logits.new_empty(2, *logits.shape)
         sums = logits.new_zeros(3)
         for image, labels, gradient in zip(logits, target, gradients.unbind(1)):

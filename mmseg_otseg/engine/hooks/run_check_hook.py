@@ -197,6 +197,7 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
         )
     classes = "all" if metainfo["hide_as"] is None else "seen"
     text_neck = neck(runner.model)
+    text_neck.self_trains = False  # there are no unlabeled pixels
     if text_neck.train_classes is None:
         text_neck.train_classes = classes
     if text_neck.train_classes != classes:

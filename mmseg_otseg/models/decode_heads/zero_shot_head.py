@@ -153,8 +153,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         maps = self.forward(inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         target = query_targets(labels, inputs.classes)
-        if self._self_trains(inputs):
-            pseudo = self._pseudo_labels(maps, inputs.seen, labels.shape[1:])
+        unseen = inputs.unseen
+        if unseen is None:
+            unseen = torch.nonzero(~inputs.seen)[:, 0]
+        if len(unseen):
+            pseudo = self._pseudo_labels(maps, unseen, labels.shape[1:])
             target = torch.where(labels == UNLABELLED, pseudo, target)
         losses = {}
         for name, class_map in maps.items():
@@ -189,14 +192,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         # In place: at image size, memory is what takes the time.
         return logits.sigmoid_().sub_(bias)
 
-    def _self_trains(self, inputs: AlignedFeatures) -> bool:
-        """Whether there are queries of unseen classes to label pixels with."""
-        return not bool(inputs.seen.all())
-
     @torch.no_grad()
-    def _pseudo_labels(self, maps: Mapping[str, Tensor], seen: Tensor, size: torch.Size) -> Tensor:
-        """Best unseen class of every pixel, shape (B, h, w), as an index into the queries."""
-        unseen = torch.nonzero(~seen)[:, 0]
+    def _pseudo_labels(
+        self, maps: Mapping[str, Tensor], unseen: Tensor, size: torch.Size
+    ) -> Tensor:
+        """Best of the ``unseen`` queries (U,) for every pixel, (B, h, w), as an index into all."""
         logits = _mean(maps)[:, unseen]
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
         return unseen[logits.argmax(1)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,6 +45,10 @@ class DLFANeck(TrainedModule):
             seen ones, or what the run decides: all classes on fully labeled data, and in the
             transductive stage.
 
+    Attributes:
+        self_trains: Whether the head shall label unlabeled pixels with the unseen classes, if these
+            have queries in training. A run on other than transductive data turns it off.
+
     Raises:
         ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the
             text is of another width than CLIP's joint space, or the backbone's levels do not fit
@@ -68,6 +74,7 @@ class DLFANeck(TrainedModule):
         if train_classes not in (None, "seen", "all"):
             raise ValueError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
         self.train_classes = train_classes
+        self.self_trains = True
         prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
         split = ClassSplit.agreed({"model.split": split, "its neck's text": prompts.get("split")})
         self.text: TextPrompts = MODELS.build({"clip": clip, **prompts, "split": split})
@@ -108,8 +115,9 @@ class DLFANeck(TrainedModule):
             Unit-length pixels of every level, and queries for the seen classes in training (all
             classes when ``train_classes`` says so, or in testing).
         """
-        classes, seen = self._query_classes(features.global_token.device)
-        return self.align(features, self.text(classes), classes, seen)
+        classes, seen, unseen = self._query_classes(features.global_token.device)
+        aligned = self.align(features, self.text(classes), classes, seen)
+        return replace(aligned, unseen=unseen if self.self_trains else unseen[:0])
 
     def align(
         self,
@@ -139,20 +147,18 @@ class DLFANeck(TrainedModule):
             queries = text.expand(features.global_token.shape[0], -1, -1, -1)
         return AlignedFeatures(self._align_pixels(features.local), queries, classes, seen)
 
-    def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Indices (K,) of the classes that get queries now, and whether each is seen (K,)."""
+    def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """The classes that get queries now, see :func:`_class_tables`."""
         names = self.text.split.classes
-        seen = torch.tensor([name in self.seen_names for name in names])
-        classes = torch.arange(len(names))
-        if self.training and self.train_classes != "all":
-            classes = classes[seen]
-            if not len(classes):
-                raise ValueError(
-                    f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
-                    "one, so there is nothing to train: give a split that says which are seen, or "
-                    "set train_classes='all'"
-                )
-        return classes.to(device), seen[classes].to(device)
+        only_seen = self.training and self.train_classes != "all"
+        tables = _class_tables(tuple(names), self.seen_names, only_seen, device)
+        if not len(tables[0]):
+            raise ValueError(
+                f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
+                "one, so there is nothing to train: give a split that says which are seen, or "
+                "set train_classes='all'"
+            )
+        return tables
 
     def _align_pixels(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Local tokens (B, C, H, W) of each level to unit-length features (B, D, H, W)."""
@@ -174,6 +180,26 @@ class DLFANeck(TrainedModule):
                 "same `clip` in both"
             )
         return tuple(F.normalize(level, dim=1) for level in local)
+
+
+@lru_cache(maxsize=16)
+def _class_tables(
+    names: tuple[str, ...], seen_names: frozenset[str], only_seen: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tables of the classes that get queries, kept as a step on a GPU must not send them again.
+
+    Returns:
+        Their full class indices (K,); whether each is seen (K,); which of the K are not (U,).
+    """
+    seen = [name in seen_names for name in names]
+    classes = [index for index, known in enumerate(seen) if known or not only_seen]
+    unseen = [place for place, index in enumerate(classes) if not seen[index]]
+    with torch.inference_mode(False):  # or training could not use what a test has made
+        return (
+            torch.tensor(classes, dtype=torch.int64, device=device),
+            torch.tensor([seen[index] for index in classes], dtype=torch.bool, device=device),
+            torch.tensor(unseen, dtype=torch.int64, device=device),
+        )
 
 
 def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:
