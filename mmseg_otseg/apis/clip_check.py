@@ -62,7 +62,9 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
     rows, columns = backbone.patch_size
     trunk = getattr(backbone.visual, "trunk", None)
     kind = "open_clip's ViT" if trunk is None else f"timm's {type(trunk).__name__}"
-    pool = "class token" if getattr(trunk, "attn_pool", None) is None else "attention pool"
+    pool = "class token" if tower.num_prefix else "mean of the patches"
+    if getattr(trunk, "attn_pool", None) is not None:
+        pool = "attention pool"
     causal = "not causal" if text.get("no_causal_mask") else "causal"
     pixels = {key: [round(part, 3) for part in getattr(source, key)] for key in ("mean", "std")}
     frozen = sum(parameter.numel() for parameter in backbone.visual.parameters())

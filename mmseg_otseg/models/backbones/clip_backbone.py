@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -44,8 +44,8 @@ class CLIPBackbone(TrainedModule):
             less memory for more time.
 
     Raises:
-        ValueError: If the model's image tower is not a plain ViT with a class token, or a layer
-            does not exist.
+        ValueError: If the model's image tower cannot run here, or a layer does not exist; if it
+            has no tokens for visual prompts, or no class token to double.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.1.
@@ -74,6 +74,13 @@ class CLIPBackbone(TrainedModule):
         self.out_indices = _resolve_layers(out_indices, len(blocks))
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
+        if double_class_embedding and not tower.num_prefix:
+            raise ValueError("double_class_embedding needs a class token, this CLIP has none")
+        if visual_prompts is not None and not tower.takes_prompts:
+            raise ValueError(
+                "visual prompts stand among tokens, and this CLIP's tower is a ConvNeXt, which has "
+                "none: set model.backbone.visual_prompts=None, or use a ViT"
+            )
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
@@ -177,7 +184,9 @@ class CLIPBackbone(TrainedModule):
             F.normalize(global_token, dim=-1),
         )
 
-    def _run_block(self, block: nn.Module, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+    def _run_block(
+        self, block: Callable[..., Tensor], tokens: Tensor, options: dict[str, Any]
+    ) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, tokens, use_reentrant=False, **options)
         return block(tokens, **options)

@@ -83,8 +83,10 @@ def _timm_problem(vision: Mapping[str, Any]) -> str | None:
     if not timm.is_model(name):
         return f"timm has no model {name}"
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    if family == "convnext" and vision.get("timm_proj") in ("linear", "mlp"):
+        return None
     if family not in TIMM_VITS:
-        return f"its image tower is timm's {name} ({family}), which is no plain ViT"
+        return f"its image tower is timm's {name} ({family}), neither a plain ViT nor ConvNeXt"
     if vision.get("timm_pool") not in TIMM_POOLS:
         return f"its image tower, timm's {name}, averages its patches"
     if vision.get("timm_proj") not in (None, "", "none"):

@@ -3,8 +3,10 @@
 from typing import Any
 
 from open_clip.timm_model import TimmModel
+from timm.models import ConvNeXt
 
 from .base import ImageTower
+from .convnext import ConvNeXtTower
 from .plain import PlainViT
 from .timm_vit import TimmViT
 
@@ -13,4 +15,6 @@ __all__ = ["ImageTower", "image_tower"]
 
 def image_tower(visual: Any) -> ImageTower:
     """The interface to an image tower of open_clip that ``check_image_tower`` lets pass."""
-    return TimmViT(visual) if isinstance(visual, TimmModel) else PlainViT(visual)
+    if not isinstance(visual, TimmModel):
+        return PlainViT(visual)
+    return ConvNeXtTower(visual) if isinstance(visual.trunk, ConvNeXt) else TimmViT(visual)

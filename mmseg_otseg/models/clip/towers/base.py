@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ class ImageTower(ABC):
         visual: The image tower of an open_clip model.
     """
 
+    takes_prompts: ClassVar[bool] = True  # between prefix and patches
+
     def __init__(self, visual: Any) -> None:
         self.visual = visual
 
@@ -30,7 +33,7 @@ class ImageTower(ABC):
 
     @property
     @abstractmethod
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
         """The blocks, in their order."""
 
     @property
@@ -60,8 +63,8 @@ class ImageTower(ABC):
         return {}
 
     @abstractmethod
-    def branches(self, block: Any) -> tuple[nn.Module, nn.Module]:
-        """The modules in which the two residual branches of a block end."""
+    def branches(self, block: Any) -> tuple[nn.Module, ...]:
+        """The modules in which the residual branches of a block end."""
 
     @abstractmethod
     def to_joint_space(self, tokens: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ class PlainViT(ImageTower):
         return 1
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        blocks: nn.ModuleList = self.visual.transformer.resblocks
-        return blocks
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return list(self.visual.transformer.resblocks)
 
     @property
     def width(self) -> int:

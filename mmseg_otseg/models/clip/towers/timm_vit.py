@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,9 +31,8 @@ class TimmViT(ImageTower):
         return int(self.trunk.num_prefix_tokens)
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        blocks: nn.ModuleList = self.trunk.blocks
-        return blocks
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return list(self.trunk.blocks)
 
     @property
     def width(self) -> int:
