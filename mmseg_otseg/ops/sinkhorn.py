@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -20,6 +22,10 @@ SMALLEST_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
 # How many iterations run between two looks at the stopping rule on a device where looking makes
 # the host wait.
 ITERATIONS_PER_SYNC = 10
+# The environment variable that turns the fused kernels of `sinkhorn_triton` on, and the largest
+# problems that they take.
+FUSED = "MMSEG_OTSEG_TRITON"
+FUSED_MAX_ROWS, FUSED_MAX_COLUMNS = 128 * 128, 32
 # Costs that a CPU works on at a time, so that they stay in its cache.
 CACHED_COSTS = 2**20
 
@@ -63,7 +69,9 @@ def sinkhorn(
     do has no influence on it.
 
     The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms
-    otherwise. Half-precision costs are solved in float32, under autocast too.
+    otherwise. Half-precision costs are solved in float32, under autocast too. On a GPU,
+    ``MMSEG_OTSEG_TRITON=1`` in the environment takes one Triton kernel for all iterations and one
+    for the implicit gradient, where the costs' range allows it.
 
     Args:
         cost: Costs, shape (P, M, N), any floating type; M is meant to be large and N small.
@@ -111,13 +119,33 @@ def sinkhorn(
             if cost_span is None:
                 row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
                 cost_span = float(row_span.max()) if problems else 0.0
-            plan, iterations, converged = _ImplicitSinkhorn.apply(
-                transposed, a, b, epsilon, max_iters, tol, cost_span
-            )
+            if _runs_fused(transposed, cost_span / epsilon):
+                from .sinkhorn_triton import fused_sinkhorn
+
+                plan, iterations, converged = fused_sinkhorn(
+                    transposed, a, b, epsilon, max_iters, tol, SMALLEST_KERNEL_VALUE
+                )
+            else:
+                plan, iterations, converged = _ImplicitSinkhorn.apply(
+                    transposed, a, b, epsilon, max_iters, tol, cost_span
+                )
         else:
             plan, iterations, converged = _solve_log(transposed, a, b, epsilon, max_iters, tol)
         error = (plan.detach().sum(1) - a).abs().amax(1)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
+
+
+def _runs_fused(cost: Tensor, exponent: float) -> bool:
+    """Whether Triton's kernels are asked for and can solve problems of costs (P, N, M)."""
+    return (
+        os.environ.get(FUSED, "0") == "1"
+        and cost.is_cuda
+        and cost.dtype == torch.float32
+        and exponent <= MAX_KERNEL_EXPONENT
+        and cost.shape[1] <= FUSED_MAX_COLUMNS
+        and cost.shape[2] <= FUSED_MAX_ROWS
+        and find_spec("triton") is not None
+    )
 
 
 class _ImplicitSinkhorn(torch.autograd.Function):

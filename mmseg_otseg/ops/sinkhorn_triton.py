@@ -1,0 +1,268 @@
+"""Sinkhorn and its gradient as Triton kernels, one launch each.
+
+They compute what :mod:`~mmseg_otseg.ops.sinkhorn` computes on the kernel ``exp(-C/epsilon)``, one
+program for each problem, with the stopping rule inside: the host waits for nothing.
+They compile for GPUs and were checked in Triton's interpreter, but they were never run on a GPU.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK_VALUES = 8192  # of the costs that a program holds in registers at a time
+
+
+@triton.jit
+def forward_kernel(
+    cost,  # (P, N, M)
+    a,  # (P, M)
+    b,  # (P, N)
+    plan,  # (P, N, M), written
+    iterations,  # (P,), written
+    converged,  # (P,), written, 0 or 1
+    columns,
+    rows,
+    epsilon,
+    max_iters,
+    tol,
+    smallest,
+    COLUMNS: tl.constexpr,  # the next power of two
+    BLOCK: tl.constexpr,  # rows at a time
+):
+    problem = tl.program_id(0).to(tl.int64)
+    cost += problem * columns * rows
+    plan += problem * columns * rows
+    a += problem * rows
+    column = tl.arange(0, COLUMNS)
+    is_column = column < columns
+    b_values = tl.load(b + problem * columns + column, mask=is_column, other=0.0)
+
+    # The kernel, 1 at best in each row, goes where the plan will be.
+    lowest_value = 1.0
+    for start in range(0, rows, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        inside = is_column[:, None] & (row < rows)[None, :]
+        place = column[:, None] * rows + row[None, :]
+        costs = tl.load(cost + place, mask=inside, other=float("inf"))
+        lowest = tl.where(row < rows, tl.min(costs, 0), 0.0)
+        kernel = tl.exp((lowest[None, :] - costs) / epsilon)
+        tl.store(plan + place, kernel, mask=inside)
+        lowest_value = tl.minimum(lowest_value, tl.min(tl.where(inside, kernel, 1.0)))
+    too_wide = lowest_value < smallest
+    tl.debug_barrier()  # what other threads wrote is read below
+
+    v = tl.where(is_column, 1.0, 0.0)
+    before = v
+    count = 0
+    running = 1
+    done = 0
+    while running > 0:
+        load = tl.zeros([COLUMNS], dtype=tl.float32)
+        change = 0.0
+        for start in range(0, rows, BLOCK):
+            row = start + tl.arange(0, BLOCK)
+            is_row = row < rows
+            inside = is_column[:, None] & is_row[None, :]
+            place = column[:, None] * rows + row[None, :]
+            kernel = tl.load(plan + place, mask=inside, other=0.0)
+            mass = tl.where(is_row, tl.sum(kernel * v[:, None], 0), 1.0)
+            last_mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
+            u = tl.load(a + row, mask=is_row, other=0.0) / mass
+            load += tl.sum(kernel * u[None, :], 1)
+            change += tl.sum(tl.abs(last_mass / mass - 1.0))
+        before = v
+        v = tl.where(is_column, b_values / tl.where(is_column, load, 1.0), 0.0)
+        count += 1
+        # The first change is measured from an arbitrary start.
+        met = (count > 1) & (epsilon * change / rows < tol)
+        running = tl.where(met | (count >= max_iters), 0, 1)
+        done = tl.where(met, 1, 0)
+
+    for start in range(0, rows, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        is_row = row < rows
+        inside = is_column[:, None] & is_row[None, :]
+        place = column[:, None] * rows + row[None, :]
+        kernel = tl.load(plan + place, mask=inside, other=0.0)
+        mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
+        u = tl.load(a + row, mask=is_row, other=0.0) / mass
+        tl.debug_barrier()  # the plan replaces what other threads have read by now
+        tl.store(plan + place, kernel * u[None, :] * v[:, None], mask=inside)
+    tl.store(iterations + problem, count)
+    tl.store(converged + problem, tl.where(too_wide, 0, done))
+
+
+@triton.jit
+def backward_kernel(
+    plan,  # (P, N, M)
+    grad_plan,  # (P, N, M)
+    grad_cost,  # (P, N, M), written
+    columns,
+    rows,
+    epsilon,
+    tiny,
+    COLUMNS: tl.constexpr,  # the next power of two, at least 16 as tl.dot asks
+    BLOCK: tl.constexpr,  # rows at a time
+):
+    problem = tl.program_id(0).to(tl.int64)
+    plan += problem * columns * rows
+    grad_plan += problem * columns * rows
+    grad_cost += problem * columns * rows
+    column = tl.arange(0, COLUMNS)
+    is_column = column < columns
+
+    coupling = tl.zeros([COLUMNS, COLUMNS], dtype=tl.float32)
+    residual = tl.zeros([COLUMNS], dtype=tl.float32)
+    column_mass = tl.zeros([COLUMNS], dtype=tl.float32)
+    for start in range(0, rows, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        inside = is_column[:, None] & (row < rows)[None, :]
+        place = column[:, None] * rows + row[None, :]
+        values = tl.load(plan + place, mask=inside, other=0.0)
+        gradient = tl.load(grad_plan + place, mask=inside, other=0.0)
+        row_mass = tl.maximum(tl.sum(values, 0), tiny)
+        row_load = tl.sum(values * gradient, 0) / row_mass
+        coupling += tl.dot(values / row_mass[None, :], tl.trans(values), input_precision="ieee")
+        residual += tl.sum(values * (row_load[None, :] - gradient), 1) / epsilon
+        column_mass += tl.sum(values, 1)
+
+    # The Laplacian of the coupling, with its null space filled; 1 where there is no column.
+    other = tl.arange(0, COLUMNS)
+    diagonal = column[:, None] == other[None, :]
+    both = is_column[:, None] & (other < columns)[None, :]
+    weights = tl.where(diagonal, 0.0, coupling).to(tl.float64)
+    scale = tl.sum(column_mass).to(tl.float64) / columns
+    system = tl.where(diagonal, tl.sum(weights, 1)[:, None], 0.0) - weights
+    system += scale * (1.0 / columns + tl.where(diagonal, 1e-12, 0.0))
+    system = tl.where(both, system, tl.where(diagonal, 1.0, 0.0))
+    right = residual.to(tl.float64)
+    # Gauss-Jordan elimination; the matrix is positive definite and needs no pivots.
+    for pivot in range(0, columns):
+        pivot_row = tl.sum(tl.where((column == pivot)[:, None], system, 0.0), 0)
+        pivot_column = tl.sum(tl.where((other == pivot)[None, :], system, 0.0), 1)
+        pivot_value = tl.sum(tl.where(column == pivot, pivot_column, 0.0))
+        pivot_right = tl.sum(tl.where(column == pivot, right, 0.0))
+        factor = tl.where(column == pivot, 0.0, pivot_column / pivot_value)
+        system -= factor[:, None] * pivot_row[None, :]
+        right -= factor * pivot_right
+    y = (right / tl.sum(tl.where(diagonal, system, 0.0), 1)).to(tl.float32)
+
+    for start in range(0, rows, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        inside = is_column[:, None] & (row < rows)[None, :]
+        place = column[:, None] * rows + row[None, :]
+        values = tl.load(plan + place, mask=inside, other=0.0)
+        gradient = tl.load(grad_plan + place, mask=inside, other=0.0)
+        row_mass = tl.maximum(tl.sum(values, 0), tiny)
+        row_load = tl.sum(values * gradient, 0) / row_mass
+        x = tl.sum(values * y[:, None], 0) / row_mass
+        result = (row_load[None, :] - gradient) / epsilon + x[None, :] - y[:, None]
+        tl.store(grad_cost + place, values * result, mask=inside)
+
+
+def _blocks(columns: int, rows: int, least: int) -> dict[str, int]:
+    """Sizes of a program's blocks, powers of two."""
+    padded = max(least, triton.next_power_of_2(columns))
+    block = min(triton.next_power_of_2(rows), BLOCK_VALUES // padded)
+    return {"COLUMNS": padded, "BLOCK": max(16, block)}
+
+
+@torch.library.custom_op("mmseg_otseg::sinkhorn", mutates_args=())
+def fused_sinkhorn(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, smallest: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn` in one launch.
+
+    Args:
+        cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, contiguous.
+        a: Row sums, shape (P, M).
+        b: Column sums, shape (P, N).
+        epsilon: Weight of the entropy, in units of the cost.
+        max_iters: Most iterations.
+        tol: Stopping threshold for the mean absolute change of the row potential.
+        smallest: What the kernel ``exp(-C/epsilon)``, 1 at best in each row, must not fall below;
+            a problem where it does is marked as not converged.
+
+    Returns:
+        Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
+    """
+    problems, columns, rows = cost.shape
+    plan = torch.empty_like(cost)
+    iterations = torch.empty(problems, dtype=torch.int64, device=cost.device)
+    converged = torch.empty(problems, dtype=torch.int8, device=cost.device)
+    if problems:
+        forward_kernel[(problems,)](
+            cost,
+            a.contiguous(),
+            b.contiguous(),
+            plan,
+            iterations,
+            converged,
+            columns,
+            rows,
+            epsilon,
+            max_iters,
+            tol,
+            smallest,
+            **_blocks(columns, rows, 1),
+        )
+    return plan, iterations, converged.bool()
+
+
+@fused_sinkhorn.register_fake
+def _(cost: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    iterations = cost.new_empty(len(cost), dtype=torch.int64)
+    return torch.empty_like(cost), iterations, cost.new_empty(len(cost), dtype=torch.bool)
+
+
+@torch.library.custom_op("mmseg_otseg::sinkhorn_gradient", mutates_args=())
+def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
+    """:func:`~mmseg_otseg.ops.sinkhorn.implicit_cost_gradient` in one launch.
+
+    Args:
+        plan: Transport plans, shape (P, N, M), float32, contiguous.
+        grad_plan: Gradient of the loss with respect to them, same shape.
+        epsilon: The entropy weight the plans were solved with.
+
+    Returns:
+        Gradient of the loss with respect to the costs, shape (P, N, M).
+    """
+    problems, columns, rows = plan.shape
+    gradient = torch.empty_like(plan)
+    if problems:
+        backward_kernel[(problems,)](
+            plan,
+            grad_plan.contiguous(),
+            gradient,
+            columns,
+            rows,
+            epsilon,
+            torch.finfo(torch.float32).tiny,
+            **_blocks(columns, rows, 16),
+        )
+    return gradient
+
+
+@fused_gradient.register_fake
+def _(plan: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(plan)
+
+
+def _keep(ctx, inputs, output) -> None:
+    plan, iterations, converged = output
+    ctx.epsilon = inputs[3]
+    ctx.save_for_backward(plan)
+    ctx.mark_non_differentiable(iterations, converged)
+
+
+def _backward(ctx, grad_plan: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    (plan,) = ctx.saved_tensors
+    return fused_gradient(plan, grad_plan, ctx.epsilon), *([None] * 6)
+
+
+fused_sinkhorn.register_autograd(_backward, setup_context=_keep)
