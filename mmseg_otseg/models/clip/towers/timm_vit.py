@@ -58,7 +58,8 @@ class TimmViT(ImageTower):
             first = trunk.cls_token * class_embedding_times
             if positions is not None and not trunk.no_embed_class:
                 first = first + positions[:1]
-            tokens = torch.cat([first.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
+            first = first.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([first, tokens], dim=1)
         embedded: Tensor = trunk.norm_pre(tokens)
         return embedded
 
