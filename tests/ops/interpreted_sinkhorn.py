@@ -103,3 +103,10 @@ def test_as_operations_of_torch() -> None:
     settings = (0.05, 100, 1e-6, SMALLEST_KERNEL_VALUE)
     torch.library.opcheck(fused.fused_sinkhorn, (cost, a, b, *settings))
     torch.library.opcheck(fused.fused_gradient, (torch.rand(2, 3, 20), torch.rand(2, 3, 20), 0.05))
+
+
+def test_a_constant_in_the_costs_changes_no_plan() -> None:
+    torch.manual_seed(0)
+    cost = torch.rand(2, 30, 5)
+    (plan, _, _), (shifted, _, converged) = solve(cost), solve(cost + 3)
+    assert converged.all() and (plan - shifted).abs().max() < 1e-4 * plan.max()
