@@ -11,7 +11,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.models.clip import tensors_fingerprint
 from mmseg_otseg.models.decode_heads import Decoder, MPSADecoder, MultiHeadDecoder
 from mmseg_otseg.models.decode_heads.decoder import encode_kind
@@ -84,11 +84,12 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
     Raises:
         FileNotFoundError: If there is no file ``src``.
         ValueError: If it is no checkpoint, or tensors are missing, unknown or of another shape (the
-            message names them), or ``dst`` is the same file.
+            message names them), or ``dst`` is the same file or a ``.safetensors`` file.
     """
     source, target = Path(src).expanduser(), Path(dst).expanduser()
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"{dst} is the file to convert; give another name for the result")
+    check_target(target)
     checkpoint = read_checkpoint(source, map_location="cpu")
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -18,6 +18,19 @@ from safetensors.torch import load_file
 from mmseg_otseg.files import ForeignObjectError, MapLocation, PlainValues, TorchFile
 
 
+def check_target(path: str | os.PathLike) -> None:
+    """Refuse a name under which a checkpoint that is written could not be read again.
+
+    Raises:
+        ValueError: If it ends in ``.safetensors``, as files of ``torch.save`` are none.
+    """
+    if Path(path).suffix == ".safetensors":
+        raise ValueError(
+            f"a checkpoint cannot be written to {path}, as it holds more than a .safetensors file "
+            f"can: call it {Path(path).stem}.pth"
+        )
+
+
 def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -> Any:
     """Read a checkpoint of tensors and plain values; anything else is refused.
 

@@ -98,8 +98,10 @@ def _harmless_meta(meta: dict[str, Any]) -> dict[str, Any]:
         for name in ("classes", "trained_classes", "CLASSES"):
             names = lists.get(name)
             _expect(names is None or _is_list(names, lambda item: isinstance(item, str)), place)
+        indices = range(len(lists.get("classes") or ()))
         for name in ("seen", "unseen"):
-            _expect(lists.get(name) is None or _is_list(lists[name], _is_count), place)
+            chosen = lists.get(name)
+            _expect(chosen is None or _is_list(chosen, indices.__contains__), place)
     return kept
 
 

@@ -34,11 +34,11 @@ def default_work_dir(config: str | os.PathLike) -> str:
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
-    """The checkpoint from which a run goes on, also when its folder was moved.
+    """The checkpoint from which a run goes on, also when its folder was moved or copied.
 
-    That is the one which ``last_checkpoint`` names. If it is missing or damaged, it is the most
-    recently written of the other ``iter_*.pth`` and ``epoch_*.pth`` that can be read; the log says
-    so.
+    That is the one which ``last_checkpoint`` names, in this folder if it is there. If it is missing
+    or damaged, it is the most recently written of the other ``iter_*.pth`` and ``epoch_*.pth`` that
+    can be read; the log says so.
 
     Returns:
         The path; None if the folder holds no checkpoint yet.
@@ -49,11 +49,17 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
     last = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
-    named = [Path(last), folder / Path(last).name] if last else []
-    others = [*folder.glob("iter_*.pth"), *folder.glob("epoch_*.pth")]
+    # A copy of the folder goes on from its own checkpoint, not from the one of the original.
+    named = [folder / Path(last).name, Path(last)] if last else []
+    others = [
+        file
+        for pattern in ("iter_*.pth", "epoch_*.pth")
+        for file in folder.glob(pattern)
+        if file.is_file()
+    ]
     others.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
     problems: dict[str, str] = {}
-    for file in dict.fromkeys([*(file for file in named if file.is_file()), *others]):
+    for file in dict.fromkeys([*(file for file in named if _is_file(file)), *others]):
         try:
             missing = {"meta", "optimizer", "message_hub"} - set(read_checkpoint(file, "cpu"))
             if not missing:
@@ -79,6 +85,13 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
             level=logging.WARNING,
         )
     return str(file)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # what a damaged pointer holds can be too long for a name
+        return False
 
 
 @contextlib.contextmanager
@@ -115,10 +128,13 @@ def lock_folder(folder: str | os.PathLike) -> int | None:
 
     Raises:
         BlockingIOError: Another process has the lock; the message says which.
+        OSError: The lock cannot be made; a link in its place is not followed.
     """
     if fcntl is None:
         return None
-    descriptor = os.open(Path(folder) / "train.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    file = Path(folder) / "train.lock"
+    # The file is emptied below; through a link that would be a file outside of the folder.
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     try:
         # Not flock: the workers of a data loader would inherit that, and outlive a killed process.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.console import ConsoleRunner
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
 from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
@@ -70,8 +70,10 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
         target: What to write; may be the same file, which stays whole if this is interrupted.
 
     Raises:
-        FileNotFoundError, ValueError: If the checkpoint cannot be read.
+        FileNotFoundError, ValueError: If the checkpoint cannot be read, or ``target`` is a
+            ``.safetensors`` file.
     """
+    check_target(target)
     content = read_checkpoint(checkpoint, "cpu")
     state = content.get("state_dict", content)
     key = state_key(cfg.model.decode_head.get("predict_from", ZeroShotHead.predict_from))

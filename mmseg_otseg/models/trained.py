@@ -15,15 +15,17 @@ Module = TypeVar("Module", bound="TrainedModule")
 
 
 class TrainedModule(BaseModule):
-    """Refuses to predict with weights that a checkpoint has left at their random start.
+    """Refuses to predict with weights that a checkpoint has left as they were built.
 
     mmengine only prints which tensors of a checkpoint were missing or had another shape. Here,
     after such a checkpoint, switching to evaluation is an error; switching to training ends the
-    matter with a warning, as training may begin from a part of the weights.
+    matter with a warning, as training may begin from a part of the weights. A checkpoint may leave
+    out a frozen tower, but not a part of one.
 
     Raises:
-        ValueError: On loading NaN or infinity into weights that train. On switching to evaluation,
-            or on loading in evaluation: a tensor that trains was missing or had another shape.
+        ValueError: On loading NaN or infinity. On switching to evaluation, or on loading in
+            evaluation: a tensor that trains, or a part of a tower that the checkpoint brings, was
+            missing or had another shape.
     """
 
     _random: str | None = None
@@ -52,23 +54,31 @@ class TrainedModule(BaseModule):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
     ) -> None:
         file = local_metadata.get("file", "the checkpoint")
-        towers = [f"{name}." for name, m in self.named_modules() if isinstance(m, FrozenTower)]
-        random = []
-        for name, parameter in self.named_parameters():
-            frozen = not parameter.requires_grad and name.startswith(tuple(towers))
+        for name in [n for n, _ in (*self.named_parameters(), *self.named_buffers())]:
             found = state_dict.get(prefix + name)
-            if frozen:
+            if not isinstance(found, Tensor) or name.endswith("attn_mask"):
+                continue  # the mask of a causal tower is infinite on purpose
+            if not found.isfinite().all():
+                raise ValueError(f"{file} holds NaN or infinity in {prefix}{name}")
+        towers = [name for name, part in self.named_modules() if isinstance(part, FrozenTower)]
+        left_out = tuple(
+            f"{name}."
+            for name in towers
+            if not any(key.startswith(f"{prefix}{name}.module.") for key in state_dict)
+        )
+        random, kind = [], "weights that train"
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad and name.startswith(left_out):
                 continue
+            found = state_dict.get(prefix + name)
             if not isinstance(found, Tensor) or found.shape != parameter.shape:
                 random.append(prefix + name)
-            elif not found.isfinite().all():
-                raise ValueError(f"{file} holds NaN or infinity in {prefix}{name}")
+                kind = kind if parameter.requires_grad else "a part of the weights it brings"
         self._random = None
         if random:
             more = f" and {len(random) - 3} more" if len(random) > 3 else ""
             self._random = (
-                f"{file} lacks weights that train, or has them in another shape: "
-                f"{', '.join(random[:3])}{more}"
+                f"{file} lacks {kind}, or has them in another shape: {', '.join(random[:3])}{more}"
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 

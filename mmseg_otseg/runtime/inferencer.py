@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 
 from mmseg_otseg.imaging import Named, Prediction, Segmenter, class_names, read_image, resize
 
-from .files import FORMAT, METADATA, MODEL, VOCABULARY
+from .files import METADATA, MODEL, VOCABULARY
+from .metadata import read_metadata
 from .session import open_session
 from .vocabulary import TextEncoder, Vocabulary, read_vocabulary
 
@@ -49,8 +49,10 @@ class OTSegRuntime(Segmenter):
                     f"{self.folder} holds no exported model: {name} is missing. Write such a "
                     "folder with tools/export.py."
                 )
-        self.metadata = _read_metadata(self.folder / METADATA)
+        self.metadata = read_metadata(self.folder / METADATA)
         self.seen_bias = self.metadata["seen_bias"] if seen_bias is None else seen_bias
+        if not -1 <= self.seen_bias <= 1:
+            raise ValueError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
         self.known = read_vocabulary(self.folder / VOCABULARY, self.metadata["clip"])
         self.threads = threads
         self._session = open_session(self.folder / MODEL, threads)
@@ -147,6 +149,8 @@ class OTSegRuntime(Segmenter):
         patch = self.metadata["patch"]
         rows, columns = (-(-side // step) * step for side, step in zip(size, patch))
         values = self.run(resize(window, self.size or (rows, columns))[None], vocabulary)[0]
+        if not np.isfinite(values).all():
+            raise ValueError("the model's values are not finite: its files may be damaged")
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
@@ -167,20 +171,6 @@ class OTSegRuntime(Segmenter):
                 yield Prediction(number, image, size, self.predict(image, model))
             except Exception as error:  # one image must not end the others
                 yield Prediction(number, np.empty(0), (0, 0), error)
-
-
-def _read_metadata(path: Path) -> dict[str, Any]:
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        layout = metadata["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-    if layout != FORMAT:
-        raise ValueError(
-            f"{path} has the layout {layout}, this version of mmseg_otseg reads {FORMAT}: export "
-            "the model again, or install the version that wrote it"
-        )
-    return metadata
 
 
 def _resized(image: np.ndarray, how: dict[str, Any] | None) -> np.ndarray:

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
@@ -44,8 +45,12 @@ def read_vocabulary(path: str | Path, clip: str) -> Vocabulary:
         ValueError: If it belongs to another CLIP, or is damaged.
     """
     try:
+        with ZipFile(path) as archive:  # numpy.savez compresses nothing
+            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("names", "text", "seen", "palette", "clip")}
+        _check_arrays(**arrays)
     except Exception as error:  # a damaged archive can raise anything
         raise ValueError(f"{path} cannot be read as a vocabulary ({error})") from error
     if str(arrays["clip"]) != clip:
@@ -62,6 +67,21 @@ def read_vocabulary(path: str | Path, clip: str) -> Vocabulary:
     )
 
 
+def _check_arrays(
+    names: np.ndarray, text: np.ndarray, seen: np.ndarray, palette: np.ndarray, clip: np.ndarray
+) -> None:
+    """Check that the arrays of a vocabulary belong to the same K classes."""
+    number = names.shape[:1]
+    if names.ndim != 1 or names.dtype.kind != "U" or not names.size:
+        raise ValueError("its names are no list of names")
+    if text.ndim != 3 or text.shape[:1] != number or text.dtype.kind != "f":
+        raise ValueError(f"its text is no array of shape (K, N, D) for {len(names)} names")
+    if not np.isfinite(text).all():
+        raise ValueError("its text is not finite")
+    if seen.shape != number or palette.shape != (*number, 3) or palette.dtype != np.uint8:
+        raise ValueError(f"its seen classes or its palette are not those of {len(names)} names")
+
+
 class TextEncoder:
     """Encodes class names as the exported model's prompts do.
 
@@ -71,6 +91,10 @@ class TextEncoder:
         prompts: ``templates``, ``average``, ``max_tokens`` and ``padded_with`` of the folder's
             metadata.
         threads: Threads to run on; None is all cores.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a file is damaged.
     """
 
     def __init__(
@@ -79,8 +103,14 @@ class TextEncoder:
         from tokenizers import Tokenizer
 
         self.known, self.prompts = known, prompts
-        self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        self.tokenizer.no_truncation()
+        for name in (TOKENIZER, TEXT_ENCODER):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} has no {name}, so it takes no new class names")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+            self.tokenizer.no_truncation()
+        except Exception as error:  # its errors have no class of their own
+            raise ValueError(f"{folder / TOKENIZER} is no tokenizer ({error})") from error
         self.session = open_session(folder / TEXT_ENCODER, threads)
 
     def __call__(self, names: Sequence[str]) -> Vocabulary:
@@ -96,7 +126,10 @@ class TextEncoder:
             doubled = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"the class names {', '.join(doubled)} are given more than once")
         sentences = [
-            template.format(name) for name in names for template in self.prompts["templates"]
+            # Not format(): a template comes from a file, and could ask for more than the name.
+            template.replace("{}", name)
+            for name in names
+            for template in self.prompts["templates"]
         ]
         embeddings = self._encode(sentences)
         text = embeddings.reshape(len(names), -1, embeddings.shape[-1])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
 
-from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.apis import OTSegInferencer, convert_authors_checkpoint
 from mmseg_otseg.evaluation import store_seen_bias
 from mmseg_otseg.models.decode_heads import seen_bias
 
@@ -20,3 +22,14 @@ def test_the_inferencer_uses_the_bias_of_the_checkpoint(
     inferencer = OTSegInferencer(config, weights, device="cpu")
     assert inferencer.model.decode_head.seen_bias == 0.25
     assert said == ["Seen-class bias 0.25, calibrated, from the checkpoint."]
+
+
+def test_a_checkpoint_is_never_written_under_another_formats_name(
+    config: Config, weights: str
+) -> None:
+    target = f"{weights}.safetensors"
+    with pytest.raises(ValueError, match="safetensors"):
+        store_seen_bias(config, weights, 0.25, target)
+    with pytest.raises(ValueError, match="safetensors"):
+        convert_authors_checkpoint(weights, target)
+    assert not Path(target).exists()

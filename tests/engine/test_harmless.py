@@ -127,6 +127,8 @@ def test_the_best_checkpoint_of_another_run_stays(trained: Path, tmp_path: Path)
         (dict(dataset_meta=[1]), {}),
         (dict(dataset_meta=dict(classes=[1, 2])), {}),
         (dict(dataset_meta=dict(seen=["cat"])), {}),
+        (dict(dataset_meta=dict(classes=["cat"], seen=[1], hide_as=255)), {}),
+        (dict(dataset_meta=dict(seen=[0], hide_as=255)), {}),
         ({}, dict(keep_ckpt_ids=["../../best"])),
         ({}, dict(keep_ckpt_ids="iter")),
         ({}, dict(best_score="high")),

@@ -77,6 +77,55 @@ def test_weights_that_are_no_numbers(value: float, config: Config, tmp_path: Pat
         load_checkpoint(MODELS.build(config.model), saved(state, tmp_path))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "neck.text.embeddings",
+        "backbone.clip.module.proj",
+    ],
+)
+def test_frozen_tensors_that_are_no_numbers(name: str, config: Config, tmp_path: Path) -> None:
+    config.model.backbone.save_clip = True
+    state = weights(config)
+    state[name] = torch.full_like(state[name], torch.nan)
+    with pytest.raises(ValueError, match=rf"given\.pth holds NaN.*{name}"):
+        load_checkpoint(MODELS.build(config.model), saved(state, tmp_path))
+
+
+@pytest.mark.parametrize("change", ["missing", "other shape", "alone"])
+def test_a_part_of_a_tower_does_not_predict(change: str, config: Config, tmp_path: Path) -> None:
+    bare, name = weights(config), "backbone.clip.module.proj"
+    config.model.backbone.save_clip = True
+    state = weights(config)
+    if change == "missing":
+        del state[name]
+    elif change == "alone":
+        state = {**bare, "backbone.clip.module.ln_post.bias": torch.zeros(48)}
+    else:
+        state[name] = state[name][:1]
+    with pytest.raises(ValueError, match=r"given\.pth lacks a part of the weights it brings"):
+        load_checkpoint(MODELS.build(config.model).eval(), saved(state, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("backbone.clip.quick_gelu", torch.zeros(3)),
+        ("backbone.clip.fingerprint", torch.zeros(32)),
+        ("backbone.class_embedding_times", torch.tensor(1000)),
+        ("backbone.clip.module.positional_embedding", torch.zeros(8, 48)),
+        ("backbone.clip.module.positional_embedding", torch.zeros(())),
+        ("decode_head.decoder.kind_name", torch.tensor(3.5)),
+    ],
+)
+def test_tensors_that_say_what_a_model_is(
+    name: str, value: torch.Tensor, config: Config, tmp_path: Path
+) -> None:
+    file = saved({**weights(config), name: value}, tmp_path)
+    with pytest.raises(ValueError, match=r"damaged|decoder is of the kind"):
+        load_checkpoint(MODELS.build(config.model), file)
+
+
 def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None:
     write_data(tmp_path)
     state = wrong_states(config, tmp_path)["one missing"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,97 @@ def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
     np.savez(copy / "vocabulary.npz", **{**arrays, "clip": np.array("00" * 32)})
     with pytest.raises(ValueError, match="another CLIP"):
         OTSegRuntime(copy)
+
+
+def changed(otseg: Exported, folder: Path, **arrays: np.ndarray) -> Path:
+    """A copy of the exported folder with another vocabulary."""
+    copy = folder / "copy"
+    shutil.copytree(otseg.folder, copy)
+    with np.load(copy / "vocabulary.npz") as file:
+        np.savez(copy / "vocabulary.npz", **{**file, **arrays})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, "deleted") for key in ("clip", "patch", "windows", "prompts", "align_corners")),
+        ("seen_bias", float("nan")),
+        ("seen_bias", "0.1"),
+        ("clip", 5),
+        ("patch", [0, 0]),
+        ("size", [10**6, 10**6]),
+        ("windows", {"size": [64, 64], "stride": [0, 0]}),
+        ("prompts", {}),
+    ],
+)
+def test_metadata_that_makes_no_sense(
+    key: str, value: object, otseg: Exported, tmp_path: Path
+) -> None:
+    copy = changed(otseg, tmp_path)
+    metadata = json.loads((copy / "model.json").read_text())
+    del metadata[key]
+    if value != "deleted":
+        metadata[key] = value
+    (copy / "model.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=rf"model\.json is damaged.*{key}|KeyError: 'templates'"):
+        OTSegRuntime(copy)
+
+
+def test_templates_get_the_name_and_nothing_else(otseg: Exported, tmp_path: Path) -> None:
+    copy = changed(otseg, tmp_path)
+    whole = (copy / "model.json").read_text()
+    for template in ("a photo", "{} {}", "{:>9999999999}", "{.__class__}"):
+        (copy / "model.json").write_text(whole.replace("a photo of a {}.", template))
+        with pytest.raises(ValueError, match="prompts"):
+            OTSegRuntime(copy)
+    (copy / "model.json").write_text(whole.replace("a photo of a {}.", "{} {:>9999999999}"))
+    assert OTSegRuntime(copy).vocabulary(["cat {0}"]).names == ("cat {0}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("text", np.full((20, 6, 32), np.nan, np.float32)),
+        ("text", np.array("x")),
+        ("names", np.array(["a", "b"])),
+        ("names", np.array("a")),
+        ("seen", np.zeros(3, bool)),
+        ("palette", np.zeros((2, 3), np.uint8)),
+        ("palette", np.full((20, 3), np.nan)),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    name: str, value: np.ndarray, otseg: Exported, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"vocabulary\.npz.*{name}"):
+        OTSegRuntime(changed(otseg, tmp_path, **{name: value}))
+
+
+def test_a_compressed_vocabulary(otseg: Exported, tmp_path: Path) -> None:
+    copy = changed(otseg, tmp_path)
+    with np.load(copy / "vocabulary.npz") as file:
+        np.savez_compressed(copy / "vocabulary.npz", **file)
+    with pytest.raises(ValueError, match=r"vocabulary\.npz.*compressed"):
+        OTSegRuntime(copy)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "text_encoder.onnx"])
+def test_a_text_encoder_that_is_missing_or_damaged(
+    name: str, otseg: Exported, tmp_path: Path
+) -> None:
+    copy = changed(otseg, tmp_path)
+    (copy / name).write_text("{}")
+    with pytest.raises(ValueError, match=name):
+        OTSegRuntime(copy).vocabulary(["cat"])
+    (copy / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        OTSegRuntime(copy).vocabulary(["cat"])
+
+
+def test_a_bias_that_is_no_number(otseg: Exported) -> None:
+    with pytest.raises(ValueError, match="bias"):
+        OTSegRuntime(otseg.folder, seen_bias=float("nan"))
 
 
 def test_the_command_line_tells_errors_in_a_line(tmp_path: Path, photos: Path) -> None:

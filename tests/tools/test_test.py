@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -98,3 +99,16 @@ def test_says_what_the_config_lacks(test_tool, trained: Path, tmp_path: Path) ->
         test_tool("--show", config=tmp_path / "bare.py")
     with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
         run_tool("test", trained / "tiny.py", tmp_path / "none.pth", "--work-dir", tmp_path)
+
+
+def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for kind in ("images", "labels"):
+        for folder in ("a", "b"):
+            shutil.copytree(trained / kind / "val", data / kind / "val" / folder)
+    cfg = tiny_config(trained)
+    cfg.test_dataloader.dataset.data_root = str(data)
+    cfg.dump(tmp_path / "folders.py")
+    test_tool(config=tmp_path / "folders.py")
+    with pytest.raises(ValueError, match=r"a/0\.png and .*b/0\.png.*--out"):
+        test_tool("--out", tmp_path / "maps", config=tmp_path / "folders.py")

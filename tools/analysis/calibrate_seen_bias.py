@@ -97,9 +97,12 @@ def main() -> None:
     cfg = load_config(args, *DATA)
     from mmengine.dist import is_main_process
 
+    from mmseg_otseg.engine.checkpoint import check_target
     from mmseg_otseg.engine.distributed import process_group
     from mmseg_otseg.evaluation import best_bias, store_seen_bias, sweep_seen_bias
 
+    if args.write is not None:  # before the work, not after it
+        check_target(args.write or args.checkpoint)
     with process_group(cfg):
         table = sweep_seen_bias(cfg, args.checkpoint, biases)
         if not is_main_process():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -35,8 +36,8 @@ class RunCheckHook(Hook):
     Raises:
         ValueError: When model and data do not mean the same classes, the config has a class split
             that nothing reads, data to test on hides labels, data to train on does not, the setting
-            of the training data is not the model's, or the best checkpoint is to be chosen by a
-            metric that there will not be.
+            of the training data is not the model's, the best checkpoint is to be chosen by a metric
+            that there will not be, or label maps to be written would overwrite each other.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class RunCheckHook(Hook):
         self._check_evaluation(runner, runner.val_dataloader, "validation", "val")
 
     def before_test(self, runner: Runner) -> None:
+        _check_output(runner)
         self._check_evaluation(runner, runner.test_dataloader, "test", "test")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -108,7 +110,7 @@ def trained_classes(meta: Any) -> frozenset[str]:
     data = meta.get("dataset_meta") or {}
     names = meta.get("trained_classes")
     if names is None and isinstance(data, Mapping) and "seen" in data and "hide_as" in data:
-        names = data["classes"]
+        names = data.get("classes") or ()
         if data["hide_as"] is not None:
             names = [names[index] for index in data["seen"]]
     return frozenset(names or ())
@@ -206,6 +208,24 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
             f"training data asks for {classes!r}: leave train_classes out, and choose "
             "train_dataloader.dataset.setting ('inductive', 'supervised')"
         )
+
+
+def _check_output(runner: Runner) -> None:
+    """Check that no label map that the metric writes would overwrite another image's."""
+    folders = [getattr(metric, "output_dir", None) for metric in runner.test_evaluator.metrics]
+    dataset: Any = runner.test_dataloader.dataset
+    if not any(folders) or not hasattr(dataset, "get_data_info"):
+        return
+    paths: dict[str, str] = {}
+    for index in range(len(dataset)):
+        path = str(dataset.get_data_info(index)["img_path"])
+        other = paths.setdefault(Path(path).stem, path)
+        if other != path:
+            raise ValueError(
+                f"the label maps of {other} and {path} would both be called {Path(path).stem}.png: "
+                "mmseg's metrics name them after the image alone. Leave out --out (output_dir), "
+                "test one folder at a time, or use tools/segment.py, which keeps folders apart."
+            )
 
 
 def _check_best(runner: Runner) -> None:

@@ -192,7 +192,11 @@ class CLIPBackbone(TrainedModule):
         return block(tokens, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
+        times = state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
+        if times.numel() != 1 or times.item() not in (1, 2):
+            raise ValueError(
+                f"the checkpoint is damaged: {prefix}class_embedding_times is no count"
+            )
         # The checkpoint's tower may have another native resolution, as the authors' files do.
         self.tower.take_positions(state_dict, prefix + "clip.module.")
         super()._load_from_state_dict(state_dict, prefix, *args)

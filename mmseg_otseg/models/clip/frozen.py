@@ -71,6 +71,9 @@ class FrozenTower(nn.Module):
         self._left_out = None if weights else own
         # Version 0.1 did not write the activation.
         activation = state_dict.setdefault(prefix + "quick_gelu", self.quick_gelu)
+        found = state_dict.get(prefix + "fingerprint", self.fingerprint)
+        if activation.numel() != 1 or found.shape != (32,) or found.dtype != torch.uint8:
+            raise ValueError(f"the checkpoint is damaged: it does not say which tower {prefix} is")
         if weights:
             if self._holds(weights):
                 found = self.fingerprint
@@ -81,8 +84,6 @@ class FrozenTower(nn.Module):
             state_dict[prefix + "fingerprint"] = found
             if bool(activation) != uses_quick_gelu(self.module):
                 set_quick_gelu(self.module, bool(activation))
-        else:
-            found = state_dict.get(prefix + "fingerprint", self.fingerprint)
         if not self._is_built_with(found, activation):
             if not weights:
                 raise ValueError(

@@ -83,10 +83,15 @@ class Decoder(nn.Module):
         found = state_dict.setdefault(prefix + "kind_name", self.kind_name)
         if not torch.equal(found.cpu(), self.kind_name.cpu()):
             raise ValueError(
-                f"the checkpoint's decoder is of the kind {bytes(found.tolist()).decode()!r}, the "
+                f"the checkpoint's decoder is of the kind {decode_kind(found)!r}, the "
                 f"model's {self.kind!r}: use the config that the checkpoint was trained with"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def decode_kind(name: Tensor) -> str:
+    """The inverse of :func:`encode_kind`, for what a file may hold."""
+    return bytes(name.flatten().byte().tolist()).decode("ascii", "replace")[:100]
 
 
 def encode_kind(kind: str) -> Tensor:

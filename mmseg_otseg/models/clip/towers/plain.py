@@ -62,8 +62,14 @@ class PlainViT(ImageTower):
     def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
         position = state_dict.get(prefix + "positional_embedding")
         parameter = self.visual.positional_embedding
-        if position is not None and len(position) != len(parameter):
-            side = math.isqrt(len(position) - 1)
+        if position is not None and position.shape != parameter.shape:
+            rows = len(position) if position.ndim == 2 else 0
+            side = math.isqrt(max(rows - 1, 0))
+            if rows < 2 or side * side != rows - 1:
+                raise ValueError(
+                    f"the checkpoint is damaged: {prefix}positional_embedding has the shape "
+                    f"{tuple(position.shape)}, which is no class token and square grid"
+                )
             self.visual.grid_size = (side, side)
             # The parameter stays the same object: an average of the model may hold on to it.
             parameter.data = parameter.new_zeros(position.shape)

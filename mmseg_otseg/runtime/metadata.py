@@ -1,0 +1,80 @@
+"""What ``model.json`` of an exported folder says, checked before anything relies on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .files import FORMAT
+
+LARGEST_SIDE = 2**16  # pixels
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of an exported model.
+
+    Args:
+        path: A ``model.json``.
+
+    Raises:
+        ValueError: If it is of another layout, or damaged.
+    """
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        layout = metadata["format"]
+        if layout == FORMAT:
+            _check(metadata)
+    except Exception as error:  # a damaged file can hold anything
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+    if layout != FORMAT:
+        raise ValueError(
+            f"{path} has the layout {layout}, this version of mmseg_otseg reads {FORMAT}: export "
+            "the model again, or install the version that wrote it"
+        )
+    return metadata
+
+
+def _check(metadata: Mapping[str, Any]) -> None:
+    resize, windows, prompts = (metadata[name] for name in ("resize", "windows", "prompts"))
+    right = {
+        "clip": isinstance(metadata["clip"], str),
+        "patch": _are_sides(metadata["patch"]),
+        "size": metadata["size"] is None or _are_sides(metadata["size"]),
+        "at_image_size": isinstance(metadata["at_image_size"], bool),
+        "align_corners": isinstance(metadata["align_corners"], bool),
+        "seen_bias": _is_number(metadata["seen_bias"]) and -1 <= metadata["seen_bias"] <= 1,
+        "resize": resize is None
+        or (_are_sides(resize["scale"]) and isinstance(resize["keep_ratio"], bool)),
+        "windows": windows is None
+        or (_are_sides(windows["size"]) and _are_sides(windows["stride"])),
+        "prompts": prompts is None or _are_prompts(prompts),
+    }
+    wrong = [name for name, is_right in right.items() if not is_right]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be what it says")
+
+
+def _are_prompts(prompts: Mapping[str, Any]) -> bool:
+    templates, padding = prompts["templates"], prompts["padded_with"]
+    return (
+        isinstance(templates, list)
+        and bool(templates)
+        and all(isinstance(text, str) and text.count("{}") == 1 for text in templates)
+        and isinstance(prompts["average"], bool)
+        and _is_side(prompts["max_tokens"])
+        and (padding is None or (type(padding) is int and padding >= 0))
+    )
+
+
+def _are_sides(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_side, value))
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_SIDE
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
