@@ -74,7 +74,11 @@ def first_failure(failures: Sequence[Any]) -> Any:
 
 def main() -> None:
     if len(sys.argv) < 3 or not sys.argv[1].isdecimal() or int(sys.argv[1]) < 1:
-        print(f"usage: {(__doc__ or '').splitlines()[0]}", file=sys.stderr)
+        print(
+            f"the number of processes must be 1 or more, got '{' '.join(sys.argv[1:2])}': call "
+            "dist_train.sh CONFIG PROCESSES, or dist_test.sh CONFIG CHECKPOINT PROCESSES",
+            file=sys.stderr,
+        )
         sys.exit(2)
     processes, name, *arguments = sys.argv[1:]
     tool = importlib.import_module(f"tools.{name.removesuffix('.py').replace('/', '.')}")

@@ -131,3 +131,14 @@ def test_trains_in_two_processes_without_a_gpu(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_checkpoint(tmp_path / "run" / "iter_1.pth")["meta"]["iter"] == 1
     assert "mIoU" in last_metrics(tmp_path / "run")
+
+
+@pytest.mark.parametrize("arguments", [("4", "config.py"), ("config.py", "0")])
+def test_swapped_arguments_say_how_to_call(arguments: tuple[str, str]) -> None:
+    script = ROOT / "tools" / "dist_train.sh"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", script, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert arguments[1] in done.stderr and "dist_train.sh CONFIG PROCESSES" in done.stderr
