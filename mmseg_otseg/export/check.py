@@ -16,6 +16,7 @@ from mmseg_otseg.runtime import OTSegRuntime
 
 LARGEST_DIFFERENCE = 1e-4
 EQUAL_LABELS = 0.999
+TIE = 1e-5  # classes whose probabilities differ by less are as good as each other
 # Names of everyday things, for vocabularies that the model was not built with.
 NAMES = tuple(
     dict.fromkeys((*COCOStuffDataset.METAINFO["classes"], *ADE20KDataset.METAINFO["classes"]))
@@ -36,7 +37,7 @@ def check_folder(folder: Path, model: Any, seed: int = 0) -> dict[str, float]:
 
     Returns:
         ``text``: largest difference of a text embedding; ``probabilities``: of a probability;
-        ``labels``: the share of pixels whose label differs.
+        ``labels``: the share of pixels that get a label which the model does not rate the same.
 
     Raises:
         ValueError: If a difference is too large.
@@ -55,9 +56,7 @@ def check_folder(folder: Path, model: Any, seed: int = 0) -> dict[str, float]:
             ours = runtime.run(images, classes)
             theirs = _model_values(named, images, runtime.at_image_size)
             found["probabilities"] = max(found["probabilities"], float(np.abs(ours - theirs).max()))
-            found["labels"] = max(
-                found["labels"], float((ours.argmax(1) != theirs.argmax(1)).mean())
-            )
+            found["labels"] = max(found["labels"], _share_of_other_labels(ours, theirs))
     bounds = {
         "text": LARGEST_DIFFERENCE,
         "probabilities": LARGEST_DIFFERENCE,
@@ -71,6 +70,12 @@ def check_folder(folder: Path, model: Any, seed: int = 0) -> dict[str, float]:
             + ". Nothing was written."
         )
     return found
+
+
+def _share_of_other_labels(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Share of pixels whose label by ``ours`` (B, K, h, w) is worse by ``theirs``."""
+    chosen = np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0]
+    return float((theirs.max(1) - chosen > TIE).mean())
 
 
 def _vocabularies(model: Any, runtime: OTSegRuntime) -> list[Sequence[str]]:

@@ -83,7 +83,7 @@ def export_folder(
             graph = SegmentationGraph(model, at_image_size, residual).eval()
             _write_graph(graph, _example(model, size), part / MODEL, opset, size, program)
             prompts = _write_text(model.neck.text, part, opset)
-        _write_vocabulary(model, part / VOCABULARY)
+            _write_vocabulary(model, part / VOCABULARY)
         metadata = {
             "format": FORMAT,
             "version": __version__,

@@ -65,7 +65,7 @@ class SegmentationGraph(nn.Module):
         pixels = aligned.pixels[-1].flatten(2).transpose(1, 2)
         similarity = pixel_prompt_similarity(pixels, F.normalize(aligned.queries, dim=-1))
         plan = multi_prompt_plan(similarity, "sinkhorn", self.head.epsilon)
-        return (plan.sum(2) * plan.shape[-1] - 1).abs().amax()
+        return (plan.sum(2) * plan.shape[-1] - 1).abs().flatten().amax(0)
 
 
 class TextGraph(nn.Module):

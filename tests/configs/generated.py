@@ -59,7 +59,7 @@ def small(config: str | Path | Config, folder: Path, iters: int = 2) -> Config:
     cfg = config if isinstance(config, Config) else Config.fromfile(ROOT / "configs" / config)
     cfg = Config(_shrunk(cfg._cfg_dict, folder))
     cfg.model.clip = ConfigDict(CLIP)
-    if "visual_prompts" in cfg.model.backbone:
+    if cfg.model.backbone.get("visual_prompts"):
         cfg.model.backbone.visual_prompts.num_tokens = 2
     for name in ("train", "val", "test"):
         if cfg.get(f"{name}_dataloader"):

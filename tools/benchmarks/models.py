@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,38 @@ def zegot_case(tiny: bool, device: str) -> Case:
         torch.stack([value for name, value in losses.items() if "loss" in name]).sum().backward()
 
     return Case(lambda: step(frozen), lambda: step(through), "graph through the backbone")
+
+
+def exported_case(tiny: bool) -> Case:
+    """One window of 512 x 512 pixels by ONNX Runtime, against the model it was exported from."""
+    from mmseg_otseg.apis import with_classes
+    from mmseg_otseg.export import export_folder
+    from mmseg_otseg.runtime import OTSegRuntime
+
+    side = 64 if tiny else 512
+    window = dict(mode="slide", crop_size=(side, side), stride=(side, side))
+    model = with_classes(build_model("otseg/voc_512.py", tiny, "cpu", test_cfg=window).eval())
+    cfg = Config.fromfile(CONFIGS / "otseg/voc_512.py")
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    export_folder(model, cfg, folder / "exported", size=(side, side))
+    runtime = OTSegRuntime(folder / "exported", threads=torch.get_num_threads())
+    image = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8)
+
+    def ours() -> Tensor:
+        return torch.from_numpy(runtime.run(image.numpy(), runtime.known))
+
+    @torch.no_grad()
+    def other() -> Tensor:
+        bgr = image.flip(3).permute(0, 3, 1, 2)
+        data = model.data_preprocessor({"inputs": list(bgr)}, False)
+        shape = torch.Size((side, side))
+        return model.encode_decode(data["inputs"], [dict(ori_shape=shape, img_shape=shape)])
+
+    def check() -> dict[str, float]:
+        return {"probability": relative(ours(), other())}
+
+    return Case(ours, other, "the model in torch", check, 1.0)
 
 
 def inference_case(tiny: bool, device: str) -> Case:

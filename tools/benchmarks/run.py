@@ -45,6 +45,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help=".npy files (K, N, D), for Sinkhorn at realistic costs",
     )
+    parser.add_argument(
+        "--exported", action="store_true", help="an exported model too, which takes minutes"
+    )
     parser.add_argument("--tiny", action="store_true", help="very small sizes, to try the tool")
     args = parser.parse_args(arguments)
     if args.repeats < 1:
@@ -62,7 +65,7 @@ import mmseg_otseg
 from tools.benchmarks import cases
 from tools.benchmarks.cases import Case
 from tools.benchmarks.measure import median_times, peak_memory
-from tools.benchmarks.models import inference_case, zegot_case
+from tools.benchmarks.models import exported_case, inference_case, zegot_case
 
 Row = dict[str, Any]
 
@@ -96,6 +99,8 @@ def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
         found[f"head step ZegCLIP, {name}"] = partial(cases.head_case, one, device, "ZegCLIP")
     found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
     found["inference VOC"] = partial(inference_case, args.tiny, device)
+    if args.exported:
+        found["inference exported, VOC"] = partial(exported_case, args.tiny)
     if args.growth:
         found = growth_cases(args, shapes["VOC"])
     if args.only:
