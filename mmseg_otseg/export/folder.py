@@ -66,7 +66,8 @@ def export_folder(
 
     Raises:
         ImportError: If the packages of the extra ``export`` are not there, or torch is too old.
-        ValueError: If an argument does not fit, or what was written differs from the model.
+        ValueError: If an argument does not fit, torch cannot export the model's CLIP, or what was
+            written differs from the model.
         FileExistsError: If there is something in the folder already.
     """
     _check_arguments(model, size, opset)
@@ -266,17 +267,24 @@ def _export(
     path: Path,
     opset: int,
 ) -> Any:
-    exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
-    onnx = torch.onnx.export(
-        exported,
-        dynamo=True,
-        opset_version=opset,
-        input_names=list(shapes),
-        output_names=outputs,
-        verbose=False,
-    )
-    assert onnx is not None
-    onnx.save(str(path))
+    try:
+        exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        onnx = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(shapes),
+            output_names=outputs,
+            verbose=False,
+        )
+        assert onnx is not None
+        onnx.save(str(path))
+    except Exception as error:  # torch says in many ways that it has no way to write something
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"torch cannot write this model as {path.name} ({reason}). EVA's towers are not "
+            "exported yet; other towers may need a fixed size (--height, --width)."
+        ) from error
     return exported
 
 
