@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -104,7 +105,8 @@ def sinkhorn(
         taken on the small side.
     """
     _check_arguments(cost, epsilon, max_iters, tol, backward)
-    with torch.autocast(cost.device.type, enabled=False):
+    exporting = torch.compiler.is_exporting()  # a saved program has no place for autocast
+    with nullcontext() if exporting else torch.autocast(cost.device.type, enabled=False):
         dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
         # Prompts before pixels: sums over pixels then run along contiguous memory.
         transposed = cost.to(dtype).transpose(1, 2).contiguous()
@@ -113,7 +115,7 @@ def sinkhorn(
         b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
         if row_marginal is not None or column_marginal is not None:
             _check_same_mass(a, b)
-        if torch.compiler.is_exporting():
+        if exporting:
             plan, iterations, converged = solve_in_loop(transposed, a, b, epsilon, max_iters, tol)
         elif backward == "implicit":
             if cost_span is None:
