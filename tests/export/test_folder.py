@@ -54,7 +54,8 @@ def test_every_method_and_option(name: str, options: dict[str, Any], tmp_path: P
         ours = runtime.run(image, runtime.known)
         text = torch.from_numpy(runtime.known.text)
         bias = runtime.seen_bias * torch.from_numpy(runtime.known.seen).float()
-        theirs, residual = program(torch.from_numpy(image).permute(0, 3, 1, 2), text, bias)
+        with torch.no_grad():
+            theirs, residual = program(torch.from_numpy(image).permute(0, 3, 1, 2), text, bias)
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
         assert residual < 0.05
 
