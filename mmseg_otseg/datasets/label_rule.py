@@ -1,4 +1,4 @@
-"""What happens to a label map right after it was read."""
+"""What happens to a label map right after it is read."""
 
 from __future__ import annotations
 
@@ -14,32 +14,16 @@ class SampleError(ValueError):
     """A sample cannot be used; the message names its files and says what to do."""
 
 
-class LabelFound(Exception):  # noqa: N818  no error
-    """Ends a pipeline that was started only to read the label map (H, W) it carries."""
-
-    def __init__(self, label: np.ndarray) -> None:
-        super().__init__()
-        self.label = label
-
-
 class LabelRule:
     """Checks label maps and hides the unseen classes in them.
 
     Args:
         split: The class split; K classes.
         hide_as: The label that pixels of unseen classes get, or None to leave labels whole.
-
-    Attributes:
-        calls: How often the rule was applied.
-        stop_at_label: Whether to raise :class:`LabelFound` in place of applying it.
-        keep_whole: Whether pipelines keep the label map with nothing hidden as well.
     """
 
     def __init__(self, split: ClassSplit, hide_as: int | None = None) -> None:
         self.num_classes = split.num_classes
-        self.calls = 0
-        self.stop_at_label = False
-        self.keep_whole = False
         self._allowed = np.zeros(256, dtype=bool)
         self._allowed[: split.num_classes] = True
         self._allowed[IGNORED] = True
@@ -61,9 +45,6 @@ class LabelRule:
         Raises:
             SampleError: For a map that is not (H, W), and for values other than 0..K-1 and 255.
         """
-        if self.stop_at_label:
-            raise LabelFound(label)
-        self.calls += 1
         self._present(label, path)
         return self._table[label]
 

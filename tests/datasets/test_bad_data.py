@@ -141,7 +141,7 @@ def damage(path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "no picture"])
-@pytest.mark.parametrize(("folder", "what"), [("images", "picture"), ("labels", "label file")])
+@pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label file")])
 @pytest.mark.parametrize("test_mode", [False, True])
 def test_files_that_cannot_be_decoded(root, config_of, how, folder, what, test_mode):
     path = root / folder / "1.png"
@@ -159,7 +159,7 @@ def test_truncated_jpeg(root, config_of):
         Image.fromarray(picture).save(root / "images" / f"{i}.jpg")
     damage(path, "truncated")
     dataset = ZeroShotDataset(config_of(root, img_suffix=".jpg"), SPLIT)
-    with raised(ValueError, f"picture {path} cannot be decoded"):
+    with raised(ValueError, f"image {path} cannot be decoded"):
         dataset[1]
 
 
@@ -172,7 +172,7 @@ def test_error_reaches_the_loop_from_a_worker(root, config_of):
     batches._shutdown_workers()  # the garbage collector would take five seconds for it
 
 
-@pytest.mark.parametrize(("folder", "what"), [("images", "picture"), ("labels", "label file")])
+@pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label file")])
 def test_file_of_the_list_is_missing(root, config_of, folder, what):
     (root / "list.txt").write_text("0\n1\n")
     (root / folder / "1.png").unlink()
@@ -268,7 +268,7 @@ def test_labels_of_another_size_than_the_picture(root, config_of, test_mode, res
             dataset[int(name)]
 
 
-@pytest.mark.parametrize(("folder", "what"), [("images", "picture"), ("labels", "label file")])
+@pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label file")])
 def test_pipes_and_bombs_are_refused_at_once(root, config_of, folder, what):
     pipe, bomb = root / folder / "1.png", root / folder / "2.png"
     pipe.unlink()
