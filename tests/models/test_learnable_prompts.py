@@ -23,7 +23,7 @@ def build(clip: dict[str, Any], **options: Any) -> LearnablePrompts:
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_contexts_of_words_are_clips_own_text(position: str, clip: dict) -> None:
     """With real words as the context, CLIP's encoding of the sentence comes out."""
-    prompts = build(clip, num_prompts=1, start="a photo of a", num_tokens=None, position=position)
+    prompts = build(clip, num_prompts=1, init_text="a photo of a", num_tokens=None, position=position)
     sentence = {
         "end": "a photo of a {}.",
         "middle": "a photo {} of a.",
@@ -120,7 +120,7 @@ def test_contexts_per_class(clip: dict) -> None:
         sofa = prompts.eval()()[2]
         prompts.set_classes({"classes": ["dog", "sofa"]})
         assert torch.allclose(prompts()[1], sofa, atol=1e-6)
-    assert torch.equal(prompts.contexts[0], prompts.first_contexts)
+    assert torch.equal(prompts.contexts[0], prompts.init_contexts)
     with pytest.raises(ValueError, match="of another vocabulary"):
         load_state_dict(build(clip, per_class=True), prompts.state_dict())
 
@@ -136,10 +136,18 @@ def test_wrong_options(clip: dict) -> None:
         build(clip, position="before")
     with pytest.raises(ValueError, match="at least one"):
         build(clip, num_prompts=0)
-    with pytest.raises(ValueError, match="has 4 tokens, num_tokens is 3"):
-        build(clip, start="a photo of a", num_tokens=3)
+    with pytest.raises(ValueError, match="init_text"):
+        build(clip, init_text="a photo of a", num_tokens=3)
     with pytest.raises(ValueError, match=r"'potted plant' has 8\d tokens"):
         build(clip, num_tokens=75)
+
+
+def test_the_old_name_of_init_text(clip: dict) -> None:
+    with pytest.warns(FutureWarning, match="init_text"):
+        prompts = build(clip, start="a photo of a", num_tokens=None)
+    assert prompts.num_tokens == 4
+    with pytest.raises(TypeError, match="init_text"):
+        build(clip, start="a photo of a", init_text="a photo of a", num_tokens=None)
 
 
 def test_a_step_in_eval_mode_is_noticed(clip: dict) -> None:

@@ -14,37 +14,38 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_otseg.models.clip import FrozenTower, check_text_tower, clip_embed_dim, load_clip
+from mmseg_otseg.renamed import renamed_options
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
+from .prompt_layout import POSITIONS, prompt_layout
 from .prompts import TextPrompts
 from .text_tower import BATCH, TextTower, build_text_tower
 
-POSITIONS = ("end", "middle", "front")
-START_STD = 0.02  # of random context tokens, CLIP's own for its token table
-# Contexts that start from one text would stay equal to each other without a difference at the
-# start.
-TEXT_START_STD = 0.1 * START_STD
+INIT_STD = 0.02  # of random context tokens, CLIP's own for its token table
+# Contexts that are all initialized from one text would stay equal to each other without noise.
+TEXT_INIT_STD = 0.1 * INIT_STD
 
 
 @MODELS.register_module()
 class LearnablePrompts(TextPrompts):
     """N learned contexts of M tokens with every class name, through CLIP's frozen text tower.
 
-    In training the requested classes are encoded at each call, with a graph to the contexts. At
-    test time all classes are encoded once; training, loading weights, any change of the contexts,
-    moving to another device and a new vocabulary end the validity of what was encoded.
+    In training the requested classes are encoded at each call, with a graph to the contexts. In
+    testing all classes are encoded once, and again after anything that may change the result: a
+    change of the contexts, loading weights, another device or precision, or a new vocabulary.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
         num_prompts: Contexts, N.
-        num_tokens: Tokens of a context, M. Default: as many as the text to start from has, else 8.
+        num_tokens: Tokens of a context, M. None: as many as ``init_text`` has, or 8 without one.
         position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before
             it) or ``"middle"`` (between its halves).
-        per_class: Whether every class has contexts of its own. They belong to their vocabulary: a
-            checkpoint of them does not fit another one; training that starts from one takes over
-            those of the same names, see :class:`~mmseg_otseg.engine.FineTuneHook`.
-        start: A text that the contexts start from, such as ``"a photo of a"``; None is random.
+        per_class: Whether every class has contexts of its own. A checkpoint of these fits only the
+            vocabulary it was trained with; fine-tuning on other classes keeps the contexts of the
+            names that both have, see :class:`~mmseg_otseg.engine.FineTuneHook`.
+        init_text: The words that initialize the contexts, such as ``"a photo of a"``. None:
+            random numbers.
 
     Raises:
         ValueError: If an option makes no sense, a prompt is longer than the text tower takes, or
@@ -55,6 +56,7 @@ class LearnablePrompts(TextPrompts):
         Models" (IJCV 2022).
     """
 
+    @renamed_options(start="init_text")
     def __init__(
         self,
         clip: Mapping[str, Any],
@@ -63,7 +65,7 @@ class LearnablePrompts(TextPrompts):
         num_tokens: int | None = None,
         position: str = "end",
         per_class: bool = False,
-        start: str | None = None,
+        init_text: str | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -79,10 +81,9 @@ class LearnablePrompts(TextPrompts):
         check_text_tower(clip["model"], learnable=True)
         tower = build_text_tower(load_clip(**clip), clip["model"])
         self.tower = FrozenTower(tower, precision=clip.get("precision", "fp32"))
-        self._encoded: Tensor | None = None
-        self._encoded_version = (0, 0)
-        contexts = self._start_contexts(num_prompts, num_tokens, start)
-        self.register_buffer("first_contexts", contexts, persistent=False)
+        self._encoded = _EncodedClasses()
+        contexts = self._init_contexts(num_prompts, num_tokens, init_text)
+        self.register_buffer("init_contexts", contexts, persistent=False)
         for name in ("tokens", "layout", "ends"):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
         self.contexts = nn.Parameter(contexts.clone())
@@ -91,7 +92,7 @@ class LearnablePrompts(TextPrompts):
             self.contexts = nn.Parameter(contexts.new_empty(0, *contexts.shape))
         self.set_classes(split)
 
-    first_contexts: Tensor
+    init_contexts: Tensor
     tokens: Tensor
     layout: Tensor
     ends: Tensor
@@ -129,24 +130,18 @@ class LearnablePrompts(TextPrompts):
             if classes is None:
                 classes = torch.arange(len(self.tokens), device=self.tokens.device)
             return self._encode(classes)
-        # An optimizer's step or any other change of the contexts in place counts its version up.
-        version = (self.contexts.data_ptr(), self.contexts._version)
-        if self._encoded is None or self._encoded_version != version:
-            self._encoded_version = version
-            rows = torch.arange(len(self.tokens), device=self.tokens.device)
-            step = max(1, BATCH // self.num_prompts)
-            self._encoded = torch.cat([self._encode(chunk) for chunk in rows.split(step)])
-        return self._encoded if classes is None else self._encoded[classes]
+        table = self._encoded.get(self.contexts, self._encode_all)
+        return table if classes is None else table[classes]
 
     def set_classes(self, split: SplitLike) -> None:
-        """Replace the vocabulary. Known classes keep contexts of their own, new ones start anew.
+        """Replace the vocabulary. Contexts of classes that stay are kept; new ones get the initial.
 
         Args:
             split: Class names and which are seen.
         """
         split = ClassSplit.build(split)
         tokens = self.text_tower.tokenize([f"{name}." for name in split.classes])
-        ends = tokens.argmax(dim=-1) + self.num_tokens
+        layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
         limit = len(self.text_tower.positional_embedding)
         if int(ends.max()) >= limit:
             raise ValueError(
@@ -156,29 +151,30 @@ class LearnablePrompts(TextPrompts):
             )
         device = self.contexts.device
         self.tokens, self.ends = tokens.to(device), ends.to(device)
-        self.layout = self._lay_out(tokens, ends).to(device)
+        self.layout = layout.to(device)
         if self.per_class:
             known = self.split.classes if hasattr(self, "split") else ()
             rows = dict(zip(known, self.contexts.data))
-            kept = [rows.get(name, self.first_contexts) for name in split.classes]
+            kept = [rows.get(name, self.init_contexts) for name in split.classes]
             self.contexts = nn.Parameter(torch.stack(kept))
             digest = hashlib.sha256(json.dumps(split.classes).encode()).digest()
             self.vocabulary = torch.tensor(list(digest), dtype=torch.uint8, device=device)
         self.split = split
-        self._encoded = None
+        self._encoded.clear()
 
     def contexts_from(self, classes: Sequence[str], contexts: Tensor) -> Tensor:
-        """Contexts of this vocabulary's classes, as far as another one has them.
+        """Contexts for this vocabulary's classes, taken from another vocabulary where it has them.
 
         Args:
             classes: Names of the other vocabulary, K' of them.
             contexts: Its contexts, shape (K', N, M, C).
 
         Returns:
-            Theirs for the names that both have, ours for the others, shape (K, N, M, C).
+            The other's contexts for names that both have, this model's for the rest, shape
+            (K, N, M, C).
 
         Raises:
-            ValueError: If there are other numbers of prompts or tokens.
+            ValueError: If the numbers of prompts or tokens differ.
         """
         ours = self.contexts.detach().cpu().clone()
         if contexts.shape[1:] != ours.shape[1:] or len(contexts) != len(classes):
@@ -192,16 +188,16 @@ class LearnablePrompts(TextPrompts):
         return torch.stack([row.to(ours.dtype) for row in kept])
 
     def train(self, mode: bool = True) -> LearnablePrompts:
-        """Switch between training and testing; what was encoded before is forgotten."""
-        self._encoded = None
+        """Switch between training and testing; the classes are encoded anew after it."""
+        self._encoded.clear()
         return super().train(mode)
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> BaseModule:
-        self._encoded = None
+        self._encoded.clear()
         return super()._apply(fn, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self._encoded = None
+        self._encoded.clear()
         found = state_dict.get(prefix + "vocabulary")
         own = self.vocabulary if self.per_class else None  # shared contexts belong to none
         if own is not None and found is not None and not torch.equal(found.cpu(), own.cpu()):
@@ -212,40 +208,27 @@ class LearnablePrompts(TextPrompts):
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _start_contexts(self, prompts: int, length: int | None, start: str | None) -> Tensor:
-        """Contexts to start from, shape (N, M, C)."""
+    def _init_contexts(self, prompts: int, length: int | None, text: str | None) -> Tensor:
+        """Contexts before training, shape (N, M, C)."""
         width = self.text_tower.token_embedding.weight.shape[1]
-        if start is None:
-            return START_STD * torch.randn(prompts, length or 8, width)
-        tokens = self.text_tower.tokenize([start])[0, 1:-1]
+        if text is None:
+            return INIT_STD * torch.randn(prompts, length or 8, width)
+        tokens = self.text_tower.tokenize([text])[0, 1:-1]
         if not len(tokens) or (length is not None and length != len(tokens)):
             raise ValueError(
-                f"the text to start from, {start!r}, has {len(tokens)} tokens, num_tokens is "
-                f"{length}: leave num_tokens out, or give a text of that length"
+                f"init_text={text!r} has {len(tokens)} tokens, but num_tokens is {length}: leave "
+                "num_tokens out, or give a text of that length"
             )
         with torch.no_grad():
             contexts = self.text_tower.token_embedding(tokens).float().repeat(prompts, 1, 1)
-        contexts[1:] += TEXT_START_STD * torch.randn_like(contexts[1:])
+        contexts[1:] += TEXT_INIT_STD * torch.randn_like(contexts[1:])
         return contexts
 
-    def _lay_out(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """What stands at each place of a prompt.
-
-        Args:
-            tokens: Start token, name, full stop and end token of every class, shape (K, T).
-            ends: Place of the end token in the prompt, shape (K,).
-
-        Returns:
-            Indices, shape (K, T + M): below T into the class's tokens, from T on into the context.
-        """
-        total, num = tokens.shape[1], self.num_tokens
-        before = {"end": num, "middle": num // 2, "front": 0}[self.position]
-        place = torch.arange(total + num, device=tokens.device)
-        stop = ends[:, None] - num - 1  # place of the full stop among the class's tokens
-        context_first = torch.where(place == 0, 0, total + place - 1)
-        context_last = torch.where(place < stop + num, total + place - stop, place - num)
-        name = torch.where(place < before + stop, place - before, context_last)
-        return torch.where(place <= before, context_first, name)
+    def _encode_all(self) -> Tensor:
+        """Text embeddings (K, N, D) of all classes, a few classes at a time."""
+        rows = torch.arange(len(self.tokens), device=self.tokens.device)
+        step = max(1, BATCH // self.num_prompts)
+        return torch.cat([self._encode(chunk) for chunk in rows.split(step)])
 
     def _encode(self, classes: Tensor) -> Tensor:
         """Text embeddings (K', N, D) of the classes (K',)."""
@@ -264,9 +247,9 @@ class LearnablePrompts(TextPrompts):
         Returns:
             Embeddings, shape (n, N, D), unit length.
         """
-        ends = tokens.argmax(dim=-1) + self.num_tokens
-        contexts = self.first_contexts if self.per_class else self.contexts
-        return self._encode_with(contexts, tokens, ends, self._lay_out(tokens, ends))
+        layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
+        contexts = self.init_contexts if self.per_class else self.contexts
+        return self._encode_with(contexts, tokens, ends, layout)
 
     def _encode_with(
         self, contexts: Tensor, tokens: Tensor, ends: Tensor, layout: Tensor
@@ -281,6 +264,25 @@ class LearnablePrompts(TextPrompts):
         prompts = torch.cat([words, contexts], dim=2).gather(2, places)
         ends = ends[:, None].expand(-1, self.num_prompts).flatten()
         encoded = self.text_tower.encode_embeddings(prompts.flatten(0, 1), ends)
-        # Once more in full precision: under autocast the tower's own normalisation is rounded.
+        # Once more in full precision: under autocast the tower's own normalization is rounded.
         encoded = F.normalize(encoded.to(self.contexts.dtype), dim=-1)
         return encoded.unflatten(0, (number, self.num_prompts))
+
+
+class _EncodedClasses:
+    """Keeps the embeddings of a vocabulary for as long as the contexts do not change."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._table: Tensor | None = None
+        self._version = (0, 0)
+
+    def get(self, contexts: Tensor, encode: Callable[[], Tensor]) -> Tensor:
+        """The kept embeddings (K, N, D), or those that ``encode`` returns."""
+        # An optimizer's step, like any change in place, counts the version of a tensor up.
+        version = (contexts.data_ptr(), contexts._version)
+        if self._table is None or self._version != version:
+            self._table, self._version = encode(), version
+        return self._table
