@@ -23,7 +23,9 @@ def build(clip: dict[str, Any], **options: Any) -> LearnablePrompts:
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_contexts_of_words_are_clips_own_text(position: str, clip: dict) -> None:
     """With real words as the context, CLIP's encoding of the sentence comes out."""
-    prompts = build(clip, num_prompts=1, init_text="a photo of a", num_tokens=None, position=position)
+    prompts = build(
+        clip, num_prompts=1, init_text="a photo of a", num_tokens=None, position=position
+    )
     sentence = {
         "end": "a photo of a {}.",
         "middle": "a photo {} of a.",
