@@ -3,11 +3,10 @@
 _base_ = [
     "../_base_/models/otseg.py",
     "../_base_/datasets/context_480.py",
-    "../_base_/schedules/schedule_20k.py",
+    "../_base_/schedules/no_training.py",
     "../_base_/default_runtime.py",
 ]
 
-# No class of this data set is held back.
 model = dict(
     split=dict(classes="context"),
     data_preprocessor=dict(size=(480, 480)),
@@ -16,8 +15,4 @@ model = dict(
     test_cfg=dict(crop_size=(480, 480), stride=(80, 80)),
 )
 
-# Nothing here trains.
 train_dataloader = None
-train_cfg = None
-optim_wrapper = None
-param_scheduler = None

@@ -1,63 +1,7 @@
 # Your own data: images/{train,val} and labels/{train,val} in one folder, which `data_root` names.
-# Which classes there are says `model.split`, which label value is none of them `background`.
-crop_size = (512, 512)
-scale = (2048, 512)
+# `model.split` says which classes there are, `background` which label value is none of them.
+_base_ = "./photos_512.py"
 
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=scale, keep_ratio=True),
-    dict(type="LoadAnnotations"),  # after Resize: predictions are compared at the original size
-    dict(type="PackSegInputs"),
-]
-img_ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
-tta_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [
-                dict(type="Resize", scale=(int(2048 * r), int(512 * r)), keep_ratio=True)
-                for r in img_ratios
-            ],
-            [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
-            [dict(type="LoadAnnotations")],
-            [dict(type="PackSegInputs")],
-        ],
-    ),
-]
-
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="ReproducibleInfiniteSampler", shuffle=True),
-    dataset=dict(
-        type="ZeroShotDataset",
-        setting="inductive",
-        dataset=dict(type="FolderDataset", part="train"),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="ZeroShotDataset",
-        dataset=dict(type="FolderDataset", part="val", test_mode=True),
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(dataset=dict(dataset=dict(type="FolderDataset", part="train")))
+val_dataloader = dict(dataset=dict(dataset=dict(type="FolderDataset", part="val", test_mode=True)))
 test_dataloader = val_dataloader
-val_evaluator = dict(type="ZeroShotIoUMetric")
-test_evaluator = val_evaluator
