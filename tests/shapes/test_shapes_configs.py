@@ -64,6 +64,8 @@ def test_the_split_is_the_data_sets(name: str) -> None:
     parts = [cfg[f"{part}_dataloader"].dataset.dataset for part in ("train", "val", "test")]
     assert [part.split for part in parts] == ["train", "val", "test"]
     assert len({part.world for part in parts}) == 1
+    assert {part.size for part in parts} == {cfg.clip.model.vision_cfg.image_size}
+    assert set(cfg.model.data_preprocessor.size) == {cfg.clip.model.vision_cfg.image_size}
     assert cfg.model.data_preprocessor.mean == cfg.preprocess.mean
     assert cfg.model.data_preprocessor.std == cfg.preprocess.std
 

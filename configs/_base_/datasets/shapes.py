@@ -1,6 +1,7 @@
 # Procedural crowded scenes of coloured shapes: 20 classes, 5 of them unseen. Nothing is read from
 # disk. Choices are made on val; test is for reported figures only.
 world = "crowd"  # harder cameras: "haze", "lowlight"
+size = 64  # pixels a side, those of CLIP
 
 train_pipeline = [
     dict(type="LoadShapesScene"),
@@ -16,7 +17,7 @@ train_dataloader = dict(
     dataset=dict(
         type="ZeroShotDataset",
         setting="inductive",
-        dataset=dict(type="ShapesDataset", world=world, split="train", length=4000),
+        dataset=dict(type="ShapesDataset", world=world, split="train", length=4000, size=size),
         pipeline=train_pipeline,
     ),
 )
@@ -26,7 +27,9 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        dataset=dict(type="ShapesDataset", world=world, split="val", length=400, test_mode=True),
+        dataset=dict(
+            type="ShapesDataset", world=world, split="val", length=400, size=size, test_mode=True
+        ),
         pipeline=test_pipeline,
     ),
 )
@@ -36,7 +39,9 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        dataset=dict(type="ShapesDataset", world=world, split="test", length=1000, test_mode=True),
+        dataset=dict(
+            type="ShapesDataset", world=world, split="test", length=1000, size=size, test_mode=True
+        ),
         pipeline=test_pipeline,
     ),
 )

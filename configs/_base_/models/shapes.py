@@ -21,7 +21,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(64, 64),
+        size=({{_base_.clip.model.vision_cfg.image_size}},) * 2,
     ),
     backbone=dict(
         type="CLIPBackbone",
