@@ -62,22 +62,24 @@ def write_folders(
         size: Height and width.
     """
     rng = np.random.default_rng(0)
-    for part, number in (("train", train), ("val", val)):
+    for subset, number in (("train", train), ("val", val)):
         for kind in ("images", "labels"):
-            (root / kind / part).mkdir(parents=True)
+            (root / kind / subset).mkdir(parents=True)
         for index in range(number):
             image, label = street(rng, classes, size)
-            Image.fromarray(image).save(root / "images" / part / f"{part}_{index}.jpg")
-            Image.fromarray(label).save(root / "labels" / part / f"{part}_{index}.png")
+            Image.fromarray(image).save(root / "images" / subset / f"{subset}_{index}.jpg")
+            Image.fromarray(label).save(root / "labels" / subset / f"{subset}_{index}.png")
     return root
 
 
-def label_files(root: Path, part: str = "*") -> list[Path]:
+def label_files(root: Path, subset: str = "*") -> list[Path]:
     """The label files of a data folder."""
-    return sorted(root.glob(f"labels/{part}/*.png"))
+    return sorted(root.glob(f"labels/{subset}/*.png"))
 
 
-def change_labels(root: Path, change: Callable[[np.ndarray], np.ndarray], part: str = "*") -> None:
+def change_labels(
+    root: Path, change: Callable[[np.ndarray], np.ndarray], subset: str = "*"
+) -> None:
     """Replace every label map (H, W) by what ``change`` makes of it."""
-    for path in label_files(root, part):
+    for path in label_files(root, subset):
         Image.fromarray(change(np.array(Image.open(path)))).save(path)

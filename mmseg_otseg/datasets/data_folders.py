@@ -69,7 +69,7 @@ def check_config(config: dict) -> None:
     for leaf in _leaf_configs(config):
         cls, problem = _class_of(leaf), None
         if cls is FolderDataset:
-            options = {key: leaf[key] for key in ("data_root", "part") if key in leaf}
+            options = {key: leaf[key] for key in ("data_root", "subset") if key in leaf}
             FolderDataset(**options, lazy_init=True).find_pairs()
         if getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
             problem = _explain(leaf)

@@ -14,7 +14,7 @@ from .folder_pairs import DataFolderError, FolderPairs, some_names
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
-    """Images in ``images/<part>`` and their label files in ``labels/<part>``.
+    """Images in ``images/<subset>`` and their label files in ``labels/<subset>``.
 
     Suffixes, and an ending that all label files share, are found by looking, see
     :class:`~mmseg_otseg.datasets.folder_pairs.FolderPairs`. A label file holds one value per pixel:
@@ -22,7 +22,7 @@ class FolderDataset(BaseSegDataset):
 
     Args:
         data_root: Folder that holds ``images`` and ``labels``.
-        part: Name of the sub-folders, ``"train"`` or ``"val"``.
+        subset: Name of the sub-folders, ``"train"`` or ``"val"``.
         background: The label value of pixels that belong to none of the classes. They are ignored,
             in training and in testing, and the class names are those of the other values:
             with ``background=0`` the first name is that of the value 1. None: every value 0..K-1
@@ -40,7 +40,7 @@ class FolderDataset(BaseSegDataset):
     def __init__(
         self,
         data_root: str | None = None,
-        part: str = "train",
+        subset: str = "train",
         background: int | None = None,
         metainfo: dict | None = None,
         **kwargs: Any,
@@ -59,7 +59,7 @@ class FolderDataset(BaseSegDataset):
         super().__init__(
             data_root=data_root,
             metainfo=metainfo,
-            data_prefix={"img_path": f"images/{part}", "seg_map_path": f"labels/{part}"},
+            data_prefix={"img_path": f"images/{subset}", "seg_map_path": f"labels/{subset}"},
             img_suffix="",  # any: they are found by looking
             seg_map_suffix="",
             reduce_zero_label=background == 0,

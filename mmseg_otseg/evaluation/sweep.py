@@ -20,7 +20,7 @@ def sweep_seen_bias(
     cfg: Config,
     checkpoint: str | Path | None,
     biases: Sequence[float] | None = None,
-    part: str = "val",
+    subset: str = "val",
 ) -> list[dict[str, float]]:
     """Evaluate a checkpoint for each bias, in one pass over the data, by mmengine's Runner.
 
@@ -28,30 +28,30 @@ def sweep_seen_bias(
         cfg: Config of a model with a :class:`ZeroShotHead`; it is not changed.
         checkpoint: What to load; None for a model with nothing trained.
         biases: Seen-class biases, probabilities; None is :data:`DEFAULT_BIASES`.
-        part: Which data: ``"val"`` or ``"test"``.
+        subset: Which data: ``"val"`` or ``"test"``.
 
     Returns:
         For each bias, in increasing order: ``seen_bias``, ``mIoU_S``, ``mIoU_U``, ``hIoU`` and the
         other metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        ValueError: If ``part`` is something else, or the model's head has no seen-class bias.
+        ValueError: If ``subset`` is something else, or the model's head has no seen-class bias.
     """
-    if part not in ("val", "test"):
-        raise ValueError(f"part must be 'val' or 'test', got {part!r}")
-    cfg = evaluation_only(cfg, part)
+    if subset not in ("val", "test"):
+        raise ValueError(f"subset must be 'val' or 'test', got {subset!r}")
+    cfg = evaluation_only(cfg, subset)
     head = MODELS.get(cfg.model.decode_head.type)
     if head is None or not issubclass(head, ZeroShotHead):
         raise ValueError(
             f"{cfg.model.decode_head.type} has no seen-class bias; a config with MPSAHead is needed"
         )
     cfg.model.decode_head.seen_bias = 0.0
-    cfg[f"{part}_evaluator"] = dict(
+    cfg[f"{subset}_evaluator"] = dict(
         type="SeenBiasMetric", biases=None if biases is None else list(biases)
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
     runner = ConsoleRunner.from_cfg(cfg)
-    if part == "val":
+    if subset == "val":
         runner.val()
         return runner.val_evaluator.metrics[0].table
     runner.test()
@@ -83,16 +83,16 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
     os.replace(part, target)
 
 
-def evaluation_only(cfg: Config, part: str) -> Config:
-    """A copy of a config from which a Runner builds what evaluating on one part of the data needs.
+def evaluation_only(cfg: Config, subset: str) -> Config:
+    """A copy of a config with only what a Runner needs to evaluate on one subset of the data.
 
     Args:
         cfg: A config.
-        part: ``"val"`` or ``"test"``.
+        subset: ``"val"`` or ``"test"``.
     """
     cfg = Config(cfg.to_dict())
     cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
-    other = "test" if part == "val" else "val"
+    other = "test" if subset == "val" else "val"
     for name in ("cfg", "dataloader", "evaluator"):
         cfg[f"{other}_{name}"] = None
     cfg.resume = False

@@ -31,7 +31,7 @@ def labels_in(dataset: ZeroShotDataset, index: int = 0) -> set[int]:
 
 
 def test_finds_images_and_labels(root: Path) -> None:
-    train, val = dataset_of(root), dataset_of(root, part="val", test_mode=True)
+    train, val = dataset_of(root), dataset_of(root, subset="val", test_mode=True)
     assert (len(train), len(val)) == (4, 2)
     assert labels_in(train) == {0, 1, 2, 4, 255} and labels_in(val) == {0, 1, 2, 3, 4}
     info = train.get_data_info(0)
@@ -81,7 +81,7 @@ def test_background_is_no_class(
     root = write_folders(tmp_path, train=1)
     Image.fromarray(np.array([values] * 2, np.uint8)).save(label_files(root, "val")[0])
     Image.new("RGB", (len(values), 2)).save(root / "images" / "val" / "val_0.jpg")
-    dataset = dataset_of(root, part="val", background=background, test_mode=True)
+    dataset = dataset_of(root, subset="val", background=background, test_mode=True)
     assert dataset[0]["data_samples"].gt_sem_seg.data[0, 0].tolist() == expected
 
 
@@ -101,7 +101,7 @@ def test_missing_folders(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataFolderError, match=r"nowhere/images/train .*does not exist"):
         dataset_of(tmp_path / "nowhere")
     with pytest.raises(DataFolderError, match=r"images/test .*does not exist"):
-        dataset_of(root, part="test")
+        dataset_of(root, subset="test")
 
 
 def test_images_without_label_files(root: Path) -> None:

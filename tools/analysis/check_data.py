@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def data_table(report: DataReport) -> str:
-    """Images, their sizes and what their pixels are, for each part."""
+    """Images, their sizes and what their pixels are, for each subset."""
     from prettytable import PrettyTable
 
     from mmseg_otseg.apis.data_check.counts import sum_of
@@ -42,7 +42,7 @@ def data_table(report: DataReport) -> str:
 
     assert report.split is not None
     table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
-    for part, samples in report.samples.items():
+    for subset, samples in report.samples.items():
         pixels = sum_of(samples)
         total = max(int(pixels.sum()), 1)
         shares = [pixels[list(report.split.seen)], pixels[list(report.split.unseen)]]
@@ -51,7 +51,7 @@ def data_table(report: DataReport) -> str:
         shown = [f"{width} x {height}" for height, width in sizes]
         span = " to ".join(dict.fromkeys(shown[:: max(len(shown) - 1, 1)]))
         percent = [f"{100 * share / total:.1f} %" for share in shares]
-        table.add_row([part, len(samples), span, *percent])
+        table.add_row([subset, len(samples), span, *percent])
     return str(table)
 
 
@@ -67,7 +67,7 @@ def class_table(report: DataReport) -> str:
     table.align["class"] = "l"
     for index, name in enumerate(split.classes):
         table.add_row([index, name, "U" if index in split.unseen else "S"])
-    for part, samples in report.samples.items():
+    for subset, samples in report.samples.items():
         pixels = sum_of(samples)
         known = max(int(pixels[: split.num_classes].sum()), 1)
         share = [f"{100 * pixels[index] / known:.2f} %" for index in range(split.num_classes)]
@@ -75,8 +75,8 @@ def class_table(report: DataReport) -> str:
             sum(bool(sample.pixels[index]) for sample in samples)
             for index in range(split.num_classes)
         ]
-        table.add_column(f"{part} pixels", share)
-        table.add_column("images" if part == "train" else "images ", held)
+        table.add_column(f"{subset} pixels", share)
+        table.add_column("images" if subset == "train" else "images ", held)
     if reading is not None:
         nearest = [
             f"{split.classes[index]} ({cosine:.2f})"

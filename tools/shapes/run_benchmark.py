@@ -182,10 +182,10 @@ def evaluate(
         return json.loads(file.read_text())
     cfg.work_dir = str(folder)
     cfg.experiment_name = f"{row.config}_{seed}_val"
-    chosen = best_bias(sweep_seen_bias(cfg, checkpoint, part="val"))
+    chosen = best_bias(sweep_seen_bias(cfg, checkpoint, subset="val"))
     biases = {"none": 0.0, "paper": PAPER_BIAS, "calibrated": chosen["seen_bias"]}
     cfg.experiment_name = f"{row.config}_{seed}_test"
-    table = sweep_seen_bias(cfg, checkpoint, list(biases.values()), part="test")
+    table = sweep_seen_bias(cfg, checkpoint, list(biases.values()), subset="test")
     by_bias = {line["seen_bias"]: line for line in table}
     result = {
         "seed": seed,

@@ -38,7 +38,7 @@ class DataReport:
 
     Attributes:
         split: The class split; None if it makes no sense.
-        samples: What was read, by the name of the part of the data (``"train"``, ``"val"``).
+        samples: What was read, by the name of the subset of the data (``"train"``, ``"val"``).
         reading: How the names read to CLIP; None if it was not asked.
         findings: What is wrong, and what to do.
         sheet: Where the sheet of samples was written; None if there is nothing to show.
@@ -70,19 +70,21 @@ def check_data(
     init_default_scope("mmseg")
     report = DataReport()
     data: dict[str, ZeroShotDataset] = {}
-    for part in ("train", "val"):
-        dataset = _attempt(report, partial(_build, cfg, part), f"{part}: ")
+    for subset in ("train", "val"):
+        dataset = _attempt(report, partial(_build, cfg, subset), f"{subset}: ")
         if dataset is not None:
-            data[part] = dataset
+            data[subset] = dataset
     if not data:
         return report
     split = report.split = next(iter(data.values())).split
     report.findings += name_findings(split.classes)
-    backgrounds = {part: _background(dataset) for part, dataset in data.items()}
-    for part, dataset in data.items():
-        report.samples[part] = read_samples(dataset, workers)
-        report.findings += problem_findings(part, report.samples[part], split, backgrounds[part])
-        report.findings += _lone_labels(part, dataset)
+    backgrounds = {subset: _background(dataset) for subset, dataset in data.items()}
+    for subset, dataset in data.items():
+        report.samples[subset] = read_samples(dataset, workers)
+        report.findings += problem_findings(
+            subset, report.samples[subset], split, backgrounds[subset]
+        )
+        report.findings += _lone_labels(subset, dataset)
     background = next(iter(backgrounds.values()))
     report.findings += count_findings(report.samples, split, background)
     report.findings += image_findings(report.samples)
@@ -91,8 +93,8 @@ def check_data(
     if ask_clip:
         _attempt(report, partial(_ask_clip, cfg, report, data), "the names were not checked: ")
     if sheet is not None:
-        shown = {part: samples_of(dataset, IMAGES_SHOWN) for part, dataset in data.items()}
-        shown = {part: samples for part, samples in shown.items() if samples}
+        shown = {subset: samples_of(dataset, IMAGES_SHOWN) for subset, dataset in data.items()}
+        shown = {subset: samples for subset, samples in shown.items() if samples}
         if shown:
             palette = palette_for(split.classes, next(iter(data.values())).metainfo)
             sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -113,18 +115,19 @@ def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
         return None
 
 
-def _build(cfg: Config, part: str) -> ZeroShotDataset:
-    """The dataset of a part."""
-    config = cfg.get(f"{part}_dataloader")
+def _build(cfg: Config, subset: str) -> ZeroShotDataset:
+    """The dataset of a subset."""
+    config = cfg.get(f"{subset}_dataloader")
     if not config:
-        raise ValueError(f"the config has no {part}_dataloader.")
+        raise ValueError(f"the config has no {subset}_dataloader.")
     split = cfg.model.get("split")
     if split is None:
         split = cfg.model.neck.text.split
     dataset = DATASETS.build(with_split(config.dataset, split, cfg))
     if not isinstance(dataset, ZeroShotDataset):
         raise TypeError(
-            f"{part}_dataloader.dataset is a {type(dataset).__name__}: wrap it in ZeroShotDataset."
+            f"{subset}_dataloader.dataset is a {type(dataset).__name__}: wrap it in "
+            "ZeroShotDataset."
         )
     return dataset
 
@@ -136,7 +139,7 @@ def _background(dataset: ZeroShotDataset) -> int | None:
     return 0 if background is None and getattr(leaf, "reduce_zero_label", False) else background
 
 
-def _lone_labels(part: str, dataset: ZeroShotDataset) -> list[Finding]:
+def _lone_labels(subset: str, dataset: ZeroShotDataset) -> list[Finding]:
     """Label files that no image belongs to."""
     findings = []
     for leaf in dataset.leaves:
@@ -146,7 +149,7 @@ def _lone_labels(part: str, dataset: ZeroShotDataset) -> list[Finding]:
                 names = ", ".join(Path(path).name for path in lone[:5])
                 findings.append(
                     warning(
-                        f"{part}: label files without an image, {len(lone)} of them, are not used "
+                        f"{subset}: {len(lone)} label files without an image are not used "
                         f"({names}). Add the images, or take them away."
                     )
                 )
@@ -177,9 +180,9 @@ def _crops(
 ) -> dict[int, Sequence[np.ndarray]]:
     """Some regions of each class, RGB, from the images in which it covers most pixels."""
     assert report.split is not None
-    part = "val" if "val" in data else "train"
-    places = [(leaf, index) for leaf in data[part].leaves for index in range(len(leaf))]
-    pixels = np.stack([sample.pixels for sample in report.samples[part]])
+    subset = "val" if "val" in data else "train"
+    places = [(leaf, index) for leaf in data[subset].leaves for index in range(len(leaf))]
+    pixels = np.stack([sample.pixels for sample in report.samples[subset]])
     crops: dict[int, list[np.ndarray]] = {}
     for label in range(report.split.num_classes):
         largest = np.argsort(-pixels[:, label], kind="stable")[:CROPS]

@@ -16,20 +16,20 @@ MOSTLY = 0.9
 
 
 def count_findings(
-    parts: dict[str, Sequence[Sample]], split: ClassSplit, background: int | None
+    subsets: dict[str, Sequence[Sample]], split: ClassSplit, background: int | None
 ) -> list[Finding]:
     """What the numbers of pixels say about the whole data.
 
     Args:
-        parts: The samples of ``"train"`` and of ``"val"``.
+        subsets: The samples of ``"train"`` and of ``"val"``.
         split: The class split.
         background: The label value that is no class, if there is one.
     """
-    pixels = {part: sum_of(samples) for part, samples in parts.items()}
+    pixels = {subset: sum_of(samples) for subset, samples in subsets.items()}
     findings: list[Finding] = []
-    for part, counts in pixels.items():
-        findings += _missing_classes(part, counts, split)
-        findings += _ignored(part, parts[part], counts)
+    for subset, counts in pixels.items():
+        findings += _missing_classes(subset, counts, split)
+        findings += _ignored(subset, subsets[subset], counts)
     total = sum(pixels.values(), np.zeros(256, np.int64))
     found = total[: split.num_classes] > 0
     if len(split.classes) > 1 and found.any():
@@ -42,8 +42,8 @@ def sum_of(samples: Iterable[Sample]) -> np.ndarray:
     return sum((sample.pixels for sample in samples), np.zeros(256, np.int64))
 
 
-def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[Finding]:
-    """Classes that never occur in a part."""
+def _missing_classes(subset: str, counts: np.ndarray, split: ClassSplit) -> list[Finding]:
+    """Classes that never occur in a subset."""
     if not counts.any():
         return []
     seen = [split.classes[index] for index in split.seen if not counts[index]]
@@ -51,9 +51,9 @@ def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[F
     findings = []
     if len(seen) == len(split.seen):
         findings.append(
-            error(f"{part}: no pixel has a seen class. Check the label files and `classes`.")
+            error(f"{subset}: no pixel has a seen class. Check the label files and `classes`.")
         )
-    elif seen and part == "train":
+    elif seen and subset == "train":
         findings.append(
             warning(
                 f"train: no pixel is labeled {', '.join(seen)}, so nothing is learned of it. "
@@ -62,14 +62,14 @@ def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[F
         )
     elif seen:
         findings.append(
-            warning(f"{part}: no pixel is labeled {', '.join(seen)}: nothing is measured of it.")
+            warning(f"{subset}: no pixel is labeled {', '.join(seen)}: nothing is measured of it.")
         )
-    if unseen and part != "train":
+    if unseen and subset != "train":
         every = len(unseen) == len(split.unseen)
         findings.append(
             warning(
-                f"{part}: no pixel is labeled {', '.join(unseen)}, and hIoU counts an unseen class "
-                "as 0 where it is predicted. "
+                f"{subset}: no pixel is labeled {', '.join(unseen)}, and hIoU counts an unseen "
+                "class as 0 where it is predicted. "
                 + (
                     "If the unseen classes are labeled nowhere, use configs/own_data/"
                     "otseg_512_seen_labels.py (or zegot_...), which measures the seen ones alone."
@@ -81,7 +81,7 @@ def _missing_classes(part: str, counts: np.ndarray, split: ClassSplit) -> list[F
     return findings
 
 
-def _ignored(part: str, samples: Sequence[Sample], counts: np.ndarray) -> list[Finding]:
+def _ignored(subset: str, samples: Sequence[Sample], counts: np.ndarray) -> list[Finding]:
     """Images and pixels without any label."""
     findings = []
     empty = [s for s in samples if s.pixels.any() and s.pixels[IGNORED] == s.pixels.sum()]
@@ -89,20 +89,20 @@ def _ignored(part: str, samples: Sequence[Sample], counts: np.ndarray) -> list[F
     if empty:
         findings.append(
             warning(
-                f"{part}: in {named(empty)} every pixel is ignored. Label them or leave them out."
+                f"{subset}: in {named(empty)} every pixel is ignored. Label them or leave them out."
             )
         )
     if share > MOSTLY:
         findings.append(
             warning(
-                f"{part}: {100 * share:.0f} % of all pixels are ignored. Is the value that covers "
-                "them (255, or `background`) really no class?"
+                f"{subset}: {100 * share:.0f} % of all pixels are ignored. Is the value that "
+                "covers them (255, or `background`) really no class?"
             )
         )
     if np.flatnonzero(counts).tolist() == [0, IGNORED]:
         findings.append(
             warning(
-                f"{part}: the label files hold nothing but one class and 255. If 255 marks your "
+                f"{subset}: the label files hold nothing but one class and 255. If 255 marks your "
                 "object (a mask of 0 and 255), it is lost, as 255 is always ignored: write 1 "
                 "instead, and set background=0."
             )
@@ -140,10 +140,10 @@ def _shifted(
     return []
 
 
-def image_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
-    """Images that are in both parts, or twice in one; parts that look exchanged."""
+def image_findings(subsets: dict[str, Sequence[Sample]]) -> list[Finding]:
+    """Images that are in both subsets, or twice in one; subsets that look exchanged."""
     findings: list[Finding] = []
-    of = {part: [s for s in samples if s.digest] for part, samples in parts.items()}
+    of = {subset: [s for s in samples if s.digest] for subset, samples in subsets.items()}
     known = {sample.digest for sample in of.get("train", ())}
     both = [sample for sample in of.get("val", ()) if sample.digest in known]
     if both:
@@ -154,11 +154,11 @@ def image_findings(parts: dict[str, Sequence[Sample]]) -> list[Finding]:
                 "them says nothing. Take them out of one of the two."
             )
         )
-    for part, samples in of.items():
+    for subset, samples in of.items():
         twice = len(samples) - len({sample.digest for sample in samples})
         if twice:
-            findings.append(warning(f"{part}: images that are there already: {twice}."))
-    sizes = {part: len(samples) for part, samples in parts.items()}
+            findings.append(warning(f"{subset}: images that are there already: {twice}."))
+    sizes = {subset: len(samples) for subset, samples in subsets.items()}
     if "val" in sizes and sizes["val"] > sizes.get("train", 0) > 0:
         findings.append(
             warning(

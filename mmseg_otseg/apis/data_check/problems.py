@@ -13,13 +13,13 @@ SHOWN = 5
 
 
 def problem_findings(
-    part: str, samples: Sequence[Sample], split: ClassSplit, background: int | None
+    subset: str, samples: Sequence[Sample], split: ClassSplit, background: int | None
 ) -> list[Finding]:
     """Samples that cannot be used, one finding for each kind of reason.
 
     Args:
-        part: ``"train"`` or ``"val"``, for the messages.
-        samples: All samples of that part.
+        subset: ``"train"`` or ``"val"``, for the messages.
+        samples: All samples of that subset.
         split: The class split.
         background: The label value that is no class, if there is one.
     """
@@ -32,7 +32,7 @@ def problem_findings(
         swapped = [s for s in color if s.image_is_label]
         findings.append(
             error(
-                f"{part}: {named(color)} {_have(color)} colors, not one class index per "
+                f"{subset}: {named(color)} {_have(color)} colors, not one class index per "
                 "pixel. "
                 + (
                     "The images look like label maps: `images` and `labels` are swapped."
@@ -44,18 +44,18 @@ def problem_findings(
     if jpeg:
         findings.append(
             error(
-                f"{part}: {named(jpeg)} {_have(jpeg)} been saved as JPEG, which changes the "
+                f"{subset}: {named(jpeg)} {_have(jpeg)} been saved as JPEG, which changes the "
                 "values along all edges. Make them again as PNG."
             )
         )
     if values:
-        findings.append(_value_finding(part, values, samples, split, background))
+        findings.append(_value_finding(subset, values, samples, split, background))
     known = {id(sample) for sample in (*color, *jpeg, *values)}
     rest = [sample for sample in bad if id(sample) not in known]
     if rest:
         more = f" {len(rest) - SHOWN} more samples cannot be used." if len(rest) > SHOWN else ""
         reasons = " ".join(sample.problem for sample in rest[:SHOWN])
-        findings.append(error(f"{part}: {reasons}{more}"))
+        findings.append(error(f"{subset}: {reasons}{more}"))
     return findings
 
 
@@ -72,7 +72,7 @@ def _wrong(sample: Sample, split: ClassSplit, background: int | None) -> list[in
 
 
 def _value_finding(
-    part: str,
+    subset: str,
     bad: Sequence[Sample],
     samples: Sequence[Sample],
     split: ClassSplit,
@@ -115,7 +115,7 @@ def _value_finding(
             "class."
         )
     return error(
-        f"{part}: {named(bad)} {_have(bad)} the values {first_of(wrong)}, which stand for no "
+        f"{subset}: {named(bad)} {_have(bad)} the values {first_of(wrong)}, which stand for no "
         f"class. {hint}"
     )
 

@@ -65,28 +65,28 @@ def _before_packing(step: Any) -> bool:
 
 
 def draw_sheet(
-    parts: Mapping[str, Sequence[Shown]], split: ClassSplit, palette: Sequence[Sequence[int]]
+    subsets: Mapping[str, Sequence[Shown]], split: ClassSplit, palette: Sequence[Sequence[int]]
 ) -> Figure:
-    """Two rows for each part: the images, and their labels.
+    """Two rows for each subset: the images, and their labels.
 
     Args:
-        parts: Samples by the name of their part.
+        subsets: Samples by the name of their subset.
         split: The class split.
         palette: RGB of each class.
     """
-    columns = max(map(len, parts.values()))
-    figure = Figure(figsize=(CELL * columns, CELL * 2 * len(parts) + 1), layout="constrained")
-    grid = figure.subplots(2 * len(parts), columns, squeeze=False)
+    columns = max(map(len, subsets.values()))
+    figure = Figure(figsize=(CELL * columns, CELL * 2 * len(subsets) + 1), layout="constrained")
+    grid = figure.subplots(2 * len(subsets), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     colors = np.array(palette, np.uint8)
     present: set[int] = set()
-    for row, (part, samples) in enumerate(parts.items()):
+    for row, (subset, samples) in enumerate(subsets.items()):
         for column, sample in enumerate(samples):
             grid[2 * row, column].imshow(sample.image)
             _paint(grid[2 * row + 1, column], sample, colors)
             present |= set(np.unique(sample.label).tolist())
-        grid[2 * row, 0].set_title(part, loc="left")
+        grid[2 * row, 0].set_title(subset, loc="left")
     handles: list[Any] = [
         Patch(
             facecolor=colors[index] / 255,

@@ -34,9 +34,9 @@ def report_of(
     ]
     pack = [dict(type="PackSegInputs")]
 
-    def loader(part: str, steps: list) -> dict:
-        options = dict(serialize_data=False, test_mode=part == "val")
-        folder = dict(type="FolderDataset", part=part, **options)
+    def loader(subset: str, steps: list) -> dict:
+        options = dict(serialize_data=False, test_mode=subset == "val")
+        folder = dict(type="FolderDataset", subset=subset, **options)
         return dict(
             dataset=dict(type="ZeroShotDataset", setting=setting, dataset=folder, pipeline=steps)
         )
@@ -258,7 +258,7 @@ def as_jpeg(root: Path) -> None:
         ),
         (
             lambda root: (root / "images/train/train_0.jpg").unlink(),
-            ("warning", "label files without an image, 1 of them", "train_0.png"),
+            ("warning", "1 label files without an image", "train_0.png"),
         ),
         (
             lambda root: shutil.rmtree(root / "labels" / "val"),
