@@ -48,7 +48,7 @@ model = dict(
         pretrained=None,
     ),
     data_preprocessor=dict(size=crop_size),
-    neck=dict(identity_start=True),
+    neck=dict(identity_init=True),
     decode_head=dict(seen_bias=0.0),
     test_cfg=dict(crop_size=crop_size, stride=(96, 96)),
 )

@@ -16,7 +16,7 @@ from mmseg_otseg.models.clip import tensors_fingerprint
 from mmseg_otseg.models.decode_heads import Decoder, MPSADecoder, MultiHeadDecoder
 from mmseg_otseg.models.decode_heads.decoder import encode_kind
 
-from .authors_shapes import check_authors_tensors
+from .authors_tensors import check_authors_tensors
 
 # Tensors of the authors' checkpoints that reach no output: self-attention and its norm are never
 # called, the criterion's class weights never read, and of the last decoder layer only the map is

@@ -1,4 +1,4 @@
-"""Any mmseg data set, split into classes that training sees labels of and classes it does not."""
+"""Hides the labels of unseen classes in any mmseg dataset."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELLED, "supervised": None
 
 @DATASETS.register_module()
 class ZeroShotDataset:
-    """Wraps a data set for zero-shot segmentation.
+    """Wraps a dataset for zero-shot segmentation.
 
-    In training the pixels of unseen classes lose their label, directly after the pipeline has read
-    it. In testing (``test_mode=True`` in the wrapped data set) labels stay whole. Either way labels
-    are full class indices 0..K-1, 255 = ignored, 254 = unlabelled.
+    In training, pixels of unseen classes lose their label as soon as the pipeline has read it. In
+    testing (``test_mode=True`` in the wrapped dataset) labels stay whole. Either way, labels are
+    full class indices 0..K-1, 255 for ignored and 254 for unlabeled pixels.
 
     ``metainfo`` is that of the wrapped data set plus ``seen`` and ``unseen`` (class indices) and
     ``hide_as`` (the label that unseen classes get here, None when labels are whole).
 
-    A sample asked for by a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented as the seed of
-    the draw says, whatever was loaded before.
+    A sample whose index is a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented with the
+    draw's seed, whatever was loaded before.
 
     Args:
         dataset: The data set to wrap: a config, or an object. mmengine's and mmseg's wrappers
@@ -171,7 +171,7 @@ class ZeroShotDataset:
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """What the wrapped data set knows of a sample: its files and how to read them."""
+        """A sample's files and how to read them, as the wrapped dataset describes them."""
         return self.dataset.get_data_info(int(idx))
 
     @force_full_init
@@ -204,7 +204,7 @@ class ZeroShotDataset:
 
 
 def _mmseg_scope() -> Any:
-    """Find data sets and transforms in mmseg's registries where nobody, as a Runner does, chose."""
+    """Look components up in mmseg's registries, unless a Runner or the caller chose a scope."""
     chosen = DefaultScope.get_current_instance() is not None
     return DefaultScope.overwrite_default_scope(None if chosen else "mmseg")
 

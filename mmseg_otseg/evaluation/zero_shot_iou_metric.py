@@ -1,4 +1,4 @@
-"""The numbers that zero-shot segmentation is judged by."""
+"""The metrics of zero-shot segmentation."""
 
 from __future__ import annotations
 
@@ -163,7 +163,8 @@ class ZeroShotIoUMetric(IoUMetric):
             print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
         elif metrics["mIoU_S"] == 0 < metrics.get("mIoU_U", 0):
             problem = (
-                "All seen classes are at 0: the seen-class bias is larger than what tells them."
+                "All seen classes are at 0: the seen-class bias exceeds their lead over the unseen "
+                "ones."
             )
             print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
 

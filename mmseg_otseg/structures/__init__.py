@@ -1,4 +1,4 @@
-"""Objects that the parts of the package hand to each other."""
+"""What the parts of the package pass to each other."""
 
 from .class_split import ClassSplit, SplitLike
 from .features import AlignedFeatures, CLIPFeatures

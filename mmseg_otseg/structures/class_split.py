@@ -36,7 +36,7 @@ _NAMED: dict[str, tuple[Sequence[str], tuple[int, ...]]] = {
 class ClassSplit:
     """The class names in label order, and the classes unseen in training.
 
-    It is the single source of truth for the data set, the text prompts, the head and the metric.
+    Dataset, text prompts, head and metric all take their classes from one such object.
 
     Args:
         classes: The K class names; the label of a pixel is an index into them.
@@ -66,14 +66,13 @@ class ClassSplit:
         """Make a split from what a config holds.
 
         Args:
-            split: A split; the name of one ("voc", "context", "cocostuff"); or a dict with
-                ``classes`` (names, a ``.txt`` file with one name per line, or the name of a split
-                whose names are meant), ``unseen`` (names
-                or indices, or the name of a split whose unseen classes are meant) and, if wanted,
-                ``seen`` (names or indices). When only one of the two lists is given, the other one
-                is the rest of the classes; when neither is given, all classes are seen.
-            classes: The names the data uses. They stand in for a missing ``classes``; otherwise
-                they must be those of the split.
+            split: A split; the name of a known one ("voc", "context", "cocostuff", "ade20k"); or a
+                dict with ``classes`` (names, a ``.txt`` file with one name per line, or the name of
+                a known split), ``unseen`` (names, indices, or the name of a known split) and,
+                optionally, ``seen`` (names or indices). If only one of the two lists is given, the
+                other one is the rest of the classes; if neither is, all classes are seen.
+            classes: The class names of the data. They are used where the dict has no ``classes``;
+                otherwise both must be the same.
 
         Raises:
             TypeError: When ``split`` is none of the above.
@@ -135,13 +134,13 @@ class ClassSplit:
 
     @classmethod
     def agreed(cls, places: Mapping[str, SplitLike | None]) -> ClassSplit:
-        """The one split that is meant in several places.
+        """The split that several places of a config agree on.
 
         Args:
-            places: What each place says, by its name; None if it says nothing.
+            places: The split given in each place, by the name of the place; None where none is.
 
         Raises:
-            ValueError: When two places differ, or none says anything.
+            ValueError: When two places give different splits, or none gives one.
         """
         named = {place: cls.build(split) for place, split in places.items() if split is not None}
         if not named:
@@ -180,7 +179,7 @@ class ClassSplit:
 
     @property
     def metainfo(self) -> dict:
-        """What a data set's ``metainfo`` carries: ``classes``, ``seen`` and ``unseen``."""
+        """The split as a dataset's ``metainfo`` has it: ``classes``, ``seen`` and ``unseen``."""
         return {"classes": self.classes, "seen": list(self.seen), "unseen": list(self.unseen)}
 
 

@@ -30,9 +30,9 @@ class AlignedFeatures:
         queries: Text queries, shape (B, K, N, D): N prompts of each of K classes.
         classes: Full class index of each of the K query classes, shape (K,), int64.
         seen: Whether each of them is a seen class, shape (K,), bool.
-        unseen: The query classes that self-training chooses labels from, as indices into the
-            queries, shape (U,), int64. None is all that are not seen; a GPU must be waited for to
-            know them.
+        unseen: The query classes that self-training takes pseudo labels from, as indices into the
+            queries, shape (U,), int64. None means all that are not seen; finding them makes the
+            host wait for a GPU.
     """
 
     pixels: tuple[Tensor, ...]

@@ -6,4 +6,4 @@ IGNORED = 255
 """Left out of the loss and of the metric, mmseg's ``ignore_index``."""
 
 UNLABELLED = 254
-"""Known to hold some unseen class, but not which one (transductive training)."""
+"""A pixel of some unseen class, nobody knows which (transductive training)."""

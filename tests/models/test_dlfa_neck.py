@@ -34,8 +34,8 @@ def test_descriptor_is_the_linear_of_the_paper() -> None:
     assert torch.allclose(descriptor(text, token), expected, atol=1e-6)
 
 
-def test_identity_start(clip: dict) -> None:
-    neck = build(clip, identity_start=True).eval()
+def test_identity_init(clip: dict) -> None:
+    neck = build(clip, identity_init=True).eval()
     aligned = neck(features())
     assert torch.allclose(aligned.queries, neck.text().expand(2, -1, -1, -1), atol=1e-6)
 

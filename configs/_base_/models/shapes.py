@@ -30,7 +30,7 @@ model = dict(
     ),
     neck=dict(
         type="DLFANeck",
-        identity_start=True,  # the run is short
+        identity_init=True,  # the run is short
         text=dict(type="TemplatePrompts", templates="otseg6"),
     ),
     decode_head=dict(

@@ -18,7 +18,7 @@ model = dict(
     backbone=dict(type="CLIPBackbone", out_indices=(-5, -3, -1), project=False),
     neck=dict(
         type="DLFANeck",
-        identity_start=True,
+        identity_init=True,
         text=dict(type="LearnablePrompts", num_prompts=6, num_tokens=8, position="end"),
     ),
     decode_head=dict(

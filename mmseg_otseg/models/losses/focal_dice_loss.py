@@ -14,9 +14,8 @@ from mmseg_otseg.ops import focal_dice_sums
 class FocalDiceLoss(nn.Module):
     """Weighted focal and dice loss, divided by the number of (image, class) pairs that occur.
 
-    The number is averaged over the processes and at least 1. Without a single labelled pixel in any
-    process there
-    is nothing to learn: both losses are then zero, with zero gradient.
+    The number is averaged over the processes and is at least 1. If no process has a labeled pixel,
+    there is nothing to learn: both losses are zero, with zero gradient.
 
     Args:
         mask_weight: Weight of the focal loss.

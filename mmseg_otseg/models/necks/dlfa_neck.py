@@ -16,6 +16,7 @@ from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
 from mmseg_otseg.models.trained import TrainedModule
+from mmseg_otseg.renamed import renamed_options
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
 
@@ -28,26 +29,26 @@ class DLFANeck(TrainedModule):
 
     With one level that the backbone projected, this is OTSeg's relationship descriptor. With
     several levels of raw tokens and ``adapters``, it is ZegOT's Deep Local Feature Alignment: each
-    level has an adapter of its own (LayerNorm, Linear) that starts as CLIP's ``ln_post`` and
+    level has an adapter of its own (LayerNorm, Linear), initialized with CLIP's ``ln_post`` and
     projection.
 
     Args:
-        clip: ``dict(model=..., pretrained=...)``; offered to ``text`` and read for the adapters'
-            start.
+        clip: ``dict(model=..., pretrained=...)``: the CLIP of the text prompts, and the one whose
+            weights initialize the adapters.
         text: Config of the text prompts (a :class:`~mmseg_otseg.models.text.TextPrompts`), or the
             path of a ``.npy`` file for :class:`~mmseg_otseg.models.text.PrecomputedPrompts`.
         split: The class split; None if the config of the text prompts has it.
         adapters: Number of levels that get an adapter: 0, or as many as the backbone returns.
-        relationship_descriptor: Whether queries are described by the image; otherwise they are the
-            text alone.
-        identity_start: See :class:`RelationshipDescriptor`.
-        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"``. None is the
-            seen ones, or what the run decides: all classes on fully labeled data, and in the
-            transductive stage.
+        relationship_descriptor: Whether the image's global token goes into the queries; without
+            it they are the text embeddings.
+        identity_init: See :class:`RelationshipDescriptor`.
+        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"``. None lets
+            the run decide: all classes on fully labeled data and in the transductive stage, else
+            the seen ones.
 
     Attributes:
-        self_trains: Whether the head shall label unlabeled pixels with the unseen classes, if these
-            have queries in training. A run on other than transductive data turns it off.
+        self_trains: Whether the head gives unlabeled pixels pseudo labels of the unseen classes,
+            if these have queries in training. A run on data that is not transductive turns it off.
 
     Raises:
         ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the
@@ -59,13 +60,14 @@ class DLFANeck(TrainedModule):
         3.1.
     """
 
+    @renamed_options(identity_start="identity_init")
     def __init__(
         self,
         clip: Mapping[str, Any],
         text: Mapping[str, Any] | str,
         adapters: int = 0,
         relationship_descriptor: bool = True,
-        identity_start: bool = False,
+        identity_init: bool = False,
         train_classes: str | None = None,
         split: SplitLike | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -85,7 +87,7 @@ class DLFANeck(TrainedModule):
                 f"space has {width}: use embeddings of the CLIP that `clip` names"
             )
         self.descriptor = (
-            RelationshipDescriptor(self.text.embed_dim, identity_start)
+            RelationshipDescriptor(self.text.embed_dim, identity_init)
             if relationship_descriptor
             else None
         )
@@ -96,7 +98,7 @@ class DLFANeck(TrainedModule):
         """Replace the vocabulary.
 
         Args:
-            classes: Names, of which those seen so far remain the seen ones; or a split that says
+            classes: Class names, of which those that were seen stay seen; or a split, which says
                 itself which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
         """
         if isinstance(classes, Sequence) and not isinstance(classes, str):
@@ -203,7 +205,7 @@ def _class_tables(
 
 
 def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:
-    """``count`` adapters (LayerNorm, Linear) that start as CLIP's ln_post and projection."""
+    """``count`` adapters (LayerNorm, Linear), initialized with CLIP's ln_post and projection."""
     adapters = nn.ModuleList()
     if count:
         first, weight, bias = image_tower(load_clip(**clip).visual).linear_alignment()

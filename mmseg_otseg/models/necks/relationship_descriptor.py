@@ -1,4 +1,4 @@
-"""The relationship descriptor: text queries that know the image."""
+"""The relationship descriptor: text queries that depend on the image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ class RelationshipDescriptor(nn.Module):
 
     Args:
         embed_dim: Width D.
-        identity_start: Start as the identity on the T half (``Q = T``), which helps short
-            schedules; otherwise the usual truncated normal.
+        identity_init: Whether to initialize with the identity on the T half (``Q = T``), which
+            helps short schedules, instead of a truncated normal.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.4.
     """
 
-    def __init__(self, embed_dim: int, identity_start: bool = False) -> None:
+    def __init__(self, embed_dim: int, identity_init: bool = False) -> None:
         super().__init__()
         self.linear = nn.Linear(2 * embed_dim, embed_dim)
         nn.init.zeros_(self.linear.bias)
-        if identity_start:
+        if identity_init:
             with torch.no_grad():
                 self.linear.weight.zero_()
                 self.linear.weight[:, embed_dim:] = torch.eye(embed_dim)

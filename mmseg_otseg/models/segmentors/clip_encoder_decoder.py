@@ -24,17 +24,17 @@ from .sliding import slide_in_batches
 
 @MODELS.register_module()
 class CLIPEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` that tells its parts which CLIP and which classes they are for.
+    """mmseg's ``EncoderDecoder``, which hands one CLIP and one class split to all its parts.
 
     A config then names CLIP and the class split in one place each, and one line changes either:
     ``model = dict(clip=dict(model="ViT-L-14"))``, ``model = dict(split=dict(unseen=["cow"]))``.
     In a run the data sets take the split from here as well, see
     :mod:`mmseg_otseg.engine.loops`.
 
-    With ``clip`` and ``split`` given to each part, an ``EncoderDecoder`` is the same model with the
-    same state dict, but for one thing: mmseg takes a single class for foreground against
-    background, here it is a vocabulary of one class. And in the ``slide`` mode of ``test_cfg``,
-    windows run ``window_batch`` (4) at a time.
+    An ``EncoderDecoder`` whose parts are all given ``clip`` and ``split`` is the same model with
+    the same state dict, with two differences. mmseg takes a single class for foreground against
+    background, while here it is a vocabulary of one class. And in the ``slide`` mode of
+    ``test_cfg``, ``window_batch`` (4) windows run at a time.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -95,7 +95,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
-        """Resize the values to the pictures' own sizes and take the best class.
+        """Resize the class maps to the original image sizes and take the best class.
 
         Args:
             seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.

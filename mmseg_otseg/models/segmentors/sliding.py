@@ -17,21 +17,21 @@ def slide_in_batches(
     metas: list[dict],
     test_cfg: Mapping[str, Any],
 ) -> Tensor:
-    """Average what the windows that cover a pixel say of it.
+    """Predict window by window, and average the class maps where windows overlap.
 
-    Windows and numbers are those of mmseg's ``slide_inference``. But the windows go through the
-    model ``window_batch`` at a time, and each is added to its place in the picture instead of being
-    padded to the picture's size.
+    The windows and the result are those of mmseg's ``slide_inference``. But ``window_batch``
+    windows go through the model at a time, and each map is added to its place in the image instead
+    of being padded to the image's size.
 
     Args:
         predict: Maps crops (n, 3, h', w') and their meta information to class maps (n, K, h', w').
-        images: Pictures, shape (B, 3, h, w).
-        metas: Meta information of each picture.
+        images: Shape (B, 3, h, w).
+        metas: Meta information of each image.
         test_cfg: ``crop_size`` and ``stride`` (rows, columns), in pixels; ``window_batch``: windows
-            of a picture in a forward pass, 4 if not given.
+            of an image in a forward pass, 4 if not given.
 
     Returns:
-        Class maps of the pictures, shape (B, K, h, w).
+        Class maps of the images, shape (B, K, h, w).
 
     Raises:
         ValueError: If ``window_batch`` is no positive whole number.

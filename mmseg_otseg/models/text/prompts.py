@@ -1,4 +1,4 @@
-"""Text prompts, and those that are a fixed table: from templates."""
+"""Text prompts: the interface of all, and those that are a fixed table made from templates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .text_tower import TextTower, build_text_tower, encode_texts
 class TextPrompts(BaseModule):
     """N text embeddings for each of K classes, and which of the classes are seen.
 
-    This is where a model knows its vocabulary: neck and head read it from here.
+    A model's vocabulary is kept here; neck and head read it from this module.
     """
 
     split: ClassSplit
@@ -60,10 +60,9 @@ class TextPrompts(BaseModule):
 class FrozenPrompts(TextPrompts):
     """Base of prompts that are a fixed table, kept as a buffer.
 
-    A checkpoint's table is taken over if it is the one of this vocabulary; otherwise, or if it has
-    none, the model keeps its own, so that a checkpoint can be tested on another vocabulary. The
-    model's own must then come from the text tower that the checkpoint's came from: a fingerprint in
-    the checkpoint tells.
+    Loading a checkpoint takes over its table if it belongs to the same vocabulary. Otherwise the
+    model keeps its own table, so that a checkpoint can be tested on other classes; a fingerprint
+    in the checkpoint ensures that both tables come from the same text tower.
     """
 
     embeddings: Tensor
@@ -74,7 +73,7 @@ class FrozenPrompts(TextPrompts):
         super().__init__(init_cfg)
         self.register_buffer("embeddings", torch.empty(0))
         self.register_buffer("vocabulary", torch.empty(0, dtype=torch.uint8))
-        # Of the text tower that encoded the table; zero if that is not known.
+        # Of the text tower that encoded the table; zeros if unknown.
         self.register_buffer("fingerprint", torch.zeros(32, dtype=torch.uint8))
 
     @property
@@ -116,7 +115,7 @@ class FrozenPrompts(TextPrompts):
             print_log(
                 "The checkpoint has no text embeddings: the model makes its own."
                 if found is None
-                else "The checkpoint's text embeddings name other classes: ours stay.",
+                else "The checkpoint's text embeddings name other classes: the model keeps its own.",
                 logger="current",
                 level=logging.INFO,
             )

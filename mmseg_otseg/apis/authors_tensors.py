@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Sizes are named by letters: C width of the image tower, D joint width, P positions (the class
 # token's and the patch grid's), s patch side, n visual prompt tokens; a number in front multiplies.
-# "L-1" is the number of the image tower's layers less one.
+# "L-1" is one less than the number of layers of the image tower.
 BLOCK_SHAPES = {
     "attn.in_proj_weight": "3C C",
     "attn.in_proj_bias": "3C",
@@ -76,7 +76,7 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
 
     Args:
         state: Names and tensors of an authors' checkpoint.
-        used: The names among them that are no never-used tensors.
+        used: Those of the names that reach the model's output.
 
     Raises:
         ValueError: Naming the tensors that are missing, unknown or of another shape.
