@@ -115,7 +115,7 @@ class FrozenPrompts(TextPrompts):
             print_log(
                 "The checkpoint has no text embeddings: the model makes its own."
                 if found is None
-                else "The checkpoint's text embeddings name other classes: the model keeps its own.",
+                else "The checkpoint's text embeddings are of other classes; the model's stay.",
                 logger="current",
                 level=logging.INFO,
             )
