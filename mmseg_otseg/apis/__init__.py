@@ -2,10 +2,12 @@
 
 from .authors_checkpoint import Conversion, convert_authors_checkpoint, convert_authors_state_dict
 from .inferencer import OTSegInferencer
+from .inspection import Inspection
 from .vocabulary import set_classes, with_classes
 
 __all__ = [
     "Conversion",
+    "Inspection",
     "OTSegInferencer",
     "convert_authors_checkpoint",
     "convert_authors_state_dict",

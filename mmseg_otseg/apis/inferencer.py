@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -17,8 +19,11 @@ from mmengine.logging import print_log
 from mmseg_otseg.imaging import Named, Prediction, Segmenter, class_names, read_image
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
+from .inspection import Inspection, prompt_names
 from .loading import array_pipeline, load_config, load_model, set_precision
 from .vocabulary import with_classes
+
+VOCABULARIES_KEPT = 8
 
 
 class _Job(NamedTuple):
@@ -67,7 +72,8 @@ class OTSegInferencer(Segmenter):
         self.pipeline = array_pipeline(self.cfg)
         self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
         self._lock = Lock()
-        self._last: tuple[Any, ...] | None = None
+        self._own: Any = None
+        self._kept: OrderedDict[Any, Any] = OrderedDict()  # models by vocabulary, last used last
 
     def report(self, message: str, level: int = logging.INFO) -> None:
         print_log(message, "current", level=level)
@@ -79,24 +85,76 @@ class OTSegInferencer(Segmenter):
         batch: list[_Job] = []
         for number, source in enumerate(images):
             try:
-                image, size = read_image(source)
-                data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
-                if data is None:
-                    raise ValueError("the test pipeline gave it up")
+                job = self._job(number, *read_image(source))
             except Exception as error:  # one image must not end the others
                 yield from _predict(model, batch)
                 batch = []
                 yield Prediction(number, np.empty(0), (0, 0), error)
                 continue
-            job = _Job(number, image, size, data)
             if batch and (len(batch) == batch_size or _shapes(job) != _shapes(batch[0])):
                 yield from _predict(model, batch)
                 batch = []
             batch.append(job)
         yield from _predict(model, batch)
 
+    def inspect(
+        self,
+        image: str | os.PathLike | np.ndarray,
+        classes: str | Sequence[str] | SplitLike | None = None,
+    ) -> Inspection:
+        """Look closely at one image: every class's value everywhere, and the transport plan.
+
+        Args:
+            image: A path, or an array as in :meth:`segment`.
+            classes: As in :meth:`segment`.
+
+        Returns:
+            What the model says, before thresholds and the bias of seen classes; the plan is
+            computed when it is first asked for, on the whole image.
+
+        Raises:
+            ValueError: If the image cannot be read or segmented, or the class names make no sense.
+        """
+        named = self.with_classes(classes)
+        source = image if isinstance(image, np.ndarray) else os.fspath(image)
+        (prediction,) = self.predict_all(named.model, [source], 1)
+        if isinstance(prediction.values, Exception):
+            raise ValueError(
+                f"cannot segment the image: {prediction.values}"
+            ) from prediction.values
+        neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
+        seen = np.array([name in neck.seen_names for name in named.names])
+        return Inspection(
+            image=prediction.image,
+            size=prediction.size,
+            names=named.names,
+            palette=named.palette,
+            seen=seen,
+            seen_bias=bias,
+            values=prediction.values + np.float32(bias) * seen[:, None, None],
+            prompts=prompt_names(neck.text),
+            align_corners=named.align_corners,
+            plan=partial(self._plan, named.model, prediction.image),
+        )
+
+    @torch.no_grad()
+    def _plan(self, model: Any, image: np.ndarray) -> np.ndarray | None:
+        """The plan (K, N, H, W) of an RGB image; None if the head has none."""
+        if not hasattr(model.decode_head, "plan"):
+            return None
+        job = self._job(0, image, image.shape[:2])
+        packed = {key: [job.data[key]] for key in ("inputs", "data_samples")}
+        inputs = model.data_preprocessor(packed, False)["inputs"]
+        return model.decode_head.plan(model.extract_feat(inputs))[0].float().cpu().numpy()
+
+    def _job(self, number: int, image: np.ndarray, size: tuple[int, int]) -> _Job:
+        data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
+        if data is None:
+            raise ValueError("the test pipeline gave it up")
+        return _Job(number, image, size, data)
+
     def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
-        """The model with a vocabulary of its own; that of the last call is kept."""
+        """The model with a vocabulary of its own; those of the last calls are kept."""
         model = self._model_for(classes)
         meta = model.dataset_meta
         return Named(model, meta["classes"], meta["palette"], model.align_corners)
@@ -108,17 +166,25 @@ class OTSegInferencer(Segmenter):
                 classes = ClassSplit.build(text)
             except ValueError:  # the name of no split
                 classes = tuple(class_names(text))
+        elif isinstance(classes, Mapping):
+            classes = ClassSplit.build(classes)
         elif isinstance(classes, Sequence):
             classes = tuple(classes)
         model = with_classes(self.model)
         own = model.neck.text
         if classes is None or classes == own.split.classes:
             return model
+        asked = (classes, self.model.data_preprocessor.device)
         with self._lock:
-            asked = (classes, self.model.data_preprocessor.device)
-            if self._last is None or self._last[0] is not own or self._last[1] != asked:
-                self._last = (own, asked, with_classes(model, classes))
-            return self._last[2]
+            if self._own is not own:
+                self._own = own
+                self._kept.clear()
+            if asked not in self._kept:
+                self._kept[asked] = with_classes(model, classes)
+            self._kept.move_to_end(asked)
+            if len(self._kept) > VOCABULARIES_KEPT:
+                self._kept.popitem(last=False)
+            return self._kept[asked]
 
 
 def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:

@@ -24,6 +24,8 @@ from .vocabulary import with_classes
 
 # Of the stacks and of mmseg's depth estimation; the first is no subclass of mmcv's on both.
 LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
+HEAD_KEEPS = ("clip", "embed_dim", "num_classes", "align_corners")
+FROM_ARRAY = "LoadImageFromNDArray"
 
 
 def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config:
@@ -61,6 +63,35 @@ def set_precision(model: ConfigDict, precision: str) -> None:
         raise ValueError(f"precision={precision!r} needs a model with a `clip` setting")
 
 
+def training_free(cfg: Config) -> Config:
+    """The config of CLIP's own dense map, for a model over the same CLIP and with the same classes.
+
+    It is the mean cosine of each patch with the prompts of a class; nothing in it was trained.
+    Learned prompts are replaced by OTSeg's six templates.
+
+    Args:
+        cfg: The config of a model with a ``CLIPBackbone`` and a ``DLFANeck``.
+    """
+    cfg = Config(copy.deepcopy(cfg._cfg_dict))
+    backbone, neck, head = cfg.model.backbone, cfg.model.neck, cfg.model.decode_head
+    backbone.update(visual_prompts=None, drop_path_rate=0.0, out_indices=(-1,), project=True)
+    neck.update(relationship_descriptor=False, adapters=0)
+    if neck.text.type == "LearnablePrompts":
+        kept = {key: neck.text[key] for key in ("clip", "split") if key in neck.text}
+        neck.text = ConfigDict(type="TemplatePrompts", templates="otseg6", **kept)
+    neck.text.pop("average", None)
+    kept = {key: head[key] for key in HEAD_KEEPS if key in head}
+    cfg.model.decode_head = ConfigDict(
+        type="MPSAHead",
+        transport="none",
+        decoder_layers=0,
+        predict_from="score",
+        seen_bias=0.0,
+        **kept,
+    )
+    return cfg
+
+
 def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     """Build the config's model, with a checkpoint's weights and the colors of its classes.
 
@@ -86,19 +117,19 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
 def array_pipeline(cfg: Config) -> Compose:
     """The config's test pipeline for images that are read already.
 
+    Its first step is left out, as it is the one that reads (or draws) the image.
+
     Takes ``dict(img=...)``, BGR values (H, W, 3), uint8.
 
     Raises:
         ValueError: If the config has no test pipeline.
     """
-    steps = test_pipeline(cfg)
-    built = [{"type": "LoadImageFromNDArray"}]
+    first, *steps = test_pipeline(cfg)
+    built = [dict(first if first["type"] == "LoadImageFromFile" else {}, type=FROM_ARRAY)]
     for step in steps:
         kind = step["type"]
         cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
-        if kind == "LoadImageFromFile":
-            built[0] = dict(step, type="LoadImageFromNDArray")
-        elif kind not in LABEL_LOADERS and not (cls and issubclass(cls, LoadAnnotations)):
+        if kind not in LABEL_LOADERS and not (cls and issubclass(cls, LoadAnnotations)):
             built.append(step)
     return Compose(built)
 

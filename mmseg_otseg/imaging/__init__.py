@@ -1,6 +1,7 @@
 """Images in, masks and overlays out: what needs NumPy and Pillow only, and no model."""
 
 from .classes import class_names, palette_for
+from .heat import heat
 from .labels import NONE_NAME, labels_at_size
 from .outputs import OutputFolder
 from .overlays import paint
@@ -19,6 +20,7 @@ __all__ = [
     "check_image_file",
     "class_names",
     "find_images",
+    "heat",
     "labels_at_size",
     "paint",
     "palette_for",

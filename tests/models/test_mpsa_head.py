@@ -152,3 +152,14 @@ def test_wrong_options_are_named() -> None:
         head()(features(levels=2))
     with pytest.raises(ValueError, match="3 classes but the head num_classes=5"):
         head(5).predict(features(), [{"img_shape": (8, 8)}] * 2, None)
+
+
+@pytest.mark.parametrize("transport", ["sinkhorn", "softmax"])
+def test_the_plan_is_the_one_behind_the_score_map(transport: str) -> None:
+    model, inputs = head(transport=transport).eval(), features()
+    plan = model.plan(inputs)
+    assert plan.shape == (2, 3, 2, 3, 5)
+    torch.testing.assert_close(plan.sum((2, 3, 4)), torch.ones(2, 3))
+    cosine = torch.einsum("bdhw,bknd->bknhw", inputs.pixels[0], F.normalize(inputs.queries, dim=-1))
+    expected = (plan * cosine).sum(2) * 2 * 15
+    torch.testing.assert_close(model(inputs)["score"], expected, atol=1e-5, rtol=1e-4)

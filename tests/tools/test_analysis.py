@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from tests.configs.generated import small, write_data
 from tests.otseg_run import otseg_config
 from tests.shapes.runs import SHAPES, tiny_config, tiny_options
 from tests.tiny_run import run_tool, write_pictures
@@ -100,28 +101,37 @@ def test_calibrate_refuses_ranges_without_a_bias(
         run_tool(CALIBRATE, SHAPES / "otseg.py", "--work-dir", tmp_path, "--range", *span)
 
 
-def test_sheet_of_samples(checkpoint: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "new" / "sheet.png"
+def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
+    sheet, plans = tmp_path / "new" / "sheet.png", tmp_path / "new" / "sheet_plans.png"
     arguments = [SHAPES / "otseg_plus.py", checkpoint, "--out", sheet, "--indices", 0, 1]
-    run_tool(SHOW, *arguments, *tiny_options())
-    two_classes_each = cv2.imread(str(sheet))
-    run_tool(SHOW, *arguments, "--classes", "red cross", *tiny_options())
-    assert cv2.imread(str(sheet)).shape[0] == pytest.approx(
-        two_classes_each.shape[0] * 4 / 6, rel=0.02
-    )
+    run_tool(SHOW, *arguments, "--most-classes", 2, *tiny_options())
+    rows = {file: cv2.imread(str(file)).shape[0] for file in (sheet, plans)}
+    run_tool(SHOW, *arguments[:-1], "--classes", "red cross", *tiny_options())
+    assert cv2.imread(str(plans)).shape[0] < rows[plans] / 2 < rows[plans]
+    assert cv2.imread(str(sheet)).shape[0] < rows[sheet]
     with pytest.raises(ValueError, match=r"unknown classes .'red line'"):
         run_tool(SHOW, *arguments, "--classes", "red line", *tiny_options())
     with pytest.raises(ValueError, match=r"samples 0 to 5, not .6"):
         run_tool(SHOW, *arguments[:-2], 6, *tiny_options())
 
 
-@pytest.mark.parametrize("config", ["training_free", "zegot", "softmax"])
-def test_sheet_of_pictures_from_files(config: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", ["training_free", "zegot", "softmax", "zegclip"])
+def test_sheets_of_pictures_from_files(config: str, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "picture.png"), picture)
     arguments = ["--images", tmp_path / "picture.png", "--out", tmp_path / "sheet.png"]
     run_tool(SHOW, SHAPES / f"{config}.py", *arguments, *tiny_options())
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+    assert (tmp_path / "sheet_plans.png").exists() == (config != "zegclip")
+
+
+def test_sheets_of_pictures_on_disk(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    cfg = small("otseg/voc_512.py", tmp_path)
+    cfg.dump(tmp_path / "config.py")
+    run_tool(SHOW, tmp_path / "config.py", "--part", "val", "--out", tmp_path / "sheet.png")
+    for name in ("sheet", "sheet_plans"):
+        assert cv2.imread(str(tmp_path / f"{name}.png")) is not None
 
 
 def test_counts_of_the_backbone_are_those_of_the_formulas(tmp_path: Path) -> None:

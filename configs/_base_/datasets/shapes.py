@@ -8,7 +8,11 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
-test_pipeline = [dict(type="LoadShapesScene"), dict(type="PackSegInputs")]
+test_pipeline = [
+    dict(type="LoadShapesScene"),
+    dict(type="Resize", scale=(64, 64), keep_ratio=True),  # only for other pictures than scenes
+    dict(type="PackSegInputs"),
+]
 
 train_dataloader = dict(
     batch_size=16,

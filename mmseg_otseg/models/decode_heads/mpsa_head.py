@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from mmseg_otseg.structures.features import AlignedFeatures
 
 from .mpsa import MPSADecoder
 from .zero_shot_head import ZeroShotHead
@@ -91,14 +92,31 @@ class MPSAHead(ZeroShotHead):
             return super().predicting_map(maps)
         return maps[self.predict_from]
 
+    def plan(self, inputs: AlignedFeatures) -> Tensor:
+        """The transport plan behind the score map, of the last level.
+
+        Args:
+            inputs: Output of the neck.
+
+        Returns:
+            What each prompt of each class takes from each patch, shape (B, K, N, H, W), of total
+            mass 1 per (image, class).
+        """
+        pixels = inputs.pixels[-1]
+        _, plan = self._match(
+            pixels.flatten(2).transpose(1, 2), F.normalize(inputs.queries, dim=-1)
+        )
+        return plan.unflatten(-1, pixels.shape[-2:])
+
+    def _match(self, pixels: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Similarities and plan (B, K, N, M) of pixels (B, M, D) and unit queries (B, K, N, D)."""
+        similarity = pixel_prompt_similarity(pixels, queries)
+        return similarity, multi_prompt_plan(similarity, self.transport, self.epsilon)
+
     def _score(self, levels: list[Tensor], queries: Tensor) -> Tensor:
         """Score maps (B, K, M) of pixels (B, M, D) per level, averaged over the levels."""
         queries = F.normalize(queries, dim=-1)
-        maps = []
-        for pixels in levels:
-            similarity = pixel_prompt_similarity(pixels, queries)
-            plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
-            maps.append(transport_score(similarity, plan))
+        maps = [transport_score(*self._match(pixels, queries)) for pixels in levels]
         if self.level_logits is None:
             return maps[0]
         weights = self.level_logits.softmax(0).to(maps[0].dtype)

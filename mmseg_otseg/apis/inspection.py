@@ -1,0 +1,113 @@
+"""A close look at what a model says of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mmseg_otseg.imaging import labels_at_size
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model says of every place of an image, before anything is decided.
+
+    Attributes:
+        image: RGB values (h, w, 3), uint8, perhaps of a reduced image.
+        size: Rows and columns (H, W) of the whole image.
+        names: The K class names.
+        palette: Their colors, RGB.
+        seen: Whether training saw labels of them, (K,), bool.
+        seen_bias: What the model subtracts from the values of the seen classes.
+        values: Class maps at the model's size, (K, h', w'), without that bias.
+        prompts: What the N prompts of a class are called.
+        align_corners: How the class maps are resized.
+        plan: Computes the transport plan (K, N, H, W), of total mass 1 per class; or returns None,
+            as not every head has one.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+    names: tuple[str, ...]
+    palette: Sequence[Sequence[int]]
+    seen: np.ndarray
+    seen_bias: float
+    values: np.ndarray
+    prompts: tuple[str, ...]
+    align_corners: bool
+    plan: Callable[[], np.ndarray | None]
+
+    @cached_property
+    def share(self) -> np.ndarray | None:
+        """What each prompt takes of the mass of each patch, (K, N, H, W); None without a plan.
+
+        With Sinkhorn the shares of a class's prompts add up to 1 in every patch.
+        """
+        plan = self.plan()
+        return None if plan is None else plan * (plan.shape[-2] * plan.shape[-1])
+
+    def biased(self, seen_bias: float | None = None) -> np.ndarray:
+        """The class maps less a bias of the seen classes, by default the model's own."""
+        bias = self.seen_bias if seen_bias is None else seen_bias
+        return self.values - np.float32(bias) * self.seen[:, None, None]
+
+    def labels(
+        self,
+        seen_bias: float | None = None,
+        none_below: float | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> np.ndarray:
+        """The class of each pixel.
+
+        Args:
+            seen_bias: Subtracted from the values of the seen classes; None is the model's own.
+            none_below: Pixels whose best value is below this get the label K.
+            size: Rows and columns; None is the image's size.
+
+        Returns:
+            Class indices (H, W), uint8 or uint16.
+        """
+        values = self.biased(seen_bias)
+        return labels_at_size(values, size or self.size, none_below, self.align_corners)
+
+    def values_at(self, row: float, column: float, seen_bias: float | None = None) -> np.ndarray:
+        """The value of every class in one pixel of the image, (K,), less the seen-class bias."""
+        return self._at(self.biased(seen_bias), row, column)
+
+    def share_at(self, row: float, column: float, label: int) -> np.ndarray | None:
+        """What each prompt of a class takes of one pixel, (N,), adding up to 1; or None."""
+        if self.share is None:
+            return None
+        share = self._at(self.share[label], row, column)
+        return share / max(float(share.sum()), np.finfo(np.float32).tiny)
+
+    def _at(self, maps: np.ndarray, row: float, column: float) -> np.ndarray:
+        """Maps (C, h, w) over the whole image, interpolated at one of its pixels."""
+        offset, less = (0.0, 1) if self.align_corners else (0.5, 0)
+        place = [
+            2 * (position + offset) / max(side - less, 1) - 1
+            for position, side in zip((column, row), self.size[::-1])
+        ]
+        grid = torch.tensor(place, dtype=torch.float32)[None, None, None]
+        source = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None]
+        corners = self.align_corners
+        found = F.grid_sample(source, grid, padding_mode="border", align_corners=corners)
+        return found[0, :, 0, 0].numpy()
+
+
+def prompt_names(text: Any) -> tuple[str, ...]:
+    """What the prompts of a class are called: their templates, or numbers.
+
+    Args:
+        text: The :class:`~mmseg_otseg.models.text.TextPrompts` of a model.
+    """
+    templates = tuple(getattr(text, "templates", ()))
+    if len(templates) == text.num_prompts:
+        return templates
+    return tuple(f"prompt {number}" for number in range(1, text.num_prompts + 1))
