@@ -30,9 +30,9 @@ class Sample(NamedTuple):
     label: np.ndarray | None
 
 
-def build_dataset(cfg: Config, split: ClassSplit, part: str = "test") -> Any:
+def build_dataset(cfg: Config, split: ClassSplit, subset: str = "test") -> Any:
     """The ``"val"`` or ``"test"`` data set of a config, whose classes are those of ``split``."""
-    return DATASETS.build(with_split(cfg[f"{part}_dataloader"].dataset, split, cfg))
+    return DATASETS.build(with_split(cfg[f"{subset}_dataloader"].dataset, split, cfg))
 
 
 def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:

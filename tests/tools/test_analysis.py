@@ -129,7 +129,7 @@ def test_sheets_of_pictures_on_disk(tmp_path: Path) -> None:
     write_data(tmp_path)
     cfg = small("otseg/voc_512.py", tmp_path)
     cfg.dump(tmp_path / "config.py")
-    run_tool(SHOW, tmp_path / "config.py", "--part", "val", "--out", tmp_path / "sheet.png")
+    run_tool(SHOW, tmp_path / "config.py", "--subset", "val", "--out", tmp_path / "sheet.png")
     for name in ("sheet", "sheet_plans"):
         assert cv2.imread(str(tmp_path / f"{name}.png")) is not None
 

@@ -27,7 +27,9 @@ def parse_args() -> argparse.Namespace:
         type=int,
         help="samples of the data to draw. Default: the first four with an unseen class",
     )
-    parser.add_argument("--part", choices=["val", "test"], default="test", help="of which data")
+    parser.add_argument(
+        "--subset", choices=["val", "test"], default="test", help="of which data. Default: test"
+    )
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all pictures"
     )
@@ -83,7 +85,7 @@ def row_of(sample: Sample, looks: dict[str, Inspection]) -> Row:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args, *([] if args.images else [args.part]))
+    cfg = load_config(args, *([] if args.images else [args.subset]))
     ours = OTSegInferencer(cfg, args.checkpoint, args.device)
     clip = OTSegInferencer(training_free(cfg), None, args.device)
     split = ours.model.neck.text.split
@@ -94,7 +96,7 @@ def main() -> None:
         arrays = [read_image(file)[0][..., ::-1] for file in args.images]
         samples = [Sample(Path(f).stem, image, None) for f, image in zip(args.images, arrays)]
     else:
-        dataset = build_dataset(cfg, split, args.part)
+        dataset = build_dataset(cfg, split, args.subset)
         ours.model.dataset_meta = dataset.metainfo  # its colors
         if args.indices:
             samples = take_samples(dataset, args.indices)
