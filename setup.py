@@ -30,7 +30,7 @@ setup(
     packages=[*find_packages(include=["mmseg_otseg*"]), "mmseg_otseg.configs"],
     package_dir={"mmseg_otseg.configs": "configs"},
     package_data={
-        "mmseg_otseg": ["model-index.yml"],  # where mim looks for it
+        "mmseg_otseg": ["model-index.yml", "py.typed"],  # the former is where mim looks for it
         "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },
     install_requires=[
