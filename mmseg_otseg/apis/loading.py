@@ -13,7 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS, TRANSFORMS
 
 from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
@@ -103,13 +104,16 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
         TypeError: If the model has no vocabulary.
         ValueError: If the checkpoint is refused.
     """
+    # Read first: a wrong file is noticed before CLIP is built, or even downloaded.
+    read = CheckpointLoader.load_checkpoint
+    checkpoint = None if weights is None else read(os.fspath(weights), map_location="cpu")
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if (split := class_split(model)) is not None:
         check_no_idle_split(cfg, split)
-    if weights is None:
+    if checkpoint is None:
         print_log("no weights given: the parts that train are as they were built", "current")
         return with_classes(model)
-    checkpoint = load_checkpoint(model, os.fspath(weights), map_location="cpu")
+    _load_checkpoint_to_model(model, checkpoint)
     model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
     return with_classes(model)
 

@@ -1,13 +1,15 @@
 """What runs around the model: hooks, optimisers, schedules, checkpoints and processes."""
 
-from mmseg_otseg.engine import checkpoint_sources
+from mmseg_otseg.engine import checkpoint_sources, loops
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.hooks import (
     DurableCheckpointHook,
     FineTuneHook,
+    FiniteLossHook,
     IterationSeedHook,
     MasterLoggerHook,
+    ResumeCheckHook,
     RunCheckHook,
     SeenPixelsHook,
     SelfTrainingHook,
@@ -19,13 +21,16 @@ from mmseg_otseg.engine.runner import ConfigFolderRunner
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
 checkpoint_sources.install()
+loops.install()
 
 __all__ = [
     "ConfigFolderRunner",
     "DurableCheckpointHook",
     "FineTuneHook",
+    "FiniteLossHook",
     "IterationSeedHook",
     "MasterLoggerHook",
+    "ResumeCheckHook",
     "RunCheckHook",
     "SeenPixelsHook",
     "SelfTrainingHook",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -31,6 +32,8 @@ def load_from_http(
 ) -> Any:
     """Download to torch's hub folder once, then read the file.
 
+    The file is kept under its own name and a digest of the URL, as others have files of that name.
+
     Args:
         filename: The URL.
         map_location: As for :func:`torch.load`.
@@ -38,7 +41,8 @@ def load_from_http(
         progress: Whether to show how far the download is.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir()) / "checkpoints")
-    file = folder / Path(urlparse(filename).path).name
+    name = Path(urlparse(filename).path)
+    file = folder / f"{name.stem}-{sha256(filename.encode()).hexdigest()[:12]}{name.suffix}"
     if is_main_process():
         _download(filename, file, progress)
     barrier()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 
 #: Records that only the log file needs, by their beginning: long ones, and harmless warnings.
 FOR_THE_FILE = re.compile(
@@ -21,8 +24,20 @@ FOR_THE_FILE = re.compile(
 class ConsoleRunner(Runner):
     """mmengine's ``Runner``, with less on the screen.
 
-    Environment, config, hooks and the options of each parameter go to the log file alone.
+    Environment, config, hooks and the options of each parameter go to the log file alone. What can
+    be told of a checkpoint without the model is told first.
     """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> ConsoleRunner:
+        """As mmengine's; a file of ``load_from`` that cannot be used is refused at once.
+
+        mmengine reads it after CLIP was built, or even downloaded.
+        """
+        file = cfg.get("load_from")
+        if file and Path(file).is_file() and os.environ.get("RANK", "0") == "0":
+            CheckpointLoader.load_checkpoint(str(file), "cpu", logger="silent")
+        return super().from_cfg(cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as ``Runner`` does, and name its file."""

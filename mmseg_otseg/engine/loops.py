@@ -3,22 +3,28 @@
 A config names the split once, as ``model.split``, and a folder of data once, at its top. The
 Runner builds the model before any data, and loops are where the two meet: they fill in the split of
 each :class:`ZeroShotDataset` that has none, and the folder of each :class:`FolderDataset`.
-They also see to it that every run is checked, see :class:`RunCheckHook`.
+They also see to it that every run is checked, see :class:`RunCheckHook`,
+:class:`ResumeCheckHook` and :class:`FiniteLossHook`.
 
 The loops are registered in mmseg's registry under mmengine's own names, so that every config with
-mmseg's default scope uses them, whichever tool runs it.
+mmseg's default scope uses them, whichever tool runs it. Loops that a config gives without a
+``type`` (``val_cfg=dict()``) mmengine's runner takes from its own module; they are put there too.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import mmengine
 from mmengine import runner as mmengine_runner
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 from mmseg.registry import LOOPS
 
+from mmseg_otseg.engine.hooks.finite_loss_hook import FiniteLossHook
+from mmseg_otseg.engine.hooks.resume_check_hook import ResumeCheckHook
 from mmseg_otseg.engine.hooks.run_check_hook import RunCheckHook
 from mmseg_otseg.engine.parts import class_split
 from mmseg_otseg.structures import SplitLike
@@ -58,6 +64,27 @@ class TestLoop(mmengine_runner.TestLoop):
         super().__init__(runner, _prepare(runner, dataloader), *args, **kwargs)
 
 
+LOOPS_BY_NAME = {
+    loop.__name__: loop for loop in (IterBasedTrainLoop, EpochBasedTrainLoop, ValLoop, TestLoop)
+}
+
+
+def install() -> None:
+    """Let mmengine's runner take these loops where a config gives no type.
+
+    Raises:
+        RuntimeError: This mmengine builds its loops in another way.
+    """
+    module = sys.modules[Runner.__module__]
+    for name, loop in LOOPS_BY_NAME.items():
+        if not issubclass(loop, getattr(module, name, type(None))):
+            raise RuntimeError(
+                f"mmengine {mmengine.__version__} builds loops in a way that mmseg_otseg does not "
+                "know. Install a version that its setup.py allows."
+            )
+        setattr(module, name, loop)
+
+
 def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | None = None) -> Any:
     """A copy of a config in which every ``ZeroShotDataset`` without a split has this one.
 
@@ -86,6 +113,7 @@ def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | No
 
 def _prepare(runner: Runner, dataloader: Any) -> Any:
     """The config of a data loader with what it takes from elsewhere; the run will be checked."""
-    if not any(isinstance(hook, RunCheckHook) for hook in runner.hooks):
-        runner.register_hook(RunCheckHook())
+    for kind in (RunCheckHook, ResumeCheckHook, FiniteLossHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
     return with_split(dataloader, class_split(runner.model), runner.cfg)

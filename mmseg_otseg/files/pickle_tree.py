@@ -13,7 +13,7 @@ from io import BytesIO
 from pickletools import genops
 from typing import Any, BinaryIO
 
-MAX_OPERATIONS = 2_000_000
+MAX_OPERATIONS = 500_000  # a checkpoint of 1,000 tensors with their optimizer has 150,000
 MAX_DEPTH = 100
 # Objects that are referred to many times count each time, as a program that walks through the
 # result meets them each time. Honest files stay below a few values per byte.

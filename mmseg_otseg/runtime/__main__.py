@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number, result in enumerate(results, 1):
             classes = result.classes
             say(f"{number}/{total} {result.name}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the masks written so far are complete")
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     say(f"masks are in {args.out}; their values: ")

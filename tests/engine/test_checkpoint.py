@@ -87,6 +87,17 @@ def test_every_loader_of_mmengine_refuses_code(
             load_checkpoint(nn.Linear(1, 1), source)
 
 
+def test_urls_with_one_file_name_are_kept_apart(served: str, tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        torch.save(dict(state_dict={}, meta=dict(name=folder)), tmp_path / folder / "model.pth")
+    for _ in range(2):
+        for folder in "ab":
+            read = CheckpointLoader.load_checkpoint(f"{served}/{folder}/model.pth", "cpu")
+            assert read["meta"]["name"] == folder
+    assert len(list((tmp_path / "hub" / "checkpoints").iterdir())) == 2
+
+
 @pytest.mark.parametrize("source", ["s3://a/b.pth", "petrel://a/b.pth", "pavi://a/b.pth"])
 def test_object_stores_are_refused(source: str) -> None:
     with pytest.raises(ValueError, match="copy the file here"):

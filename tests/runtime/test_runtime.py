@@ -223,3 +223,12 @@ def test_images_are_resized_as_mmseg_does(
     image = np.zeros((*size, 3), np.uint8)
     how = {"scale": list(scale), "keep_ratio": keep_ratio}
     assert _resized(image, how).shape[:2] == expected
+
+
+def test_an_interrupt_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmseg_otseg.runtime.__main__.find_images", interrupt)
+    with pytest.raises(SystemExit, match="interrupted"):
+        main([str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")])

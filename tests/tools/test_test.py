@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 
+from mmseg_otseg.apis import OTSegInferencer, loading
 from tests.tiny_run import ROOT, last_metrics, run_tool, tiny_config, write_pictures
 from tools.test import set_tta
 
@@ -112,3 +114,18 @@ def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_pat
     test_tool(config=tmp_path / "folders.py")
     with pytest.raises(ValueError, match=r"a/0\.png and .*b/0\.png.*--out"):
         test_tool("--out", tmp_path / "maps", config=tmp_path / "folders.py")
+
+
+def test_a_damaged_checkpoint_is_told_before_the_model_is_built(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*args: object) -> None:
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr(Runner, "build_model", build)
+    monkeypatch.setattr(loading.MODELS, "build", build)
+    (tmp_path / "half.pth").write_bytes((trained / "run" / "iter_4.pth").read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"half\.pth"):
+        run_tool("test", trained / "tiny.py", tmp_path / "half.pth", "--work-dir", tmp_path / "w")
+    with pytest.raises(ValueError, match=r"half\.pth"):
+        OTSegInferencer(str(trained / "tiny.py"), str(tmp_path / "half.pth"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import threading
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
@@ -59,5 +60,9 @@ class WorkDirLockHook(Hook):
     def _end_with(self, launcher: int) -> None:
         while not self._over.wait(SECONDS_BETWEEN_LOOKS):
             if os.getppid() != launcher:
-                print(f"The launcher (process {launcher}) died: training stops.", file=sys.stderr)
+                print_log(
+                    f"The launcher (process {launcher}) died: training stops.",
+                    "current",
+                    logging.ERROR,
+                )
                 os._exit(1)
