@@ -134,6 +134,7 @@ def hostile_files(folder: Path, marker: Path) -> dict[str, Path]:
     tree = b"\x80\x02}" + text("state_dict") + b"}(" + views + b"us."
     written("views", tree, data__0=bytes(2**18))
     written("instructions", b"\x80\x02(" + b"N" * 2_100_000 + b"t.")
+    written("empty_dicts", b"\x80\x02}" + text("value") + b"](" + b"}" * 999_000 + b"es.")
     written("storage_size", state_dict(tensor(2**36, big(2**36))), data__0=zeros)
     written("tensor_size", state_dict(tensor(4, big(2**36))), data__0=zeros)
     written("negative_size", state_dict(tensor(4, big(-1))), data__0=zeros)

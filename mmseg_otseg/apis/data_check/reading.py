@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from mmseg_otseg.datasets import Draw, ZeroShotDataset
 from mmseg_otseg.datasets.label_rule import LabelRule, SampleError
 from mmseg_otseg.datasets.samplers import seeded_by
+from mmseg_otseg.imaging import check_image_file
 
 MOST_VALUES = 1000
+UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError)
 FEW_VALUES = 40  # a grey photograph has more
 
 
@@ -123,18 +125,20 @@ def _look_at_label(sample: Sample) -> None:
 def _mode(path: str) -> str:
     """Pixel format of an image file, or "JPEG"; empty for what is no image file."""
     try:
+        check_image_file(path)
         with Image.open(path) as image:
             return "JPEG" if image.format == "JPEG" else image.mode
-    except (OSError, ValueError, SyntaxError, AttributeError):  # reading it will say why
+    except UNREADABLE:  # reading it will say why
         return ""
 
 
 def _values(path: str) -> list[int]:
     """The values in a file that has one channel of integers."""
     try:
+        check_image_file(path)
         with Image.open(path) as image:
             values = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, AttributeError):  # `problem` says so
+    except UNREADABLE:  # `problem` says so
         return []
     plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
     return np.unique(values).tolist() if plain else []

@@ -73,9 +73,10 @@ class FiniteLossHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         name = _damaged(checkpoint["state_dict"])
         if name is not None:
+            step = checkpoint["meta"]["iter"]
             raise ValueError(
-                f"training was stopped and nothing saved at iteration {checkpoint['meta']['iter']}: "
-                f"the weights {name} hold NaN or infinity. {ADVICE}. {_last_good(runner)}"
+                f"training was stopped at iteration {step} and nothing saved, as the weights "
+                f"{name} hold NaN or infinity. {ADVICE}. {_last_good(runner)}"
             )
 
 

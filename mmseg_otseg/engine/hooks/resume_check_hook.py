@@ -44,9 +44,7 @@ class ResumeCheckHook(Hook):
         file, saved = str(runner._load_from), checkpoint.get("optimizer")
         try:
             if not saved:
-                raise ValueError(
-                    "it holds no optimizer, like the files of the best weights"
-                )
+                raise ValueError("it holds no optimizer, like the files of the best weights")
             _load(wrapper, saved)
             _check_schedules(runner.param_schedulers, checkpoint.get("param_schedulers"), file)
         except Exception as error:  # an optimizer can raise anything at what is not its own
