@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader, Runner
 
+from .compiled import compile_losses
+
 #: Records that only the log file needs, by their beginning: long ones, and harmless warnings.
 FOR_THE_FILE = re.compile(
     r"\n-{60}\nSystem environment:|Config:\n|Hooks will be executed in the following order"
@@ -25,7 +27,8 @@ class ConsoleRunner(Runner):
     """mmengine's ``Runner``, with less on the screen.
 
     Environment, config, hooks and the options of each parameter go to the log file alone. What can
-    be told of a checkpoint without the model is told first.
+    be told of a checkpoint without the model is told first. ``compile`` in a config compiles the
+    losses, see :func:`~.compiled.compile_losses`.
     """
 
     @classmethod
@@ -47,3 +50,13 @@ class ConsoleRunner(Runner):
                 handler.addFilter(lambda record: not FOR_THE_FILE.match(record.getMessage()))
         logger.info(f"config, environment and all messages: {logger.log_file}")
         return logger
+
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get("compile")
+        if not options:
+            return
+        if target != "train_step":
+            self.logger.info("`compile` is for training: this runs as it is.")
+            return
+        compile_losses(self.model, **({} if options is True else options))
+        self.logger.info("The losses are compiled in the first iteration, which takes a while.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,34 +82,65 @@ def focal_dice_sums(
     with torch.autocast(logits.device.type, enabled=False):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        sums = _FocalDice.apply(logits, target, alpha, gamma, ignored == "masked", align_corners)
-    return FocalDiceSums(*sums)
+        run = focal_dice_operation if torch.compiler.is_compiling() else _FocalDice.apply
+        sums, _ = run(logits, target, alpha, gamma, ignored == "masked", align_corners)
+        focal, dice, pairs = sums.unbind()
+    return FocalDiceSums(focal, dice, pairs.detach())
+
+
+def _sums_and_gradients(
+    logits: Tensor, target: Tensor, alpha: float, gamma: float, masked: bool, align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """Focal loss, dice loss and number of pairs, (3,), and gradients of the two, (2, B, K, H, W).
+
+    The gradients come from the same pass, at the resolution of the logits.
+    """
+    (height, width), (new_height, new_width) = logits.shape[2:], target.shape[1:]
+    like = (align_corners, logits.dtype, logits.device)
+    rows = bilinear_axis(height, new_height, *like)
+    columns = bilinear_axis(width, new_width, *like)
+    gradients = logits.new_empty(2, *logits.shape)
+    sums = logits.new_zeros(3)
+    for image, labels, gradient in zip(logits, target, gradients.unbind(1)):
+        sums += _image_sums(image, labels, rows, columns, alpha, gamma, masked, gradient)
+    return sums, gradients
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, gradients = output
+    ctx.save_for_backward(gradients)
+    ctx.mark_non_differentiable(gradients)
+
+
+def _backward(ctx: Any, grad_sums: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    focal_gradient, dice_gradient = ctx.saved_tensors[0]
+    grad_focal, grad_dice, _ = grad_sums.unbind()
+    gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
+    return (gradient, *([None] * 5))
 
 
 class _FocalDice(torch.autograd.Function):
-    """Computes both sums and, in the same pass, their gradients at the resolution of the logits."""
+    """For ordinary steps: autograd, and what traces a step, sees every operation inside."""
 
-    @staticmethod
-    def forward(ctx, logits, target, alpha, gamma, masked, align_corners):  # type: ignore[no-untyped-def]
-        (height, width), (new_height, new_width) = logits.shape[2:], target.shape[1:]
-        like = (align_corners, logits.dtype, logits.device)
-        rows = bilinear_axis(height, new_height, *like)
-        columns = bilinear_axis(width, new_width, *like)
-        gradients = logits.new_empty(2, *logits.shape)
-        sums = logits.new_zeros(3)
-        for image, labels, gradient in zip(logits, target, gradients.unbind(1)):
-            sums += _image_sums(image, labels, rows, columns, alpha, gamma, masked, gradient)
-        ctx.save_for_backward(gradients)
-        focal, dice, pairs = sums.unbind()
-        ctx.mark_non_differentiable(pairs)
-        return focal, dice, pairs
+    forward = staticmethod(_sums_and_gradients)
+    setup_context = staticmethod(_keep_gradients)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_focal, grad_dice, _):  # type: ignore[no-untyped-def]
-        focal_gradient, dice_gradient = ctx.saved_tensors[0]
-        gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
-        return (gradient, *([None] * 5))
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, *gradients)
+
+
+# For compiled graphs, in which the loss is one operation.
+focal_dice_operation = torch.library.custom_op(
+    "mmseg_otseg::focal_dice", _sums_and_gradients, mutates_args=()
+)
+focal_dice_operation.register_autograd(_backward, setup_context=_keep_gradients)
+
+
+@focal_dice_operation.register_fake
+def _(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(3), logits.new_empty(2, *logits.shape)
 
 
 def _image_sums(

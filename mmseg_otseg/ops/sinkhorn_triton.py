@@ -172,7 +172,6 @@ def _blocks(columns: int, rows: int, least: int) -> dict[str, int]:
     return {"COLUMNS": padded, "BLOCK": max(16, block)}
 
 
-@torch.library.custom_op("mmseg_otseg::sinkhorn", mutates_args=())
 def fused_sinkhorn(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, smallest: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,15 +213,8 @@ def fused_sinkhorn(
     return plan, iterations, converged.bool()
 
 
-@fused_sinkhorn.register_fake
-def _(cost: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
-    iterations = cost.new_empty(len(cost), dtype=torch.int64)
-    return torch.empty_like(cost), iterations, cost.new_empty(len(cost), dtype=torch.bool)
-
-
-@torch.library.custom_op("mmseg_otseg::sinkhorn_gradient", mutates_args=())
 def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
-    """:func:`~mmseg_otseg.ops.sinkhorn.implicit_cost_gradient` in one launch.
+    """The gradient of :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn` by the costs, in one launch.
 
     Args:
         plan: Transport plans, shape (P, N, M), float32, contiguous.
@@ -246,23 +238,3 @@ def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
             **_blocks(columns, rows, 16),
         )
     return gradient
-
-
-@fused_gradient.register_fake
-def _(plan: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(plan)
-
-
-def _keep(ctx, inputs, output) -> None:
-    plan, iterations, converged = output
-    ctx.epsilon = inputs[3]
-    ctx.save_for_backward(plan)
-    ctx.mark_non_differentiable(iterations, converged)
-
-
-def _backward(ctx, grad_plan: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    (plan,) = ctx.saved_tensors
-    return fused_gradient(plan, grad_plan, ctx.epsilon), *([None] * 6)
-
-
-fused_sinkhorn.register_autograd(_backward, setup_context=_keep)

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
-from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip import FrozenTower
 from mmseg_otseg.ops import multi_prompt_plan
-from tests.configs.generated import CLIP, small
+from tests.models.small_voc import METHODS, build, gradients, losses
 
-METHODS = ("otseg", "zegot", "zegclip")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Largest relative error (by norm) of maps and gradients against float32: a few roundings.
 TOLERANCE = {"bf16": 0.04, "fp16": 0.006}
 
 
-def build(name: str, precision: str = "fp32") -> Any:
-    init_default_scope("mmseg")
-    torch.manual_seed(0)
-    config = small(f"{name}/voc_512.py", Path("none")).model
-    config.clip = ConfigDict(**CLIP, precision=precision)
-    config.backbone.drop_path_rate = 0.0
-    config.test_cfg = dict(mode="whole")
-    model = MODELS.build(config)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
-
-
 def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
-
-
-def losses(model: nn.Module) -> dict[str, Tensor]:
-    torch.manual_seed(1)
-    label = torch.randint(0, 15, (8, 8)).repeat_interleave(8, 0).repeat_interleave(8, 1)
-    sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-    return model.loss(torch.randn(2, 3, 64, 64), [sample] * 2)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -71,10 +43,8 @@ def test_a_training_step_is_that_of_float32(name: str, precision: str) -> None:
         assert found[key].item() == pytest.approx(value.item(), rel=TOLERANCE[precision])
     sum(found.values()).backward()
     sum(expected.values()).backward()
-    exact_gradients = {n: p.grad for n, p in exact.named_parameters() if p.requires_grad}
-    gradients = {n: p.grad for n, p in rounded.named_parameters() if p.requires_grad}
-    assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
-    both = [torch.cat([g.flatten() for g in s.values()]) for s in (gradients, exact_gradients)]
+    assert all(gradient.dtype == torch.float32 for gradient in gradients(rounded).values())
+    both = [torch.cat([g.flatten() for g in gradients(m).values()]) for m in (rounded, exact)]
     assert distance(*both) < 3 * TOLERANCE[precision]
 
 

@@ -9,7 +9,6 @@ called here one by one.
 
 from __future__ import annotations
 
-import importlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmseg_otseg.models.necks import dlfa_neck
-from mmseg_otseg.ops import bilinear
+from mmseg_otseg.ops import bilinear, sinkhorn_implicit, sinkhorn_solvers
 from tests.configs.generated import CLIP, small
 
-# By this name the package has a function.
-SINKHORN = importlib.import_module("mmseg_otseg.ops.sinkhorn")
 METHODS = ("otseg", "zegot", "zegclip")
 IMAGE = (2, 3, 64, 64)
 
@@ -157,7 +154,7 @@ needs_fakes = pytest.mark.skipif(
 )
 def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for Sinkhorn's look at its stopping rule, every 10 iterations: here it takes none."""
-    monkeypatch.setattr(SINKHORN, "ITERATIONS_PER_SYNC", 1000)
+    monkeypatch.setattr(sinkhorn_solvers, "ITERATIONS_PER_SYNC", 1000)
     model = build(name)
     if stage != "inductive":
         model.neck.train_classes = "all"
@@ -170,7 +167,7 @@ def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_waits_with_the_fused_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is, stopping rule included: the kernels have their own."""
     pytest.importorskip("triton", reason="this torch comes without Triton")
-    monkeypatch.setenv(SINKHORN.FUSED, "1")
+    monkeypatch.setenv(sinkhorn_implicit.FUSED, "1")
     watch = trace(build(name))
     assert watch.wrong == []
     assert {"mmseg_otseg.sinkhorn.default", "mmseg_otseg.sinkhorn_gradient.default"} <= watch.names
@@ -178,7 +175,7 @@ def test_nothing_waits_with_the_fused_kernels(name: str, monkeypatch: pytest.Mon
 
 @needs_fakes
 def test_nothing_waits_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SINKHORN, "ITERATIONS_PER_SYNC", 1000)
+    monkeypatch.setattr(sinkhorn_solvers, "ITERATIONS_PER_SYNC", 1000)
     assert trace(build("otseg", precision="bf16")).wrong == []
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from mmseg_otseg.ops import FocalDiceSums, focal_dice_sums, negatives, positives
+from mmseg_otseg.ops import FocalDiceSums, focal_dice, focal_dice_sums, negatives, positives
 from tools.benchmarks.plain import plain_focal_dice
 
 SHAPES = {  # (B, K, H, W), (h, w)
@@ -182,3 +182,11 @@ def test_wrong_arguments_are_named(options: dict, message: str) -> None:
     arguments = {"logits": torch.zeros(2, 3, 4, 4), "target": torch.zeros(2, 8, 8).long()}
     with pytest.raises(ValueError, match=message):
         focal_dice_sums(**{**arguments, **options})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_as_an_operation_of_torch(masked: bool) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    target = torch.randint(0, 4, (2, 9, 9))
+    settings = (0.25, 2.0, masked, False)
+    torch.library.opcheck(focal_dice.focal_dice_operation, (logits, target, *settings))

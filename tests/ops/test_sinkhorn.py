@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmseg_otseg.ops import SinkhornResult, sinkhorn
-from mmseg_otseg.ops import sinkhorn as sinkhorn_function
+from mmseg_otseg.ops import SinkhornResult, sinkhorn, sinkhorn_implicit
 
 DATA = Path(__file__).parents[1] / "data" / "sinkhorn.npz"
 EXACT = {"max_iters": 2000, "tol": 1e-14}  # for float64: solved to the last digits
@@ -140,8 +139,7 @@ def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyP
         return result, torch.autograd.grad((result.plan * cost.detach()).sum(), cost)[0]
 
     kernel, kernel_gradient = solve()
-    module = __import__(sinkhorn_function.__module__, fromlist=["_"])
-    monkeypatch.setattr(module, "MAX_KERNEL_EXPONENT", 0.0)
+    monkeypatch.setattr(sinkhorn_implicit, "MAX_KERNEL_EXPONENT", 0.0)
     logs, logs_gradient = solve()
     assert not torch.equal(kernel.plan, logs.plan)  # two ways were taken
     assert (kernel.plan - logs.plan).abs().max() < 1e-5 * logs.plan.max()
@@ -172,8 +170,7 @@ def test_parts_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         return plan.detach(), torch.autograd.grad(plan.square().sum(), cost)[0]
 
     whole = solve()
-    module = __import__(sinkhorn_function.__module__, fromlist=["_"])
-    monkeypatch.setattr(module, "CACHED_COSTS", 3 * cost[0].numel())
+    monkeypatch.setattr(sinkhorn_implicit, "CACHED_COSTS", 3 * cost[0].numel())
     for value, expected in zip(solve(), whole, strict=True):
         assert torch.allclose(value, expected, rtol=1e-5, atol=1e-9)
 
@@ -227,3 +224,13 @@ def test_gradients_of_nearly_hard_plans() -> None:
 def test_wrong_arguments_are_named(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sinkhorn(**{"cost": torch.zeros(1, 4, 3), **options})
+
+
+def test_as_an_operation_of_torch() -> None:
+    cost = torch.rand(2, 3, 20, requires_grad=True)
+    a, b = torch.full((2, 20), 1 / 20), torch.full((2, 3), 1 / 3)
+    for span in (1.0, 10.0):  # on the kernel, and on logarithms
+        settings = (0.05, 100, 1e-6, span)
+        torch.library.opcheck(sinkhorn_implicit.sinkhorn_operation, (cost, a, b, *settings))
+    plan = torch.rand(2, 3, 20)
+    torch.library.opcheck(sinkhorn_implicit.gradient_operation, (plan, plan, 0.05))

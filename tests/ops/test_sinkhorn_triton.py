@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmseg_otseg.ops.sinkhorn import FUSED_MAX_COLUMNS, FUSED_MAX_ROWS
+from mmseg_otseg.ops.sinkhorn_implicit import FUSED_MAX_COLUMNS, FUSED_MAX_ROWS
 
 triton = pytest.importorskip("triton", reason="this torch comes without Triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402

@@ -153,7 +153,7 @@ class DLFANeck(TrainedModule):
         """The classes that get queries now, see :func:`_class_tables`."""
         names = self.text.split.classes
         only_seen = self.training and self.train_classes != "all"
-        tables = _class_tables(tuple(names), self.seen_names, only_seen, device)
+        tables = _constant_tables(tuple(names), self.seen_names, only_seen, device)
         if not len(tables[0]):
             raise ValueError(
                 f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
@@ -202,6 +202,12 @@ def _class_tables(
             torch.tensor([seen[index] for index in classes], dtype=torch.bool, device=device),
             torch.tensor(unseen, dtype=torch.int64, device=device),
         )
+
+
+@torch.compiler.assume_constant_result
+def _constant_tables(*key: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`_class_tables`, which a compiled step holds instead of making them again."""
+    return _class_tables(*key)
 
 
 def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:

@@ -1,0 +1,110 @@
+"""Sinkhorn's iterations, on the kernel ``exp(-C/epsilon)`` and on logarithms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Scaling factors of the kernel exp(-C/epsilon) reach exp(2 * span / epsilon); up to this quotient
+# they and their products stay far inside the range of float32.
+MAX_KERNEL_EXPONENT = 40.0
+# What a kernel holds at least, if the costs keep to that (with some room for rounding).
+SMALLEST_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
+# How many iterations run between two looks at the stopping rule on a device where looking makes
+# the host wait.
+ITERATIONS_PER_SYNC = 10
+
+
+def solve_on_kernel(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sinkhorn scaling on the kernel; writes plans, (P, N, M) like the costs.
+
+    Returns:
+        Iterations and convergence of each problem, shape (P,) both.
+    """
+    lowest = cost.amin(1, keepdim=True) / epsilon
+    kernel = torch.add(lowest, cost, alpha=-1 / epsilon, out=plan).exp_()  # 1 at best in each row
+    too_wide = kernel.amin((1, 2)) < SMALLEST_KERNEL_VALUE
+    if not cost.is_cuda and bool(too_wide.any()):
+        raise ValueError("the costs of a row span more than cost_span says: give the right bound")
+    a, b = a[:, None], b[:, None]
+    stopping = _StoppingRule(cost, max_iters, tol)
+    v = before = torch.ones_like(b)  # (P, 1, N)
+    mass = last_mass = products(v, kernel)  # (P, 1, M): u = a / mass
+    while True:
+        v_new = b / products(a / mass, kernel.transpose(1, 2))
+        before = stopping.keep_stopped(before, v)
+        v = stopping.keep_stopped(v, v_new)
+        # To first order the relative change of exp(u / epsilon) is that of u / epsilon.
+        change = epsilon * (last_mass / mass).sub_(1).abs_().mean((1, 2))
+        if stopping.finished_after(change):
+            break
+        last_mass, mass = mass, products(v, kernel)
+    kernel.mul_(a / products(before, kernel)).mul_(v.transpose(1, 2))
+    return stopping.iterations, stopping.converged & ~too_wide
+
+
+def plan_by_logarithms(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What :func:`solve_on_kernel` does, for costs whose kernel is out of range."""
+    solution, iterations, converged = solve_on_logarithms(cost, a, b, epsilon, max_iters, tol)
+    plan.copy_(solution)
+    return iterations, converged
+
+
+def solve_on_logarithms(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sinkhorn on logarithms; costs (P, N, M) to plans, likewise, iterations and convergence."""
+    # A constant in a row changes no plan, but takes digits from what differs within the row.
+    log_kernel = (cost.detach().amin(1, keepdim=True) - cost) / epsilon
+    log_a, log_b = a.log(), b.log()
+    stopping = _StoppingRule(cost, max_iters, tol)
+    u, v = torch.zeros_like(log_a), torch.zeros_like(log_b)  # in units of epsilon
+    while True:
+        u_new = log_a - torch.logsumexp(log_kernel + v[:, :, None], dim=1)
+        v_new = log_b - torch.logsumexp(log_kernel + u_new[:, None, :], dim=2)
+        change = epsilon * (u_new - u).detach().abs().mean(1)
+        u = stopping.keep_stopped(u, u_new)
+        v = stopping.keep_stopped(v, v_new)
+        if stopping.finished_after(change):
+            # exp(u + v - C), with the v that makes the column sums right to the last digit.
+            plan = b[:, :, None] * torch.softmax(log_kernel + u[:, None, :], dim=2)
+            return plan, stopping.iterations, stopping.converged
+
+
+class _StoppingRule:
+    """Counts iterations and remembers which problems of a batch have stopped."""
+
+    def __init__(self, cost: Tensor, max_iters: int, tol: float) -> None:
+        self.max_iters, self.tol = max_iters, tol
+        self.count = 0
+        self.converged = torch.zeros(cost.shape[0], dtype=torch.bool, device=cost.device)
+        self.iterations = torch.zeros(cost.shape[0], dtype=torch.int64, device=cost.device)
+        # Asking a CPU tensor costs nothing; asking a GPU makes the host wait.
+        self.period = 1 if cost.device.type == "cpu" else ITERATIONS_PER_SYNC
+
+    def keep_stopped(self, old: Tensor, new: Tensor) -> Tensor:
+        """``new`` (P, ...) where a problem still runs, ``old`` where it has stopped."""
+        return torch.where(self.converged.view(-1, *[1] * (new.dim() - 1)), old, new)
+
+    def finished_after(self, change: Tensor) -> bool:
+        """Close an iteration whose mean absolute change of u was ``change`` (P,)."""
+        self.count += 1
+        self.iterations += ~self.converged
+        if self.count > 1:  # the first change is measured from an arbitrary start
+            self.converged = self.converged | (change < self.tol)
+        if self.count >= self.max_iters:
+            return True
+        return self.count % self.period == 0 and bool(self.converged.all())
+
+
+def products(vector: Tensor, matrix: Tensor) -> Tensor:
+    """Vectors (P, 1, A) times matrices (P, A, B), in full precision; (P, 1, B)."""
+    if matrix.is_cuda:  # where matrix products may be set to run in TF32
+        return (vector.transpose(1, 2) * matrix).sum(1, keepdim=True)
+    return torch.bmm(vector, matrix)

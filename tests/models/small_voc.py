@@ -1,0 +1,46 @@
+"""The methods' VOC models over a small CLIP, and a training step of two pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from tests.configs.generated import CLIP, small
+
+METHODS = ("otseg", "zegot", "zegclip")
+
+
+def build(name: str, precision: str = "fp32") -> Any:
+    """The model of a method, in which nothing is random after it is built."""
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    config = small(f"{name}/voc_512.py", Path("none")).model
+    config.clip = ConfigDict(**CLIP, precision=precision)
+    config.backbone.drop_path_rate = 0.0
+    config.test_cfg = dict(mode="whole")
+    model = MODELS.build(config)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def losses(model: nn.Module) -> dict[str, Tensor]:
+    """Losses of two pictures with labels of the seen classes."""
+    torch.manual_seed(1)
+    label = torch.randint(0, 15, (8, 8)).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))
+    return model.loss(torch.randn(2, 3, 64, 64), [sample] * 2)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Gradients of all that trains, by name."""
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
