@@ -139,14 +139,15 @@ def _no_text(prompts: TemplatePrompts, split: str) -> None:
     [
         ("ViTamin-L-336", "timm's vitamin_large_336"),
         ("swin_base_patch4_window7_224", "swin_transformer"),
-        ("vit_medium_patch16_gap_256", "averages its patches"),
+        ("vit_medium_patch16_gap_256", "no class token or attention pool"),
         ("RN50", "ModifiedResNet"),
         ("coca_ViT-L-14", "pools all tokens"),
-        ("ViT-L-14-CLIPA-336", "pools all tokens"),
+        ("ViT-L-14-CLIPA-336", "pools all tokens.*Try ViT-L-14"),
+        ("ViT-SO400M-14-SigLIP-384", "no multiple of its patch.*Try ViT-SO400M-14-SigLIP-378"),
     ],
 )
 def test_other_image_towers_are_refused_before_they_are_loaded(name: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"{reason}.*ViT.*supported_models"):
+    with pytest.raises(ValueError, match=rf"{reason}.*; .*supported_models"):
         CLIPBackbone({"model": name, "pretrained": "nowhere/weights.pt"})
 
 

@@ -1,76 +1,35 @@
-"""timm's towers in open_clip: the real entries of timm, made small."""
+"""The ViTs of every supported family."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
-import timm.models.eva
-import timm.models.vision_transformer
-import timm.models.vision_transformer_hybrid
 import torch
 import torch.nn.functional as F
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from torch import nn
+from open_clip.timm_model import TimmModel
+from torch import Tensor, nn
 
 from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, LearnablePrompts, load_clip, supported_models
 from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import build_text_tower, encode_texts
-from tests.conftest import tiny_clip
 from tests.otseg_run import otseg_config
+from tests.small_clips import VITS, WIDTH, clip_of, loud, make_towers_small
 from tests.tiny_run import write_pictures
-
-SMALL = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 4}
-CAUSAL = tiny_clip()["text_cfg"]
-BIDIRECTIONAL = {**CAUSAL, "context_length": 16, "no_causal_mask": True}
-TIMM: dict[str, dict[str, Any]] = {
-    "EVA02-L-14": CAUSAL,
-    "EVA01-g-14": CAUSAL,
-    "EVA02-E-14": CAUSAL,
-    "PE-Core-B-16": CAUSAL,
-    "MobileCLIP2-L-14": BIDIRECTIONAL,
-    "ViT-B-16-SigLIP": {**BIDIRECTIONAL, "pool_type": "last", "proj_type": "none", "width": 48},
-    "ViT-B-16-SigLIP2": {**BIDIRECTIONAL, "pool_type": "last", "proj_bias": True},
-}
 
 
 @pytest.fixture(autouse=True)
 def _small_towers(monkeypatch: pytest.MonkeyPatch) -> None:
     init_default_scope("mmseg")
-    for module, name in (
-        (timm.models.eva, "_create_eva"),
-        (timm.models.vision_transformer, "_create_vision_transformer"),
-    ):
-        monkeypatch.setattr(module, name, partial(_create_small, getattr(module, name)))
+    make_towers_small(monkeypatch)
 
 
-def _create_small(create: Any, name: str, **options: Any) -> nn.Module:
-    return create(name, **{**options, **SMALL})
-
-
-def clip_of(name: str) -> dict[str, Any]:
-    """``clip`` for a model of open_clip with small towers."""
-    config = open_clip.get_model_config(name)
-    config["vision_cfg"]["image_size"] = 64
-    width = 48 if config["vision_cfg"]["timm_proj"] == "none" else 32
-    return {"model": {**config, "embed_dim": width, "text_cfg": TIMM[name]}}
-
-
-def loud(clip: nn.Module) -> nn.Module:
-    """A model in which every weight shows: timm starts heads, biases and gates near nothing."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in clip.visual.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data.add_(0.1 * noise)
-    return clip
-
-
-@pytest.fixture(params=TIMM)
+@pytest.fixture(params=VITS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -107,13 +66,18 @@ def test_text_is_open_clips_own(weights: dict) -> None:
         encode_texts(build_text_tower(model, config), ["cat", "very " * 80])
 
 
+def of_tokens(visual: Any, tokens: Tensor) -> Tensor:
+    """What a tower of open_clip makes of its last tokens."""
+    if isinstance(visual, TimmModel):
+        return visual.head(visual.trunk.forward_head(visual.trunk.norm(tokens)))
+    return visual._pool(tokens)[0] @ visual.proj
+
+
 def test_a_local_token_is_what_the_tower_makes_of_it_alone(weights: dict) -> None:
-    model = load_clip(**weights)
-    visual, tokens = model.visual, torch.randn(1, 1, 48)
+    visual, tokens = load_clip(**weights).visual, torch.randn(1, 1, WIDTH)
     with torch.no_grad():
         found = image_tower(visual).to_joint_space(tokens)
-        expected = visual.head(visual.trunk.forward_head(visual.trunk.norm(tokens)))
-    assert torch.allclose(found[0], expected, atol=1e-5)
+        assert torch.allclose(found[0], of_tokens(visual, tokens), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(96, 160), (50, 71), (16, 16)])
@@ -180,10 +144,11 @@ def test_stochastic_depth_and_recomputation(weights: dict) -> None:
 
 def test_adapters_start_from_the_towers_own_alignment(weights: dict) -> None:
     norm, weight, bias = image_tower(load_clip(**weights).visual).linear_alignment()
-    tower, tokens = image_tower(load_clip(**weights).visual), torch.randn(4, 48)
-    if tower.trunk.attn_pool is not None:
-        tower.trunk.attn_pool.mlp = nn.Module()
-        tower.trunk.attn_pool.mlp.forward = torch.zeros_like
+    tower, tokens = image_tower(load_clip(**weights).visual), torch.randn(4, WIDTH)
+    pool = getattr(getattr(tower.visual, "trunk", None), "attn_pool", None)
+    if pool is not None:
+        pool.mlp = nn.Module()
+        pool.mlp.forward = torch.zeros_like
     with torch.no_grad():
         found = F.linear(norm(tokens), weight, bias)
         assert torch.allclose(found, tower.to_joint_space(tokens), atol=1e-5)
@@ -206,7 +171,7 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     learning = {n.split(".")[1] for n, p in model.backbone.named_parameters() if p.requires_grad}
     assert learning == {"embeddings", "proj", "norm"}
     trainable = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
-    assert trainable == 3 * 2 * 48 + 48 * 48 + 48 + 2 * 48
+    assert trainable == 3 * 2 * WIDTH + WIDTH * WIDTH + WIDTH + 2 * WIDTH
     set_classes(model, ["dog", "cat"])
     assert model.eval().predict(torch.randn(1, 3, 48, 80))[0].seg_logits.data.shape == (2, 48, 80)
     other = {**weights, "pretrained": None}
@@ -216,32 +181,13 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
 
 def test_learnable_prompts_need_a_causal_tower(name: str) -> None:
     clip, split = clip_of(name), {"classes": ["cat", "dog"]}
-    if TIMM[name] is CAUSAL:
+    if not VITS[name].get("no_causal_mask"):
         assert LearnablePrompts(clip, split)().shape == (2, 6, 32)
     else:
         with pytest.raises(ValueError, match="TemplatePrompts"):
             LearnablePrompts(clip, split)
 
 
-def test_mobileclip_b(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its patches come from a stem of convolutions, which has its full width."""
-    module = timm.models.vision_transformer_hybrid
-    create = module._create_vision_transformer_hybrid
-    monkeypatch.setattr(
-        module,
-        "_create_vision_transformer_hybrid",
-        lambda *args, **options: create(*args, **{**options, "depth": 2}),
-    )
-    config = {**open_clip.get_model_config("MobileCLIP-B"), "text_cfg": CAUSAL}
-    model, image = load_clip(config), torch.randn(1, 3, 224, 224)
-    with torch.no_grad():
-        expected = model.encode_image(image, normalize=True)
-        backbone = CLIPBackbone({"model": config}, visual_prompts={"num_tokens": 2})
-        features = CLIPBackbone({"model": config})(image)
-    assert torch.allclose(features.global_token, expected, atol=1e-5)
-    assert backbone(torch.randn(1, 3, 50, 71)).local[0].shape == (1, 512, 4, 5)
-
-
 def test_all_of_them_are_listed() -> None:
     names = supported_models()
-    assert {*TIMM, "EVA02-L-14-336", "ViT-SO400M-16-SigLIP2-384", "MobileCLIP-B"} <= {*names}
+    assert {*VITS, "EVA02-L-14-336", "ViT-SO400M-16-SigLIP2-384", "MobileCLIP2-B"} <= {*names}

@@ -78,8 +78,8 @@ class CLIPBackbone(TrainedModule):
             raise ValueError("double_class_embedding needs a class token, this CLIP has none")
         if visual_prompts is not None and not tower.takes_prompts:
             raise ValueError(
-                "visual prompts stand among tokens, and this CLIP's tower is a ConvNeXt, which has "
-                "none: set model.backbone.visual_prompts=None, or use a ViT"
+                "visual prompts stand among tokens, and this CLIP makes a feature map, which "
+                "has none: set model.backbone.visual_prompts=None, or use a ViT"
             )
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:

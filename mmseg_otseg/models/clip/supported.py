@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -85,11 +86,24 @@ def _timm_problem(vision: Mapping[str, Any]) -> str | None:
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
     if family == "convnext" and vision.get("timm_proj") in ("linear", "mlp"):
         return None
+    if family == "fastvit" and vision.get("timm_pool") == "avg":
+        return _projection_problem(vision)
     if family not in TIMM_VITS:
-        return f"its image tower is timm's {name} ({family}), neither a plain ViT nor ConvNeXt"
+        return f"its image tower is timm's {name} ({family}), no plain ViT, ConvNeXt or FastViT"
     if vision.get("timm_pool") not in TIMM_POOLS:
-        return f"its image tower, timm's {name}, averages its patches"
+        return f"its image tower, timm's {name}, has no class token or attention pool for the text"
+    patch, native = re.search(r"patch(\d+)", name), timm.get_pretrained_cfg(name)
+    if patch and native and native.input_size[-1] % int(patch[1]):
+        return (
+            f"its native size, {native.input_size[-1]} pixels, is no multiple of its patch, "
+            f"{patch[1]}, so that open_clip cuts off the rest"
+        )
+    return _projection_problem(vision)
+
+
+def _projection_problem(vision: Mapping[str, Any]) -> str | None:
     if vision.get("timm_proj") not in (None, "", "none"):
+        name = vision["timm_model_name"]
         return f"its image tower, timm's {name}, has a projection of open_clip on top"
     return None
 
@@ -119,6 +133,9 @@ def _name(model: str | Mapping[str, Any]) -> str:
 
 
 def _list_supported(model: str | Mapping[str, Any]) -> str:
-    name = model if isinstance(model, str) else "ViT-B-16"
-    near = difflib.get_close_matches(name, supported_models(), n=3, cutoff=0.5) or ["ViT-B-16"]
+    name, supported = model if isinstance(model, str) else "", supported_models()
+    near = difflib.get_close_matches(name, supported, n=2, cutoff=0.9)
+    # Or the model that its name ends or goes on from: ViT-L-14 of coca_ViT-L-14.
+    near += sorted((other for other in supported if other in name), key=len)[-1:]
+    near = list(dict.fromkeys(near)) or ["ViT-B-16"]
     return f"Try {' or '.join(near)}; mmseg_otseg.models.supported_models() lists all that can"

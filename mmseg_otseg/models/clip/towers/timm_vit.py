@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, build_rotary_pos_embed
 from torch import Tensor, nn
 
 from .base import ImageTower, resize_positions
@@ -76,10 +75,16 @@ class TimmViT(ImageTower):
         rope = getattr(self.trunk, "rope", None)
         if rope is None:
             return {}
-        if rope.feat_shape is not None and tuple(rope.feat_shape) != grid:
-            rope = copy.deepcopy(rope)
-            rope.update_feat_shape(grid)
-        rotation = rope.get_embed(grid)  # (M, [sine, cosine])
+        # Built anew for every grid: the tower's own table is for its native size.
+        waves = build_rotary_pos_embed(
+            list(grid),
+            rope.bands,
+            in_pixels=rope.in_pixels,
+            ref_feat_shape=rope.ref_feat_shape,
+            grid_offset=rope.grid_offset,
+            grid_indexing=rope.grid_indexing,
+        )
+        rotation = torch.cat(waves, dim=-1)  # (M, [sine, cosine])
         if num_prompts:  # they have no place in the image: sine 0, cosine 1
             still = torch.zeros_like(rotation[:1])
             still[:, still.shape[1] // 2 :] = 1

@@ -1,48 +1,38 @@
+"""Towers of convolutions: ConvNeXt, MobileCLIP-S."""
+
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
-import timm.models.convnext
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
-from torch import nn
 
 from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip, supported_models
 from mmseg_otseg.models.clip.towers import image_tower
 from tests.configs.generated import small
-from tests.models.test_towers import CAUSAL, loud, run
+from tests.models.test_towers import run
+from tests.small_clips import FEATURE_MAPS, clip_of, loud, make_towers_small
 from tests.tiny_run import write_pictures
-
-SMALL = {"depths": (1, 1, 1, 3), "dims": (8, 12, 16, 24)}
 
 
 @pytest.fixture(autouse=True)
 def _small_towers(monkeypatch: pytest.MonkeyPatch) -> None:
     init_default_scope("mmseg")
-    module = timm.models.convnext
-    monkeypatch.setattr(module, "_create_convnext", partial(_create_small, module._create_convnext))
+    make_towers_small(monkeypatch)
 
 
-def _create_small(create: Any, name: str, **options: Any) -> nn.Module:
-    return create(name, **{**options, **SMALL})
-
-
-@pytest.fixture(params=["convnext_base_w", "convnext_large_d"])
+@pytest.fixture(params=FEATURE_MAPS)
 def weights(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """``clip`` with weights in a file of open_clip's own form."""
-    config = open_clip.get_model_config(request.param)
-    config["vision_cfg"]["image_size"] = 64
-    config = {**config, "embed_dim": 32, "text_cfg": CAUSAL}
-    torch.save({"state_dict": loud(load_clip(config)).state_dict()}, tmp_path / "clip.pt")
-    return {"model": config, "pretrained": str(tmp_path / "clip.pt")}
+    clip = clip_of(request.param)
+    torch.save({"state_dict": loud(load_clip(**clip)).state_dict()}, tmp_path / "clip.pt")
+    return {**clip, "pretrained": str(tmp_path / "clip.pt")}
 
 
 def test_it_is_open_clips_own_tower(weights: dict) -> None:
@@ -50,13 +40,14 @@ def test_it_is_open_clips_own_tower(weights: dict) -> None:
     with torch.no_grad():
         expected = model.encode_image(image, normalize=True)
         features = CLIPBackbone(weights, project=False)(image)
-        (last,) = model.visual.forward_intermediates(image, indices=1)["image_intermediates"]
+        last = model.visual.trunk.forward_features(image)
     assert torch.allclose(features.global_token, expected, atol=1e-5)
     assert torch.allclose(features.local[0], last, atol=1e-5)
 
 
 def test_a_place_is_what_the_tower_makes_of_it_alone(weights: dict) -> None:
-    visual, place = load_clip(**weights).visual, torch.randn(1, 24, 1, 1)
+    visual = load_clip(**weights).visual
+    place = torch.randn(1, visual.trunk.num_features, 1, 1)
     with torch.no_grad():
         found = image_tower(visual).to_joint_space(place.flatten(1))
         expected = visual.head(visual.trunk.forward_head(place))
@@ -65,9 +56,22 @@ def test_a_place_is_what_the_tower_makes_of_it_alone(weights: dict) -> None:
 
 @pytest.mark.parametrize("size", [(96, 160), (50, 71)])
 def test_any_size(size: tuple[int, int], weights: dict) -> None:
-    features = CLIPBackbone(weights, out_indices=(0, 2))(torch.randn(1, 3, *size))
-    grid = tuple(-(-side // 32) for side in size)
-    assert [level.shape for level in features.local] == [(1, 32, *grid)] * 2
+    backbone = CLIPBackbone(weights)
+    last = len(backbone.tower.blocks) - 1
+    backbone.out_indices = tuple({0, last})
+    features = backbone(torch.randn(1, 3, *size))
+    grid = tuple(-(-side // backbone.patch_size[0]) for side in size)
+    assert [level.shape for level in features.local] == [(1, 32, *grid)] * (1 + (last > 0))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(precision: str, weights: dict) -> None:
+    image = torch.randn(1, 3, 64, 128)
+    full, half = (
+        CLIPBackbone(clip)(image).global_token
+        for clip in (weights, {**weights, "precision": precision})
+    )
+    assert half.dtype == torch.float32 and F.cosine_similarity(full, half) > 0.98
 
 
 def test_what_it_has_not_is_refused(weights: dict) -> None:
@@ -95,12 +99,14 @@ def test_a_run(weights: dict, tmp_path: Path) -> None:
 
 
 def test_zegot_starts_from_its_own_alignment(weights: dict) -> None:
+    kind = weights["model"]["vision_cfg"]["timm_proj"]
+    if kind != "linear":
+        nearest = "convnext_base_w" if kind == "mlp" else "MobileCLIP-B"
+        with pytest.raises(ValueError, match=nearest):
+            image_tower(load_clip(**weights).visual).linear_alignment()
+        return
     config = small("zegot/voc_512.py", Path("none")).model
     config.clip, config.backbone.out_indices = ConfigDict(weights), (0, 2)
-    if weights["model"]["vision_cfg"]["timm_proj"] == "mlp":
-        with pytest.raises(ValueError, match="convnext_base_w"):
-            MODELS.build(config)
-        return
     model, image = MODELS.build(config).eval(), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         aligned = model.neck(model.backbone(image)).pixels[1]
@@ -109,4 +115,4 @@ def test_zegot_starts_from_its_own_alignment(weights: dict) -> None:
 
 
 def test_they_are_listed() -> None:
-    assert {"convnext_base_w", "convnext_xxlarge"} <= {*supported_models()}
+    assert {*FEATURE_MAPS, "convnext_xxlarge", "MobileCLIP2-S4"} <= {*supported_models()}
