@@ -70,6 +70,12 @@ class Reference:
         np.save(folder / "text.npy", self.arrays["input/text_embeddings"])
         return {
             "type": "EncoderDecoder",
+            "data_preprocessor": {
+                "type": "SegDataPreProcessor",
+                "mean": [123.675, 116.28, 103.53],
+                "std": [58.395, 57.12, 57.375],
+                "bgr_to_rgb": True,
+            },
             "backbone": {
                 "type": "CLIPBackbone",
                 "clip": self.clip(),

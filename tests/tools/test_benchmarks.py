@@ -75,3 +75,15 @@ def test_embeddings_of_a_file_make_a_case(tmp_path: Path) -> None:
     rows = run_benchmarks(tmp_path / "rows.json", *options)
     assert [row["case"] for row in rows] == ["sinkhorn text names"]
     check(rows)
+
+
+@pytest.mark.slow
+def test_an_exported_model_makes_a_case(tmp_path: Path) -> None:
+    from tests.export.conftest import TOO_OLD  # or skips, where packages are missing
+
+    if TOO_OLD:
+        pytest.skip("exporting needs a newer torch")
+    options = ("--exported", tmp_path / "exported", "--only", "exported", "--no-memory")
+    (row,) = run_benchmarks(tmp_path / "rows.json", *options)
+    assert row["case"] == "inference exported, VOC" and (tmp_path / "exported").is_dir()
+    check([row])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +68,13 @@ def zegot_case(tiny: bool, device: str) -> Case:
     return Case(lambda: step(frozen), lambda: step(through), "graph through the backbone")
 
 
-def exported_case(tiny: bool) -> Case:
-    """One window of 512 x 512 pixels by ONNX Runtime, against the model it was exported from."""
+def exported_case(tiny: bool, folder: Path) -> Case:
+    """One window of 512 x 512 pixels by ONNX Runtime, against the model it was exported from.
+
+    Args:
+        tiny: Whether to put a very small CLIP in the place of ViT-B/16, and a window of 64 x 64.
+        folder: The exported model; written if it is not there, which takes minutes.
+    """
     from mmseg_otseg.apis import with_classes
     from mmseg_otseg.export import export_folder
     from mmseg_otseg.runtime import OTSegRuntime
@@ -81,10 +83,9 @@ def exported_case(tiny: bool) -> Case:
     window = dict(mode="slide", crop_size=(side, side), stride=(side, side))
     model = with_classes(build_model("otseg/voc_512.py", tiny, "cpu", test_cfg=window).eval())
     cfg = Config.fromfile(CONFIGS / "otseg/voc_512.py")
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    export_folder(model, cfg, folder / "exported", size=(side, side))
-    runtime = OTSegRuntime(folder / "exported", threads=torch.get_num_threads())
+    if not folder.exists():
+        export_folder(model, cfg, folder, size=(side, side))
+    runtime = OTSegRuntime(folder, threads=torch.get_num_threads())
     image = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8)
 
     def ours() -> Tensor:

@@ -46,7 +46,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help=".npy files (K, N, D), for Sinkhorn at realistic costs",
     )
     parser.add_argument(
-        "--exported", action="store_true", help="an exported model too, which takes minutes"
+        "--exported",
+        type=Path,
+        metavar="FOLDER",
+        help="an exported model too; written to FOLDER, in minutes, unless it is there",
     )
     parser.add_argument("--tiny", action="store_true", help="very small sizes, to try the tool")
     args = parser.parse_args(arguments)
@@ -100,7 +103,7 @@ def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
     found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
     found["inference VOC"] = partial(inference_case, args.tiny, device)
     if args.exported:
-        found["inference exported, VOC"] = partial(exported_case, args.tiny)
+        found["inference exported, VOC"] = partial(exported_case, args.tiny, args.exported)
     if args.growth:
         found = growth_cases(args, shapes["VOC"])
     if args.only:
