@@ -51,7 +51,22 @@ def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
     assert type(theirs).__name__ == "EncoderDecoder"
     state = ours.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
-    assert len(state) == len(theirs.state_dict())
+    assert {*state} - {*theirs.state_dict()} == {"pixels"}
+
+
+def test_a_checkpoint_of_other_pixels_is_refused(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    state = MODELS.build(config).state_dict()
+    assert state["pixels"][0].tolist() == pytest.approx([123.675, 116.28, 103.53])
+    config.data_preprocessor.update(mean=None, std=None)  # CLIP's own
+    other = MODELS.build(config)
+    with pytest.raises(ValueError, match=r"123\.675.*122\.771.*data_preprocessor"):
+        other.load_state_dict(state)
+    for damaged in (torch.zeros(7), "mean"):
+        with pytest.raises(ValueError, match="pixels"):
+            other.load_state_dict({**state, "pixels": damaged})
+    del state["pixels"]  # as in files of version 0.1
+    other.load_state_dict(state)
 
 
 def test_one_clip_is_built_for_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
             and standard deviation are given both here and in ``clip``, or only one of them is.
     """
 
+    pixels: Tensor
+
     def __init__(
         self,
         clip: Mapping[str, Any],
@@ -79,6 +81,21 @@ class CLIPEncoderDecoder(EncoderDecoder):
                 data_preprocessor=_with_statistics(data_preprocessor, clip),
                 **kwargs,
             )
+        self.register_buffer("pixels", _statistics_in_use(self.data_preprocessor))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Version 0.1 did not write them.
+        found = state_dict.setdefault(prefix + "pixels", self.pixels)
+        own = self.pixels.cpu()
+        if not isinstance(found, Tensor) or found.shape not in ((2, 3), (0,)):
+            raise ValueError(f"the checkpoint is damaged: {prefix}pixels is no mean and deviation")
+        if found.shape != own.shape or not torch.allclose(found.cpu(), own, atol=1e-3):
+            raise ValueError(
+                "the checkpoint was trained with pixels normalized by (mean, std) "
+                f"{_rounded(found)}, but the model's data preprocessor has {_rounded(own)}: set "
+                "model.data_preprocessor.mean and .std to the checkpoint's"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """What ``EncoderDecoder`` computes, with the windows in batches.
@@ -189,3 +206,14 @@ def _with_statistics(part: Any, clip: Mapping[str, Any]) -> Any:
         values, who = {"mean": list(source.mean), "std": list(source.std)}, source.said_by["mean"]
     print_log(f"Pixels are normalized with {values} ({who})", logger="current", level=logging.INFO)
     return ConfigDict({**part, **values})
+
+
+def _statistics_in_use(preprocessor: Any) -> Tensor:
+    """Mean and standard deviation of the pixels, shape (2, 3); (0,) where they stay as they are."""
+    if not hasattr(preprocessor, "mean"):
+        return torch.empty(0)
+    return torch.stack([preprocessor.mean.flatten().float(), preprocessor.std.flatten().float()])
+
+
+def _rounded(pixels: Tensor) -> list[Any]:
+    return [[round(part, 3) for part in row] for row in pixels.tolist()] if len(pixels) else []
