@@ -15,6 +15,7 @@ HARMLESS_WARNINGS = (
     "Fail to import ``MultiScaleDeformableAttention``",  # no model here has any
     "The draw is False, it means that the hook for visualization",  # so it is meant
     "The shape of value will convert from",  # mmengine makes (H, W) to (1, H, W)
+    r"This DataLoader will create \d+ worker processes",  # on machines of few cores
     "Setting (OMP|MKL)_NUM_THREADS environment variable",
 )
 

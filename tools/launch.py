@@ -1,8 +1,9 @@
 """Run a tool in several processes: launch.py PROCESSES TOOL [ARGUMENTS...]
 
 Does what ``torchrun`` does, and tells an error of the processes once, without a report of its own.
-What the tool's arguments and config get wrong is told before any process starts. On several
-machines run it on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+What the tool's arguments and config get wrong is told before any process starts, and CLIP's weights
+are downloaded once. On several machines run it on each, with NNODES, NODE_RANK, MASTER_ADDR and
+PORT set.
 """
 
 from __future__ import annotations
@@ -83,7 +84,12 @@ def main() -> None:
     processes, name, *arguments = sys.argv[1:]
     tool = importlib.import_module(f"tools.{name.removesuffix('.py').replace('/', '.')}")
     sys.argv = [name, *arguments]
-    read_config(tool.parse_args(), *tool.DATA)
+    cfg = read_config(tool.parse_args(), *tool.DATA)
+    clip = (cfg.get("model") or {}).get("clip")
+    if isinstance(clip, dict) and clip.get("pretrained"):
+        from mmseg_otseg.models.clip import fetch_clip
+
+        fetch_clip(**clip)
     start(int(processes), name, arguments)
 
 

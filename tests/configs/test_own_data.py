@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import VISBACKENDS, init_default_scope
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
@@ -176,6 +178,23 @@ def test_a_background_that_nothing_reads(workspace: Path) -> None:
     cfg.background = 0
     with pytest.raises(ValueError, match="background=0 has no effect"):
         check_no_idle_split(cfg, ClassSplit.build("voc"))
+
+
+def test_a_data_root_that_nothing_reads(workspace: Path) -> None:
+    cfg = small("otseg/voc_512.py", workspace)
+    check_no_idle_split(cfg, ClassSplit.build("voc"))
+    cfg.data_root = "data/elsewhere"
+    with pytest.raises(ValueError, match=r"data_root=data/elsewhere .* has no effect"):
+        check_no_idle_split(cfg, ClassSplit.build("voc"))
+
+
+def test_the_trial_needs_no_network(workspace: Path) -> None:
+    file = Path("configs/own_data/trial.py")
+    file.write_text(STREETS.replace("otseg_512.py", "otseg_512_trial.py"))
+    shutil.copy(ROOT / "configs" / "own_data" / "otseg_512_trial.py", file.parent)
+    cfg = Config.fromfile(file)
+    assert cfg.model.clip.pretrained is None and cfg.train_cfg.max_iters == 60
+    MODELS.build(cfg.model)
 
 
 def test_only_seen_classes_are_labeled(workspace: Path) -> None:

@@ -140,6 +140,16 @@ def test_a_table_of_another_clip_serves_its_own_names_only(clip: dict) -> None:
     assert torch.equal(prompts(), trained())
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_damaged_embeddings_in_a_checkpoint_are_refused(value: float, clip: dict) -> None:
+    prompts = TemplatePrompts(clip, SPLIT)
+    state = prompts.state_dict()
+    state["embeddings"] = state["embeddings"].clone()
+    state["embeddings"][1, 0] = value
+    with pytest.raises(ValueError, match="text embedding"):
+        prompts.load_state_dict(state)
+
+
 def test_checkpoints_without_the_towers_fingerprint_are_read(clip: dict) -> None:
     """Version 0.1 wrote none."""
     state = TemplatePrompts(clip, SPLIT).state_dict()

@@ -79,6 +79,20 @@ def test_mistakes_are_told_once_and_before_any_process_starts(
     assert time.monotonic() - start < 20
 
 
+def test_clip_weights_are_fetched_before_any_process_starts(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    cfg = tiny_config(tmp_path)
+    cfg.model.clip = dict(model="ViT-B-16", pretrained="openai")
+    cfg.dump(tmp_path / "tiny.py")
+    nowhere = dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(tmp_path / "cache"))
+    environment = dict(nowhere, PYTHON=sys.executable, TORCHELASTIC_ERROR_FILE="")
+    done = run_script("dist_train.sh", tmp_path / "tiny.py", 4, **environment)
+    assert done.returncode and not (tmp_path / "run").exists()
+    lines = done.stderr.splitlines()
+    assert len(lines) <= 20
+    assert any("CLIP_WEIGHTS" in line and line.startswith("train.py: error: ") for line in lines)
+
+
 FAILING = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,9 @@ def trained_classes(meta: Any) -> frozenset[str]:
 
 
 def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
-    """Refuse a top-level ``split``, ``classes``, ``unseen`` or ``background`` that nothing reads.
+    """Refuse a setting at the top of a config that nothing reads.
+
+    These are ``split``, ``classes``, ``unseen``, ``seen``, ``background`` and ``data_root``.
 
     Args:
         cfg: The whole config.
@@ -132,6 +134,13 @@ def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
             f"the setting background={cfg.background} has no effect: only the data of "
             "configs/own_data takes it. Elsewhere set reduce_zero_label=True in the data sets "
             "for a background of 0"
+        )
+    root, given = cfg.get("data_root"), set(_data_roots(cfg))
+    if root is not None and given and str(root) not in given and not _reads_folders(cfg):
+        raise ValueError(
+            f"the setting data_root={root} at the top of the config has no effect: the data sets "
+            f"have data_root={', '.join(sorted(given))}. Set it in each of them, for example "
+            "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
         )
     idle, model = cfg.get("split"), cfg.get("model") or {}
     model = model.get("module", model)  # test-time augmentation wraps the segmentor
@@ -159,6 +168,18 @@ def _reads_folders(config: Any) -> bool:
     if isinstance(config, Mapping):
         return config.get("type") == "FolderDataset" or any(map(_reads_folders, config.values()))
     return isinstance(config, list | tuple) and any(map(_reads_folders, config))
+
+
+def _data_roots(config: Any) -> Iterator[str]:
+    """Every ``data_root`` of the data sets of a config."""
+    for part in ("train", "val", "test"):
+        pending = [(config.get(f"{part}_dataloader") or {}).get("dataset")]
+        while pending:
+            dataset = pending.pop()
+            if isinstance(dataset, Mapping):
+                pending += [dataset.get("dataset"), *(dataset.get("datasets") or ())]
+                if dataset.get("data_root"):
+                    yield str(dataset["data_root"])
 
 
 def _check_classes(model: Any, dataset: Any, data: str) -> None:

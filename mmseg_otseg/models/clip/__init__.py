@@ -2,7 +2,7 @@
 
 from .config import clip_config, clip_embed_dim
 from .frozen import FrozenTower, tensors_fingerprint, tower_fingerprint, weights_fingerprint
-from .loading import load_clip, shared_clip
+from .loading import fetch_clip, load_clip, shared_clip
 from .precision import check_precision
 from .source import CLIPSource, resolve_clip
 from .supported import check_image_tower, check_text_tower, supported_models
@@ -15,6 +15,7 @@ __all__ = [
     "check_text_tower",
     "clip_config",
     "clip_embed_dim",
+    "fetch_clip",
     "load_clip",
     "resolve_clip",
     "shared_clip",

@@ -98,6 +98,22 @@ def load_clip(
     return shared[key]
 
 
+def fetch_clip(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> None:
+    """Download the weights of a ``clip`` setting if they are a tag's and not here yet.
+
+    Args:
+        model: As in :func:`load_clip`, like the others.
+        pretrained: As in :func:`load_clip`.
+        rest: What else the setting says.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: As in :func:`load_clip`.
+    """
+    source = resolve_clip(model, pretrained, **rest)
+    if source.tag is not None:
+        _download(source, str(pretrained), rest.get("cache_dir"))
+
+
 def _load(
     source: CLIPSource, pretrained: str | None, seed: int, cache_dir: str | None
 ) -> open_clip.CLIP:

@@ -121,6 +121,11 @@ class FrozenPrompts(TextPrompts):
             )
             for name in ("vocabulary", "embeddings", "fingerprint"):
                 state_dict[prefix + name] = getattr(self, name)
+        length = state_dict[prefix + "embeddings"].float().norm(dim=-1)
+        if not (length.isfinite() & (length > 0)).all():
+            raise ValueError(
+                "this checkpoint is damaged: a text embedding in it is zero or not finite"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
