@@ -11,7 +11,7 @@ from torch import Tensor
 from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip import FrozenTower
-from mmseg_otseg.ops import multi_prompt_plan
+from mmseg_otseg.ops import multi_prompt_plan, transport_score
 from tests.models.small_voc import METHODS, build, gradients, losses
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -109,3 +109,29 @@ def test_costs_are_taken_after_widening() -> None:
     torch.manual_seed(0)
     similarity = (0.9 + 0.05 * torch.rand(1, 2, 4, 50)).to(torch.bfloat16)
     assert torch.equal(multi_prompt_plan(similarity), multi_prompt_plan(similarity.float()))
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 1e-2, 1e-3])
+@pytest.mark.parametrize("precision", [*HALF, "fp32"])
+def test_no_nan_at_any_epsilon(precision: str, epsilon: float) -> None:
+    model = build("otseg", precision).train()
+    for module in model.modules():
+        if hasattr(module, "epsilon"):
+            module.epsilon = epsilon
+    found = losses(model)
+    sum(found.values()).backward()
+    assert all(value.isfinite() for value in found.values())
+    assert all(gradient.isfinite().all() for gradient in gradients(model).values())
+
+
+def test_scores_of_rounded_similarities_at_random_sizes() -> None:
+    """Maps differ by what rounding a similarity does to it, and to a plan at this epsilon."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        batch, classes, prompts, pixels = torch.randint(1, 30, (4,), generator=generator).tolist()
+        similarity = torch.rand(batch, classes, prompts, pixels, generator=generator) / 2
+        expected = transport_score(similarity, multi_prompt_plan(similarity))
+        for dtype, tolerance in ((torch.bfloat16, 0.05), (torch.float16, 0.006)):
+            rounded = similarity.to(dtype)
+            score = transport_score(rounded, multi_prompt_plan(rounded))
+            assert score.dtype == torch.float32 and distance(score, expected) < tolerance
