@@ -13,5 +13,6 @@ model = dict(
         pretrained=None,
     ),
 )
+train_dataloader = dict(batch_size=2)
 train_cfg = dict(max_iters=60, val_interval=60)
 default_hooks = dict(checkpoint=dict(interval=60))

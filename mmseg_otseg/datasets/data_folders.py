@@ -166,12 +166,16 @@ def _problem_of_list(dataset: Any, name: str) -> str | None:
             f"the list {_where(path)}, from which {name} takes the picture names, does not exist. "
             f"Put it there, or set `ann_file` in the config of {name}."
         )
-    with open(path, encoding="utf-8") as lines:
-        if not any(line.strip() for line in lines):
-            return (
-                f"the list {_where(path)}, from which {name} takes the picture names, is empty. "
-                f"Fill it, one name per line, or set `ann_file` in the config of {name}."
-            )
+    try:
+        with open(path, encoding="utf-8") as lines:
+            empty = not any(line.strip() for line in lines)
+    except UnicodeDecodeError:
+        return f"the list {_where(path)}, from which {name} takes the picture names, is no text."
+    if empty:
+        return (
+            f"the list {_where(path)}, from which {name} takes the picture names, is empty. "
+            f"Fill it, one name per line, or set `ann_file` in the config of {name}."
+        )
     return None
 
 

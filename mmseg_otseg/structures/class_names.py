@@ -10,7 +10,7 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no name, or an empty line between names.
+        ValueError: It holds no name, or an empty line between names, or is no text.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -18,8 +18,11 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
             "Write it, one name per line in the order of the label values, or give the names in "
             "`classes`."
         )
-    with open(path, encoding="utf-8-sig") as file:
-        names = [line.strip() for line in file.read().rstrip().splitlines()]
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            names = [line.strip() for line in file.read().rstrip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(path)} is no text in UTF-8; save it as such") from error
     if not all(names) or not names:
         raise ValueError(
             f"{os.fspath(path)} has an empty line where a class name should be: the line number "

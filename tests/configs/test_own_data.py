@@ -245,6 +245,25 @@ def test_curves_in_weights_and_biases(tmp_path: Path) -> None:
     assert VISBACKENDS.get("WandbVisBackend") is not None
 
 
+@pytest.mark.slow
+def test_weights_and_biases_takes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the package is installed; offline, so that nothing leaves the machine."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    init_default_scope("mmseg")
+    write_folders(tmp_path / "data" / "own")
+    cfg = logging_to("wandb", tmp_path)
+    cfg.default_hooks.logger.interval = 1
+    cfg.visualizer.name = cfg.experiment_name = "wandb"
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    runner.visualizer.close()
+    (log,) = tmp_path.glob("**/offline-run-*/run-*.wandb")
+    written = log.read_bytes()
+    assert b"hIoU" in written and b"seen_pixels" in written
+
+
 def test_the_readme_is_complete() -> None:
     assert len(COMMANDS) == 5 and set(SETTINGS) == set(CHANGED) and len(NAMES) == 11
     assert not re.search(r"[A-Z]+_OUTPUT", README)

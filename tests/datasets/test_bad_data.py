@@ -90,6 +90,13 @@ def test_empty_list(root, config_of, text, serialize_data):
         ZeroShotDataset(config, SPLIT)
 
 
+def test_a_list_that_is_no_text(root, config_of):
+    config = config_of(root, ann_file="list.txt")
+    (root / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with raised(FileNotFoundError, "list.txt", "no text"):
+        ZeroShotDataset(config, SPLIT)
+
+
 @pytest.mark.parametrize("cls", ["PascalVOC20Dataset", "PascalContextDataset59"])
 def test_data_sets_that_assert_their_folders(tmp_path, cls):
     config = dict(

@@ -174,3 +174,9 @@ def test_constructor_checks_as_well():
 def test_names_that_differ_from_the_data(data, message):
     with pytest.raises(ValueError, match=message):
         ClassSplit.build(dict(classes=NAMES, unseen=[1]), classes=data)
+
+
+def test_a_file_of_names_that_is_no_text(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"names\.txt"):
+        ClassSplit.build(dict(classes=str(tmp_path / "names.txt")))
