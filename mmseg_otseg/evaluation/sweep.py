@@ -91,7 +91,6 @@ def evaluation_only(cfg: Config, subset: str) -> Config:
         subset: ``"val"`` or ``"test"``.
     """
     cfg = Config(cfg.to_dict())
-    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
     other = "test" if subset == "val" else "val"
     for name in ("cfg", "dataloader", "evaluator"):
         cfg[f"{other}_{name}"] = None

@@ -34,10 +34,11 @@ def numbers(work_dir: Path) -> Any:
 
 def test_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = ["training_free", "zegclip", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"]
+    rows += ["supervised", "one_prompt", "no_visual_prompts"]
     run_tool(TOOL, *arguments(tmp_path, *rows))
     report = json.loads((tmp_path / "table.json").read_text())
     assert list(report["table"]) == rows
-    assert [len(runs) for runs in report["runs"].values()] == [1, 2, 2, 2, 2, 2, 2]
+    assert [len(runs) for runs in report["runs"].values()] == [1] + 9 * [2]
     for name, row in report["table"].items():
         tests = [run["test"] for run in report["runs"][name]]
         mean = sum(test["calibrated"]["hIoU"] for test in tests) / len(tests)
@@ -48,6 +49,9 @@ def test_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (tmp_path / "otseg_plus" / "seed_0" / "last_checkpoint").exists()
     text = (tmp_path / "table.md").read_text()
     assert text.count("| OTSeg+ |") == 3 and "mIoU(U)" in text
+    most = report["table"]["supervised"]["none"]["mIoU_U"]["mean"]
+    share = report["table"]["zegot"]["calibrated"]["mIoU_U"]["mean"] / most
+    assert f"ZegOT {share:.0%}" in text
 
     def refuse(self: Runner) -> None:
         raise AssertionError("what is finished must not run again")
@@ -56,6 +60,24 @@ def test_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Runner, method, refuse)
     run_tool(TOOL, *arguments(tmp_path, *rows))
     assert json.loads((tmp_path / "table.json").read_text()) == report
+
+
+def test_learning_curve(tmp_path: Path) -> None:
+    rows = ["training_free", "mps_only"]
+    run_tool(
+        TOOL,
+        *arguments(tmp_path, *rows, seeds=(0,))[: -len(tiny_options())],
+        "--iterations",
+        2,
+        3,
+        *tiny_options(),
+    )
+    report = json.loads((tmp_path / "table.json").read_text())
+    assert list(report["table"]) == ["training_free", "mps_only@2", "mps_only@3"]
+    assert (tmp_path / "3_iterations" / "mps_only" / "seed_0" / "iter_3.pth").is_file()
+    short, long = (report["table"][f"mps_only@{n}"]["none"] for n in (2, 3))
+    assert short != long
+    assert "| MPS map only, 3 iterations |" in (tmp_path / "table.md").read_text()
 
 
 def test_killed_twice_it_ends_in_the_same_table(

@@ -11,14 +11,14 @@ from mmengine.runner import Runner
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
 from tests.shapes.runs import SHAPES, tiny_config
+from tools.shapes.benchmark_table import ROWS
 
 CONFIGS = sorted(path.stem for path in SHAPES.glob("*.py"))
 TRAINED = [name for name in CONFIGS if name != "training_free"]
 
 
 def test_there_are_all_rows() -> None:
-    expected = {"training_free", "zegclip", "softmax", "mps_only", "otseg", "otseg_plus", "zegot"}
-    assert expected <= set(CONFIGS)
+    assert set(ROWS) == set(CONFIGS)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -76,3 +76,10 @@ def test_otseg_plus_differs_from_otseg_in_prediction_alone() -> None:
     assert otseg.model.decode_head.predict_from == "decoder"
     plus.model.decode_head.predict_from = "decoder"
     assert plus.to_dict() == otseg.to_dict()
+
+
+def test_supervised_differs_from_otseg_in_the_masks_alone() -> None:
+    supervised, otseg = (Config.fromfile(SHAPES / f"{name}.py") for name in ("supervised", "otseg"))
+    assert supervised.train_dataloader.dataset.setting == "supervised"
+    supervised.train_dataloader.dataset.setting = "inductive"
+    assert supervised.to_dict() == otseg.to_dict()

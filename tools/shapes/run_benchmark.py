@@ -12,53 +12,40 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
-import statistics
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SHAPES = ROOT / "configs" / "shapes"
 sys.path.insert(0, str(ROOT))  # also where nothing is installed
 
 from tools.cli import add_cfg_options, new_parser, run
-
-PAPER_BIAS = 0.1
-METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
-
-
-class Row(NamedTuple):
-    """A row of the table: a config of ``configs/shapes``, and the one that it is trained by."""
-
-    title: str
-    config: str
-    trained_by: str | None
-
-
-ROWS = {
-    row.config: row
-    for row in (
-        Row("training-free CLIP map", "training_free", None),
-        Row("ZegCLIP", "zegclip", "zegclip"),
-        Row("OTSeg, softmax for Sinkhorn", "softmax", "softmax"),
-        Row("MPS map only", "mps_only", "mps_only"),
-        Row("OTSeg", "otseg", "otseg"),
-        Row("OTSeg+", "otseg_plus", "otseg"),
-        Row("ZegOT", "zegot", "zegot"),
-    )
-}
-BIASES = {
-    "none": "No seen-class bias",
-    "paper": f"Seen-class bias {PAPER_BIAS:g}, as in the paper",
-    "calibrated": "Seen-class bias chosen on val",
-}
+from tools.shapes.benchmark_table import (
+    BIASES,
+    PAPER_BIAS,
+    ROWS,
+    Row,
+    as_markdown,
+    label,
+    summary,
+    title,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+    parser.add_argument(
+        "--iterations",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="lengths of training, for a learning curve. Default: the config's",
+    )
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_benchmark"))
     parser.add_argument(
         "--jobs", type=int, default=1, help="runs at the same time, each on one thread. Default: 1"
@@ -108,7 +95,7 @@ class ProgressHook(Hook):
 
 def load(config: str, seed: int, options: dict[str, Any] | None) -> Config:
     """A config of the benchmark for one seed."""
-    cfg = Config.fromfile(ROOT / "configs" / "shapes" / f"{config}.py")
+    cfg = Config.fromfile(SHAPES / f"{config}.py")
     cfg.merge_from_dict(options or {})
     cfg.randomness = dict(seed=seed)
     cfg.visualizer.pop("name", None)  # mmengine keeps one visualizer per name
@@ -207,74 +194,49 @@ def training_seconds(checkpoint: Path) -> float:
 
 
 def run_task(
-    trained_by: str | None, rows: Sequence[str], seed: int, work_dir: Path, options: dict | None
+    trained_by: str | None,
+    rows: Sequence[str],
+    seed: int,
+    iterations: int | None,
+    work_dir: Path,
+    options: dict[str, Any] | None,
 ) -> dict[str, dict[str, Any]]:
-    """Train once and evaluate the rows that share the weights; one thread, so that it repeats."""
+    """Train once and evaluate the rows that share the weights; one thread, so that it repeats.
+
+    Returns:
+        By :func:`label`, what :func:`evaluate` returns.
+    """
     torch.set_num_threads(1)
+    if iterations is not None:
+        length = {"train_cfg.max_iters": iterations, "train_cfg.val_interval": iterations}
+        options, work_dir = {**(options or {}), **length}, work_dir / f"{iterations}_iterations"
     work_dir.mkdir(parents=True, exist_ok=True)
     with (work_dir / "console.log").open("a") as log, contextlib.redirect_stdout(log):
         checkpoint = train(trained_by, seed, work_dir, options) if trained_by else None
         results = {}
         for name in rows:
-            results[name] = evaluate(ROWS[name], seed, checkpoint, work_dir, options)
-            scores = results[name]["test"]["calibrated"]
-            say(f"{ROWS[name].title}, seed {seed}: hIoU {scores['hIoU']:.2f} on test")
+            key = label(name, iterations)
+            results[key] = evaluate(ROWS[name], seed, checkpoint, work_dir, options)
+            scores = results[key]["test"]["calibrated"]
+            say(f"{title(key)}, seed {seed}: hIoU {scores['hIoU']:.2f} on test")
     return results
-
-
-def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Mean and spread (standard deviation, None for one run) of every row over its seeds."""
-
-    def over(values: list[float]) -> dict[str, float | None]:
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        return {"mean": statistics.fmean(values), "spread": spread}
-
-    table = {}
-    for name, runs in results.items():
-        row: dict[str, Any] = {"title": ROWS[name].title, "seeds": [run["seed"] for run in runs]}
-        row["bias"] = over([run["bias"] for run in runs])
-        row["seconds"] = over([run["seconds"] for run in runs])
-        for bias in BIASES:
-            tests = [run["test"][bias] for run in runs]
-            row[bias] = {metric: over([test[metric] for test in tests]) for metric in METRICS}
-        table[name] = row
-    return table
-
-
-def as_markdown(table: dict[str, Any], biases: Sequence[str]) -> str:
-    """The summary as one Markdown table for each of some :data:`BIASES`."""
-
-    def cell(value: dict[str, float | None], digits: int = 1) -> str:
-        spread = "" if value["spread"] is None else f" ± {value['spread']:.{digits}f}"
-        return f"{value['mean']:.{digits}f}{spread}"
-
-    lines = []
-    for bias in biases:
-        last = ["bias"] if bias == "calibrated" else []
-        head = ["method", *METRICS.values(), *last, "training (s)"]
-        lines += [f"{BIASES[bias]}:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for row in table.values():
-            cells = [cell(row[bias][metric]) for metric in METRICS]
-            cells += [cell(row["bias"], 3)] if last else []
-            seconds = f"{row['seconds']['mean']:.0f}" if row["seconds"]["mean"] else "none"
-            lines.append(f"| {' | '.join([row['title'], *cells, seconds])} |")
-        lines.append("")
-    seeds = max(len(row["seeds"]) for row in table.values())
-    lines.append(f"Percent on test; mean ± standard deviation over {seeds} seed(s) of training.")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     args = parse_args()
-    tasks: dict[tuple[str | None, int], list[str]] = {}
+    tasks: dict[tuple[int, str | None, int | None], list[str]] = {}
     for name in args.rows:
-        # What is not trained does not depend on the seed.
-        for seed in args.seeds if ROWS[name].trained_by else args.seeds[:1]:
-            tasks.setdefault((ROWS[name].trained_by, seed), []).append(name)
+        # What is not trained depends neither on the seed nor on the iterations.
+        trained_by = ROWS[name].trained_by
+        for seed in args.seeds if trained_by else args.seeds[:1]:
+            for iterations in (args.iterations or [None]) if trained_by else [None]:
+                tasks.setdefault((seed, trained_by, iterations), []).append(name)
     say(f"{len(tasks)} runs; their logs are below {args.work_dir}")
     calls = [
-        (trained_by, rows, seed, args.work_dir, args.cfg_options)
-        for (trained_by, seed), rows in sorted(tasks.items(), key=lambda task: task[0][1])
+        (trained_by, rows, seed, iterations, args.work_dir, args.cfg_options)
+        for (seed, trained_by, iterations), rows in sorted(
+            tasks.items(), key=lambda task: task[0][0]
+        )
     ]
     if args.jobs > 1:
         spawn = multiprocessing.get_context("spawn")
@@ -282,7 +244,11 @@ def main() -> None:
             done = list(pool.map(run_task, *zip(*calls)))
     else:
         done = [run_task(*call) for call in calls]
-    results = {name: [run[name] for run in done if name in run] for name in args.rows}
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in args.rows:
+        for found in done:
+            for key in (key for key in found if key.partition("@")[0] == name):
+                results.setdefault(key, []).append(found[key])
     table = summary(results)
     text = as_markdown(table, args.show_bias)
     (args.work_dir / "table.json").write_text(
