@@ -1,6 +1,6 @@
 """OTSeg, ZegOT and ZegCLIP as components of MMSegmentation 1.x.
 
-Importing the package registers its models, data sets, metrics and hooks with mmseg's registries;
+Importing the package registers its models, datasets, metrics and hooks with mmseg's registries;
 ``custom_imports = dict(imports=["mmseg_otseg"])`` in a config does the same.
 """
 

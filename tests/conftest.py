@@ -13,7 +13,7 @@ from yapf.yapflib import yapf_api
 
 import mmseg_otseg  # noqa: F401 (registers the components)
 
-# mmengine collects garbage for every data set it builds: spare it all that was imported.
+# mmengine collects garbage for every dataset it builds: spare it all that was imported.
 gc.freeze()
 
 

@@ -180,7 +180,7 @@ def _check_data_root(config: dict) -> None:
     where = root if root == str(full) else f"{root} ({full})"
     raise FileNotFoundError(
         f"the data folder {where} of {config.get('type')} does not exist. Put the data there, or "
-        "set `data_root` of that data set in the config to where it is."
+        "set `data_root` of that dataset in the config to where it is."
     )
 
 

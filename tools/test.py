@@ -77,7 +77,7 @@ def scales(config: Any) -> list[tuple]:
 
 
 def replace_pipeline(dataset: ConfigDict, pipeline: list) -> None:
-    """Replace the pipeline wherever a data set, or one that it wraps, has one."""
+    """Replace the pipeline wherever a dataset, or one that it wraps, has one."""
     if "pipeline" in dataset:
         dataset.pipeline = pipeline
     wrapped = dataset.get("datasets") or [dataset.get("dataset")]

@@ -1,5 +1,5 @@
 # ZegCLIP on Pascal VOC, transductive, in one run: the second half of the 20k iterations trains
-# itself on the pixels of the 5 unseen classes, which are known to be unlabelled.
+# itself on the pixels of the 5 unseen classes, which are known to be unlabeled.
 _base_ = "./voc_512.py"
 
 train_dataloader = dict(dataset=dict(setting="transductive"))

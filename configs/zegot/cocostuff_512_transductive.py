@@ -1,5 +1,5 @@
 # ZegOT on COCO-Stuff 164k, transductive, in one run: the second half of the 80k iterations trains
-# itself on the pixels of the 15 unseen classes, which are known to be unlabelled.
+# itself on the pixels of the 15 unseen classes, which are known to be unlabeled.
 _base_ = "./cocostuff_512.py"
 
 train_dataloader = dict(dataset=dict(setting="transductive"))

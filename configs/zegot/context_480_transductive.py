@@ -1,5 +1,5 @@
 # ZegOT on Pascal Context, transductive, in one run: the second half of the 40k iterations trains
-# itself on the pixels of the 10 unseen classes, which are known to be unlabelled.
+# itself on the pixels of the 10 unseen classes, which are known to be unlabeled.
 _base_ = "./context_480.py"
 
 train_dataloader = dict(dataset=dict(setting="transductive"))

@@ -203,7 +203,7 @@ def _convert_name(name: str, last: int) -> str | None:
 
 
 def _meta(meta: Mapping[str, Any], method: str | None) -> dict[str, Any]:
-    """What mmseg's tools want to know of a checkpoint: class names and colours, if there."""
+    """What mmseg's tools want to know of a checkpoint: class names and colors, if there."""
     kept: dict[str, Any] = {"converted_from": f"{method or NO_METHOD}, the authors' code"}
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}

@@ -1,4 +1,4 @@
-"""Pictures of a config's data set, to look at."""
+"""Pictures of a config's dataset, to look at."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Sample(NamedTuple):
 
 
 def build_dataset(cfg: Config, split: ClassSplit, subset: str = "test") -> Any:
-    """The ``"val"`` or ``"test"`` data set of a config, whose classes are those of ``split``."""
+    """The ``"val"`` or ``"test"`` dataset of a config, whose classes are those of ``split``."""
     return DATASETS.build(with_split(cfg[f"{subset}_dataloader"].dataset, split, cfg))
 
 
 def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
-    """Samples of a data set by index.
+    """Samples of a dataset by index.
 
     Raises:
         ValueError: If an index is out of range.
@@ -48,7 +48,7 @@ def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
 
 
 def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sample]:
-    """The first samples of a data set in whose labels an unseen class occurs.
+    """The first samples of a dataset in whose labels an unseen class occurs.
 
     Where the first few hundred have too few of them, the first samples fill the list up.
     """

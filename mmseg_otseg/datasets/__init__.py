@@ -1,4 +1,4 @@
-"""Data sets split into seen and unseen classes, and sampling that can be repeated."""
+"""Datasets split into seen and unseen classes, and sampling that can be repeated."""
 
 from .folder_dataset import FolderDataset
 from .pascal_voc20 import PascalVOC20Dataset

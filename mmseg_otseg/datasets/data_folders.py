@@ -1,4 +1,4 @@
-"""Says what is wrong when the files of a data set are not where the config looks for them."""
+"""Says what is wrong when the files of a dataset are not where the config looks for them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .folder_pairs import DataFolderError
 
 
 def check_folders(dataset: Any) -> None:
-    """Check that the folders and the list of an mmseg data set exist and hold something.
+    """Check that the folders and the list of an mmseg dataset exist and hold something.
 
     Args:
-        dataset: A data set; only those of the ``BaseSegDataset`` kind on local files are checked.
+        dataset: A dataset; only those of the ``BaseSegDataset`` kind on local files are checked.
 
     Raises:
         FileNotFoundError: Naming the folder or file, what was looked for in it, and the config key.
@@ -33,16 +33,16 @@ def check_folders(dataset: Any) -> None:
 
 
 def build_checked(config: dict) -> Any:
-    """Build a data set; when that fails because files are missing, say which.
+    """Build a dataset; when that fails because files are missing, say which.
 
-    mmseg's own data sets fail with a bare ``AssertionError`` or an error about empty arrays then.
+    mmseg's own datasets fail with a bare ``AssertionError`` or an error about empty arrays then.
 
     Args:
-        config: Config of any registered data set, with ``type``.
+        config: Config of any registered dataset, with ``type``.
 
     Raises:
         FileNotFoundError: As :func:`check_folders`.
-        Exception: Whatever else building the data set raises.
+        Exception: Whatever else building the dataset raises.
     """
     try:
         return DATASETS.build(config)
@@ -57,10 +57,10 @@ def build_checked(config: dict) -> Any:
 
 
 def check_config(config: dict) -> None:
-    """Check the folders and lists of a data set that is not built yet.
+    """Check the folders and lists of a dataset that is not built yet.
 
     Args:
-        config: Config of any registered data set, with ``type``. Data sets that find their samples
+        config: Config of any registered dataset, with ``type``. Datasets that find their samples
             in another way than mmseg's ``BaseSegDataset`` are passed over.
 
     Raises:
@@ -78,7 +78,7 @@ def check_config(config: dict) -> None:
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
-    """A copy of the config of a data set; where it has no class names, it gets those of a split."""
+    """A copy of the config of a dataset; where it has no class names, it gets those of a split."""
     if isinstance(split, Mapping) and "classes" not in split:
         return config
     names, config = list(ClassSplit.build(split).classes), copy.deepcopy(config)
@@ -91,13 +91,13 @@ def with_names(config: dict, split: SplitLike) -> dict:
 
 
 def _class_of(config: dict) -> Any:
-    """The class of a data set by its config; None if there is none by this name."""
+    """The class of a dataset by its config; None if there is none by this name."""
     kind = config.get("type")
     return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _leaf_configs(config: dict) -> Iterator[dict]:
-    """The configs of the data sets that wrap no other."""
+    """The configs of the datasets that wrap no other."""
     wrapped = config.get("datasets") or [config.get("dataset", config)]
     for inner in wrapped:
         if inner is config:
@@ -107,11 +107,11 @@ def _leaf_configs(config: dict) -> Iterator[dict]:
 
 
 def _explain(config: dict) -> str | None:
-    """What is wrong with the paths of a config whose data set could not be built."""
+    """What is wrong with the paths of a config whose dataset could not be built."""
     cls = _class_of(config)
     if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
         return None
-    # A bare data set joins the paths as the real one does, and touches no file.
+    # A bare dataset joins the paths as the real one does, and touches no file.
     defaults = inspect.signature(cls.__init__).parameters
     known = inspect.signature(BaseSegDataset.__init__).parameters
     given = {
@@ -139,7 +139,7 @@ def _problem(dataset: Any, name: str) -> str | None:
     for key, what, suffix in folders:
         folder = dataset.data_prefix.get(key)
         if not folder or (key == "seg_map_path" and folder == os.path.join(root or "", "")):
-            continue  # not given: a data set without labels
+            continue  # not given: a dataset without labels
         change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
         if not os.path.isdir(folder):
             return (

@@ -201,12 +201,12 @@ def _run(step: Callable, results: dict, image: str | None, label: str | None) ->
                 continue
             if isinstance(error, FileNotFoundError):
                 raise MissingFileError(
-                    f"{what} {path} does not exist, although the data set lists it. Restore it, or "
-                    "correct `ann_file`, `data_prefix` or the file suffixes of the data set."
+                    f"{what} {path} does not exist, although the dataset lists it. Restore it, or "
+                    "correct `ann_file`, `data_prefix` or the file suffixes of the dataset."
                 ) from error
             raise SampleError(
                 f"{what} {path} cannot be decoded ({name}: {reason}). Replace the file, or take it "
-                "out of the data set's list."
+                "out of the dataset's list."
             ) from error
         raise SampleError(
             f"{name} failed on image {image} with label file {label}: "

@@ -95,7 +95,7 @@ class ReproducibleInfiniteSampler(InfiniteSampler):
     augmented, in the same iteration.
 
     Args:
-        dataset: The data set to draw from; :class:`ZeroShotDataset` heeds the seeds of the draws.
+        dataset: The dataset to draw from; :class:`ZeroShotDataset` heeds the seeds of the draws.
         shuffle: Whether to shuffle the samples, anew for every pass.
         seed: Seed of the run; None draws one that all processes share.
     """

@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit, SplitLike
+from mmseg_otseg.structures import IGNORED, UNLABELED, ClassSplit, SplitLike
 
 from .data_folders import build_checked, check_folders, with_names
 from .guarded_pipeline import GuardedPipeline
@@ -23,7 +23,7 @@ from .label_rule import LabelRule
 from .samplers import seeded_by
 
 FEW_LEFT = 0.1  # of the images: a warning when drop_unseen_images leaves fewer
-_HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELLED, "supervised": None}
+_HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELED, "supervised": None}
 
 
 @DATASETS.register_module()
@@ -34,31 +34,31 @@ class ZeroShotDataset:
     testing (``test_mode=True`` in the wrapped dataset) labels stay whole. Either way, labels are
     full class indices 0..K-1, 255 for ignored and 254 for unlabeled pixels.
 
-    ``metainfo`` is that of the wrapped data set plus ``seen`` and ``unseen`` (class indices) and
+    ``metainfo`` is that of the wrapped dataset plus ``seen`` and ``unseen`` (class indices) and
     ``hide_as`` (the label that unseen classes get here, None when labels are whole).
 
     A sample whose index is a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented with the
     draw's seed, whatever was loaded before.
 
     Args:
-        dataset: The data set to wrap: a config, or an object. mmengine's and mmseg's wrappers
-            (``ConcatDataset``, ``RepeatDataset``, ...) of data sets work as well. An object is not
+        dataset: The dataset to wrap: a config, or an object. mmengine's and mmseg's wrappers
+            (``ConcatDataset``, ``RepeatDataset``, ...) of datasets work as well. An object is not
             changed.
         split: The class split, in any form that :meth:`ClassSplit.build` takes. Its names must be
-            those of the wrapped data set; one that is given as a config and has no names takes
-            these. In a config it is left out: a run gives its data sets the split of the model,
+            those of the wrapped dataset; one that is given as a config and has no names takes
+            these. In a config it is left out: a run gives its datasets the split of the model,
             see :mod:`mmseg_otseg.engine.loops`.
         setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
-            "transductive" = unlabelled (254), "supervised" = they keep their label.
+            "transductive" = unlabeled (254), "supervised" = they keep their label.
         drop_unseen_images: Whether to leave out training images that hold an unseen class. All
-            label files are read once for that, when the data set is initialised.
-        pipeline: Takes the place of the pipelines of the wrapped data sets, if given. Tools that
+            label files are read once for that, when the dataset is initialized.
+        pipeline: Takes the place of the pipelines of the wrapped datasets, if given. Tools that
             set or read ``dataloader.dataset.pipeline`` work with it.
-        lazy_init: Whether to put off initialisation until :meth:`full_init`.
+        lazy_init: Whether to put off initialization until :meth:`full_init`.
 
     Raises:
         FileNotFoundError: For data folders or lists that are missing or empty.
-        TypeError: When ``dataset`` is no mmengine data set.
+        TypeError: When ``dataset`` is no mmengine dataset.
         ValueError: For no split or a bad one, an unknown setting, class names that are not the
             split's, more than 254 classes, and ``drop_unseen_images`` in testing, in another
             setting than "inductive", or with no image left. Loading a sample raises it (or
@@ -95,14 +95,14 @@ class ZeroShotDataset:
                 "to its config."
             )
         self.split = ClassSplit.build(split, classes=classes)
-        if self.split.num_classes > UNLABELLED:
+        if self.split.num_classes > UNLABELED:
             raise ValueError(
                 f"{self.split.num_classes} classes are too many: labels are 8-bit and "
-                f"{UNLABELLED} and {IGNORED} are taken, which leaves {UNLABELLED}."
+                f"{UNLABELED} and {IGNORED} are taken, which leaves {UNLABELED}."
             )
         self.test_mode = leaves[0].test_mode
         if any(leaf.test_mode != self.test_mode for leaf in leaves):
-            raise ValueError("some of the wrapped data sets have test_mode=True and some have not.")
+            raise ValueError("some of the wrapped datasets have test_mode=True and some have not.")
         if drop_unseen_images and self.test_mode:
             raise ValueError("drop_unseen_images is for training, but test_mode is True.")
         if drop_unseen_images and setting != "inductive":
@@ -122,16 +122,16 @@ class ZeroShotDataset:
 
     @property
     def metainfo(self) -> dict:
-        """A copy of the metainfo: the wrapped data set's, and seen, unseen and hide_as."""
+        """A copy of the metainfo: the wrapped dataset's, and seen, unseen and hide_as."""
         return {**self.dataset.metainfo, **self.split.metainfo, "hide_as": self.hide_as}
 
     @property
     def leaves(self) -> list[BaseDataset]:
-        """The data sets inside that hold the samples, in the order of the samples."""
+        """The datasets inside that hold the samples, in the order of the samples."""
         return _leaves(self.dataset)
 
     def full_init(self) -> None:
-        """Initialise the wrapped data set; leave out images with unseen classes if asked to."""
+        """Initialize the wrapped dataset; leave out images with unseen classes if asked to."""
         if self._fully_initialized:
             return
         self.dataset.full_init()
@@ -197,7 +197,7 @@ class ZeroShotDataset:
 
     @force_full_init
     def get_subset(self, indices: Sequence[int] | int) -> ZeroShotDataset:
-        """A data set of some of the samples, as ``BaseDataset`` makes one."""
+        """A dataset of some of the samples, as ``BaseDataset`` makes one."""
         subset = copy.copy(self)
         subset.dataset = self.dataset.get_subset(indices)
         return subset
@@ -210,26 +210,26 @@ def _mmseg_scope() -> Any:
 
 
 def _children(dataset: Any) -> list:
-    """The data sets that a wrapper wraps; none for one that is no wrapper."""
+    """The datasets that a wrapper wraps; none for one that is no wrapper."""
     if isinstance(dataset, BaseDataset):
         return []
     children = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     if isinstance(dataset, ZeroShotDataset) or children == [None]:
         raise TypeError(
-            "ZeroShotDataset wraps mmengine data sets (BaseDataset) and wrappers of them, not "
+            "ZeroShotDataset wraps mmengine datasets (BaseDataset) and wrappers of them, not "
             f"{type(dataset).__name__}."
         )
     return list(children)
 
 
 def _leaves(dataset: Any) -> list[BaseDataset]:
-    """The data sets that hold the samples, in the order of the samples."""
+    """The datasets that hold the samples, in the order of the samples."""
     children = _children(dataset)
     return [leaf for child in children for leaf in _leaves(child)] if children else [dataset]
 
 
 def _guarded(dataset: Any, rule: LabelRule, pipeline: Sequence | None) -> Any:
-    """A shallow copy of a data set whose pipelines follow the rule."""
+    """A shallow copy of a dataset whose pipelines follow the rule."""
     children = [_guarded(child, rule, pipeline) for child in _children(dataset)]
     dataset = copy.copy(dataset)
     if not children:

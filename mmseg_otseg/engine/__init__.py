@@ -1,4 +1,4 @@
-"""What runs around the model: hooks, optimisers, schedules, checkpoints and processes."""
+"""What runs around the model: hooks, optimizers, schedules, checkpoints and processes."""
 
 from mmseg_otseg.engine import checkpoint_sources, loops
 from mmseg_otseg.engine.checkpoint import read_checkpoint

@@ -1,4 +1,4 @@
-"""mmengine's loops, which here give the data sets of a run the class split of its model.
+"""mmengine's loops, which here give the datasets of a run the class split of its model.
 
 A config names the split once, as ``model.split``, and a folder of data once, at its top. The
 Runner builds the model before any data, and loops are where the two meet: they fill in the split of
@@ -92,7 +92,7 @@ def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | No
     config, so that training and validation data cannot differ in them.
 
     Args:
-        config: Config of a data loader or a data set, or a part of one.
+        config: Config of a data loader or a dataset, or a part of one.
         split: The class split; None changes nothing.
         top: The whole config; None changes nothing.
     """

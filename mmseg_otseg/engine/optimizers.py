@@ -1,4 +1,4 @@
-"""Optimisers for models of which most parameters are frozen."""
+"""Optimizers for models of which most parameters are frozen."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     group["weight_decay"] = self.base_wd * norm_decay
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimiser of ``model``.
+        """Build the optimizer of ``model``.
 
         Raises:
             ValueError: No parameter of the model requires a gradient.

@@ -24,7 +24,7 @@ class WarmupPolyLR(LRSchedulerMixin, PolyParamScheduler):
     the rate.
 
     Args:
-        optimizer: The optimiser (wrapper) to schedule.
+        optimizer: The optimizer (wrapper) to schedule.
         warmup_iters: Iterations of the warm-up. Default: 1500.
         warmup_ratio: Factor on the first iteration. Default: 1e-6.
         kwargs: ``eta_min``, ``power``, ``begin``, ``end`` and ``by_epoch``. The Runner takes the

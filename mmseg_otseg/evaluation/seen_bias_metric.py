@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
-#: From well below zero, for models whose training favours unseen classes, to nearly 1.
+#: From well below zero, for models whose training favors unseen classes, to nearly 1.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
 
 
@@ -62,8 +62,8 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         seen, unseen = (torch.tensor(indices, dtype=torch.int64) for indices in self._split())
         if not len(unseen) or not len(seen):
             raise ValueError(
-                "a seen-class bias decides between seen and unseen classes, but the data set has "
-                f"{len(seen)} seen and {len(unseen)} unseen ones: choose another data set or split"
+                "a seen-class bias decides between seen and unseen classes, but the dataset has "
+                f"{len(seen)} seen and {len(unseen)} unseen ones: choose another dataset or split"
             )
         for sample in data_samples:
             probabilities = sample["seg_logits"]["data"]
@@ -82,7 +82,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         less an image that another process has too.
 
         Args:
-            size: Number of images in the data set.
+            size: Number of images in the dataset.
         """
         if self.results:
             number, total, last = self.results
@@ -94,7 +94,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         """Areas of one image for every bias.
 
         Args:
-            probabilities: Shape (K, M), of the M labelled pixels.
+            probabilities: Shape (K, M), of the M labeled pixels.
             labels: Class indices, shape (M,), int64.
             seen: Indices of the seen classes.
             unseen: Indices of the unseen classes.
@@ -137,7 +137,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         return torch.stack([intersection, union, prediction, label], dim=1).cpu()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute the metrics of every bias, by mmseg's own formulae, and log the best.
+        """Compute the metrics of every bias, by mmseg's own formulas, and log the best.
 
         Args:
             results: Sums of the areas, one for each process.

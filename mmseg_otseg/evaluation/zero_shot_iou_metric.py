@@ -24,7 +24,7 @@ class ZeroShotIoUMetric(IoUMetric):
 
     The metrics, all in percent:
 
-    - ``pAcc``: pixels labelled correctly, of all that are not ignored;
+    - ``pAcc``: pixels labeled correctly, of all that are not ignored;
     - ``mIoU``, ``mAcc``: means over the classes;
     - ``mIoU_S``, ``mIoU_U``: mean IoU over the seen and over the unseen classes;
     - ``hIoU``: 2 * mIoU_S * mIoU_U / (mIoU_S + mIoU_U), 0 when both are 0;
@@ -32,7 +32,7 @@ class ZeroShotIoUMetric(IoUMetric):
 
     ``mIoU_U`` and ``hIoU`` are left out when no class is unseen. A class that occurs neither in the
     predictions nor in the labels has no IoU (nan) and does not count. Which classes are unseen
-    comes from the data set's ``metainfo``, as :class:`ZeroShotDataset` gives it. If it also has
+    comes from the dataset's ``metainfo``, as :class:`ZeroShotDataset` gives it. If it also has
     ``trained``, names of classes that the model was trained on with labels, those of them that are
     called unseen are marked, and left out of both means unless no unseen class would remain. To
     keep the best checkpoint: ``CheckpointHook(save_best="hIoU", rule="greater")``.
@@ -61,7 +61,7 @@ class ZeroShotIoUMetric(IoUMetric):
             The metrics by name, in percent.
 
         Raises:
-            ValueError: When the data set has no class split, or hides labels.
+            ValueError: When the dataset has no class split, or hides labels.
         """
         if self.format_only:
             return super().compute_metrics(results)
@@ -111,13 +111,13 @@ class ZeroShotIoUMetric(IoUMetric):
         meta = self.dataset_meta or {}
         if "seen" not in meta or "unseen" not in meta:
             raise ValueError(
-                "ZeroShotIoUMetric needs the class split of the data set: wrap the data set of "
+                "ZeroShotIoUMetric needs the class split of the dataset: wrap the dataset of "
                 "this dataloader in ZeroShotDataset, or use IoUMetric."
             )
         if meta.get("hide_as") is not None:
             raise ValueError(
-                "the labels of unseen classes are hidden in this data set, so it cannot be tested "
-                "on: set test_mode=True in the data set that ZeroShotDataset wraps here."
+                "the labels of unseen classes are hidden in this dataset, so it cannot be tested "
+                "on: set test_mode=True in the dataset that ZeroShotDataset wraps here."
             )
         return list(meta["seen"]), list(meta["unseen"])
 

@@ -41,7 +41,7 @@ def paint(
 def _write_names(
     canvas: Image.Image, mask: np.ndarray, names: Sequence[str], colors: np.ndarray
 ) -> None:
-    """Write each name where its class has the pixel nearest to its centre."""
+    """Write each name where its class has the pixel nearest to its center."""
     draw = ImageDraw.Draw(canvas)
     height = min(canvas.size)
     font = ImageFont.load_default(max(9.0, height / 32))

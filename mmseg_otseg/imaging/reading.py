@@ -177,7 +177,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
     """The values (H, W, 3), uint8, of an image of any mode."""
     if image.mode[0] not in "IF":
         return np.asarray(image.convert("RGB"))
-    values = np.asarray(image)  # grey, of more than 8 bits
+    values = np.asarray(image)  # gray, of more than 8 bits
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ImageError(f"its values have {8 * values.dtype.itemsize} bits; save it with 8")
     return _three_channels((values >> 8).astype(np.uint8))
@@ -197,5 +197,5 @@ def _rgb_of_array(array: np.ndarray) -> np.ndarray:
     raise ImageError(f"it has shape {array.shape}; give (H, W), or (H, W, 3) in BGR")
 
 
-def _three_channels(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[..., None], 3, axis=2)
+def _three_channels(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(gray[..., None], 3, axis=2)

@@ -130,7 +130,7 @@ class Segmenter(ABC):
 
         Args:
             inputs: A path, a folder (its images, sorted), an image as an array (BGR, 0..255, also
-                with an alpha channel, or grey), or a list of these.
+                with an alpha channel, or gray), or a list of these.
             classes: Class names, also as in ``"cat, sofa"``, or a split, see :func:`set_classes`,
                 for this call; None is what the model knows.
             none_below: Pixels whose best value (a probability, less the bias for seen classes) is

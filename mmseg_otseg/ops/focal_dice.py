@@ -14,7 +14,7 @@ from .positives import positive_sums
 
 
 class FocalDiceSums(NamedTuple):
-    """Sums that :func:`focal_dice_sums` leaves to be normalised.
+    """Sums that :func:`focal_dice_sums` leaves to be normalized.
 
     Attributes:
         focal: Focal loss, mean over pixels and sum over (image, class); scalar.

@@ -1,4 +1,4 @@
-"""The sparse part of the mask loss: every labelled pixel as a positive of its one class."""
+"""The sparse part of the mask loss: every labeled pixel as a positive of its one class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIXELS_AT_ONCE_ON_GPU = 2**23
 
 
 class PositiveSums(NamedTuple):
-    """Sums over the labelled pixels of an image, each at its own class, and their gradients.
+    """Sums over the labeled pixels of an image, each at its own class, and their gradients.
 
     Attributes:
         focal: Focal loss as positives less focal loss as negatives, scalar.
@@ -39,7 +39,7 @@ def positive_sums(
     alpha: float,
     gamma: float,
 ) -> PositiveSums:
-    """Look every labelled pixel's own class up in the class maps and sum up what it is there.
+    """Look every labeled pixel's own class up in the class maps and sum up what it is there.
 
     Args:
         logits: Class maps, shape (K, H, W), float32 or float64.
@@ -63,9 +63,9 @@ def positive_sums(
     length = min(pixels // columns.new_size, wide_rows * rows.new_size // rows.size)
     for part, inputs in rows.bands(max(1, length)):
         labels = target[part]
-        labelled = (labels >= 0) & (labels < classes)
-        owner = labels.where(labelled, 0)
-        counted = labelled.to(logits.dtype)
+        labeled = (labels >= 0) & (labels < classes)
+        owner = labels.where(labeled, 0)
+        counted = labeled.to(logits.dtype)
         wide = columns.resize(logits[:, inputs])  # (K, rows of logits, w)
         # The entries of `wide` that a pixel is made of, (taps, rows, w), and their weights.
         taps = (rows.index[:, part, None] - inputs.start) * columns.new_size + column

@@ -44,7 +44,7 @@ def sinkhorn(
 ) -> SinkhornResult:
     r"""Solve P entropic optimal transport problems.
 
-    Finds, for every problem, the plan that minimises
+    Finds, for every problem, the plan that minimizes
     :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums
     ``row_marginal`` and column sums ``column_marginal``:
     :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the potentials alternate

@@ -2,6 +2,6 @@
 
 from .class_split import ClassSplit, SplitLike
 from .features import AlignedFeatures, CLIPFeatures
-from .labels import IGNORED, UNLABELLED
+from .labels import IGNORED, UNLABELED
 
-__all__ = ["IGNORED", "UNLABELLED", "AlignedFeatures", "CLIPFeatures", "ClassSplit", "SplitLike"]
+__all__ = ["IGNORED", "UNLABELED", "AlignedFeatures", "CLIPFeatures", "ClassSplit", "SplitLike"]

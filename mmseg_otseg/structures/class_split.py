@@ -279,5 +279,5 @@ def _difference(split: tuple[str, ...], data: tuple[str, ...]) -> str:
         )
     return (
         f"{message}. They must have the same names in the same order: change `split`, or the "
-        "`metainfo=dict(classes=...)` of the data set."
+        "`metainfo=dict(classes=...)` of the dataset."
     )

@@ -5,5 +5,5 @@ from __future__ import annotations
 IGNORED = 255
 """Left out of the loss and of the metric, mmseg's ``ignore_index``."""
 
-UNLABELLED = 254
+UNLABELED = 254
 """A pixel of some unseen class, nobody knows which (transductive training)."""

@@ -53,9 +53,9 @@ def test_one_image_and_many_have_one_shape(inferencer: OTSegInferencer, pictures
     for mask in (many["predictions"][0], many["predictions"][2]):
         assert np.array_equal(mask, one[0])
     array = cv2.imread(str(path))
-    alpha, grey = np.dstack([array, array[..., 0]]), array[..., 1]
-    grey3 = np.dstack([grey] * 3)
-    masks = inferencer([array, alpha, grey, grey3, np.zeros(3)], batch_size=3)
+    alpha, gray = np.dstack([array, array[..., 0]]), array[..., 1]
+    grey3 = np.dstack([gray] * 3)
+    masks = inferencer([array, alpha, gray, grey3, np.zeros(3)], batch_size=3)
     assert [mask is None for mask in masks["predictions"]] == [False] * 4 + [True]
     assert masks["skipped"] == ["array 4"]
     # OpenCV and Pillow may decode a JPEG to values that differ by one.

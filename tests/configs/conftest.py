@@ -16,7 +16,7 @@ def _scope() -> None:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where data in the layout of every data set lies."""
+    """Where data in the layout of every dataset lies."""
     folder = tmp_path_factory.mktemp("generated")
     write_data(folder)
     return folder

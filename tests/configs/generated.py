@@ -1,4 +1,4 @@
-"""Data in the layout of each data set, and configs made small enough to run on it in a second."""
+"""Data in the layout of each dataset, and configs made small enough to run on it in a second."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLIP = {"model": tiny_clip(layers=5), "pretrained": None}
 
 
 def write_data(folder: Path) -> None:
-    """Write all data sets under ``folder/data``."""
+    """Write all datasets under ``folder/data``."""
     rng = np.random.default_rng(0)
     data = folder / "data"
     voc = data / "VOCdevkit" / "VOC2012"

@@ -1,4 +1,4 @@
-"""Tiny data sets on disk."""
+"""Tiny datasets on disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_data(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def config_of() -> Callable[..., dict]:
-    """The config of a plain mmseg data set of four classes in a root."""
+    """The config of a plain mmseg dataset of four classes in a root."""
 
     def config(root: Path, **changes) -> dict:
         pipeline = [
@@ -47,7 +47,7 @@ def config_of() -> Callable[..., dict]:
             **dict(type="BaseSegDataset", data_root=str(root), img_suffix=".png"),
             **dict(data_prefix=dict(img_path="images", seg_map_path="labels")),
             **dict(metainfo=dict(classes=list(NAMES)), pipeline=pipeline),
-            **dict(serialize_data=False),  # serialising collects garbage, half a second each time
+            **dict(serialize_data=False),  # serializing collects garbage, half a second each time
             **changes,
         }
 

@@ -234,7 +234,7 @@ def test_wide_labels_with_small_values(root, config_of, label_of):
     np.testing.assert_array_equal(label_of(dataset[0]), np.where(label >= 2, 255, label))
 
 
-def test_colour_labels(root, config_of):
+def test_color_labels(root, config_of):
     path = root / "labels" / "0.png"
     Image.open(path).convert("RGB").save(path)
     with raised(ValueError, f"{path} holds an array of shape \\(4, 5, 3\\)", "single-channel"):
@@ -243,7 +243,7 @@ def test_colour_labels(root, config_of):
 
 @pytest.mark.parametrize("size", [(7, 1), (1, 7), (1, 1)])
 @pytest.mark.parametrize("like_it", [True, False])
-def test_colour_labels_one_pixel_wide(write_data, config_of, size, like_it):
+def test_color_labels_one_pixel_wide(write_data, config_of, size, like_it):
     root = write_data([np.zeros(size), np.zeros(size)])
     path = root / "labels" / "0.png"
     Image.new("RGB", size[::-1]).save(path)
@@ -301,7 +301,7 @@ def test_no_loader_for_labels(root, config_of):
         ZeroShotDataset(config_of(root), SPLIT, drop_unseen_images=True, pipeline=pipeline)
 
 
-def test_without_a_single_labelled_pixel(write_data, config_of, label_of):
+def test_without_a_single_labeled_pixel(write_data, config_of, label_of):
     dataset = ZeroShotDataset(config_of(write_data([np.full((4, 5), 255)])), SPLIT)
     assert torch.equal(dataset[0]["data_samples"].gt_sem_seg.data, torch.full((1, 4, 5), 255))
 
@@ -357,7 +357,7 @@ def test_drop_in_testing(root, config_of):
 
 def test_mixed_test_modes(root, config_of):
     both = [config_of(root), config_of(root, test_mode=True)]
-    with raised(ValueError, "some of the wrapped data sets have test_mode=True"):
+    with raised(ValueError, "some of the wrapped datasets have test_mode=True"):
         ZeroShotDataset(dict(type="ConcatDataset", datasets=both), SPLIT)
 
 

@@ -1,4 +1,4 @@
-"""The data set configs load, and their pipelines run on data in the layout they name."""
+"""The dataset configs load, and their pipelines run on data in the layout they name."""
 
 from __future__ import annotations
 

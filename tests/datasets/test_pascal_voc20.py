@@ -34,8 +34,8 @@ def test_classes():
     assert meta["classes"] == ClassSplit.build("voc").classes
     assert len(meta["classes"]) == len(meta["palette"]) == 20
     names = PascalVOCDataset.METAINFO["classes"]
-    for name, colour in zip(meta["classes"], meta["palette"]):
-        assert colour == PascalVOCDataset.METAINFO["palette"][names.index(name)]
+    for name, color in zip(meta["classes"], meta["palette"]):
+        assert color == PascalVOCDataset.METAINFO["palette"][names.index(name)]
 
 
 def test_background_is_ignored(config):
@@ -55,8 +55,8 @@ def test_zero_shot(config, setting, hidden):
     assert label.tolist() == [255, *range(15), *[hidden] * 5, 255, 255, 255]
 
 
-def test_outline_colours_of_palette_files(config):
-    # The files of VOC are palette pictures: the values are indices, whatever the colours.
+def test_outline_colors_of_palette_files(config):
+    # The files of VOC are palette pictures: the values are indices, whatever the colors.
     path = f"{config['data_root']}/labels/0.png"
     picture = Image.open(path).convert("L")
     picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tolist())

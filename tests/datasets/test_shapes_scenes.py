@@ -40,8 +40,8 @@ def test_classes_and_unseen_split():
     assert len(set(SHAPES_UNSEEN)) == 5
     seen = {n for n in SHAPES_CLASSES if n not in SHAPES_UNSEEN}
     for name in SHAPES_UNSEEN:
-        colour, shape = name.split()
-        assert any(n.startswith(colour) for n in seen), name
+        color, shape = name.split()
+        assert any(n.startswith(color) for n in seen), name
         assert any(n.endswith(shape) for n in seen), name
 
 
@@ -93,7 +93,7 @@ def test_images_and_labels_are_valid(world):
     assert set(range(20)) <= seen_labels
 
 
-def test_pixels_have_the_colour_of_their_class():
+def test_pixels_have_the_color_of_their_class():
     means = {}
     for index in range(200):
         scene = render_scene("clean", "train", index)
@@ -101,7 +101,7 @@ def test_pixels_have_the_colour_of_their_class():
             pixels = scene.image[scene.labels == thing.label]
             if len(pixels) > 30:
                 means.setdefault(SHAPES_CLASSES[thing.label].split()[0], []).append(pixels.mean(0))
-    means = {colour: np.mean(values, 0) for colour, values in means.items()}
+    means = {color: np.mean(values, 0) for color, values in means.items()}
     assert means["red"].argmax() == 0 and means["green"].argmax() == 1
     assert means["blue"].argmax() == 2 and means["yellow"].argmin() == 2
     assert means["purple"].argmin() == 1

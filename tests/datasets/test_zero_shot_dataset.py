@@ -1,4 +1,4 @@
-"""Unseen labels never leave the data set in training, and stay whole in testing."""
+"""Unseen labels never leave the dataset in training, and stay whole in testing."""
 
 from __future__ import annotations
 

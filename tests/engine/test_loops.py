@@ -69,7 +69,7 @@ def test_other_unseen_classes_are_one_line(
     assert {"val/mIoU_U", "val/hIoU"} <= runner.message_hub.log_scalars.keys()
 
     (checkpoint,) = (tmp_path / "run").glob("iter_2.pth")
-    inferencer = OTSegInferencer(cfg, str(checkpoint), device="cpu")  # builds no data set
+    inferencer = OTSegInferencer(cfg, str(checkpoint), device="cpu")  # builds no dataset
     assert inferencer.model.neck.text.split == train.split
     # What the run wrote down of itself says the same, in one place.
     (written,) = (tmp_path / "run").glob("*.py")

@@ -17,7 +17,7 @@ class Model(nn.Module):
 
 
 def build(model: nn.Module, paramwise: dict[str, Any] | None) -> dict[str, dict]:
-    """The optimiser's group of each parameter, by the parameter's name."""
+    """The optimizer's group of each parameter, by the parameter's name."""
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(
             type="TrainableOptimWrapperConstructor",

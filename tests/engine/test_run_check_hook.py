@@ -49,7 +49,7 @@ def hook() -> Any:
 def test_the_same_classes_pass(hook: Any) -> None:
     for stage in (hook.before_train, hook.before_val, hook.before_test):
         stage(runner(SPLIT, classes=list(SPLIT.classes), unseen=[1], hide_as=None))
-        stage(runner(SPLIT, classes=list(SPLIT.classes)))  # a data set that hides nothing
+        stage(runner(SPLIT, classes=list(SPLIT.classes)))  # a dataset that hides nothing
 
 
 @pytest.mark.parametrize("stage", ["before_train", "before_val", "before_test"])
@@ -154,7 +154,7 @@ def test_no_unseen_class_and_the_best_by_hiou(cfg: Config) -> None:
 
 def test_a_metric_without_a_split_is_refused_at_the_start(cfg: Config) -> None:
     cfg.val_dataloader.dataset = cfg.val_dataloader.dataset.dataset
-    with pytest.raises(ValueError, match="wrap the data set"):
+    with pytest.raises(ValueError, match="wrap the dataset"):
         Runner.from_cfg(cfg).train()
 
 

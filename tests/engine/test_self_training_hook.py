@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from mmseg_otseg.engine import SelfTrainingHook
 from mmseg_otseg.models import MPSAHead
-from mmseg_otseg.structures import IGNORED, UNLABELLED
+from mmseg_otseg.structures import IGNORED, UNLABELED
 from tests.configs.generated import small, write_data
 
 UNSEEN = {15, 16, 17, 18, 19}
@@ -73,7 +73,7 @@ def test_switches_and_survives_kill_and_resume(folder: Path, tmp_path: Path) -> 
         assert torch.equal(value, state[name]), name
 
 
-def test_pseudo_labels_only_on_unlabelled_pixels_and_of_unseen_classes(
+def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs: list[tuple[int, torch.Tensor, torch.Tensor]] = []
@@ -93,11 +93,11 @@ def test_pseudo_labels_only_on_unlabelled_pixels_and_of_unseen_classes(
     run(transductive(folder, tmp_path / "run"), Recorder())
     assert [number for number, _, _ in pairs] == [15] * 4 + [20] * 4  # two maps per iteration
     for number, labels, target in pairs:
-        unlabelled = labels == UNLABELLED
-        assert unlabelled.any()
-        given = set(target[unlabelled].tolist())
+        unlabeled = labels == UNLABELED
+        assert unlabeled.any()
+        given = set(target[unlabeled].tolist())
         assert given <= UNSEEN if number == 20 else given == {IGNORED}
-        assert torch.equal(target[~unlabelled], labels[~unlabelled])
+        assert torch.equal(target[~unlabeled], labels[~unlabeled])
 
 
 def test_runs_that_cannot_be_transductive(folder: Path, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_unseen_classes_without_labels_are_not_measured():
 
 
 def test_needs_a_split():
-    with pytest.raises(ValueError, match=r"wrap the data set .* in ZeroShotDataset"):
+    with pytest.raises(ValueError, match=r"wrap the dataset .* in ZeroShotDataset"):
         evaluate(PREDICTIONS, LABELS, dict(classes=META["classes"]))
 
 

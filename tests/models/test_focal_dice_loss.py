@@ -39,7 +39,7 @@ def test_options_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize("ignored", ["negative", "masked"])
-def test_without_a_labelled_pixel_nothing_is_learnt(ignored: str) -> None:
+def test_without_a_labeled_pixel_nothing_is_learnt(ignored: str) -> None:
     logits, target = example()
     losses = FocalDiceLoss(ignored=ignored)(logits, torch.full_like(target, 255))
     assert losses["loss_mask"] == 0 and losses["loss_dice"] == 0

@@ -10,7 +10,7 @@ from mmseg.structures import SegDataSample
 
 from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.models.decode_heads import query_targets
-from mmseg_otseg.structures import UNLABELLED, AlignedFeatures
+from mmseg_otseg.structures import UNLABELED, AlignedFeatures
 
 
 def features(
@@ -109,13 +109,13 @@ def test_no_decoder_means_no_decoder_losses() -> None:
     assert set(losses) == {"score.loss_mask", "score.loss_dice"}
 
 
-def test_pseudo_labels_only_on_unlabelled_pixels_and_of_unseen_classes(
+def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, inputs = head(4), features((True, False, True, False))
     labels = torch.randint(0, 3, (2, 8, 8))
     labels[labels == 1] = 2
-    labels[:, :4, :4] = UNLABELLED
+    labels[:, :4, :4] = UNLABELED
     labels[:, 7] = 255
     seen_targets: list[torch.Tensor] = []
 
@@ -127,17 +127,17 @@ def test_pseudo_labels_only_on_unlabelled_pixels_and_of_unseen_classes(
     monkeypatch.setattr(model.loss_decode, "forward", record)
     model.loss(inputs, samples(labels))
     target = seen_targets[0]
-    unlabelled = labels == UNLABELLED
-    assert set(target[unlabelled].tolist()) <= {1, 3}
-    assert torch.equal(target[~unlabelled], labels[~unlabelled])
+    unlabeled = labels == UNLABELED
+    assert set(target[unlabeled].tolist()) <= {1, 3}
+    assert torch.equal(target[~unlabeled], labels[~unlabeled])
 
 
-def test_unlabelled_is_ignored_without_queries_of_unseen_classes() -> None:
+def test_unlabeled_is_ignored_without_queries_of_unseen_classes() -> None:
     model, inputs = head().eval(), features((True, True), classes=(0, 2))
     labels = torch.randint(0, 2, (2, 8, 8)) * 2
-    ignored, unlabelled = labels.clone(), labels.clone()
-    ignored[:, :4], unlabelled[:, :4] = 255, UNLABELLED
-    first, second = (model.loss(inputs, samples(x)) for x in (ignored, unlabelled))
+    ignored, unlabeled = labels.clone(), labels.clone()
+    ignored[:, :4], unlabeled[:, :4] = 255, UNLABELED
+    first, second = (model.loss(inputs, samples(x)) for x in (ignored, unlabeled))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

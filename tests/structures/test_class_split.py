@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from mmengine.config import ConfigDict
 
-from mmseg_otseg.structures import IGNORED, UNLABELLED, ClassSplit
+from mmseg_otseg.structures import IGNORED, UNLABELED, ClassSplit
 
 NAMES = ("sky", "road", "tree", "car")
 
 
 def test_label_values():
-    assert (IGNORED, UNLABELLED) == (255, 254)
+    assert (IGNORED, UNLABELED) == (255, 254)
 
 
 def test_voc():

@@ -59,8 +59,8 @@ def test_what_the_project_says_on_purpose_is_for_the_user() -> None:
     assert cli.what_to_mend(torch.OutOfMemoryError("out of memory")) == "out of memory"
     init_default_scope("mmseg")
     assert "Nothing is not in" in cli.what_to_mend(caught(MODELS.build, dict(type="Nothing")))
-    unknown = dict(type="CLIPBackbone", colour=3)
-    assert "colour" in cli.what_to_mend(caught(MODELS.build, unknown))
+    unknown = dict(type="CLIPBackbone", color=3)
+    assert "color" in cli.what_to_mend(caught(MODELS.build, unknown))
 
 
 def test_faults_of_the_program_are_not() -> None:

@@ -104,10 +104,10 @@ def plain_focal_dice(
     """
     classes = logits.shape[1]
     logits = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=align_corners)
-    labelled = (target >= 0) & (target < classes)
-    one_hot = F.one_hot(target.where(labelled, classes), classes + 1)[..., :classes]
+    labeled = (target >= 0) & (target < classes)
+    one_hot = F.one_hot(target.where(labeled, classes), classes + 1)[..., :classes]
     truth = one_hot.permute(0, 3, 1, 2).to(logits.dtype)
-    counted = labelled[:, None].to(logits.dtype) if ignored == "masked" else None
+    counted = labeled[:, None].to(logits.dtype) if ignored == "masked" else None
     focal = _focal_loss(logits, truth, alpha, gamma, counted)
     return (focal, *_dice_loss(logits, truth, counted))
 

@@ -99,7 +99,7 @@ def _value_finding(
         )
     elif len(wrong) > max(10, number):
         hint = (
-            "So many values are no class indices: a grey image, or label maps that were resized "
+            "So many values are no class indices: a gray image, or label maps that were resized "
             "or compressed. Make them again, resize with nearest neighbor, save as PNG."
         )
     elif len(wrong) == 1 and background is None:

@@ -20,7 +20,7 @@ from mmseg_otseg.imaging import check_image_file
 
 MOST_VALUES = 1000
 UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError)
-FEW_VALUES = 40  # a grey photograph has more
+FEW_VALUES = 40  # a gray photograph has more
 
 
 @dataclass

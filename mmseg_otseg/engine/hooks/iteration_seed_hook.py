@@ -32,5 +32,5 @@ class IterationSeedHook(Hook):
 
 
 def iteration_seed(seed: int, rank: int, iteration: int) -> int:
-    """A 64-bit seed that is well mixed, so that neighbouring iterations share nothing."""
+    """A 64-bit seed that is well mixed, so that neighboring iterations share nothing."""
     return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0])

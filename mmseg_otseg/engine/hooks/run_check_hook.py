@@ -15,7 +15,7 @@ from mmseg.registry import HOOKS
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
 from mmseg_otseg.engine.parts import class_split, neck, segmentor
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
-from mmseg_otseg.structures import UNLABELLED, ClassSplit
+from mmseg_otseg.structures import UNLABELED, ClassSplit
 
 ZERO_SHOT_METRICS = ("mIoU_S", "mIoU_U", "hIoU")
 
@@ -24,7 +24,7 @@ ZERO_SHOT_METRICS = ("mIoU_S", "mIoU_U", "hIoU")
 class RunCheckHook(Hook):
     """Refuses to start a run whose settings contradict each other.
 
-    Text prompts of another data set, or a class that training shows and the metric calls unseen,
+    Text prompts of another dataset, or a class that training shows and the metric calls unseen,
     would train and test without any other sign than wrong numbers; other contradictions would be
     noticed at the first validation, after hours. Models without text prompts are passed over.
     Every run of mmseg's loops has this hook, see :mod:`mmseg_otseg.engine.loops`.
@@ -82,7 +82,7 @@ class RunCheckHook(Hook):
         if getattr(dataloader.dataset, "metainfo", {}).get("hide_as") is not None:
             raise ValueError(
                 f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
-                f"in the data set that the ZeroShotDataset of {part}_dataloader wraps"
+                f"in the dataset that the ZeroShotDataset of {part}_dataloader wraps"
             )
         # All labels being used is what "supervised" means: there, both means are wanted.
         trained = frozenset() if _is_supervised(runner.cfg) else self.trained
@@ -132,13 +132,13 @@ def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
     if cfg.get("background") is not None and not _reads_folders(cfg):
         raise ValueError(
             f"the setting background={cfg.background} has no effect: only the data of "
-            "configs/own_data takes it. Elsewhere set reduce_zero_label=True in the data sets "
+            "configs/own_data takes it. Elsewhere set reduce_zero_label=True in the datasets "
             "for a background of 0"
         )
     root, given = cfg.get("data_root"), set(_data_roots(cfg))
     if root is not None and given and str(root) not in given and not _reads_folders(cfg):
         raise ValueError(
-            f"the setting data_root={root} at the top of the config has no effect: the data sets "
+            f"the setting data_root={root} at the top of the config has no effect: the datasets "
             f"have data_root={', '.join(sorted(given))}. Set it in each of them, for example "
             "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
         )
@@ -171,7 +171,7 @@ def _reads_folders(config: Any) -> bool:
 
 
 def _data_roots(config: Any) -> Iterator[str]:
-    """Every ``data_root`` of the data sets of a config."""
+    """Every ``data_root`` of the datasets of a config."""
     for part in ("train", "val", "test"):
         pending = [(config.get(f"{part}_dataloader") or {}).get("dataset")]
         while pending:
@@ -183,13 +183,13 @@ def _data_roots(config: Any) -> Iterator[str]:
 
 
 def _check_classes(model: Any, dataset: Any, data: str) -> None:
-    """Check that a data set has the model's class split."""
+    """Check that a dataset has the model's class split."""
     split, metainfo = class_split(model), getattr(dataset, "metainfo", {})
     names = metainfo.get("classes")
     if split is None or names is None:
         return
     unseen = metainfo.get("unseen")
-    if unseen is None:  # a data set that hides nothing: only the names can differ
+    if unseen is None:  # a dataset that hides nothing: only the names can differ
         unseen = split.unseen if len(names) == split.num_classes else ()
     ClassSplit.agreed({"the model": split, data: ClassSplit(tuple(names), tuple(unseen))})
     num_classes = getattr(segmentor(model).decode_head, "num_classes", None)
@@ -208,11 +208,11 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
     if getattr(dataset, "test_mode", False):
         raise ValueError(
             "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
-            "leave it out in the data set that the ZeroShotDataset of train_dataloader wraps"
+            "leave it out in the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
     if any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks):
         return  # it checks the data itself, and decides which classes train
-    if metainfo["hide_as"] == UNLABELLED:
+    if metainfo["hide_as"] == UNLABELED:
         raise ValueError(
             "setting='transductive' of the training data needs default_hooks=dict(self_training="
             "dict(type='SelfTrainingHook', begin=ITERATION)): without it nothing is trained on the "

@@ -17,7 +17,7 @@ from mmseg.registry import HOOKS
 class SeenPixelsHook(Hook):
     """Logs ``seen_pixels``: percent of the pixels since the last line with a seen class's label.
 
-    All other pixels are ignored, of unseen classes, or unlabelled. The interval is that of the
+    All other pixels are ignored, of unseen classes, or unlabeled. The interval is that of the
     logger hook. When an interval has no seen pixel at all, a warning says so.
     Data without a class split is passed over.
     """

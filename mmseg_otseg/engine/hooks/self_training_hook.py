@@ -10,16 +10,16 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.parts import neck
-from mmseg_otseg.structures import UNLABELLED
+from mmseg_otseg.structures import UNLABELED
 
 
 @HOOKS.register_module()
 class SelfTrainingHook(Hook):
-    """Trains on all classes from an iteration on, the unlabelled pixels by pseudo labels.
+    """Trains on all classes from an iteration on, the unlabeled pixels by pseudo labels.
 
-    Before ``begin`` the neck makes queries for the seen classes only, and unlabelled pixels
+    Before ``begin`` the neck makes queries for the seen classes only, and unlabeled pixels
     belong to no class. From ``begin`` on it makes queries for all classes, and the head gives
-    each unlabelled pixel its best unseen class. Which of the two holds is decided anew in every
+    each unlabeled pixel its best unseen class. Which of the two holds is decided anew in every
     iteration from its number alone, so that a resumed run is in the stage in which the other one
     was.
 
@@ -28,7 +28,7 @@ class SelfTrainingHook(Hook):
 
     Raises:
         ValueError: Before training: if the model has no :class:`DLFANeck`-like neck, the training
-            data set does not mark unlabelled pixels, there is no unseen class, self-training is to
+            dataset does not mark unlabeled pixels, there is no unseen class, self-training is to
             begin at once with a model that learnt nothing yet, or only after the last iteration.
 
     Source:
@@ -45,9 +45,9 @@ class SelfTrainingHook(Hook):
         if not hasattr(neck(runner.model), "train_classes"):
             raise ValueError("SelfTrainingHook needs a model with a neck of the type DLFANeck")
         meta = runner.train_dataloader.dataset.metainfo
-        if meta.get("hide_as") != UNLABELLED:
+        if meta.get("hide_as") != UNLABELED:
             raise ValueError(
-                "SelfTrainingHook needs a training data set that marks the pixels of unseen "
+                "SelfTrainingHook needs a training dataset that marks the pixels of unseen "
                 "classes: set setting='transductive' in its ZeroShotDataset"
             )
         if not meta["unseen"]:

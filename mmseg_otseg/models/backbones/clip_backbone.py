@@ -120,7 +120,7 @@ class CLIPBackbone(TrainedModule):
         """Encode images.
 
         Args:
-            images: Normalised images, shape (B, 3, h, w), any h and w.
+            images: Normalized images, shape (B, 3, h, w), any h and w.
 
         Returns:
             Local tokens of the chosen layers and the global token, in the images' type whatever the

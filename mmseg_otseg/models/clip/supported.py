@@ -75,7 +75,7 @@ def _image_problem(config: Mapping[str, Any]) -> str | None:
     if vision.get("attentional_pool") or vision.get("pool_type", "tok") != "tok":
         return "its image tower pools all tokens instead of using a class token"
     if vision.get("final_ln_after_pool"):
-        return "its image tower normalises after pooling, so that its patches are not aligned"
+        return "its image tower normalizes after pooling, so that its patches are not aligned"
     return None
 
 

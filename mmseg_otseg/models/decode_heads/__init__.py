@@ -5,7 +5,7 @@ The methods differ in how text queries and local features become class maps. To 
 - a head that derives from :class:`ZeroShotHead` and says it in ``class_maps(queries, levels)``:
   queries (B, K, N, D), pixels (B, M, D) of each level, maps (B, K, M) by name. Losses,
   self-training, seen-class bias, any vocabulary and any CLIP come from the base class;
-- a decoder, if it has a new one: :class:`Decoder` brings layers, initialisation and a mark in
+- a decoder, if it has a new one: :class:`Decoder` brings layers, initialization and a mark in
   checkpoints, :class:`DecoderLayer` everything after the attention;
 - a config that inherits a method's and names what is new. Levels, adapters, prompts and schedules
   are options of what is there.

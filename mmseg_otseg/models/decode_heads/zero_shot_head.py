@@ -15,7 +15,7 @@ from torch import Tensor
 from mmseg_otseg.models.clip import clip_embed_dim
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import AlignedFeatures
-from mmseg_otseg.structures.labels import IGNORED, UNLABELLED
+from mmseg_otseg.structures.labels import IGNORED, UNLABELED
 
 from .seen_bias import SeenBias
 
@@ -144,7 +144,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         Args:
             inputs: Output of the neck.
             batch_data_samples: Samples with ``gt_sem_seg``: full class indices, 255 ignored, 254
-                unlabelled (pixels of unseen classes in the transductive setting).
+                unlabeled (pixels of unseen classes in the transductive setting).
             train_cfg: Not used.
 
         Returns:
@@ -158,7 +158,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             unseen = torch.nonzero(~inputs.seen)[:, 0]
         if len(unseen):
             pseudo = self._pseudo_labels(maps, unseen, labels.shape[1:])
-            target = torch.where(labels == UNLABELLED, pseudo, target)
+            target = torch.where(labels == UNLABELED, pseudo, target)
         losses = {}
         for name, class_map in maps.items():
             loss = self.loss_decode(class_map, target, self.align_corners)

@@ -28,7 +28,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
 
     A config then names CLIP and the class split in one place each, and one line changes either:
     ``model = dict(clip=dict(model="ViT-L-14"))``, ``model = dict(split=dict(unseen=["cow"]))``.
-    In a run the data sets take the split from here as well, see
+    In a run the datasets take the split from here as well, see
     :mod:`mmseg_otseg.engine.loops`.
 
     An ``EncoderDecoder`` whose parts are all given ``clip`` and ``split`` is the same model with

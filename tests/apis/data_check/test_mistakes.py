@@ -98,7 +98,7 @@ def smeared(label: np.ndarray) -> np.ndarray:
         (lambda x: np.where(x == 2, 0, x + 1), ("the values 5,", "If 0 is the background")),
         (lambda x: np.where(x == 4, 100, x), ("the values 100,", "set background=100")),
         (lambda x: x.astype(np.uint16) * 1000, ("the values 1000, 2000", "8 bits")),
-        (smeared, ("grey image", "nearest neighbor")),
+        (smeared, ("gray image", "nearest neighbor")),
         (lambda x: x + 3, ("the values 5, 6, 7,", "The class list has 5 names")),
     ],
 )
