@@ -1,8 +1,8 @@
 """The mathematics, on plain tensors: optimal transport, score maps, losses."""
 
-from .focal_dice import FocalDiceSums, focal_dice_sums
+from .mask_loss import FocalDiceSums, focal_dice_sums
 from .multi_prompt import multi_prompt_plan, pixel_prompt_similarity, transport_score
-from .sinkhorn import SinkhornResult, sinkhorn
+from .optimal_transport import SinkhornResult, sinkhorn
 
 __all__ = [
     "FocalDiceSums",

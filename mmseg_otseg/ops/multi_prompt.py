@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .sinkhorn import sinkhorn
+from .optimal_transport import sinkhorn
 
 TRANSPORTS = ("sinkhorn", "bipartite", "softmax", "none")
 

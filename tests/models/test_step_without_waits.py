@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmseg_otseg.models.necks import dlfa_neck
-from mmseg_otseg.ops import bilinear, sinkhorn_implicit, sinkhorn_solvers
+from mmseg_otseg.ops.mask_loss import bilinear
+from mmseg_otseg.ops.optimal_transport import implicit, solvers
 from tests.configs.generated import CLIP, small
 
 METHODS = ("otseg", "zegot", "zegclip")
@@ -154,7 +155,7 @@ needs_fakes = pytest.mark.skipif(
 )
 def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for Sinkhorn's look at its stopping rule, every 10 iterations: here it takes none."""
-    monkeypatch.setattr(sinkhorn_solvers, "ITERATIONS_PER_SYNC", 1000)
+    monkeypatch.setattr(solvers, "ITERATIONS_PER_SYNC", 1000)
     model = build(name)
     if stage != "inductive":
         model.neck.train_classes = "all"
@@ -167,7 +168,7 @@ def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_waits_with_the_fused_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is, stopping rule included: the kernels have their own."""
     pytest.importorskip("triton", reason="this torch comes without Triton")
-    monkeypatch.setenv(sinkhorn_implicit.FUSED, "1")
+    monkeypatch.setenv(implicit.FUSED, "1")
     watch = trace(build(name))
     assert watch.wrong == []
     assert {"mmseg_otseg.sinkhorn.default", "mmseg_otseg.sinkhorn_gradient.default"} <= watch.names
@@ -175,7 +176,7 @@ def test_nothing_waits_with_the_fused_kernels(name: str, monkeypatch: pytest.Mon
 
 @needs_fakes
 def test_nothing_waits_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinkhorn_solvers, "ITERATIONS_PER_SYNC", 1000)
+    monkeypatch.setattr(solvers, "ITERATIONS_PER_SYNC", 1000)
     assert trace(build("otseg", precision="bf16")).wrong == []
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmseg_otseg.ops.sinkhorn_implicit import FUSED_MAX_COLUMNS, FUSED_MAX_ROWS
+from mmseg_otseg.ops.optimal_transport.implicit import FUSED_MAX_COLUMNS, FUSED_MAX_ROWS
 
 triton = pytest.importorskip("triton", reason="this torch comes without Triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from mmseg_otseg.ops import sinkhorn_triton as fused  # noqa: E402
+from mmseg_otseg.ops.optimal_transport import triton_kernels as fused  # noqa: E402
 
 
 @pytest.mark.skipif(
@@ -27,7 +27,7 @@ def test_in_the_interpreter() -> None:
     file = Path(__file__).with_name("interpreted_sinkhorn.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .sinkhorn_implicit import implicit_sinkhorn
-from .sinkhorn_loop import solve_in_loop
-from .sinkhorn_solvers import solve_on_logarithms
+from .implicit import implicit_sinkhorn
+from .loop import solve_in_loop
+from .solvers import solve_on_logarithms
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def solve_in_loop(
 
     Args:
         cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, of a span
-            within a row that :data:`~mmseg_otseg.ops.sinkhorn_solvers.MAX_KERNEL_EXPONENT` allows.
+            within each row that ``MAX_KERNEL_EXPONENT`` in :mod:`.solvers` allows.
         a: Row sums, shape (P, M).
         b: Column sums, shape (P, N).
         epsilon: Weight of the entropy, in units of the cost.

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from mmseg_otseg.ops import FocalDiceSums, focal_dice, focal_dice_sums, negatives, positives
+from mmseg_otseg.ops import FocalDiceSums, focal_dice_sums
+from mmseg_otseg.ops.mask_loss import focal_dice, negatives, positives
 from tools.benchmarks.plain import plain_focal_dice
 
 SHAPES = {  # (B, K, H, W), (h, w)

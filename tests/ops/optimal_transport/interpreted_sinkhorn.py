@@ -10,10 +10,10 @@ import os
 import pytest
 import torch
 
-from mmseg_otseg.ops import sinkhorn_triton as fused
-from mmseg_otseg.ops.sinkhorn import sinkhorn
-from mmseg_otseg.ops.sinkhorn_implicit import implicit_cost_gradient
-from mmseg_otseg.ops.sinkhorn_solvers import SMALLEST_KERNEL_VALUE
+from mmseg_otseg.ops import sinkhorn
+from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
+from mmseg_otseg.ops.optimal_transport.implicit import implicit_cost_gradient
+from mmseg_otseg.ops.optimal_transport.solvers import SMALLEST_KERNEL_VALUE
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 

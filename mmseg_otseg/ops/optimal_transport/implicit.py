@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .sinkhorn_solvers import (
+from .solvers import (
     MAX_KERNEL_EXPONENT,
     SMALLEST_KERNEL_VALUE,
     plan_by_logarithms,
@@ -19,7 +19,7 @@ from .sinkhorn_solvers import (
     solve_on_kernel,
 )
 
-# The environment variable that turns the fused kernels of `sinkhorn_triton` on, and the largest
+# The environment variable that turns the fused kernels of `triton_kernels` on, and the largest
 # problems that they take.
 FUSED = "MMSEG_OTSEG_TRITON"
 FUSED_MAX_ROWS, FUSED_MAX_COLUMNS = 128 * 128, 32
@@ -82,7 +82,7 @@ def _solve(
     """What :func:`implicit_sinkhorn` computes, without a graph."""
     on_kernel = cost_span / epsilon <= MAX_KERNEL_EXPONENT
     if on_kernel and _runs_fused(cost):
-        from .sinkhorn_triton import fused_sinkhorn
+        from .triton_kernels import fused_sinkhorn
 
         return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, SMALLEST_KERNEL_VALUE)
     plan = torch.empty_like(cost)
@@ -99,7 +99,7 @@ def _solve(
 def _gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
     """Gradient with respect to the costs, all (P, N, M), of plans that :func:`_solve` made."""
     if _runs_fused(plan):
-        from .sinkhorn_triton import fused_gradient
+        from .triton_kernels import fused_gradient
 
         return fused_gradient(plan, grad_plan, epsilon)
     gradient = torch.empty_like(plan)
