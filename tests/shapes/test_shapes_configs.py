@@ -13,7 +13,10 @@ from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
 from tests.shapes.runs import SHAPES, tiny_config
 from tools.shapes.benchmark_table import ROWS
 
-CONFIGS = sorted(path.stem for path in SHAPES.glob("*.py"))
+CONFIGS = sorted(
+    str(path.relative_to(SHAPES).with_suffix(""))
+    for path in [*SHAPES.glob("*.py"), *SHAPES.glob("checkpoint/*.py")]
+)
 TRAINED = [name for name in CONFIGS if name != "training_free"]
 
 
@@ -25,7 +28,7 @@ def test_there_are_all_rows() -> None:
 def test_two_iterations_and_an_evaluation(name: str, tmp_path: Path) -> None:
     cfg = tiny_config(name, tmp_path)
     cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.experiment_name = name
+    cfg.experiment_name = name.replace("/", "_")
     runner = Runner.from_cfg(cfg)
     before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
     runner.train()
@@ -78,8 +81,12 @@ def test_otseg_plus_differs_from_otseg_in_prediction_alone() -> None:
     assert plus.to_dict() == otseg.to_dict()
 
 
-def test_supervised_differs_from_otseg_in_the_masks_alone() -> None:
-    supervised, otseg = (Config.fromfile(SHAPES / f"{name}.py") for name in ("supervised", "otseg"))
+def test_supervised_and_trained_longer_differ_in_that_alone() -> None:
+    names = ("otseg", "supervised", "otseg_plus", "checkpoint/otseg_plus")
+    otseg, supervised, plus, longer = (Config.fromfile(SHAPES / f"{name}.py") for name in names)
     assert supervised.train_dataloader.dataset.setting == "supervised"
     supervised.train_dataloader.dataset.setting = "inductive"
     assert supervised.to_dict() == otseg.to_dict()
+    assert longer.train_cfg.max_iters > plus.train_cfg.max_iters
+    longer.train_cfg = plus.train_cfg
+    assert longer.to_dict() == plus.to_dict()

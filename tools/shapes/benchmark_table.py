@@ -17,11 +17,13 @@ class Row(NamedTuple):
         title: Its name in the table.
         config: A config of ``configs/shapes``.
         trained_by: The config whose training it shares; None if nothing is trained.
+        weights: A file in ``configs/shapes`` that it is evaluated with, if nothing is trained.
     """
 
     title: str
     config: str
     trained_by: str | None
+    weights: str | None = None
 
 
 ROWS = {
@@ -37,6 +39,12 @@ ROWS = {
         Row("OTSeg, masks of all classes", "supervised", "supervised"),
         Row("OTSeg, one prompt", "one_prompt", "one_prompt"),
         Row("OTSeg, no visual prompts", "no_visual_prompts", "no_visual_prompts"),
+        Row(
+            "OTSeg+, trained longer",
+            "checkpoint/otseg_plus",
+            None,
+            "checkpoint/otseg_plus.safetensors",
+        ),
     )
 }
 SUPERVISED = "supervised"

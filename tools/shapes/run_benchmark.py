@@ -176,7 +176,7 @@ def evaluate(
     by_bias = {line["seen_bias"]: line for line in table}
     result = {
         "seed": seed,
-        "seconds": 0.0 if checkpoint is None else training_seconds(checkpoint),
+        "seconds": training_seconds(checkpoint) if row.trained_by and checkpoint else 0.0,
         "bias": chosen["seen_bias"],
         "val": chosen,
         "test": {name: by_bias[bias] for name, bias in biases.items()},
@@ -212,9 +212,11 @@ def run_task(
         options, work_dir = {**(options or {}), **length}, work_dir / f"{iterations}_iterations"
     work_dir.mkdir(parents=True, exist_ok=True)
     with (work_dir / "console.log").open("a") as log, contextlib.redirect_stdout(log):
-        checkpoint = train(trained_by, seed, work_dir, options) if trained_by else None
+        trained = train(trained_by, seed, work_dir, options) if trained_by else None
         results = {}
         for name in rows:
+            weights = ROWS[name].weights
+            checkpoint = trained if weights is None else SHAPES / weights
             key = label(name, iterations)
             results[key] = evaluate(ROWS[name], seed, checkpoint, work_dir, options)
             scores = results[key]["test"]["calibrated"]
