@@ -1,4 +1,4 @@
 # The OTSeg+ that comes with the project: trained as in the benchmark, only longer.
 _base_ = "../otseg_plus.py"
 
-train_cfg = dict(max_iters=1800, val_interval=1800)
+train_cfg = dict(max_iters=4000, val_interval=4000)
