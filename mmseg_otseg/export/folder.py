@@ -71,6 +71,7 @@ def export_folder(
         FileExistsError: If there is something in the folder already.
     """
     _check_arguments(model, size, opset)
+    resize, slides = how_to_resize(cfg), windows(model.test_cfg, size)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty: choose a folder that does not exist yet")
@@ -100,8 +101,8 @@ def export_folder(
             "mean": graph.mean.flatten().tolist(),
             "std": graph.std.flatten().tolist(),
             "seen_bias": float(model.decode_head.seen_bias),
-            "resize": how_to_resize(cfg),
-            "windows": windows(model.test_cfg, size),
+            "resize": resize,
+            "windows": slides,
             "prompts": prompts,
         }
         (part / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
@@ -282,8 +283,8 @@ def _export(
     except Exception as error:  # torch says in many ways that it has no way to write something
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"torch cannot write this model as {path.name} ({reason}). EVA's towers are not "
-            "exported yet; other towers may need a fixed size (--height, --width)."
+            f"torch cannot write this model as {path.name} ({reason}). If that is about sizes, "
+            "fix them (--height, --width)."
         ) from error
     return exported
 

@@ -117,6 +117,13 @@ def test_half_precision_is_refused(tmp_path: Path) -> None:
 
 
 @needs_torch
+def test_an_epsilon_out_of_range_is_refused(tmp_path: Path) -> None:
+    model, cfg = small_model("ablations/otseg_voc_512_epsilon_001.py", tmp_path)
+    with pytest.raises(ValueError, match=r"epsilon >= 0\.05, got 0\.01"):
+        export_folder(model, cfg, tmp_path / "out", size=(64, 64))
+
+
+@needs_torch
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     model, cfg = small_model("otseg/voc_512.py", tmp_path)
     (tmp_path / "out").mkdir()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .implicit import implicit_sinkhorn
 from .loop import solve_in_loop
-from .solvers import solve_on_logarithms
+from .solvers import MAX_KERNEL_EXPONENT, solve_on_logarithms
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def sinkhorn(
         ValueError: If ``cost`` is not a non-empty (P, M, N) floating tensor, ``epsilon``,
             ``max_iters`` or ``tol`` is out of range, a marginal has the wrong shape or is not
             positive, the marginals' totals differ, ``backward`` is unknown, or the costs span more
-            than ``cost_span`` says.
+            than ``cost_span`` says, or more than an exported program can solve at this ``epsilon``.
 
     Source:
         Cuturi, "Sinkhorn Distances" (NIPS 2013); the gradient: Luise et al., "Differential
@@ -101,6 +101,11 @@ def sinkhorn(
         if row_marginal is not None or column_marginal is not None:
             _check_same_mass(a, b)
         if exporting:
+            if cost_span is not None and cost_span / epsilon > MAX_KERNEL_EXPONENT:
+                raise ValueError(
+                    f"an exported Sinkhorn with costs of span {cost_span:g} needs epsilon >= "
+                    f"{cost_span / MAX_KERNEL_EXPONENT:g}, got {epsilon:g}"
+                )
             plan, iterations, converged = solve_in_loop(transposed, a, b, epsilon, max_iters, tol)
         elif backward == "implicit":
             if cost_span is None:
