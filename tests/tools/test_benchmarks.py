@@ -16,7 +16,9 @@ LIMITS = {
     "sinkhorn": {"plan": 1e-3, "gradient from exact": 1e-3},
     "loss": {"loss": 1e-5, "gradient": 1e-4},
     "head step": {"loss": 1e-5, "gradient": 5e-3},
+    "inference VOC, bf16": {"probability": 0.05},
     "inference": {"probability": 1e-4},
+    "OTSeg step": {"loss": 0.05},
 }
 
 
@@ -29,9 +31,8 @@ def check(rows: list[dict]) -> None:
     for row in rows:
         assert row["seconds"]["ours"] > 0
         assert row["times_faster"] == row["seconds"]["other"] / row["seconds"]["ours"]
-        for start, limits in LIMITS.items():
-            if row["case"].startswith(start):
-                assert all(row["difference"][name] <= limit for name, limit in limits.items()), row
+        limits = next((v for start, v in LIMITS.items() if row["case"].startswith(start)), {})
+        assert all(row["difference"][name] <= limit for name, limit in limits.items()), row
 
 
 def test_the_table_has_a_row_for_every_case(
@@ -47,6 +48,8 @@ def test_the_table_has_a_row_for_every_case(
         "head step ZegCLIP",
         "ZegOT",
         "inference",
+        "OTSeg step VOC, bf16",
+        "inference VOC, bf16",
     ):
         assert any(name.startswith(start) for name in names)
     check(rows)

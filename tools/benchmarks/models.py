@@ -1,7 +1,8 @@
-"""What is measured of whole models: ZegOT's training step, inference by sliding window."""
+"""What is measured of whole models: training steps, inference by sliding window, precisions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,22 @@ TINY_CLIP = dict(
 )
 
 
-def build_model(config: str, tiny: bool, device: str, **changes: Any) -> EncoderDecoder:
+def build_model(
+    config: str, tiny: bool, device: str, precision: str = "fp32", **changes: Any
+) -> EncoderDecoder:
     """The model of a config over a CLIP with random weights.
 
     Args:
         config: Path below ``configs/``.
         tiny: Whether to put a very small CLIP in the place of ViT-B/16.
         device: Where to.
+        precision: Of CLIP's towers.
         changes: Entries of the model to merge in.
     """
     whole = Config.fromfile(CONFIGS / config)
     whole.merge_from_dict({"model": changes})
     model = whole.model
-    model.clip = ConfigDict(model=TINY_CLIP if tiny else model.clip.model)
+    model.clip = ConfigDict(model=TINY_CLIP if tiny else model.clip.model, precision=precision)
     for part in (model.backbone, model.neck, model.decode_head, model.neck.text):
         part.pop("clip", None)
     init_default_scope("mmseg")
@@ -47,25 +51,76 @@ def build_model(config: str, tiny: bool, device: str, **changes: Any) -> Encoder
     return MODELS.build(model).to(device)
 
 
-def zegot_case(tiny: bool, device: str) -> Case:
-    """A training step of ZegOT: the frozen tower without a graph, and with one."""
+Step = Callable[[EncoderDecoder], dict[str, Tensor]]
+
+
+def training_step(batch: int, tiny: bool, device: str) -> Step:
+    """What runs a training step of a model, losses and gradients, on pictures of its own.
+
+    Args:
+        batch: Pictures.
+        tiny: Whether they are of 64 x 64 pixels in the place of 512 x 512.
+        device: Where they are.
+    """
     size = 64 if tiny else 512
-    images = torch.randn(1, 3, size, size, device=device)
+    images = torch.randn(batch, 3, size, size, device=device)
     labels = torch.randint(0, 15, (1, size // 32, size // 32), device=device)
     labels = labels.repeat_interleave(32, 1).repeat_interleave(32, 2)
-    samples = [SegDataSample(gt_sem_seg=PixelData(data=labels))]
-    config = "zegot/voc_512.py"
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=labels))] * batch
+
+    def step(model: EncoderDecoder) -> dict[str, Tensor]:
+        model.zero_grad()
+        losses = {k: v for k, v in model.loss(images, samples).items() if "loss" in k}
+        torch.stack(list(losses.values())).sum().backward()
+        return losses
+
+    return step
+
+
+def zegot_case(tiny: bool, device: str) -> Case:
+    """A training step of ZegOT: the frozen tower without a graph, and with one."""
+    config, step = "zegot/voc_512.py", training_step(1, tiny, device)
     frozen = build_model(config, tiny, device).train()
     # One learned token below the tower is enough for the graph to go through all of it.
     through = build_model(config, tiny, device, backbone=dict(visual_prompts=dict(num_tokens=1)))
     through.train()
-
-    def step(model: EncoderDecoder) -> None:
-        model.zero_grad()
-        losses = model.loss(images, samples)
-        torch.stack([value for name, value in losses.items() if "loss" in name]).sum().backward()
-
     return Case(lambda: step(frozen), lambda: step(through), "graph through the backbone")
+
+
+def precision_step_case(tiny: bool, device: str, precision: str) -> Case:
+    """A whole training step of OTSeg, 4 pictures, CLIP's tower in half precision and in float32."""
+    config, step = "otseg/voc_512.py", training_step(4, tiny, device)
+    half = build_model(config, tiny, device, precision).train()
+    full = build_model(config, tiny, device).train()
+
+    def check() -> dict[str, float]:
+        half.eval(), full.eval()  # no dropout: only the precision differs then
+        found, expected = step(half), step(full)
+        half.train(), full.train()
+        return {"loss": max(relative(found[key], expected[key]) for key in expected)}
+
+    goal = 1.7 if device == "cpu" and precision == "bf16" else None
+    return Case(lambda: step(half), lambda: step(full), "float32 tower", check, goal)
+
+
+def precision_inference_case(tiny: bool, device: str, precision: str) -> Case:
+    """A picture by sliding window, CLIP's tower in half precision and in float32."""
+    picture = torch.randn(1, 3, *((128, 256) if tiny else (512, 1024)), device=device)
+    window = dict(crop_size=(128, 128), stride=(106, 106)) if tiny else {}
+    half, full = (
+        build_model("otseg/voc_512.py", tiny, device, kind, test_cfg=window).eval()
+        for kind in (precision, "fp32")
+    )
+
+    @torch.no_grad()
+    def predict(model: EncoderDecoder) -> Tensor:
+        return model.predict(picture)[0].seg_logits.data
+
+    def check() -> dict[str, float]:
+        return {"probability": relative(predict(half), predict(full))}
+
+    goal = 2.5 if device == "cpu" and precision == "bf16" else None
+    return Case(lambda: predict(half), lambda: predict(full), "float32 tower", check, goal)
 
 
 def exported_case(tiny: bool, folder: Path) -> Case:

@@ -68,7 +68,13 @@ import mmseg_otseg
 from tools.benchmarks import cases
 from tools.benchmarks.cases import Case
 from tools.benchmarks.measure import median_times, peak_memory
-from tools.benchmarks.models import exported_case, inference_case, zegot_case
+from tools.benchmarks.models import (
+    exported_case,
+    inference_case,
+    precision_inference_case,
+    precision_step_case,
+    zegot_case,
+)
 
 Row = dict[str, Any]
 
@@ -102,6 +108,9 @@ def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
         found[f"head step ZegCLIP, {name}"] = partial(cases.head_case, one, device, "ZegCLIP")
     found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
     found["inference VOC"] = partial(inference_case, args.tiny, device)
+    for kind in ("bf16",) if device == "cpu" else ("bf16", "fp16"):
+        found[f"OTSeg step VOC, {kind}"] = partial(precision_step_case, args.tiny, device, kind)
+        found[f"inference VOC, {kind}"] = partial(precision_inference_case, args.tiny, device, kind)
     if args.exported:
         found["inference exported, VOC"] = partial(exported_case, args.tiny, args.exported)
     if args.growth:
