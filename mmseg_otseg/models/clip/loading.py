@@ -21,6 +21,7 @@ from open_clip.model import (
 from torch import Tensor, nn
 
 from .activation import activation_name
+from .attention import with_self_attention
 from .download import download_weights
 from .files import read_clip_weights
 from .precision import check_precision
@@ -136,7 +137,7 @@ def _load(
         _report(source, path)
     pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
     open_clip.set_model_preprocess_cfg(clip, pixels)
-    return clip.eval()
+    return with_self_attention(clip.eval())
 
 
 def _build(config: Mapping[str, Any]) -> open_clip.CLIP:

@@ -1,0 +1,59 @@
+"""Self-attention of CLIP's towers with one matrix product for all tokens of a batch."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """``nn.MultiheadAttention``, but for how it projects the tokens of several sequences.
+
+    torch puts the tokens' places before the sequences and then multiplies the few tokens of each
+    place with the weights alone; in bfloat16 a CPU first copies the weights for each of the places.
+    """
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """As in ``nn.MultiheadAttention``.
+
+        Args:
+            query, key, value: Tokens, shape (B, L, C).
+            args, options: Those of the base class.
+
+        Returns:
+            What the tokens attend to, (B, L, C), and the weights if they are asked for.
+        """
+        mask = options.get("attn_mask")
+        other = args or options.keys() - {"need_weights", "attn_mask"}
+        if (
+            other
+            or not self._is_plain()
+            or not query is key is value
+            or options.get("need_weights", True)
+            or (mask is not None and not (mask.dim() == 2 and mask.is_floating_point()))
+        ):
+            return super().forward(query, key, value, *args, **options)
+        tokens = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3 * C)
+        heads = tokens.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = heads.unbind()  # (B, h, L, C/h) each
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = self.out_proj
+        return F.linear(attended.transpose(1, 2).flatten(2), out.weight, out.bias), None
+
+    def _is_plain(self) -> bool:
+        extras = self.bias_k is not None or self.add_zero_attn or self.dropout
+        return self.batch_first and self._qkv_same_embed_dim and not extras
+
+
+def with_self_attention(model: Module) -> Module:
+    """Make every ``nn.MultiheadAttention`` of a model a :class:`SelfAttention`, in place."""
+    for module in model.modules():
+        if type(module) is nn.MultiheadAttention:
+            module.__class__ = SelfAttention
+    return model
