@@ -15,8 +15,10 @@ ONEDL = [
     "torch>=2.10",  # below, torch.load has CVE-2026-24747; checkpoints are read without it
 ]
 OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
+DEMO = ["gradio>=6,<7", "fastapi", "uvicorn"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime", "tokenizers"]
-TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard", *EXPORT]
+TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard", "nbclient", "ipykernel"]
+TEST += ["selenium", *EXPORT]
 
 setup(
     name="mmseg_otseg",
@@ -47,5 +49,11 @@ setup(
         "rich",
         "tqdm",
     ],
-    extras_require={"onedl": ONEDL, "openmmlab": OPENMMLAB, "export": EXPORT, "test": TEST},
+    extras_require={
+        "onedl": ONEDL,
+        "openmmlab": OPENMMLAB,
+        "export": EXPORT,
+        "demo": DEMO,
+        "test": TEST,
+    },
 )

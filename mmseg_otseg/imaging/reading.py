@@ -84,12 +84,13 @@ def check_image_file(path: str | os.PathLike) -> None:
         return
 
 
-def read_image(source: Source) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image, upright as its EXIF tag says, in 8 bits, without its transparency.
 
     Args:
         source: A path; or an array of type uint8, (H, W), (H, W, 1), (H, W, 3) in BGR or
             (H, W, 4) in BGRA.
+        max_pixels: A file of an image with more pixels is refused.
 
     Returns:
         RGB values (h, w, 3), uint8; and the image's size (H, W). They have that size, unless it
@@ -102,7 +103,7 @@ def read_image(source: Source) -> tuple[np.ndarray, tuple[int, int]]:
     if isinstance(source, np.ndarray):
         return _rgb_of_array(source), (source.shape[0], source.shape[1])
     try:
-        with _opened(source) as image:
+        with _opened(source, max_pixels) as image:
             if image is None:
                 raise ImageError(f"it is none of the formats {', '.join(FORMATS)}")
             return _decode(image)
@@ -117,16 +118,16 @@ def read_image(source: Source) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image | None]:
+def _opened(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image | None]:
     """The image in a file, of which only the header is read; None for an unknown format."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("it is no file but a folder, pipe or device")
     with open(path, "rb") as file:
         image = _recognized(file)
-        if image is not None and image.width * image.height > MAX_PIXELS:
+        if image is not None and image.width * image.height > max_pixels:
             raise ImageError(
                 f"it has {image.width} x {image.height} pixels, more than "
-                f"{MAX_PIXELS / 1e6:.0f} million; cut it into tiles"
+                f"{max_pixels / 1e6:.0f} million; cut it into tiles"
             )
         yield image
 

@@ -1,0 +1,307 @@
+"""The page itself, with gradio; nothing of it leaves the machine that serves it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from PIL import Image
+
+from mmseg_otseg.apis import Inspection, OTSegInferencer
+
+from . import views
+from .pictures import load_picture, read_names, write_names
+
+MOST_BYTES = "20mb"
+SESSIONS_KEPT = 32
+HOUR = 3600
+LOCAL = ("127.0.0.1", "localhost", "::1")
+# The browser itself refuses what would come from, or go to, any other machine.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; frame-ancestors 'none'"
+)
+HEAD = (
+    "# Segment what you can name\nChoose a picture, type class names, and click into the result. "
+    "Classes marked *unseen* had no mask in training."
+)
+THUMBNAIL = 192
+FONT = ("system-ui", "sans-serif")
+CSS = """
+.gradio-container {max-width: 1320px !important; margin: auto}
+.step {margin: 0 !important}
+.wrong {margin: 0; padding: .5em .8em; border-radius: .4em; background: #fee4e2; color: #912018;
+  border: 1px solid #fda29b}
+#samples .grid-wrap, #maps .grid-wrap {height: auto; min-height: 0; max-height: none;
+  overflow: hidden}
+#upload {min-height: 0}
+.rows h4 {margin: 0 0 .4em}
+.rows .row {display: grid; grid-template-columns: 1em 3fr 2fr 3.5em; gap: .6em;
+  align-items: center; padding: .12em 0; font-size: .92em; line-height: 1.25}
+.rows .chip {width: 1em; height: 1em; border-radius: .25em; border: 1px solid #0003}
+.rows .track {background: var(--neutral-200); border-radius: .3em; height: .6em; overflow: hidden}
+.dark .rows .track {background: var(--neutral-700)}
+.rows .bar {display: block; height: 100%}
+.rows .number {text-align: right; font-variant-numeric: tabular-nums}
+.rows .unseen {margin-left: .5em; padding: 0 .4em; border-radius: .6em; font-size: .75em;
+  background: #f59e0b33; border: 1px solid #f59e0b; white-space: nowrap}
+.absent {opacity: .65; font-size: .85em; margin: .4em 0 0}
+#result img {cursor: crosshair}
+"""
+
+
+class Page:
+    """What happens on the page, for any number of users: what one sees is kept in their session.
+
+    Args:
+        inferencer: The model.
+        samples: Pictures to choose from, by name: BGR values (h, w, 3).
+        folder: Where the masks to be saved are written.
+    """
+
+    def __init__(
+        self, inferencer: OTSegInferencer, samples: Sequence[tuple[str, np.ndarray]], folder: Path
+    ) -> None:
+        self.inferencer, self.samples, self.folder = inferencer, samples, folder
+        self.names = inferencer.model.neck.text.split.classes
+        self.seen_bias = float(getattr(inferencer.model.decode_head, "seen_bias", 0.0))
+
+    def choose(self, event: gr.SelectData, request: gr.Request, *settings: Any) -> tuple[Any, ...]:
+        """Segment the sample that was clicked."""
+        picture = self.samples[event.index][1]
+        return picture, *self.segment(request, picture, *settings)
+
+    def upload(self, request: gr.Request, path: str, *settings: Any) -> tuple[Any, ...]:
+        """Segment the picture that was uploaded."""
+        picture = load_picture(path)
+        return picture, *self.segment(request, picture, *settings)
+
+    def segment(
+        self, request: gr.Request, picture: np.ndarray | None, names: str, *settings: float
+    ) -> tuple[Any, ...]:
+        """Run the model, and forget the place that was looked at before."""
+        if picture is None:
+            raise ValueError("Choose or upload a picture first.")
+        look = self.inferencer.inspect(picture, read_names(names))
+        return look, *self.decide(request, look, *settings), "", "", []
+
+    def decide(
+        self,
+        request: gr.Request,
+        look: Inspection | None,
+        seen_bias: float,
+        none_below: float,
+        opacity: float,
+    ) -> tuple[Any, ...]:
+        """Overlay, legend and mask file, from what the model said."""
+        if look is None:
+            return (gr.skip(),) * 3
+        labels = look.labels(seen_bias, none_below or None)
+        session = hashlib.sha256(str(request.session_hash).encode()).hexdigest()[:16]
+        file = self.folder / session / "mask.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(file)
+        shown = views.overlay(look, seen_bias, none_below, opacity)
+        return shown, views.legend(look, labels), gr.update(value=str(file), interactive=True)
+
+    def look_at(
+        self,
+        event: gr.SelectData,
+        look: Inspection | None,
+        seen_bias: float,
+        none_below: float,
+        opacity: float,
+    ) -> tuple[Any, ...]:
+        """The place that was clicked, marked in the overlay, and what is to be known of it."""
+        if look is None:
+            return (gr.skip(),) * 4
+        x, y = event.index
+        shown = views.overlay(look, seen_bias, none_below, opacity, (x, y))
+        row, column = views.place_in_image(look, x, y, shown.shape[:2])
+        best = int(look.values_at(row, column, seen_bias).argmax())
+        return (
+            shown,
+            views.best_at(look, row, column, seen_bias),
+            views.prompts_at(look, row, column, best),
+            views.prompt_maps(look, best),
+        )
+
+    def build(self) -> gr.Blocks:
+        """Lay the page out and connect its parts."""
+        with gr.Blocks(
+            title="Segment what you can name", analytics_enabled=False, delete_cache=(HOUR, HOUR)
+        ) as blocks:
+            gr.Markdown(HEAD, elem_id="title")
+            picture, look = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR)
+            with gr.Row():
+                with gr.Column(scale=2, min_width=340):
+                    gallery, file, names, button, sliders = self._inputs()
+                with gr.Column(scale=3, min_width=420):
+                    status = gr.HTML(elem_id="status")
+                    result = gr.Image(
+                        label="Result: click into it",
+                        format="png",
+                        interactive=False,
+                        height=560,
+                        buttons=["fullscreen"],
+                        elem_id="result",
+                    )
+                    legend = gr.HTML(elem_id="legend")
+                    with gr.Row():
+                        best, prompts = gr.HTML(elem_id="best"), gr.HTML(elem_id="prompts")
+                    save = gr.DownloadButton(
+                        "Save the mask (PNG)", interactive=False, elem_id="save"
+                    )
+            gr.Markdown(
+                "**Where each prompt takes its mass from**, each over its own range: click into "
+                "the result",
+                elem_classes="step",
+            )
+            maps = gr.Gallery(
+                show_label=False,
+                columns=8,
+                allow_preview=False,
+                buttons=[],
+                elem_id="maps",
+            )
+            decided, looked = [result, legend, save], [best, prompts, maps]
+            segmented = [look, *decided, *looked]
+
+            def on(
+                event: Any, act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any
+            ) -> None:
+                told = in_words(act, len(outputs))
+                event(told, inputs, [*outputs, status], show_progress_on=result, **how)
+
+            settings = [names, *sliders]
+            on(gallery.select, self.choose, settings, [picture, *segmented])
+            on(file.upload, self.upload, [file, *settings], [picture, *segmented])
+            on(button.click, self.segment, [picture, *settings], segmented)
+            on(names.submit, self.segment, [picture, *settings], segmented)
+            for slider in sliders:
+                last = dict(trigger_mode="always_last", show_progress="hidden")
+                on(slider.change, self.decide, [look, *sliders], decided, **last)
+            on(result.select, self.look_at, [look, *sliders], [result, *looked])
+        return blocks
+
+    def _inputs(self) -> tuple[Any, ...]:
+        """The left column."""
+        gr.Markdown("**1. Choose a picture**, or upload one", elem_classes="step")
+        gallery = gr.Gallery(
+            [(views.shown_image(image[..., ::-1], THUMBNAIL), None) for _, image in self.samples],
+            show_label=False,
+            columns=4,
+            allow_preview=False,
+            visible=bool(self.samples),
+            buttons=[],
+            elem_id="samples",
+        )
+        file = gr.File(show_label=False, file_types=["image"], height=110, elem_id="upload")
+        gr.Markdown("**2. Name the classes**, separated by commas", elem_classes="step")
+        names = gr.Textbox(
+            write_names(self.names), show_label=False, lines=5, max_lines=8, elem_id="names"
+        )
+        button = gr.Button("Segment", variant="primary", elem_id="segment")
+        gr.Markdown("**3. Decide**", elem_classes="step")
+        with gr.Group():
+            bias, none = "Subtracted from seen classes", '"None of these" below'
+            sliders = [
+                gr.Slider(-0.2, 0.5, self.seen_bias, step=0.005, label=bias, elem_id="bias"),
+                gr.Slider(0, 1, 0, step=0.01, label=none, elem_id="none"),
+                gr.Slider(0, 1, 0.6, step=0.05, label="Opacity", elem_id="opacity"),
+            ]
+        return gallery, file, names, button, sliders
+
+
+def in_words(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """Add a last output, which says what is wrong with an input; all others then stay as they are.
+
+    Args:
+        function: Answers an event; a ``ValueError`` is told to the user, others are logged.
+        outputs: How many outputs it has.
+    """
+
+    @functools.wraps(function)
+    def told(*args: Any) -> tuple[Any, ...]:
+        try:
+            return *function(*args), ""
+        except ValueError as error:
+            text = str(error)
+        except Exception:
+            logging.getLogger("mmseg_otseg").exception("an error while answering the page")
+            text = "Something went wrong; the terminal that serves this page says what."
+        return *(gr.skip() for _ in range(outputs)), f'<p class="wrong">{escape(text)}</p>'
+
+    return told
+
+
+class WithPolicy:
+    """An ASGI application whose answers all carry the content security policy.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message = {**message, "headers": [*message["headers"], policy]}
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
+
+
+def serve(page: Page, host: str, port: int) -> None:
+    """Answer browsers until interrupted.
+
+    Args:
+        page: The page.
+        host: Address to serve on; of the machine's own, only requests to that name are answered.
+        port: Port; 0 is any that is free.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    blocks = page.build()
+    blocks.state_session_capacity = SESSIONS_KEPT
+    blocks.queue(default_concurrency_limit=2, max_size=32)
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(WithPolicy)
+    if host in LOCAL:  # another site's name that is made to lead here gets no answer
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MOST_BYTES,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        theme=gr.themes.Base(primary_hue="indigo", font=FONT, font_mono="monospace"),
+        css=CSS,
+    )
+    with socket.create_server((host, port)) as listening:
+        print(
+            f"open http://{host}:{listening.getsockname()[1]} in a browser; Ctrl+C ends", flush=True
+        )
+        config = uvicorn.Config(app, log_level="warning")
+        uvicorn.Server(config).run(sockets=[listening])

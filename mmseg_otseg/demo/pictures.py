@@ -1,0 +1,82 @@
+"""The pictures and class names that come in over the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.apis.samples import build_dataset, samples_with_unseen
+from mmseg_otseg.imaging import class_names, find_images, read_image
+
+LONGER_SIDE = 2048
+MOST_PIXELS = 2**26
+MOST_NAMES = 200
+SAMPLES = 8
+
+
+def load_picture(path: str | os.PathLike) -> np.ndarray:
+    """Read a picture, reduced to ``LONGER_SIDE`` pixels if it is larger.
+
+    Returns:
+        BGR values (h, w, 3), uint8.
+
+    Raises:
+        ValueError: If it cannot be read, or has more than ``MOST_PIXELS`` pixels.
+    """
+    try:
+        rgb, _ = read_image(path, MOST_PIXELS)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"This picture cannot be used: {reason}.") from error
+    picture = Image.fromarray(rgb)
+    picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
+
+
+def read_names(text: str) -> list[str] | None:
+    """The class names that were typed; None if there are none.
+
+    Raises:
+        ValueError: If a quote is not closed, or there are more than ``MOST_NAMES``.
+    """
+    names = class_names(" ".join(text.split()))
+    if names == [""]:
+        return None
+    if len(names) > MOST_NAMES:
+        raise ValueError(f"These are {len(names)} class names; give at most {MOST_NAMES}.")
+    return names
+
+
+def write_names(names: Sequence[str]) -> str:
+    """The text that :func:`read_names` reads; names with a comma in quotes."""
+    return ", ".join(f'"{name}"' if "," in name else name for name in names)
+
+
+def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Pictures to choose from, by name: those of the files, else some of the config's test data.
+
+    The colors of the test data's classes become the model's.
+
+    Args:
+        inferencer: The model.
+        files: Pictures and folders of them.
+
+    Raises:
+        ValueError: If a given picture cannot be read.
+    """
+    if files:
+        found, _ = find_images(list(files))
+        paths = [Path(path) for path in found if isinstance(path, str)]
+        return [(path.stem, load_picture(path)) for path in paths]
+    split = inferencer.model.neck.text.split
+    try:
+        dataset = build_dataset(inferencer.cfg, split)
+    except (OSError, KeyError, AttributeError):  # the data are not here, or there are none
+        return []
+    inferencer.model.dataset_meta = dataset.metainfo
+    return [(s.name, s.image) for s in samples_with_unseen(dataset, split, SAMPLES)]

@@ -1,0 +1,129 @@
+"""What the page shows of a picture: an overlay, a legend, and a closer look at one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mmseg_otseg.apis import Inspection
+from mmseg_otseg.imaging import NONE_NAME, heat, paint
+
+SHOWN_SIDE = 768
+BEST = 5
+MOST_ROWS = 30
+NONE_COLOR = (200, 200, 200)
+
+
+def shown_image(image: np.ndarray, side: int = SHOWN_SIDE) -> np.ndarray:
+    """An RGB image (h, w, 3) brought to ``side`` pixels on its longer side."""
+    factor = side / max(image.shape[:2])
+    size = [max(1, round(length * factor)) for length in image.shape[1::-1]]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def overlay(
+    look: Inspection,
+    seen_bias: float,
+    none_below: float,
+    opacity: float,
+    place: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """The classes over their picture, (h, w, 3), with a ring around a place (x, y) of it."""
+    image = shown_image(look.image)
+    labels = look.labels(seen_bias, none_below or None, image.shape[:2])
+    painted = paint(image, labels, look.names, look.palette, opacity)
+    if place is None:
+        return painted
+    canvas = Image.fromarray(painted)
+    draw, (x, y) = ImageDraw.Draw(canvas), place
+    for radius, color in ((10, "black"), (9, "white"), (8, "white"), (7, "black")):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color)
+    return np.asarray(canvas)
+
+
+def legend(look: Inspection, labels: np.ndarray) -> str:
+    """The classes of a picture with the share of each, largest first, as HTML.
+
+    Args:
+        look: The picture.
+        labels: Its class indices; K is "none of these".
+    """
+    share = np.bincount(labels.ravel(), minlength=len(look.names) + 1) / labels.size
+    order = [int(label) for label in np.argsort(-share, kind="stable") if share[label] > 0]
+    rows = []
+    for label in order[:MOST_ROWS]:
+        none = label == len(look.names)
+        name = NONE_NAME if none else look.names[label]
+        color = NONE_COLOR if none else look.palette[label]
+        rows.append(
+            _row(name, share[label], f"{share[label]:.1%}", color, none or look.seen[label])
+        )
+    absent = [name for name, part in zip(look.names, share) if part == 0]
+    if absent:
+        text = ", ".join(absent[:MOST_ROWS]) + (", ..." if len(absent) > MOST_ROWS else "")
+        rows.append(f'<p class="absent">nowhere: {escape(text)}</p>')
+    return f'<div class="rows" id="legend-rows">{"".join(rows)}</div>'
+
+
+def place_in_image(
+    look: Inspection, x: float, y: float, shown: tuple[int, int]
+) -> tuple[float, float]:
+    """Row and column in the whole image of a place (x, y) in it as it is shown, (rows, columns)."""
+    rows, columns = (
+        min(max((position + 0.5) * side / drawn - 0.5, 0.0), side - 1.0)
+        for position, side, drawn in zip((y, x), look.size, shown)
+    )
+    return rows, columns
+
+
+def best_at(look: Inspection, row: float, column: float, seen_bias: float) -> str:
+    """The classes with the largest values in a pixel, as HTML."""
+    values = look.values_at(row, column, seen_bias)
+    rows = [
+        _row(look.names[label], value, f"{value:.3f}", look.palette[label], look.seen[label])
+        for label, value in ((int(i), float(values[i])) for i in np.argsort(-values)[:BEST])
+    ]
+    head = f"Best classes in pixel ({column:.0f}, {row:.0f})"
+    return f'<div class="rows" id="best-rows"><h4>{head}</h4>{"".join(rows)}</div>'
+
+
+def prompts_at(look: Inspection, row: float, column: float, label: int) -> str:
+    """What each prompt of a class takes of a pixel, as HTML; says so where there is no plan."""
+    share = look.share_at(row, column, label)
+    if share is None:
+        return '<p class="absent">This model\'s head has no transport plan.</p>'
+    head = f"What the prompts of {escape(look.names[label])} take of it"
+    rows = [
+        _row(prompt.replace("{}", look.names[label]), part, f"{part:.1%}")
+        for prompt, part in zip(look.prompts, share.tolist())
+    ]
+    return f'<div class="rows" id="prompt-rows"><h4>{head}</h4>{"".join(rows)}</div>'
+
+
+def prompt_maps(look: Inspection, label: int) -> list[tuple[np.ndarray, str]]:
+    """Where each prompt of a class takes its mass from: pictures with what they are called."""
+    if look.share is None:
+        return []
+    image = shown_image(look.image, SHOWN_SIDE // 3)
+    return [
+        (heat(image, part), prompt.replace("{}", look.names[label]))
+        for part, prompt in zip(look.share[label], look.prompts)
+    ]
+
+
+def _row(
+    name: str, part: float, number: str, color: Sequence[int] = (110, 130, 160), seen: bool = True
+) -> str:
+    """A colored bar of a length in 0..1, with its name and number."""
+    tag = "" if seen else '<span class="unseen">unseen</span>'
+    rgb = ", ".join(str(int(value)) for value in color)
+    width = 100 * min(max(part, 0.0), 1.0)
+    return (
+        f'<div class="row"><span class="chip" style="background: rgb({rgb})"></span>'
+        f'<span class="name">{escape(name)}{tag}</span>'
+        f'<span class="track"><span class="bar" style="width: {width:.1f}%; '
+        f'background: rgb({rgb})"></span></span><span class="number">{number}</span></div>'
+    )

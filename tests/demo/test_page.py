@@ -1,0 +1,202 @@
+"""The page in a real browser, if there is one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from PIL import Image
+
+from tests.demo.browser import Visitor, find_browser
+from tests.shapes.runs import tiny_config
+from tests.tiny_run import ROOT
+
+pytest.importorskip("gradio", reason="gradio is not installed")
+TOOL = ROOT / "tools" / "web_demo.py"
+START = 120  # seconds, on a busy machine
+SHOTS = os.environ.get("MMSEG_OTSEG_SCREENSHOTS")  # a folder to keep what was to be seen
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page for a small model, served by a process of its own."""
+    folder = tmp_path_factory.mktemp("page")
+    init_default_scope("mmseg")
+    cfg = tiny_config("otseg_plus", folder)
+    torch.manual_seed(0)
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, folder / "w.pth")
+    cfg.dump(folder / "config.py")
+    command = [sys.executable, TOOL, "--model", folder / "config.py", "--weights", folder / "w.pth"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*map(str, command), "--port", "0", "--device", "cpu"],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield wait_for_address(server, folder / "log")
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for_address(server: subprocess.Popen, log: Path) -> str:
+    for _ in range(START * 5):
+        lines = [line for line in log.read_text().splitlines() if line.startswith("open http")]
+        if lines:
+            return lines[0].split()[1]
+        assert server.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.2)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+@pytest.fixture(scope="module")
+def arrive(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Visitor]]:
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    if find_browser() is None:
+        pytest.skip("no chromium with chromedriver is installed")
+    visitors: list[Visitor] = []
+
+    def come() -> Visitor:
+        visitors.append(Visitor(url, tmp_path_factory.mktemp("profile")))
+        return visitors[-1]
+
+    yield come
+    for visitor in visitors:
+        visitor.leave()
+
+
+@pytest.fixture(scope="module")
+def visitor(arrive: Callable[[], Visitor]) -> Visitor:
+    return arrive()
+
+
+SAMPLE = "#samples .grid-container button"
+
+
+def keep(visitor: Visitor, name: str) -> None:
+    if SHOTS:
+        visitor.screenshot(Path(SHOTS) / f"{name}.png")
+
+
+def test_only_this_machine_is_asked_and_answered(url: str) -> None:
+    assert url.startswith("http://127.0.0.1:")
+    with urlopen(url) as answer:
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(url, headers={"Host": "rebound.example"}))
+
+
+def test_a_sample_is_segmented(visitor: Visitor) -> None:
+    visitor.after(lambda: visitor.press(SAMPLE))
+    shares = [float(text.rstrip("%")) for text in visitor.texts("#legend .number")]
+    assert shares and sum(shares) == pytest.approx(100, abs=0.1 * len(shares))
+    asked = visitor.driver.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
+    assert asked and all("//127.0.0.1:" in address for address in asked)
+    assert not [e for e in visitor.driver.get_log("browser") if "Security Policy" in e["message"]]
+    keep(visitor, "sample")
+
+
+def test_other_names(visitor: Visitor) -> None:
+    visitor.type_names("zebra, red circle")
+    visitor.after(lambda: visitor.press("#segment"))
+    legend = visitor.one("#legend").text
+    assert "zebra" in legend and "red circle" in legend and "blue" not in legend
+    assert "unseen" in legend
+    visitor.type_names("zebra, zebra")
+    visitor.press("#segment")
+    assert "more than once" in visitor.message()
+    assert visitor.one("#legend").text == legend
+    visitor.type_names("zebra, red circle")
+    keep(visitor, "names")
+
+
+def test_a_click_tells_classes_and_prompts(visitor: Visitor) -> None:
+    visitor.after(lambda: visitor.click_at(0.25, 0.75))
+    assert visitor.wait_for(lambda: len(visitor.texts("#best-rows .row")) == 2)
+    head = visitor.one("#best h4").text
+    x, y = (int(part) for part in head.split("(")[1].rstrip(")").split(", "))
+    assert abs(x - 16) <= 1 and abs(y - 48) <= 1
+    shares = [float(text.rstrip("%")) for text in visitor.texts("#prompt-rows .number")]
+    assert len(shares) == 6 and sum(shares) == pytest.approx(100, abs=0.5)
+    assert visitor.wait_for(lambda: len(visitor.all("#maps .grid-container img")) == 6)
+    keep(visitor, "click")
+
+
+def test_the_threshold_and_the_mask(visitor: Visitor) -> None:
+    from selenium.webdriver import Keys
+
+    slider = visitor.one("#none input[type=range]")
+    slider.send_keys(Keys.END)
+    assert visitor.wait_for(lambda: "none of these\n100.0%" in visitor.one("#legend").text)
+    visitor.press("#save")
+    downloads = visitor.profile / "downloads"
+    mask = visitor.wait_for(lambda: [*downloads.glob("*.png")])[0]
+    assert (np.asarray(Image.open(mask)) == 2).all()  # the index after those of two classes
+    slider.send_keys(Keys.HOME)
+    assert visitor.wait_for(lambda: "none of these" not in visitor.one("#legend").text)
+
+
+def test_a_picture_of_ones_own(visitor: Visitor, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (40, 120, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "own.jpg")
+    visitor.after(lambda: visitor.upload(tmp_path / "own.jpg"))
+    visitor.click_at(0.25, 0.5)
+    head = visitor.wait_for(lambda: [t for t in visitor.texts("#best h4") if t])[0]
+    x, y = (int(part) for part in head.split("(")[1].rstrip(")").split(", "))
+    assert abs(x - 30) <= 1 and abs(y - 20) <= 1  # of 120 x 40
+    keep(visitor, "upload")
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("cut", "decoded"), ("text", "formats")])
+def test_a_broken_picture_is_answered_in_words(
+    visitor: Visitor, kind: str, reason: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "broken.png")
+    whole = (tmp_path / "broken.png").read_bytes()
+    (tmp_path / "broken.png").write_bytes(whole[:70] if kind == "cut" else b"no picture")
+    before = visitor.source()
+    visitor.upload(tmp_path / "broken.png")
+    visitor.wait_for(lambda: reason in visitor.message())
+    assert visitor.source() == before
+    keep(visitor, f"broken_{kind}")
+
+
+def test_two_users_keep_their_own_names(visitor: Visitor, arrive: Callable[[], Visitor]) -> None:
+    other = arrive()
+    other.after(lambda: other.press(SAMPLE))
+    users = {visitor: ("apple", "pear"), other: ("hammer", "saw", "nail")}
+
+    def use(user: Visitor) -> None:
+        for _ in range(3):
+            user.after(lambda: user.press("#segment"))
+            seen.append((user, user.one("#legend").text))
+            user.after(lambda: user.click_at(0.5, 0.5))
+
+    seen: list[tuple[Visitor, str]] = []
+    for user, names in users.items():
+        user.type_names(", ".join(names))
+    with ThreadPoolExecutor() as both:
+        for done in [both.submit(use, user) for user in users]:
+            done.result()
+    for user, legend in seen:
+        for names in users.values():
+            assert all((name in legend) == (names is users[user]) for name in names)
+    keep(other, "two_users")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from mmseg_otseg.apis import Inspection
+from mmseg_otseg.demo import views
+
+
+@pytest.fixture
+def look() -> Inspection:
+    """Two classes: the left half of the picture is of the first, the right half of the other."""
+    values = np.zeros((2, 8, 16), np.float32)
+    values[0, :, :8] = values[1, :, 8:] = 0.5
+    plan = np.zeros((2, 2, 2, 4), np.float32)
+    plan[:, 0, :, :2] = plan[:, 1, :, 2:] = 1 / 8  # the first prompt takes the left half
+    return Inspection(
+        image=np.full((32, 64, 3), 128, np.uint8),
+        size=(32, 64),
+        names=("cat", "<b>dog"),
+        palette=[[255, 0, 0], [0, 0, 255]],
+        seen=np.array([True, False]),
+        seen_bias=0.1,
+        values=values,
+        prompts=("a photo of a {}.", "a part of a {}."),
+        align_corners=False,
+        plan=lambda: plan,
+    )
+
+
+def numbers(html: str) -> list[str]:
+    return re.findall(r'class="number">([^<]+)<', html)
+
+
+def test_the_legend_has_every_class_and_its_share(look: Inspection) -> None:
+    labels = np.zeros((10, 10), np.uint8)
+    labels[:, 9] = 1
+    html = views.legend(look, labels)
+    assert numbers(html) == ["90.0%", "10.0%"]
+    assert html.count("unseen</span>") == 1 and "<b>" not in html and "&lt;b&gt;dog" in html
+    labels[:, :9] = 2
+    html = views.legend(look, labels)
+    assert numbers(html) == ["90.0%", "10.0%"]
+    assert html.index("none of these") < html.index("dog") < html.index("nowhere: cat")
+
+
+def test_the_overlay_follows_the_sliders(look: Inspection) -> None:
+    def colors(**options: float) -> list[str]:
+        shown = views.overlay(look, **{**dict(seen_bias=0.0, none_below=0, opacity=1.0), **options})
+        assert shown.shape == (384, 768, 3)
+        pixels = shown[20, [20, 747]].astype(int)
+        return [
+            "red" if p[0] > p[2] + 20 else "blue" if p[2] > p[0] + 20 else "gray" for p in pixels
+        ]
+
+    assert colors() == ["red", "blue"]
+    assert colors(seen_bias=0.6) == ["blue", "blue"]
+    assert colors(none_below=0.6) == colors(opacity=0) == ["gray", "gray"]
+
+
+def test_a_place_is_marked_where_it_was_clicked(look: Inspection) -> None:
+    plain, marked = (views.overlay(look, 0, 0, 0.5, place) for place in (None, (700, 50)))
+    rows, columns = np.nonzero((plain != marked).any(-1))
+    assert abs(rows.mean() - 50) < 1 and abs(columns.mean() - 700) < 1
+    assert np.ptp(rows) < 30
+
+
+@pytest.mark.parametrize(("x", "row", "best", "taker"), [(10, 0, "cat", 0), (760, 31, "dog", 1)])
+def test_a_place_tells_its_class_and_who_takes_it(
+    x: int, row: int, best: str, taker: int, look: Inspection
+) -> None:
+    place = views.place_in_image(look, x, 0 if row == 0 else 383, (384, 768))
+    assert place == (pytest.approx(row, abs=0.5), pytest.approx(x / 12, abs=0.6))
+    html = views.best_at(look, *place, seen_bias=0.1)
+    assert re.findall(r'class="name">(?:&lt;b&gt;)?(\w+)', html)[0] == best
+    assert numbers(html) == (["0.400", "0.000"] if best == "cat" else ["0.500", "-0.100"])
+    shares = numbers(views.prompts_at(look, *place, label=0))
+    assert shares[taker] == "100.0%" and shares[1 - taker] == "0.0%"
+    maps = views.prompt_maps(look, 1)
+    assert [name for _, name in maps] == ["a photo of a <b>dog.", "a part of a <b>dog."]
+    left, right = (maps[taker][0][:, part].sum() for part in (slice(0, 90), slice(-90, None)))
+    assert (left > right) == (taker == 0)
+
+
+def test_heads_without_a_plan(look: Inspection) -> None:
+    without = Inspection(**{**look.__dict__, "plan": lambda: None})
+    assert "no transport plan" in views.prompts_at(without, 0, 0, 0)
+    assert views.prompt_maps(without, 0) == []
