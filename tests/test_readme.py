@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.request import urlopen
 
 import cv2
 import mmseg
@@ -26,11 +27,13 @@ from mmseg.registry import MODELS
 
 import tools.cli
 from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.apis.shipped import shipped_model
 from mmseg_otseg.export.folder import MIN_TORCH
 from mmseg_otseg.models import supported_models
 from mmseg_otseg.structures import ClassSplit
 from tests.configs.generated import CLIP, small, write_data
 from tests.conftest import tiny_clip
+from tests.demo.serving import served
 from tests.readme import README, blocks, prose, rows, spans
 from tests.reference import Reference
 from tests.tiny_run import ROOT, run_processes, run_tool
@@ -249,6 +252,18 @@ def test_export(
         assert (Path("exported") / file).is_file(), file
 
 
+def test_page(workspace: Path, checkpoint: Path) -> None:
+    """The page for a model of one's own answers a browser; the other has its model at hand."""
+    pytest.importorskip("gradio")
+    _, shipped, own = (line for section, line in COMMANDS if section == "A page and a notebook")
+    python, tool, *arguments = shlex.split(own)
+    assert (python, tool) == ("python", "tools/web_demo.py") and shipped == f"{python} {tool}"
+    arguments = [word.replace("CHECKPOINT", str(checkpoint)) for word in arguments]
+    with served(arguments, workspace) as url, urlopen(url) as answer:
+        assert answer.status == 200
+    assert all(file.is_file() for file in shipped_model())
+
+
 def existing_config(number: int, stock: Path, file: Path, classes: list[str]) -> Path:
     """The first ``number`` blocks of "In a config you already have", added to a stock config."""
     text = "\n".join(
@@ -344,7 +359,7 @@ def test_pip_takes_the_install_lines(words: list[str]) -> None:
 
 def test_every_command_is_known() -> None:
     """A command that no test here runs would be noticed."""
-    run_here = {"Training and testing", "Any class names", "Export"}
+    run_here = {"Training and testing", "Any class names", "Export", "A page and a notebook"}
     for section, line in COMMANDS:
         script = next((part for part in line.split() if part.startswith("tools/")), None)
         known = section in run_here or line.startswith("pip ") or script in SETUP_SCRIPTS

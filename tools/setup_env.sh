@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make or renew the environment .venv-<stack> of this checkout, from the package index alone:
-#     tools/setup_env.sh onedl|openmmlab
-# Nothing is done while what it is made from is the same. PYTHON says which Python 3.10+ to take.
+#     tools/setup_env.sh onedl|openmmlab [EXTRA,...]
+# with the extras of setup.py that are named, such as test,demo. Nothing is done while what it is
+# made from is the same. PYTHON says which Python 3.10+ to take.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,10 +42,12 @@ print(f"torch{torch.__version__}-cp{sys.version_info[0]}{sys.version_info[1]}-{p
 
 case "${1:-}" in
     onedl | openmmlab) stack=$1 venv=.venv-$1 ;;
-    *) echo "usage: tools/setup_env.sh onedl|openmmlab" >&2; exit 2 ;;
+    *) echo "usage: tools/setup_env.sh onedl|openmmlab [EXTRA,...]" >&2; exit 2 ;;
 esac
+extras=$stack${2:+,$2}
+stamp=$venv/made_from_$extras
 made_from=$(cat setup.py tools/setup_env.sh | cksum)
-if [ "$(cat "$venv/made_from" 2> /dev/null)" = "$made_from" ]; then
+if [ "$(cat "$stamp" 2> /dev/null)" = "$made_from" ]; then
     exit 0
 fi
 if [ ! -x "$venv/bin/python" ]; then
@@ -56,9 +59,9 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 if [ "$stack" = openmmlab ]; then
     compile_mmcv "$venv"
-    install "$venv" 'torch<2.10' 'setuptools<81' -e ".[openmmlab,test]"
+    install "$venv" 'torch<2.10' 'setuptools<81' -e ".[$extras]"
 else
-    install "$venv" -e ".[onedl,test]"
+    install "$venv" -e ".[$extras]"
 fi
 "$venv/bin/python" -c 'import mmseg_otseg, torchvision' # they fit together
-echo "$made_from" > "$venv/made_from"
+echo "$made_from" > "$stamp"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,48 +17,25 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from tests.demo.browser import Visitor, find_browser
+from tests.demo.serving import served
 from tests.shapes.runs import tiny_config
-from tests.tiny_run import ROOT
 
 pytest.importorskip("gradio", reason="gradio is not installed")
-TOOL = ROOT / "tools" / "web_demo.py"
-START = 120  # seconds, on a busy machine
 SHOTS = os.environ.get("MMSEG_OTSEG_SCREENSHOTS")  # a folder to keep what was to be seen
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page for a small model, served by a process of its own."""
+    """A page for a small model."""
     folder = tmp_path_factory.mktemp("page")
     init_default_scope("mmseg")
     cfg = tiny_config("otseg_plus", folder)
     torch.manual_seed(0)
     torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, folder / "w.pth")
     cfg.dump(folder / "config.py")
-    command = [sys.executable, TOOL, "--model", folder / "config.py", "--weights", folder / "w.pth"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [*map(str, command), "--port", "0", "--device", "cpu"],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield wait_for_address(server, folder / "log")
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def wait_for_address(server: subprocess.Popen, log: Path) -> str:
-    for _ in range(START * 5):
-        lines = [line for line in log.read_text().splitlines() if line.startswith("open http")]
-        if lines:
-            return lines[0].split()[1]
-        assert server.poll() is None, log.read_text()[-2000:]
-        time.sleep(0.2)
-    raise AssertionError(log.read_text()[-2000:])
+    model = ["--model", str(folder / "config.py"), "--weights", str(folder / "w.pth")]
+    with served(model, folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,6 @@ if __name__ == "__main__":
     parse_args()  # answers --help and mistakes before the imports, which take seconds
 
 
-import cv2
 import numpy as np
 from mmengine.logging import print_log
 
@@ -78,7 +77,7 @@ def classes_of(sample: Sample, look: Inspection, most: int) -> list[int]:
 
 def row_of(sample: Sample, looks: dict[str, Inspection]) -> Row:
     """A row of the first sheet, at the size of the labels."""
-    image = cv2.cvtColor(sample.image, cv2.COLOR_BGR2RGB)
+    image = sample.image[..., ::-1]  # BGR to RGB
     size = image.shape[:2] if sample.label is None else sample.label.shape
     return Row(image, sample.label, {key: look.labels(size=size) for key, look in looks.items()})
 

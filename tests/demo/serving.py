@@ -1,0 +1,40 @@
+"""The page, served by a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.tiny_run import ROOT
+
+START = 120  # seconds, on a busy machine
+
+
+@contextmanager
+def served(arguments: Sequence[str], folder: Path) -> Iterator[str]:
+    """Run ``tools/web_demo.py`` with these arguments on a free port, and yield its address."""
+    command = [sys.executable, str(ROOT / "tools" / "web_demo.py"), *arguments]
+    file = folder / "web_demo.log"
+    with file.open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", "0", "--device", "cpu"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        for _ in range(5 * START):
+            lines = [line for line in file.read_text().splitlines() if line.startswith("open http")]
+            if lines:
+                break
+            assert server.poll() is None, file.read_text()[-2000:]
+            time.sleep(0.2)
+        yield lines[0].split()[1]
+    finally:
+        server.terminate()
+        server.wait(30)
