@@ -100,8 +100,8 @@ def test_loss_falls_on_a_problem_it_can_solve(tool, config):
     )
     ids = tool.used_tokens()
     clip = tool.build(config.clip.model.to_dict(), len(ids))
-    optim = tool.optimiser(clip, settings)
-    nouns = torch.searchsorted(ids, tool.tokenise(SHAPES_CLASSES, 32))
+    optim = tool.optimizer(clip, settings)
+    nouns = torch.searchsorted(ids, tool.tokenize(SHAPES_CLASSES, 32))
     batch = (images.float() / 128 - 1, torch.searchsorted(ids, tokens), facts, claims, nouns)
     losses = []
     for _ in range(40):

@@ -64,7 +64,7 @@ TEMPLATES = (
 )
 
 
-def tokenise(texts: Sequence[str], context_length: int) -> Tensor:
+def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
     """open_clip's own tokens of some texts, (number of texts, context_length) int64."""
     return open_clip.get_tokenizer("ViT-B-32")(list(texts), context_length=context_length)
 
@@ -73,14 +73,14 @@ def tokenise(texts: Sequence[str], context_length: int) -> Tensor:
 def class_embeddings(model: open_clip.CLIP, templates: Sequence[str] = TEMPLATES) -> Tensor:
     """Unit-length mean text embedding of every class over the templates, (20, D)."""
     rows = [
-        model.encode_text(tokenise([t.format(n) for t in templates], model.context_length), True)
+        model.encode_text(tokenize([t.format(n) for t in templates], model.context_length), True)
         for n in SHAPES_CLASSES
     ]
     return F.normalize(torch.stack(rows).mean(1), dim=-1)
 
 
 def to_tensor(images: Sequence[np.ndarray], preprocess: dict) -> Tensor:
-    """RGB uint8 pictures (H, W, 3) to one normalised float32 batch (B, 3, H, W)."""
+    """RGB uint8 pictures (H, W, 3) to one normalized float32 batch (B, 3, H, W)."""
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     mean, std = (torch.tensor(preprocess[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     return (batch - mean) / std

@@ -6,7 +6,7 @@ is a positive for every picture of the batch of which it is true. With ``noun_we
 class noun is also matched, at image level, with the log-mean-exp of its cosines to the patches.
 
 In the first ``single_steps`` every picture shows one large object and the text tower stands still.
-Otherwise the two towers soon agree on colours, which explain most of the loss, texts that differ in
+Otherwise the two towers soon agree on colors, which explain most of the loss, texts that differ in
 the shape alone become equal, and then neither tower has a reason to learn shapes for a long time.
 
 The run continues by itself from ``WORK_DIR/last.pt`` if it was stopped, and ends in the same
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 import open_clip
 import torch
-from evaluate_clip import TEMPLATES, encode, evaluate, tokenise  # type: ignore[import-not-found]
+from evaluate_clip import TEMPLATES, encode, evaluate, tokenize  # type: ignore[import-not-found]
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
@@ -88,7 +88,7 @@ class CaptionedScenes(Dataset):
         self.length = settings["steps"] * settings["batch_size"]
         self.singles = settings["single_steps"] * settings["batch_size"]
         self.size, self.context_length = size, context_length
-        self.tokeniser = open_clip.get_tokenizer("ViT-B-32")
+        self.tokenizer = open_clip.get_tokenizer("ViT-B-32")
 
     def __len__(self) -> int:
         return self.length
@@ -99,7 +99,7 @@ class CaptionedScenes(Dataset):
         caption = caption_scene(scene, seed=index)
         return (
             torch.from_numpy(scene.image.transpose(2, 0, 1).copy()),
-            self.tokeniser(caption.text, context_length=self.context_length)[0],
+            self.tokenizer(caption.text, context_length=self.context_length)[0],
             torch.from_numpy(scene_facts(scene)),
             torch.from_numpy(caption.facts),
         )
@@ -107,7 +107,7 @@ class CaptionedScenes(Dataset):
 
 def used_tokens() -> Tensor:
     """Sorted CLIP token ids that captions can contain, with padding, start and end."""
-    return tokenise(["", *VOCABULARY], 8).unique()
+    return tokenize(["", *VOCABULARY], 8).unique()
 
 
 def build(model: dict, vocabulary: int) -> open_clip.CLIP:
@@ -150,7 +150,7 @@ def batch_loss(
 
     Args:
         clip: The model.
-        images: (B, 3, H, W) normalised pictures.
+        images: (B, 3, H, W) normalized pictures.
         tokens: (B, context_length) caption tokens.
         facts: (B, NUM_FACTS) bool, what the pictures show.
         claims: (B, NUM_FACTS) bool, what the captions claim.
@@ -184,7 +184,7 @@ def learning_rate(step: int, settings: dict) -> float:
     return settings["lr"] * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def optimiser(clip: open_clip.CLIP, settings: dict) -> torch.optim.Optimizer:
+def optimizer(clip: open_clip.CLIP, settings: dict) -> torch.optim.Optimizer:
     """AdamW without decay on biases, norms and the logit scale."""
     groups: list[dict] = [
         dict(params=[p for p in clip.parameters() if p.ndim > 1]),
@@ -245,7 +245,7 @@ def train(
     ids = used_tokens()
     torch.manual_seed(settings["seed"])
     clip = build(model, len(ids)).to(device)
-    optim = optimiser(clip, settings)
+    optim = optimizer(clip, settings)
     plan = repr((settings, model, config.preprocess.to_dict(), precision))
     start, last = 0, work_dir / "last.pt"
     if last.exists():
@@ -276,7 +276,7 @@ def train(
     for step, (images, tokens, facts, claims) in enumerate(bar, start=start):
         if settings["noun_weight"] > 0:
             template = TEMPLATES[step % 2]  # "a photo of a {}." and "a portrait of a {}."
-            nouns = tokenise([template.format(n) for n in SHAPES_CLASSES], context)
+            nouns = tokenize([template.format(n) for n in SHAPES_CLASSES], context)
             nouns = torch.searchsorted(ids, nouns).to(device)
         tokens = torch.searchsorted(ids, tokens).to(device)
         images = (images.to(device, torch.float32) - mean) / std

@@ -8,7 +8,7 @@ clip = dict(
     ),
     pretrained="{{ fileDirname }}/shapes_clip.safetensors",
 )
-# Pictures are RGB in 0..255, normalised as everywhere in the package.
+# Pictures are RGB in 0..255, normalized as everywhere in the package.
 preprocess = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 pretrain = dict(
     world="clean",

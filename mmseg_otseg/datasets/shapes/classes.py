@@ -1,4 +1,4 @@
-"""The twenty classes of the shapes benchmark: five colours times four shapes."""
+"""The twenty classes of the shapes benchmark: five colors times four shapes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "yellow": (220, 195, 60),
     "purple": (140, 60, 165),
 }
-"""Mean RGB colour of every colour name."""
+"""Mean RGB color of every color name."""
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
 
 SHAPES_CLASSES: tuple[str, ...] = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES)
-"""Class ``i`` has colour ``i // 4`` and shape ``i % 4``."""
+"""Class ``i`` has color ``i // 4`` and shape ``i % 4``."""
 
 SHAPES_UNSEEN: tuple[str, ...] = (
     "red cross",
@@ -23,7 +23,7 @@ SHAPES_UNSEEN: tuple[str, ...] = (
     "yellow circle",
     "purple square",
 )
-"""The unseen classes. Each of their colours and each of their shapes occurs in seen classes."""
+"""The unseen classes. Each of their colors and each of their shapes occurs in seen classes."""
 
 SHAPES_UNSEEN_INDICES: tuple[int, ...] = tuple(SHAPES_CLASSES.index(n) for n in SHAPES_UNSEEN)
 
@@ -32,4 +32,4 @@ SHAPES_PALETTE: list[list[int]] = [
     for rgb in COLOURS.values()
     for shade in (1.0, 0.8, 0.6, 0.4)
 ]
-"""One RGB colour per class: the colour's own, darker from circle to cross."""
+"""One RGB color per class: the color's own, darker from circle to cross."""

@@ -19,7 +19,7 @@ __all__ = ["LoadShapesScene", "ShapesDataset"]
 
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
-    """Procedural scenes of coloured shapes, the benchmark that any machine can run.
+    """Procedural scenes of colored shapes, the benchmark that any machine can run.
 
     Item ``i`` is a function of (seed, split, i, world, size) alone, in whatever process it is
     drawn; nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene``

@@ -25,7 +25,7 @@ def export_voc(
 ) -> Path:
     """Write scenes as ``OUT/VOCdevkit/VOC2012``, as mmsegmentation's dataset guide lays VOC out.
 
-    Pictures go to ``JPEGImages`` (quality 95, colours not subsampled), palette PNG masks with 0 for
+    Pictures go to ``JPEGImages`` (quality 95, colors not subsampled), palette PNG masks with 0 for
     background and class index + 1 elsewhere to ``SegmentationClassAug`` and, for train and val,
     also to ``SegmentationClass``; the names to ``ImageSets/Segmentation/{train,aug,val}.txt``.
     Scene ``i`` of train is item ``i`` of ``ShapesDataset(split="train")``, and aug follows it.

@@ -1,4 +1,4 @@
-"""Procedural scenes: coloured shapes on a textured ground, drawn from signed distances.
+"""Procedural scenes: colored shapes on a textured ground, drawn from signed distances.
 
 Every picture is a function of (seed, split, index, world, size) alone. Only uniform numbers and raw
 bits of PCG64 and the exactly rounded operations of IEEE arithmetic (+ - * / sqrt and comparisons)
@@ -135,7 +135,7 @@ def _direction(x: float, y: float) -> tuple[float, float]:
 
 
 def _axes(height: int, width: int, top: int = 0, left: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel-centre coordinates y (height, 1) and x (1, width) in float32."""
+    """Pixel-center coordinates y (height, 1) and x (1, width) in float32."""
     y = np.arange(top, top + height, dtype=np.float32) + np.float32(0.5)
     x = np.arange(left, left + width, dtype=np.float32) + np.float32(0.5)
     return y[:, None], x[None, :]
@@ -175,9 +175,9 @@ def _distance(shape: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.nda
     return np.minimum(np.maximum(ax - long, ay - short), np.maximum(ax - short, ay - long))
 
 
-def _window(centre: float, reach: float, length: int) -> tuple[int, int]:
-    """First and last-plus-one pixel within ``reach`` of ``centre`` along an axis."""
-    return max(0, int(centre - reach)), min(length, int(centre + reach) + 2)
+def _window(center: float, reach: float, length: int) -> tuple[int, int]:
+    """First and last-plus-one pixel within ``reach`` of ``center`` along an axis."""
+    return max(0, int(center - reach)), min(length, int(center + reach) + 2)
 
 
 def _paint_object(
@@ -191,7 +191,7 @@ def _paint_object(
     cx = _between(draws, 0.12, 0.88) * width
     cy = _between(draws, 0.12, 0.88) * height
     cos, sin = (np.float32(v) for v in _direction(1.0, _between(draws, -0.35, 0.35)))
-    colour = [c + _between(draws, -25, 25) for c in _MEAN_COLOURS[label // len(SHAPES)]]
+    color = [c + _between(draws, -25, 25) for c in _MEAN_COLOURS[label // len(SHAPES)]]
     light = _between(draws, -0.2, 0.2) / radius
 
     top, bottom = _window(cy, 1.6 * radius + 1, height)
@@ -200,21 +200,21 @@ def _paint_object(
     y, x = y - np.float32(cy), x - np.float32(cx)
     distance = _distance(label % len(SHAPES), x * cos + y * sin, y * cos - x * sin, radius)
     shading = np.float32(1.0) + y * np.float32(light)
-    paint = shading[..., None] * np.array(colour, np.float32)
+    paint = shading[..., None] * np.array(color, np.float32)
     _blend(image[top:bottom, left:right], paint, distance)
     owner[top:bottom, left:right][distance <= 0] = number
     return label, relative
 
 
 def _paint_stroke(image: np.ndarray, owner: np.ndarray, draws: Iterator[float]) -> None:
-    """Paint one grey clutter stroke in place; its pixels become background."""
+    """Paint one gray clutter stroke in place; its pixels become background."""
     height, width = owner.shape
     side = min(height, width)
     cx, cy = next(draws) * width, next(draws) * height
     half_length = _between(draws, 0.08, 0.3) * side
     half_width = _between(draws, 0.01, 0.035) * side
     cos, sin = (np.float32(v) for v in _direction(*(_between(draws, -1, 1) for _ in range(2))))
-    grey = np.float32(_between(draws, 30, 220))
+    gray = np.float32(_between(draws, 30, 220))
     top, bottom = _window(cy, half_length + half_width + 1, height)
     left, right = _window(cx, half_length + half_width + 1, width)
     y, x = _axes(bottom - top, right - left, top, left)
@@ -222,7 +222,7 @@ def _paint_stroke(image: np.ndarray, owner: np.ndarray, draws: Iterator[float]) 
     along = np.abs(x * cos + y * sin) - np.float32(half_length)
     across = np.abs(y * cos - x * sin) - np.float32(half_width)
     distance = np.maximum(along, across)
-    _blend(image[top:bottom, left:right], grey, distance)
+    _blend(image[top:bottom, left:right], gray, distance)
     owner[top:bottom, left:right][distance <= 0] = 0
 
 

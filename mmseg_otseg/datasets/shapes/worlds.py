@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 __all__ = ["WORLDS", "World", "get_world"]
 
 Range = tuple[float, float]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,18 @@ class World:
     """How scenes of one world are composed and photographed.
 
     A photograph of the composed picture ``x`` is ``x * (1 - a) + t * a`` plus sensor noise, with
-    one airlight colour ``t`` and one severity ``a`` per picture: a light ``t`` makes haze, a dark
+    one airlight color ``t`` and one severity ``a`` per picture: a light ``t`` makes haze, a dark
     one low light. Sensor noise is added last, so it is not weakened with the contrast.
 
     Args:
         name: Name of the world.
         objects: Least and greatest number of objects.
         radius: Least and greatest object radius, as a fraction of the shorter image side.
-        clutter: Least and greatest number of grey clutter strokes, labelled as background.
-        noise: Greatest sensor noise, in grey levels of 255 (triangular distribution).
+        clutter: Least and greatest number of gray clutter strokes, labeled as background.
+        noise: Greatest sensor noise, in gray levels of 255 (triangular distribution).
         severity: Mean of ``a`` over the pictures; 0 leaves the pictures unshifted.
         spread: ``a`` is uniform in ``severity - spread .. severity + spread``.
-        airlight: Darkest and lightest airlight colour ``t``, RGB in 0..255.
+        airlight: Darkest and lightest airlight color ``t``, RGB in 0..255.
     """
 
     name: str
@@ -37,7 +37,7 @@ class World:
     noise: float = 16.0
     severity: float = 0.0
     spread: float = 0.09
-    airlight: tuple[Colour, Colour] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    airlight: tuple[Color, Color] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.severity <= 0.95:
