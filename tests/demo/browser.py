@@ -12,7 +12,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--window-size=1280,1500"),
 )
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds
 
 
 def find_browser() -> tuple[str, str] | None:

@@ -36,7 +36,7 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     notebook = nbformat.read(TOUR, as_version=4)
     folder = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources=folder
+        notebook, timeout=600, startup_timeout=300, kernel_name="python3", resources=folder
     ).execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     pictures = [out for out in outputs if "image/png" in out.get("data", {})]
