@@ -1,4 +1,4 @@
-"""Messages of other packages that are known to be harmless here, and concern no user."""
+"""Hides messages of other packages that are harmless here."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-#: What mmseg prints when a storage service that this project has no use for is not installed.
+#: What mmseg prints when a storage service that this project does not use is not installed.
 HARMLESS_LINES = ("Could not import OneDL",)
-#: Beginnings of warnings, as regular expressions.
+#: Regular expressions that match the beginning of a warning.
 HARMLESS_WARNINGS = (
-    "Fail to import ``MultiScaleDeformableAttention``",  # no model here has any
-    "The draw is False, it means that the hook for visualization",  # so it is meant
+    "Fail to import ``MultiScaleDeformableAttention``",  # not used by any model here
+    "The draw is False, it means that the hook for visualization",  # intended
     "The shape of value will convert from",  # mmengine makes (H, W) to (1, H, W)
-    r"This DataLoader will create \d+ worker processes",  # on machines of few cores
+    r"This DataLoader will create \d+ worker processes",  # on machines with few cores
     "Setting (OMP|MKL)_NUM_THREADS environment variable",
 )
 
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Drop :data:`HARMLESS_LINES` of what is printed, and from now on :data:`HARMLESS_WARNINGS`."""
+    """Hide printed :data:`HARMLESS_LINES` inside, and :data:`HARMLESS_WARNINGS` from now on."""
     for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
     printed = io.StringIO()

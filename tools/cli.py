@@ -1,23 +1,23 @@
-"""What the command-line tools share: options, reading the config, and how an error is told.
+"""Shared code of the command-line tools: options, reading the config, and reporting errors.
 
-Nothing that takes time is imported here, and a tool imports it only after its arguments and the
-paths in its config were checked. So ``--help``, a mistyped option and a missing data folder are
-answered at once.
+This module imports nothing slow. A tool imports slow packages only after its arguments and the
+paths in its config have been checked, so ``--help``, a mistyped option and a missing data folder
+get an answer at once.
 
-Which errors the user can mend
-------------------------------
-Such an error is told in one paragraph, as the last thing on the screen, without a traceback. It is
+Errors the user can fix
+-----------------------
+Such an error is printed as one paragraph at the end of the output, without a traceback. It is
 
 - an ``OSError``: a file, the disk or the network;
-- a package that is not installed, or memory that ran out;
-- a ``ValueError``, ``TypeError`` or ``ImportError`` that a ``raise`` statement of this project
-  raised, since these say on purpose what was wrong with what the user gave;
-- whatever mmengine's registry raises: the config names a component that does not exist, or gives it
-  an argument that it does not take.
+- a package that is not installed, or a lack of memory;
+- a ``ValueError``, ``TypeError`` or ``ImportError`` raised by a ``raise`` statement of this
+  project, because its message explains what was wrong with the input;
+- any error raised by mmengine's registry: the config names a component that does not exist, or
+  gives it an argument that it does not accept.
 
-Anything else is a fault of the program and keeps its traceback. ``MMSEG_OTSEG_TRACEBACK=1`` shows
-the traceback of every error. Of several processes that ``dist_train.sh`` or ``dist_test.sh``
-started, one tells the error; see ``launch.py``.
+Any other error is a bug and keeps its traceback. ``MMSEG_OTSEG_TRACEBACK=1`` shows the traceback of
+every error. If ``dist_train.sh`` or ``dist_test.sh`` started several processes, only one of them
+reports the error; see ``launch.py``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REGISTRY = f"{os.sep}mmengine{os.sep}registry{os.sep}"
 
 
 class Settings(argparse.Action):
-    """mmengine's ``DictAction``, imported when the option is given."""
+    """mmengine's ``DictAction``, imported only when the option is used."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         for value in values:
@@ -55,7 +55,7 @@ class Settings(argparse.Action):
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose ``--help`` says how to see tracebacks."""
+    """A parser whose ``--help`` explains how to see tracebacks."""
     lines = (description or "").splitlines()
     return argparse.ArgumentParser(
         description=lines[0] if lines else None,
@@ -67,15 +67,15 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that mmseg's own tools have in common."""
     parser = new_parser(description)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="folder of logs, metrics and checkpoints")
+    parser.add_argument("--work-dir", help="folder for logs, metrics and checkpoints")
     add_cfg_options(parser)
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
-        help="what started this process, if it is one of several",
+        help="what started this process if it is one of several",
     )
-    # Launchers older than torchrun pass the number of the process instead of setting LOCAL_RANK.
+    # Launchers older than torchrun pass this option instead of setting LOCAL_RANK.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
@@ -92,12 +92,13 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace, *parts: str) -> Config:
-    """Read and check the config as :func:`read_config` does, then import what it is made of.
+    """Read and check the config like :func:`read_config`, then import its components.
 
-    The work folder is the option's, else the config's, else the one of :func:`default_work_dir`.
+    The work folder comes from the option, the config or :func:`default_work_dir`, in this order.
 
     Raises:
-        FileNotFoundError: Also for folders and lists of the data that are missing or empty.
+        FileNotFoundError: As in :func:`read_config`, and if a data folder or list is missing or
+            empty.
     """
     cfg = read_config(args, *parts)
     from mmengine.utils import import_modules_from_strings
@@ -117,12 +118,12 @@ def load_config(args: argparse.Namespace, *parts: str) -> Config:
 
 
 def read_config(args: argparse.Namespace, *parts: str) -> Config:
-    """Read the config file, apply the options, and check what can be checked within a second.
+    """Read the config file, apply the options, and check whatever takes less than a second.
 
     Args:
-        args: What a parser with ``config`` and, each optional, ``cfg_options``, ``work_dir``,
-            ``launcher``, ``local_rank``, ``checkpoint`` and ``resume`` has parsed.
-        parts: Which data the tool reads: "train", "val" or "test".
+        args: Parsed arguments with ``config`` and, optionally, ``cfg_options``, ``work_dir``,
+            ``launcher``, ``local_rank``, ``checkpoint`` and ``resume``.
+        parts: Subsets of the data that the tool reads: "train", "val" or "test".
 
     Raises:
         ValueError: If the config file cannot be read.
@@ -131,7 +132,7 @@ def read_config(args: argparse.Namespace, *parts: str) -> Config:
     try:
         from mmengine.config import Config
     except ModuleNotFoundError:
-        import mmseg_otseg  # noqa: F401  says what to install
+        import mmseg_otseg  # noqa: F401  its error says what to install
 
         raise
 
@@ -141,7 +142,7 @@ def read_config(args: argparse.Namespace, *parts: str) -> Config:
     try:
         cfg = Config.fromfile(args.config, import_custom_modules=False)
         cfg.merge_from_dict(getattr(args, "cfg_options", None) or {})
-    except Exception as error:  # a config is a program: it can raise anything
+    except Exception as error:  # a config is a program and can raise any error
         raise ValueError(f"cannot read the config {args.config}: {_told(error)}") from error
     cfg.launcher = getattr(args, "launcher", "none")
     if getattr(args, "work_dir", None) is not None:
@@ -163,7 +164,7 @@ def _datasets(cfg: Config, parts: Sequence[str]) -> list[dict]:
 
 
 def _with_data_root(config: dict, of_folders: str | None) -> Iterator[dict]:
-    if config.get("type") == "FolderDataset":  # takes it from the top of the config
+    if config.get("type") == "FolderDataset":  # takes it from the top level of the config
         config = {"data_root": of_folders, **config}
     if config.get("data_root"):
         yield config
@@ -196,10 +197,10 @@ def _check_clip(weights: str | None) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool and tell its errors; see the top of this file.
+    """Run a tool and report its errors; see the top of this file.
 
     Args:
-        main: The tool. Its arguments are those of the command line.
+        main: The tool, which reads its arguments from the command line.
     """
     try:
         main()
@@ -212,7 +213,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def what_to_mend(error: Exception) -> str | None:
-    """What an error tells the user; None for a fault of the program."""
+    """The message of an error that the user can fix; None for a bug."""
     steps, message = _raised_by(error)
     file, line = steps[-1] if steps else ("", "")
     if isinstance(error, (OSError, ModuleNotFoundError, MemoryError)):
@@ -226,9 +227,9 @@ def what_to_mend(error: Exception) -> str | None:
 
 
 def _raised_by(error: Exception) -> tuple[list[tuple[str, str]], str]:
-    """Files and lines that an error passed through, the last one raised it; and its message.
+    """Files and lines of an error's traceback, with the line that raised it last; and its message.
 
-    An error of another process (of a DataLoader, or of a pool) brings its traceback as text.
+    An error from another process (of a DataLoader or a pool) has its traceback as text.
     """
     message = _told(error)
     text = str(error.__cause__) if type(error.__cause__).__name__ == "_RemoteTraceback" else ""
@@ -240,13 +241,13 @@ def _raised_by(error: Exception) -> tuple[list[tuple[str, str]], str]:
 
 
 def _told(error: BaseException) -> str:
-    """The message of an error; a ``KeyError`` would put it into quotes."""
+    """The message of an error; for a ``KeyError``, without the quotes that ``str`` adds."""
     plain = isinstance(error, KeyError) and len(error.args) == 1
     return (str(error.args[0]) if plain else str(error)).strip() or type(error).__name__
 
 
 def _tell(message: str, mendable: bool) -> None:
-    """Print the message; one of several processes leaves it to ``launch.py`` to do that once."""
+    """Print the message; one of several processes passes it to ``launch.py`` instead."""
     text = f"{Path(sys.argv[0]).name}: error: {message}" if mendable else message
     sys.stdout.flush()
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")

@@ -2,8 +2,8 @@
 
     python tools/export.py CONFIG CHECKPOINT OUT_DIR
 
-The folder holds the segmenter, the text encoder with its tokenizer, the config's vocabulary and
-what a program has to know of them. ``python -m mmseg_otseg.runtime`` runs it without torch.
+The folder holds the segmenter, the text encoder with its tokenizer, the config's vocabulary, and a
+description of them for programs. ``python -m mmseg_otseg.runtime`` runs it without torch.
 """
 
 from __future__ import annotations
@@ -23,25 +23,29 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("checkpoint", help="checkpoint")
     options.add_argument("out", metavar="OUT_DIR", help="folder to write; must not exist yet")
     options.add_argument(
-        "--height", type=int, help="of the images the model takes. Default: the config's windows"
+        "--height", type=int, help="height of the input images. Default: the config's windows"
     )
-    options.add_argument("--width", type=int, help="likewise")
+    options.add_argument("--width", type=int, help="width of the input images")
     options.add_argument(
-        "--dynamic", action="store_true", help="take images of any multiples of the patch"
+        "--dynamic",
+        action="store_true",
+        help="accept images of any multiple of the patch",
     )
     options.add_argument(
         "--resolution",
         choices=["image", "patch"],
         default="image",
-        help="of the probabilities. Default: image",
+        help="resolution of the probabilities. Default: image",
     )
     options.add_argument(
-        "--residual", action="store_true", help="add an output: how far plans are from converged"
+        "--residual",
+        action="store_true",
+        help="also output how far the plans are from convergence",
     )
     options.add_argument(
-        "--program", action="store_true", help="write model.pt2 too, for torch.export.load"
+        "--program", action="store_true", help="also write model.pt2, for torch.export.load"
     )
-    options.add_argument("--opset", type=int, default=18, help="of ONNX. Default: 18")
+    options.add_argument("--opset", type=int, default=18, help="ONNX opset. Default: 18")
     add_cfg_options(options)
     return options
 

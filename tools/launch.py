@@ -1,9 +1,9 @@
 """Run a tool in several processes: launch.py PROCESSES TOOL [ARGUMENTS...]
 
-Does what ``torchrun`` does, and tells an error of the processes once, without a report of its own.
-What the tool's arguments and config get wrong is told before any process starts, and CLIP's weights
-are downloaded once. On several machines run it on each, with NNODES, NODE_RANK, MASTER_ADDR and
-PORT set.
+It works like ``torchrun``, but prints an error of the processes only once and without torchrun's
+own report. It reports errors in the tool's arguments and config before any process starts, and
+downloads CLIP's weights once. To use several machines, run it on each of them with NNODES,
+NODE_RANK, MASTER_ADDR and PORT set.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tools.cli import read_config, run
 
 
 def group(environment: Mapping[str, str]) -> list[str]:
-    """torchrun's options that say where the processes meet."""
+    """torchrun's options for the address where the processes meet."""
     if environment.get("NNODES", "1") == "1" and not environment.get("PORT"):
-        return ["--standalone"]  # a free port of this machine
+        return ["--standalone"]  # a free port on this machine
     return [
         *["--nnodes", environment.get("NNODES", "1")],
         *["--node_rank", environment.get("NODE_RANK", "0")],
@@ -36,15 +36,15 @@ def group(environment: Mapping[str, str]) -> list[str]:
 
 
 def start(processes: int, tool: str, arguments: Sequence[str]) -> None:
-    """Run ``tools/<tool>`` in several processes, and exit as the first that failed did."""
+    """Run ``tools/<tool>`` in several processes; exit with the code of the first that failed."""
     if processes > 1:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ.setdefault(name, "1")  # torchrun and mmengine would do it, with a warning
+            os.environ.setdefault(name, "1")  # torchrun and mmengine would set it with a warning
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(logging.ERROR)  # torchrun's reports of processes that failed
+    logging.disable(logging.ERROR)  # hides torchrun's reports of failed processes
     options = [*group(os.environ), "--nproc_per_node", str(processes)]
     command = [*options, str(ROOT / "tools" / tool), *arguments, "--launcher", "pytorch"]
     try:
@@ -64,7 +64,7 @@ def start(processes: int, tool: str, arguments: Sequence[str]) -> None:
 
 
 def first_failure(failures: Sequence[Any]) -> Any:
-    """The failure behind the others: one that the user can mend, else the earliest."""
+    """The failure that caused the others: one the user can fix, otherwise the earliest."""
 
     def order(failure: Any) -> tuple[bool, float]:
         told = failure.error_file_data

@@ -1,4 +1,4 @@
-"""Segment images into classes that are named on the command line."""
+"""Segment images into classes named on the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("images", nargs="+", metavar="IMG", help="images, or folders of them")
     options.add_argument(
         "--classes",
-        help='names, e.g. "cat, sofa"; one that holds a comma in double quotes. '
+        help='names, e.g. "cat, sofa"; put a name with a comma in double quotes. '
         "Default: those of the config",
     )
     options.add_argument("--model", required=True, metavar="CONFIG", help="config file")
@@ -46,17 +46,20 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--no-overlays", action="store_true", help="write the masks only")
     options.add_argument(
-        "--opacity", type=fraction, default=0.6, help="of the classes in overlays. Default: 0.6"
+        "--opacity", type=fraction, default=0.6, help="opacity of overlays. Default: 0.6"
     )
     options.add_argument(
-        "--batch-size", type=positive, default=1, help="images of one size at once. Default: 1"
+        "--batch-size",
+        type=positive,
+        default=1,
+        help="images of equal size per batch. Default: 1",
     )
     options.add_argument(
         "--precision",
         choices=["fp32", "bf16", "fp16"],
-        help="of CLIP's towers. Default: what the config says, else fp32",
+        help="precision of CLIP's towers. Default: the config's, or fp32",
     )
-    options.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
+    options.add_argument("--device", help="e.g. cuda:0 or cpu. Default: a GPU if there is one")
     return options
 
 
@@ -66,7 +69,7 @@ def main() -> None:
         if not Path(file).is_file():
             raise FileNotFoundError(f"the file {file} does not exist")
     if not any(Path(image).exists() for image in args.images):
-        raise FileNotFoundError(f"there is no image or folder {', '.join(args.images)}")
+        raise FileNotFoundError(f"no such image or folder: {', '.join(args.images)}")
     from mmengine.logging import MMLogger
     from rich.progress import track
 

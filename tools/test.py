@@ -1,4 +1,4 @@
-"""Test a checkpoint: its metrics, and its predictions as label maps or pictures."""
+"""Test a checkpoint: compute metrics, and write or show the predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def show_pictures(cfg: Config, wait_time: float) -> None:
-    """Let the visualization hook paint the predictions on the screen."""
+    """Let the visualization hook show the predictions on the screen."""
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise ValueError(
@@ -44,11 +44,11 @@ def show_pictures(cfg: Config, wait_time: float) -> None:
 
 
 def set_tta(cfg: Config) -> None:
-    """Test with the config's ``tta_pipeline``, the predictions merged by its ``tta_model``.
+    """Test with the config's ``tta_pipeline``, and merge the predictions with its ``tta_model``.
 
     Raises:
-        ValueError: If the config lacks one of them, or if ``tta_pipeline`` has another config's
-            sizes: none of its scales is the one that the data is tested at.
+        ValueError: If the config lacks one of them, or if no scale of ``tta_pipeline`` is the scale
+            at which the data is tested, so it probably comes from another config.
     """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise ValueError("--tta needs tta_pipeline and tta_model in the config.")
@@ -56,9 +56,9 @@ def set_tta(cfg: Config) -> None:
     augmented = sorted(set(scales(cfg.tta_pipeline)))
     if scale and augmented and not scale & set(augmented):
         raise ValueError(
-            f"--tta: pictures are tested at the scale {scale.pop()}, but tta_pipeline, which the "
-            f"config may have from its base, resizes them to {augmented}. Give the config a "
-            "tta_pipeline of its own."
+            f"--tta: images are tested at the scale {scale.pop()}, but tta_pipeline, which may "
+            f"come from a base config, resizes them to {augmented}. Define a matching "
+            "tta_pipeline in the config."
         )
     replace_pipeline(cfg.test_dataloader.dataset, cfg.tta_pipeline)
     cfg.model = dict(cfg.tta_model, module=cfg.model)
@@ -77,7 +77,7 @@ def scales(config: Any) -> list[tuple]:
 
 
 def replace_pipeline(dataset: ConfigDict, pipeline: list) -> None:
-    """Replace the pipeline wherever a dataset, or one that it wraps, has one."""
+    """Replace every pipeline of a dataset and of the datasets it wraps."""
     if "pipeline" in dataset:
         dataset.pipeline = pipeline
     wrapped = dataset.get("datasets") or [dataset.get("dataset")]
@@ -87,7 +87,7 @@ def replace_pipeline(dataset: ConfigDict, pipeline: list) -> None:
 
 
 def set_output(cfg: Config, folder: str) -> None:
-    """Let the metric (the first, if there are several) write the label maps to ``folder``."""
+    """Make the first metric write the label maps to ``folder``."""
     evaluator = cfg.test_evaluator
     first = evaluator[0] if isinstance(evaluator, list) else evaluator
     first.output_dir = folder

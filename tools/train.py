@@ -1,4 +1,4 @@
-"""Train a model from a config, with mmengine's Runner."""
+"""Train a model from a config with mmengine's Runner."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="continue from CHECKPOINT, or from the latest one of the work folder if none is given",
+        help="continue from CHECKPOINT, or by default from the latest one in the work folder",
     )
     parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
     return parser.parse_args()
 
 
 def set_resume(cfg: Config, resume: str) -> None:
-    """Continue from ``resume``, or from the latest checkpoint if it is 'auto'."""
+    """Continue from the checkpoint ``resume``; 'auto' means the latest in the work folder."""
     from mmengine.logging import print_log
 
     from mmseg_otseg.engine.run_folder import latest_checkpoint
@@ -53,8 +53,8 @@ def set_amp(cfg: Config) -> None:
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not with '{kind}'.")
     if get_device() == "cpu":
         raise ValueError(
-            "--amp needs a GPU, and torch sees none here: leave the option out. What is faster on "
-            "a CPU with bfloat16 units is --cfg-options model.clip.precision=bf16"
+            "--amp needs a GPU, but torch finds none: leave the option out. On a CPU with bfloat16 "
+            "units, --cfg-options model.clip.precision=bf16 is faster"
         )
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")

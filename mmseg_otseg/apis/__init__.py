@@ -1,4 +1,4 @@
-"""What is used from outside a training run: other checkpoints, other classes, single pictures."""
+"""Tools for use outside a training run: inference, other classes, converted checkpoints."""
 
 from .authors_checkpoint import Conversion, convert_authors_checkpoint, convert_authors_state_dict
 from .inferencer import OTSegInferencer

@@ -1,4 +1,4 @@
-"""Checkpoints of OTSeg's and ZegCLIP's released code, in terms of this package."""
+"""Converts checkpoints of OTSeg's and ZegCLIP's released code for this package."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mmseg_otseg.models.decode_heads.decoder import encode_kind
 
 from .authors_tensors import check_authors_tensors
 
-# Tensors of the authors' checkpoints that reach no output: self-attention and its norm are never
-# called, the criterion's class weights never read, and of the last decoder layer only the map is
-# used.
+# Tensors in the authors' checkpoints that do not affect the output: self-attention and its norm are
+# never called, the criterion's class weights are never read, and only the attention map of the last
+# decoder layer is used.
 UNUSED = re.compile(
     r"text_encoder\."
     r"|decode_head\.loss_decode\."
@@ -41,21 +41,21 @@ LAYER_PARTS = {
 BACKBONE_PARTS = {"prompt_proj": "visual_prompts.proj", "prompt_norm": "visual_prompts.norm"}
 CLIP = "backbone.clip.module."
 NO_METHOD = "OTSeg or ZegCLIP (its training config is not in the file)"
-# The methods' files have the same tensors; what differs is the segmentor in the training config.
+# The files of both methods have the same tensors; only the training configs differ.
 DECODERS: dict[str, type[Decoder]] = {"OTSeg": MPSADecoder, "ZegCLIP": MultiHeadDecoder}
-# What the model has and the authors' files have not: it is made from the class names.
+# Tensors that the authors' files do not have; the model computes them from the class names.
 MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary", "neck.text.fingerprint")
 
 
 class Conversion(NamedTuple):
-    """What became of an authors' checkpoint.
+    """The result of converting an authors' checkpoint.
 
     Attributes:
         method: ``"OTSeg"`` or ``"ZegCLIP"``; None if the file does not say.
-        used: Names of the authors' tensors that were taken over.
-        dropped: Names of those that reach no output.
+        used: Names of the authors' tensors that were converted.
+        dropped: Names of the authors' tensors that do not affect the output.
         missed: Names of this package's tensors that the authors' files do not have; the model
-            makes them.
+            computes them.
     """
 
     method: str | None
@@ -67,34 +67,34 @@ class Conversion(NamedTuple):
 def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
     """Convert a checkpoint file of OTSeg's or ZegCLIP's authors for this package's configs.
 
-    Which method it is of stands in the training config that such files hold. One that has lost its
-    config fits the configs of both methods.
+    The training config inside the file tells which method it belongs to. A file without its config
+    fits the configs of both methods.
 
-    The file is read without executing anything it brings. The new one holds the image tower as
-    well, since the authors' position embedding has the training resolution, and says that the class
+    The file is read without executing any code in it. The new file also holds the image tower,
+    because the authors' position embedding has the training resolution, and records that the class
     embedding counts twice.
 
     Args:
         src: The authors' file: a dict with ``state_dict`` and ``meta``.
-        dst: The file to write; its folder is made.
+        dst: The file to write; its folder is created if missing.
 
     Returns:
         The method, and the names that were used, dropped and missed, which are also logged.
 
     Raises:
-        FileNotFoundError: If there is no file ``src``.
-        ValueError: If it is no checkpoint, or tensors are missing, unknown or of another shape (the
-            message names them), or ``dst`` is the same file or a ``.safetensors`` file.
+        FileNotFoundError: If ``src`` does not exist.
+        ValueError: If ``src`` is not a checkpoint, tensors are missing, unknown or of the wrong
+            shape (the message names them), or ``dst`` is the same file or a ``.safetensors`` file.
     """
     source, target = Path(src).expanduser(), Path(dst).expanduser()
     if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"{dst} is the file to convert; give another name for the result")
+        raise ValueError(f"{dst} is the file to convert; choose another name for the result")
     check_target(target)
     checkpoint = read_checkpoint(source, map_location="cpu")
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(
-            f"{src} holds no `state_dict` of tensors: it is no checkpoint of the authors"
+            f"{src} holds no `state_dict` of tensors, so it is not a checkpoint of the authors"
         )
     meta = checkpoint.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
@@ -109,8 +109,8 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
     print_log(f"{src} is a checkpoint of {method or NO_METHOD}", logger="current")
     for what, names in (
         ("used", used),
-        ("dropped, as they reach no output", dropped),
-        ("missed, made by the model from the class names", MADE_BY_THE_MODEL),
+        ("dropped, because they do not affect the output", dropped),
+        ("missed, computed by the model from the class names", MADE_BY_THE_MODEL),
     ):
         print_log(f"{len(names)} tensors {what}: {_summary(names)}", logger="current")
     print_log(f"written to {target}", logger="current")
@@ -118,7 +118,7 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
 
 
 def authors_method(config: str) -> str | None:
-    """The method an authors' training config is of, by the segmentor it names.
+    """The method of an authors' training config, recognized by the segmentor it names.
 
     Args:
         config: The text of the config.
@@ -137,17 +137,17 @@ def convert_authors_state_dict(
 
     Args:
         state: Names and tensors as the authors' code saves them.
-        method: ``"OTSeg"`` or ``"ZegCLIP"``; then the head of the other method refuses the result.
+        method: ``"OTSeg"`` or ``"ZegCLIP"``; if given, the other method's head refuses the result.
 
     Returns:
         The state dict of an ``EncoderDecoder`` with ``CLIPBackbone``, ``DLFANeck`` and
-        ``MPSAHead`` or ``ZegCLIPHead``, without the text embeddings; and the names that were
-        dropped, which reach no output. It carries the image tower, its fingerprint and
-        activation, and the switch that makes the backbone count the class embedding twice.
+        ``MPSAHead`` or ``ZegCLIPHead``, without the text embeddings; and the names of the dropped
+        tensors, which do not affect the output. The state dict includes the image tower, its
+        fingerprint and activation, and the flag that makes the backbone count the class embedding
+        twice.
 
     Raises:
-        ValueError: If a tensor is missing, is none of the authors', or has another shape than the
-            others ask for.
+        ValueError: If a tensor is missing, unknown, or of a shape that does not fit the others.
     """
     layers = [int(match[1]) for name in state if (match := LAYER.fullmatch(name))]
     last = max(layers, default=-1)
@@ -160,7 +160,7 @@ def convert_authors_state_dict(
             dropped.append(name)
         else:
             converted[new] = tensor
-    # One set of tokens per layer; the authors keep the first layer's apart.
+    # One set of tokens per layer; the authors store the first layer's separately.
     prompts = [converted.pop(f"backbone.visual_prompts.{part}") for part in ("shallow", "deep")]
     converted["backbone.visual_prompts.embeddings"] = torch.cat(prompts)
     tower = {name.removeprefix(CLIP): t for name, t in converted.items() if name.startswith(CLIP)}
@@ -173,7 +173,7 @@ def convert_authors_state_dict(
 
 
 def _unused(name: str, last: int) -> bool:
-    """Whether an authors' tensor reaches no output; ``last`` indexes the last decoder layer."""
+    """Whether a tensor does not affect the output; ``last`` is the index of the last layer."""
     if UNUSED.match(name):
         return True
     match = LAYER.fullmatch(name)
@@ -181,7 +181,7 @@ def _unused(name: str, last: int) -> bool:
 
 
 def _convert_name(name: str, last: int) -> str | None:
-    """The package's name of an authors' tensor, or None if it reaches no output."""
+    """This package's name of an authors' tensor; None if it does not affect the output."""
     if _unused(name, last):
         return None
     if match := LAYER.fullmatch(name):
@@ -203,7 +203,7 @@ def _convert_name(name: str, last: int) -> str | None:
 
 
 def _meta(meta: Mapping[str, Any], method: str | None) -> dict[str, Any]:
-    """What mmseg's tools want to know of a checkpoint: class names and colors, if there."""
+    """The metadata for mmseg's tools: class names and colors, if present."""
     kept: dict[str, Any] = {"converted_from": f"{method or NO_METHOD}, the authors' code"}
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
@@ -211,5 +211,5 @@ def _meta(meta: Mapping[str, Any], method: str | None) -> dict[str, Any]:
 
 
 def _summary(names: tuple[str, ...] | list[str]) -> str:
-    """Names, those that differ only in a number once."""
+    """The names; those that differ only in a number are listed once."""
     return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names)) or "none"

@@ -1,4 +1,4 @@
-"""Which tensors the authors' OTSeg and ZegCLIP checkpoints hold, and how their shapes fit."""
+"""The tensors in the authors' OTSeg and ZegCLIP checkpoints, and checks of their shapes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-# Sizes are named by letters: C width of the image tower, D joint width, P positions (the class
-# token's and the patch grid's), s patch side, n visual prompt tokens; a number in front multiplies.
+# Letters stand for sizes: C width of the image tower, D joint width, P positions (class token and
+# patch grid), s patch side, n visual prompt tokens. A number in front of a letter multiplies it.
 # "L-1" is one less than the number of layers of the image tower.
 BLOCK_SHAPES = {
     "attn.in_proj_weight": "3C C",
@@ -70,21 +70,21 @@ SIZE = re.compile(r"(\d*)([A-Za-z])")
 
 
 def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> None:
-    """Check that a state dict has every tensor the model needs, no other, and consistent shapes.
+    """Check that a state dict has exactly the tensors the model needs, with consistent shapes.
 
-    The sizes come from the file itself: each is the one that most of its tensors agree on.
+    The sizes are taken from the file: each is the one on which most of its tensors agree.
 
     Args:
         state: Names and tensors of an authors' checkpoint.
-        used: Those of the names that reach the model's output.
+        used: The names of the tensors that affect the model's output.
 
     Raises:
-        ValueError: Naming the tensors that are missing, unknown or of another shape.
+        ValueError: If tensors are missing, unknown or of the wrong shape; the message names them.
     """
     blocks = [int(match[1]) for name in used if (match := BLOCK.match(name))]
     layers = [int(match[1]) for name in used if (match := LAYER.match(name))]
     shapes = dict(_expected(max(blocks, default=-1) + 1, max(layers, default=-1) + 1))
-    problems = [f"{name} is no tensor of OTSeg or ZegCLIP" for name in used if name not in shapes]
+    problems = [f"{name} is not in OTSeg or ZegCLIP" for name in used if name not in shapes]
     problems += [f"{name} is missing" for name in shapes if name not in state]
     if not problems:
         sizes, problems = _agree_on_sizes(state, shapes)
@@ -92,19 +92,19 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
             expected = tuple(_evaluate(size, sizes, len(set(blocks))) for size in shape.split())
             if not problems and tuple(state[name].shape) != expected:
                 problems.append(
-                    f"{name} has shape {tuple(state[name].shape)}, the file's other tensors ask "
-                    f"for {expected}"
+                    f"{name} has shape {tuple(state[name].shape)}, but the file's other tensors "
+                    f"require {expected}"
                 )
         positions = len(state["backbone.positional_embedding"])
         if not problems and round((positions - 1) ** 0.5) ** 2 != positions - 1:
             problems.append(
-                f"backbone.positional_embedding has {positions} positions, which is no class token "
-                "and square grid"
+                f"backbone.positional_embedding has {positions} positions, which is not a class "
+                "token plus a square grid"
             )
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(
-            "this is no checkpoint of OTSeg's or ZegCLIP's authors: "
+            "this is not a checkpoint of OTSeg's or ZegCLIP's authors: "
             f"{'; '.join(problems[:5])}{more}"
         )
 
@@ -117,7 +117,7 @@ def _expected(blocks: int, layers: int) -> Iterator[tuple[str, str]]:
         for name, shape in BLOCK_SHAPES.items():
             yield f"backbone.transformer.resblocks.{index}.{name}", shape
     for index in range(max(layers, 1)):
-        # Of the last layer only the map is used.
+        # Only the attention map of the last layer is used.
         for name, shape in (LAYER_SHAPES if index < layers - 1 else MAP_SHAPES).items():
             yield f"decode_head.decoder_1.layers.{index}.{name}", shape
     for name, shape in HEAD_SHAPES.items():
@@ -127,7 +127,7 @@ def _expected(blocks: int, layers: int) -> Iterator[tuple[str, str]]:
 def _agree_on_sizes(
     state: Mapping[str, Tensor], shapes: Mapping[str, str]
 ) -> tuple[dict[str, int], list[str]]:
-    """The size of each letter by majority; and the letters, in words, on which there is none."""
+    """The size of each letter by majority, and messages for letters without a majority."""
     votes: dict[str, dict[str, set[int]]] = {}
     for name, shape in shapes.items():
         letters = shape.split()

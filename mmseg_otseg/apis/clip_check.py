@@ -1,4 +1,4 @@
-"""What a CLIP is, and whether its patches say what its text says, before anything is trained."""
+"""Describes a CLIP and checks before training whether its patches agree with its text."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from mmseg_otseg.models.clip.activation import activation_name
 from mmseg_otseg.structures.class_split import ClassSplit
 
 PERMUTATIONS = 500
-SURE = 0.99  # share of the permutations that a map must beat
-FEWEST_NAMES = 5  # below, there are too few permutations to tell
+SURE = 0.99  # fraction of the permutations that a map must beat
+FEWEST_NAMES = 5  # with fewer names, there are too few permutations
 PARTS = ("backbone", "neck", "decode_head")
 
 
 class Agreement(NamedTuple):
-    """How well one level's patches fit the names, against names in another order.
+    """How well the patches of one layer fit the names, compared with permuted names.
 
     Attributes:
         layer: The layer, counted from 0.
         score: mIoU in percent, or correlation with the global score.
-        chance: The mean of that for names in other orders.
-        beaten: Share of the other orders that fit worse, 0..1.
+        chance: Mean score for permuted names.
+        beaten: Fraction of the permutations with a lower score, 0..1.
     """
 
     layer: int
@@ -48,7 +48,7 @@ class Agreement(NamedTuple):
 
 
 def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> dict[str, str]:
-    """What a CLIP is and what trains over it, as lines of a table.
+    """Describe a CLIP and the parts that train on top of it, as rows of a table.
 
     Args:
         model: The segmentor.
@@ -100,13 +100,13 @@ def _trainable(module: nn.Module) -> int:
 class PatchCheck:
     """Compares a CLIP's patches with its text, at every layer, without training anything.
 
-    Pictures are stretched to the tower's native size.
+    Images are resized to the tower's native size without keeping their aspect ratio.
 
     Args:
         clip: The ``clip`` setting.
         classes: Class names.
-        preprocessor: The data preprocessor: what it makes of a picture goes into the tower.
-        templates: Sentences for the names.
+        preprocessor: The data preprocessor; its output goes into the tower.
+        templates: Prompt templates for the names.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class PatchCheck:
 
     @torch.no_grad()
     def scores(self, picture: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Cosines of one picture (3, h, w), BGR, with the names.
+        """Cosine similarities of one image (3, h, w), BGR, with the names.
 
         Returns:
-            Of the patches of each layer, (K, H, W) each, and of the global token, (K,).
+            The similarities of each layer's patches, (K, H, W), and of the global token, (K,).
         """
         inputs = self.preprocessor({"inputs": [picture], "data_samples": None})["inputs"]
         inputs = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
@@ -140,10 +140,10 @@ class PatchCheck:
         return maps, self.text @ features.global_token[0]
 
     def on_labels(self, samples: Iterable[tuple[Tensor, np.ndarray]]) -> list[Agreement]:
-        """mIoU of each layer's map on labeled pictures, against names in other orders.
+        """mIoU of each layer's map on labeled images, compared with permuted names.
 
         Args:
-            samples: Pictures (3, h, w), BGR, and their class indices (h', w'); others are ignored.
+            samples: Images (3, h, w), BGR, with class indices (h', w'); other values are ignored.
         """
         number = len(self.text)
         counts = np.zeros((len(self.backbone.out_indices), number, number), np.int64)
@@ -155,17 +155,17 @@ class PatchCheck:
                 pairs = labels[known].astype(np.int64) * number + found[known]
                 counts[level] += np.bincount(pairs, minlength=number**2).reshape(number, number)
         if not counts.any():
-            raise ValueError("the pictures have no labels of these classes")
+            raise ValueError("the images have no labels of these classes")
         return self._compare([partial(mean_iou, level) for level in counts])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> list[Agreement]:
-        """Correlation of each layer's mean score with the global score, over pictures and names.
+        """Correlation of each layer's mean score with the global score, over images and names.
 
         Args:
-            pictures: Pictures (3, h, w), BGR, at least two.
+            pictures: Images (3, h, w), BGR, at least two.
 
         Raises:
-            ValueError: If there are fewer.
+            ValueError: If there are fewer than two.
         """
         pooled, whole = [], []
         for picture in pictures:
@@ -173,7 +173,7 @@ class PatchCheck:
             pooled.append(torch.stack([level.mean((1, 2)) for level in maps]))
             whole.append(scores)
         if len(whole) < 2:
-            raise ValueError("pictures without labels can only be compared with each other: give 2")
+            raise ValueError("images without labels are compared with each other: give 2 or more")
         target = _centered(torch.stack(whole))
         levels = [_centered(level) for level in torch.stack(pooled, dim=1)]
         return self._compare([partial(_correlation, target, level) for level in levels])
@@ -194,7 +194,7 @@ def mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
 
     Args:
         counts: Pixels of each class (rows) by prediction (columns), shape (K, K).
-        order: Which prediction is taken for each class, shape (K,).
+        order: Index of the prediction that counts for each class, shape (K,).
     """
     counts = counts[:, order]
     hits, rows = counts.diagonal(), counts.sum(1)
@@ -203,18 +203,18 @@ def mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
 
 
 def _centered(scores: Tensor) -> Tensor:
-    """Scores (n, K) without what all pictures, or all names, have in common."""
+    """Scores (n, K) minus their means over images and over names."""
     scores = scores - scores.mean(0)
     return scores - scores.mean(1, keepdim=True)
 
 
 def _correlation(first: Tensor, second: Tensor, order: np.ndarray) -> float:
-    """Of centered scores (n, K), with the names of the second in another order."""
+    """Correlation of centered scores (n, K), with the names of the second permuted."""
     return float(F.cosine_similarity(first.flatten(), second[:, order].flatten(), dim=0))
 
 
 def labeled_samples(cfg: Config, split: ClassSplit, number: int) -> Iterable[tuple[Any, Any]]:
-    """The first pictures (3, h, w), BGR, and labels (h', w') of a config's validation data."""
+    """The first images (3, h, w), BGR, and labels (h', w') of a config's validation data."""
     dataset = DATASETS.build(with_split(cfg.val_dataloader.dataset, split, cfg))
     for index in range(min(number, len(dataset))):
         sample = dataset[index]
@@ -222,13 +222,13 @@ def labeled_samples(cfg: Config, split: ClassSplit, number: int) -> Iterable[tup
 
 
 def pictures(paths: Sequence[Any]) -> Iterable[Tensor]:
-    """Image files as pictures (3, h, w), BGR."""
+    """Read image files as tensors (3, h, w), BGR."""
     for path in paths:
         yield torch.from_numpy(read_image(path)[0][..., ::-1].copy()).permute(2, 0, 1)
 
 
 def verdict(levels: Sequence[Agreement], names: int, trained: bool) -> str:
-    """What the measured agreement means, and what to do."""
+    """The conclusion from the measured agreement, and what to do."""
     last, best = levels[-1], max(levels, key=lambda level: (level.beaten, level.score))
     if not trained:
         return "The weights are random, so patches and text cannot agree: set clip.pretrained."

@@ -1,4 +1,4 @@
-"""Images and class names in, masks and overlays out."""
+"""The inferencer: segments images into classes named by the user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VOCABULARIES_KEPT = 8
 
 
 class _Job(NamedTuple):
-    """An image on its way through the model."""
+    """An image to be segmented."""
 
     number: int
     image: np.ndarray
@@ -36,22 +36,22 @@ class _Job(NamedTuple):
 
 
 class OTSegInferencer(Segmenter):
-    """Segments images into classes that are named in the call.
+    """Segments images into classes named in the call.
 
-    Several threads may use one inferencer, and change the classes of its ``model``: every call
-    keeps the vocabulary it began with.
+    Several threads may use one inferencer and may also change the classes of its ``model``; every
+    call keeps the vocabulary it started with.
 
     Args:
         model: Config file, or a loaded config.
-        weights: Checkpoint; None leaves the parts that train as they are built.
-        device: Where to run; None is the GPU if there is one.
-        precision: What CLIP's towers run in, ``"fp32"``, ``"bf16"`` or ``"fp16"``; None is what the
-            config says. A checkpoint fits each of them.
+        weights: Checkpoint; None leaves the trainable parts as initialized.
+        device: Device to run on; None means a GPU if there is one.
+        precision: Precision of CLIP's towers, ``"fp32"``, ``"bf16"`` or ``"fp16"``; None means that
+            of the config. A checkpoint works with any of them.
 
     Raises:
-        TypeError: If ``model`` is no config.
-        ValueError: If the config has no test pipeline, the model no vocabulary, or there is no such
-            precision.
+        TypeError: If ``model`` is not a config.
+        ValueError: If the config has no test pipeline, the model has no vocabulary, or the
+            precision is unknown.
 
     Example:
         >>> inferencer = OTSegInferencer("configs/otseg/voc_512.py", "voc.pth")
@@ -73,7 +73,7 @@ class OTSegInferencer(Segmenter):
         self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
         self._lock = Lock()
         self._own: Any = None
-        self._kept: OrderedDict[Any, Any] = OrderedDict()  # models by vocabulary, last used last
+        self._kept: OrderedDict[Any, Any] = OrderedDict()  # models by vocabulary, latest last
 
     def report(self, message: str, level: int = logging.INFO) -> None:
         print_log(message, "current", level=level)
@@ -81,12 +81,12 @@ class OTSegInferencer(Segmenter):
     def predict_all(
         self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
     ) -> Iterator[Prediction]:
-        """Class maps at the size that the test pipeline gives each image."""
+        """Predict class maps at the size that the test pipeline gives each image."""
         batch: list[_Job] = []
         for number, source in enumerate(images):
             try:
                 job = self._job(number, *read_image(source))
-            except Exception as error:  # one image must not end the others
+            except Exception as error:  # one bad image must not stop the others
                 yield from _predict(model, batch)
                 batch = []
                 yield Prediction(number, np.empty(0), (0, 0), error)
@@ -102,18 +102,18 @@ class OTSegInferencer(Segmenter):
         image: str | os.PathLike | np.ndarray,
         classes: str | Sequence[str] | SplitLike | None = None,
     ) -> Inspection:
-        """Look closely at one image: every class's value everywhere, and the transport plan.
+        """Inspect one image: the value of every class at every position, and the transport plan.
 
         Args:
             image: A path, or an array as in :meth:`segment`.
             classes: As in :meth:`segment`.
 
         Returns:
-            What the model says, before thresholds and the bias of seen classes; the plan is
-            computed when it is first asked for, on the whole image.
+            The model's values before thresholds and the bias of seen classes. The plan is computed
+            when first used, on the whole image.
 
         Raises:
-            ValueError: If the image cannot be read or segmented, or the class names make no sense.
+            ValueError: If the image cannot be read or segmented, or the class names are invalid.
         """
         named = self.with_classes(classes)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
@@ -150,11 +150,11 @@ class OTSegInferencer(Segmenter):
     def _job(self, number: int, image: np.ndarray, size: tuple[int, int]) -> _Job:
         data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
         if data is None:
-            raise ValueError("the test pipeline gave it up")
+            raise ValueError("the test pipeline returned no result")
         return _Job(number, image, size, data)
 
     def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
-        """The model with a vocabulary of its own; those of the last calls are kept."""
+        """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
         meta = model.dataset_meta
         return Named(model, meta["classes"], meta["palette"], model.align_corners)
@@ -164,7 +164,7 @@ class OTSegInferencer(Segmenter):
             text = classes
             try:
                 classes = ClassSplit.build(text)
-            except ValueError:  # the name of no split
+            except ValueError:  # not the name of a split
                 classes = tuple(class_names(text))
         elif isinstance(classes, Mapping):
             classes = ClassSplit.build(classes)
@@ -188,7 +188,7 @@ class OTSegInferencer(Segmenter):
 
 
 def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:
-    """Class maps of images of one size; if the model fails, the error for each of them."""
+    """Class maps of images of equal size; if the model fails, the error for each of them."""
     if not batch:
         return []
     packed = {key: [job.data[key] for job in batch] for key in ("inputs", "data_samples")}
@@ -199,7 +199,7 @@ def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:
             maps = model.inference(data["inputs"], metas).float().cpu().numpy()
         if not np.isfinite(maps).all():
             raise ValueError("the model's values are not finite: its weights may be damaged")
-    except Exception as error:  # images too small for the model, or too many for the memory
+    except Exception as error:  # for example, images too small for the model, or out of memory
         return [Prediction(*job[:3], error) for job in batch]
     return [
         Prediction(*job[:3], _unpadded(values, meta))
@@ -208,7 +208,7 @@ def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:
 
 
 def _unpadded(values: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
-    """Class maps (K, h, w) without what the data preprocessor added to the image."""
+    """Class maps (K, h, w) without the padding added by the data preprocessor."""
     padding = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
     left, right, top, bottom = padding
     height, width = values.shape[1:]
@@ -216,5 +216,5 @@ def _unpadded(values: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
 
 
 def _shapes(job: _Job) -> tuple[Any, Any]:
-    """What must be the same for images to share a batch."""
+    """The shapes that must be equal for images to share a batch."""
     return job.data["inputs"].shape, job.data["data_samples"].metainfo.get("ori_shape")

@@ -1,4 +1,4 @@
-"""What an inferencer takes from a config: the model with its weights, and the test pipeline."""
+"""Loads a config, its model with weights, and its test pipeline for inference."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mmseg_otseg.models.clip import check_precision
 
 from .vocabulary import with_classes
 
-# Of the stacks and of mmseg's depth estimation; the first is no subclass of mmcv's on both.
+# Label loaders of both stacks and of depth estimation; not all subclass mmcv's loader.
 LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
 HEAD_KEEPS = ("clip", "embed_dim", "num_classes", "align_corners")
 FROM_ARRAY = "LoadImageFromNDArray"
 
 
 def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config:
-    """Read a config file, or copy a loaded config; its components can be built afterwards.
+    """Read a config file or copy a loaded config, and set the scope to build its components.
 
     Raises:
         TypeError: If it is neither.
@@ -42,16 +42,16 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
     elif isinstance(model, Mapping) and "model" in model:
         cfg = Config(dict(model))
     else:
-        raise TypeError(f"`model` is a config file or a loaded config, not {model!r:.80}")
+        raise TypeError(f"`model` must be a config file or a loaded config, not {model!r:.80}")
     init_default_scope(cfg.get("default_scope", "mmseg"))
     return cfg
 
 
 def set_precision(model: ConfigDict, precision: str) -> None:
-    """Let the frozen CLIP towers of a model's config run in ``precision``, see ``load_clip``.
+    """Set the precision of the frozen CLIP towers in a model's config; see ``load_clip``.
 
     Raises:
-        ValueError: If the model has no ``clip`` setting, or there is no such precision.
+        ValueError: If the model has no ``clip`` setting, or the precision is unknown.
     """
     check_precision(precision)
     parts, found = [model], False
@@ -65,10 +65,10 @@ def set_precision(model: ConfigDict, precision: str) -> None:
 
 
 def training_free(cfg: Config) -> Config:
-    """The config of CLIP's own dense map, for a model over the same CLIP and with the same classes.
+    """The config of CLIP's own dense map, with the CLIP and the classes of a given config.
 
-    It is the mean cosine of each patch with the prompts of a class; nothing in it was trained.
-    Learned prompts are replaced by OTSeg's six templates.
+    The map is the mean cosine similarity of each patch with the prompts of a class, without any
+    training. Learned prompts are replaced with OTSeg's six templates.
 
     Args:
         cfg: The config of a model with a ``CLIPBackbone`` and a ``DLFANeck``.
@@ -94,24 +94,24 @@ def training_free(cfg: Config) -> Config:
 
 
 def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
-    """Build the config's model, with a checkpoint's weights and the colors of its classes.
+    """Build the config's model and load a checkpoint's weights and class colors.
 
     Args:
         cfg: A config with ``model``.
-        weights: Checkpoint; None leaves the parts that train as they are built.
+        weights: Checkpoint; None leaves the trainable parts as initialized.
 
     Raises:
         TypeError: If the model has no vocabulary.
         ValueError: If the checkpoint is refused.
     """
-    # Read first: a wrong file is noticed before CLIP is built, or even downloaded.
+    # Read first, so that a wrong file is reported before CLIP is built or even downloaded.
     read = CheckpointLoader.load_checkpoint
     checkpoint = None if weights is None else read(os.fspath(weights), map_location="cpu")
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if (split := class_split(model)) is not None:
         check_no_idle_split(cfg, split)
     if checkpoint is None:
-        print_log("no weights given: the parts that train are as they were built", "current")
+        print_log("no weights given: the trainable parts stay as initialized", "current")
         return with_classes(model)
     _load_checkpoint_to_model(model, checkpoint)
     model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
@@ -119,11 +119,10 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
 
 
 def array_pipeline(cfg: Config) -> Compose:
-    """The config's test pipeline for images that are read already.
+    """The config's test pipeline for images that have already been read.
 
-    Its first step is left out, as it is the one that reads (or draws) the image.
-
-    Takes ``dict(img=...)``, BGR values (H, W, 3), uint8.
+    The first step is replaced, because it would read (or draw) the image. The input is
+    ``dict(img=...)`` with BGR values (H, W, 3), uint8.
 
     Raises:
         ValueError: If the config has no test pipeline.
@@ -149,14 +148,13 @@ def test_pipeline(cfg: Config) -> Any:
     steps = found[0] if found else cfg.get("test_pipeline")
     if not steps:
         raise ValueError(
-            "the config has no test pipeline: give it test_dataloader.dataset.pipeline, or "
-            "test_pipeline"
+            "the config has no test pipeline: set test_dataloader.dataset.pipeline or test_pipeline"
         )
     return steps
 
 
 def _find_pipeline(dataset: Mapping[str, Any]) -> Any:
-    """The pipeline of a dataset's config, or of the first it wraps that has one."""
+    """The pipeline in a dataset's config, or in the first dataset it wraps that has one."""
     if dataset.get("pipeline"):
         return dataset["pipeline"]
     for inner in dataset.get("datasets") or [dataset.get("dataset")]:

@@ -1,4 +1,4 @@
-"""Changing what a model can name."""
+"""Changes the classes of a model."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Part = TypeVar("Part", bound=nn.Module)
 def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
     """Give a model another vocabulary, at any time and without training.
 
-    The logits of a class do not depend on the other classes. When class names are given, those that
-    training saw labels of remain the seen ones, to which the head's ``seen_bias`` applies. When
-    the names are refused, the model stays as it was.
+    The logits of a class do not depend on the other classes. If class names are given, those with
+    labels in training remain the seen classes, to which the head's ``seen_bias`` applies. If the
+    names are refused, the model does not change.
 
     Args:
         model: A segmentor with a :class:`~mmseg_otseg.models.DLFANeck`.
-        classes: Class names, any number from one on; or a split with its own seen and unseen
-            classes, see :class:`~mmseg_otseg.structures.ClassSplit`.
+        classes: One or more class names, or a split with its own seen and unseen classes; see
+            :class:`~mmseg_otseg.structures.ClassSplit`.
 
     Raises:
         TypeError: If the model has no vocabulary to change.
-        ValueError: For no name, a name given twice or empty, or a split that makes no sense.
+        ValueError: If there are no names, a name is empty or repeated, or the split is invalid.
     """
     segmentor = _segmentor(model)
     changed = with_classes(model, classes)
-    # The neck in one step: who takes a copy now gets the old vocabulary or the new one.
+    # Replace the neck in one step: a copy made meanwhile has either the old or the new vocabulary.
     segmentor.neck = changed.neck
     for part, new in ((segmentor.decode_head, changed.decode_head), (segmentor, changed)):
         part.num_classes, part.out_channels = new.num_classes, new.out_channels
@@ -41,13 +41,13 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
 
 
 def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
-    """The same model, over the same weights, with a vocabulary of its own.
+    """The same model with the same weights but with its own vocabulary.
 
-    What happens to the vocabulary of one of the two does not change the other.
+    Changing the vocabulary of one of the two models does not affect the other.
 
     Args:
         model: As in :func:`set_classes`.
-        classes: As in :func:`set_classes`; None is the model's own vocabulary.
+        classes: As in :func:`set_classes`; None means the model's current vocabulary.
 
     Raises:
         TypeError, ValueError: As in :func:`set_classes`.
@@ -80,7 +80,7 @@ def _segmentor(model: Any) -> Any:
 
 
 def _shell(module: Part) -> Part:
-    """A module that shares all its tensors and parts, each of which can be exchanged alone."""
+    """A copy of a module that shares its tensors and parts; parts can be replaced in the copy."""
     shell = copy.copy(module)
     for name in ("_parameters", "_buffers", "_modules"):
         shell.__dict__[name] = dict(module.__dict__[name])

@@ -1,4 +1,4 @@
-"""Datasets split into seen and unseen classes, and sampling that can be repeated."""
+"""Datasets with seen and unseen classes, and reproducible sampling."""
 
 from .folder_dataset import FolderDataset
 from .pascal_voc20 import PascalVOC20Dataset

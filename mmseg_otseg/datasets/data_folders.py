@@ -1,4 +1,4 @@
-"""Says what is wrong when the files of a dataset are not where the config looks for them."""
+"""Reports which files of a dataset are missing from the places where the config expects them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from .folder_pairs import DataFolderError
 
 
 def check_folders(dataset: Any) -> None:
-    """Check that the folders and the list of an mmseg dataset exist and hold something.
+    """Check that the folders and the list of an mmseg dataset exist and are not empty.
 
     Args:
-        dataset: A dataset; only those of the ``BaseSegDataset`` kind on local files are checked.
+        dataset: A dataset. Only a ``BaseSegDataset`` with local files is checked.
 
     Raises:
-        FileNotFoundError: Naming the folder or file, what was looked for in it, and the config key.
+        FileNotFoundError: If something is missing; the message names the folder or file, what
+            should be in it, and the config key.
     """
     problem = _problem(dataset, type(dataset).__name__)
     if problem:
@@ -33,20 +34,20 @@ def check_folders(dataset: Any) -> None:
 
 
 def build_checked(config: dict) -> Any:
-    """Build a dataset; when that fails because files are missing, say which.
+    """Build a dataset; if that fails because files are missing, report which.
 
-    mmseg's own datasets fail with a bare ``AssertionError`` or an error about empty arrays then.
+    mmseg's own datasets would fail with a bare ``AssertionError`` or an error about empty arrays.
 
     Args:
         config: Config of any registered dataset, with ``type``.
 
     Raises:
-        FileNotFoundError: As :func:`check_folders`.
-        Exception: Whatever else building the dataset raises.
+        FileNotFoundError: As in :func:`check_folders`.
+        Exception: Any other error raised when the dataset is built.
     """
     try:
         return DATASETS.build(config)
-    except DataFolderError:  # it says what is wrong itself
+    except DataFolderError:  # its message is already clear
         raise
     except Exception as error:
         for leaf in _leaf_configs(config):
@@ -57,14 +58,14 @@ def build_checked(config: dict) -> Any:
 
 
 def check_config(config: dict) -> None:
-    """Check the folders and lists of a dataset that is not built yet.
+    """Check the folders and lists of a dataset before it is built.
 
     Args:
         config: Config of any registered dataset, with ``type``. Datasets that find their samples
-            in another way than mmseg's ``BaseSegDataset`` are passed over.
+            differently from mmseg's ``BaseSegDataset`` are not checked.
 
     Raises:
-        FileNotFoundError: As :func:`check_folders`.
+        FileNotFoundError: As in :func:`check_folders`.
     """
     for leaf in _leaf_configs(config):
         cls, problem = _class_of(leaf), None
@@ -78,7 +79,7 @@ def check_config(config: dict) -> None:
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
-    """A copy of the config of a dataset; where it has no class names, it gets those of a split."""
+    """Copy the config of a dataset, with the class names of a split where it has none."""
     if isinstance(split, Mapping) and "classes" not in split:
         return config
     names, config = list(ClassSplit.build(split).classes), copy.deepcopy(config)
@@ -91,13 +92,13 @@ def with_names(config: dict, split: SplitLike) -> dict:
 
 
 def _class_of(config: dict) -> Any:
-    """The class of a dataset by its config; None if there is none by this name."""
+    """The class of the dataset in a config; None if the name is not registered."""
     kind = config.get("type")
     return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _leaf_configs(config: dict) -> Iterator[dict]:
-    """The configs of the datasets that wrap no other."""
+    """The configs of the innermost datasets, which wrap no other."""
     wrapped = config.get("datasets") or [config.get("dataset", config)]
     for inner in wrapped:
         if inner is config:
@@ -107,11 +108,11 @@ def _leaf_configs(config: dict) -> Iterator[dict]:
 
 
 def _explain(config: dict) -> str | None:
-    """What is wrong with the paths of a config whose dataset could not be built."""
+    """The problem with the paths in a config whose dataset could not be built, if any."""
     cls = _class_of(config)
     if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
         return None
-    # A bare dataset joins the paths as the real one does, and touches no file.
+    # A bare dataset joins the paths like the real one but reads no file.
     defaults = inspect.signature(cls.__init__).parameters
     known = inspect.signature(BaseSegDataset.__init__).parameters
     given = {
@@ -133,13 +134,13 @@ def _problem(dataset: Any, name: str) -> str | None:
             f"`data_root` in the config of {name} to where it is."
         )
     folders = (
-        ("img_path", "pictures", dataset.img_suffix),
+        ("img_path", "images", dataset.img_suffix),
         ("seg_map_path", "label files", dataset.seg_map_suffix),
     )
     for key, what, suffix in folders:
         folder = dataset.data_prefix.get(key)
         if not folder or (key == "seg_map_path" and folder == os.path.join(root or "", "")):
-            continue  # not given: a dataset without labels
+            continue  # no label folder given: a dataset without labels
         change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
         if not os.path.isdir(folder):
             return (
@@ -163,23 +164,23 @@ def _problem_of_list(dataset: Any, name: str) -> str | None:
         return None
     if not os.path.isfile(path):
         return (
-            f"the list {_where(path)}, from which {name} takes the picture names, does not exist. "
+            f"the list {_where(path)}, from which {name} reads the image names, does not exist. "
             f"Put it there, or set `ann_file` in the config of {name}."
         )
     try:
         with open(path, encoding="utf-8") as lines:
             empty = not any(line.strip() for line in lines)
     except UnicodeDecodeError:
-        return f"the list {_where(path)}, from which {name} takes the picture names, is no text."
+        return f"the list {_where(path)}, from which {name} reads the image names, is not text."
     if empty:
         return (
-            f"the list {_where(path)}, from which {name} takes the picture names, is empty. "
-            f"Fill it, one name per line, or set `ann_file` in the config of {name}."
+            f"the list {_where(path)}, from which {name} reads the image names, is empty. "
+            f"Add one name per line, or set `ann_file` in the config of {name}."
         )
     return None
 
 
 def _where(path: str) -> str:
-    """A path as the config has it, and in full, since it may depend on the current folder."""
+    """A path as in the config, and the full path, which depends on the current folder."""
     full = os.path.abspath(path)
     return path if full == path else f"{path} ({full})"

@@ -1,4 +1,4 @@
-"""A dataset that is two folders: images and label files."""
+"""A dataset in two folders, one with images and one with label files."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from .folder_pairs import DataFolderError, FolderPairs, some_names
 class FolderDataset(BaseSegDataset):
     """Images in ``images/<subset>`` and their label files in ``labels/<subset>``.
 
-    Suffixes, and an ending that all label files share, are found by looking, see
+    File suffixes, and an ending shared by all label files, are detected; see
     :class:`~mmseg_otseg.datasets.folder_pairs.FolderPairs`. A label file holds one value per pixel:
-    the index of its class among the class names, or 255 for a pixel that is ignored.
+    the index of its class among the class names, or 255 for an ignored pixel.
 
     Args:
         data_root: Folder that holds ``images`` and ``labels``.
-        subset: Name of the sub-folders, ``"train"`` or ``"val"``.
-        background: The label value of pixels that belong to none of the classes. They are ignored,
-            in training and in testing, and the class names are those of the other values:
-            with ``background=0`` the first name is that of the value 1. None: every value 0..K-1
-            is a class.
-        metainfo: ``dict(classes=[names])``, in the order of the label values. Inside a
-            :class:`ZeroShotDataset` it is left out: the names are those of the class split.
+        subset: Name of the subfolders, ``"train"`` or ``"val"``.
+        background: The label value of pixels that belong to no class. They are ignored in training
+            and testing, and the class names belong to the other values. With ``background=0``, the
+            first name belongs to the value 1. If it is None, every value 0..K-1 is a class.
+        metainfo: ``dict(classes=[names])``, in the order of the label values. Not needed inside a
+            :class:`ZeroShotDataset`, where the names are those of the class split.
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
-        DataFolderError: For folders that are missing or empty, and for images without a label
-            file.
-        ValueError: For no data folder or class names, and a background that is no label value.
+        DataFolderError: If a folder is missing or empty, or an image has no label file.
+        ValueError: If the data folder or the class names are missing, or the background is not a
+            label value.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class FolderDataset(BaseSegDataset):
             )
         if background is not None and not 0 <= background <= IGNORED:
             raise ValueError(
-                f"background={background} is no label value: give 0 to {IGNORED}, or None if "
+                f"background={background} is not a label value: give 0 to {IGNORED}, or None if "
                 "every label value is a class."
             )
         self.background = background
@@ -60,17 +59,17 @@ class FolderDataset(BaseSegDataset):
             data_root=data_root,
             metainfo=metainfo,
             data_prefix={"img_path": f"images/{subset}", "seg_map_path": f"labels/{subset}"},
-            img_suffix="",  # any: they are found by looking
+            img_suffix="",  # any suffix: the files are found by `find_pairs`
             seg_map_suffix="",
             reduce_zero_label=background == 0,
             **kwargs,
         )
 
     def find_pairs(self) -> FolderPairs:
-        """Images and label files as they lie in the folders now.
+        """Find the pairs of images and label files that are now in the folders.
 
         Raises:
-            DataFolderError: For folders that are missing or empty, and images without a label file.
+            DataFolderError: If a folder is missing or empty, or an image has no label file.
         """
         images, labels = (self.data_prefix[key] for key in ("img_path", "seg_map_path"))
         found = FolderPairs.find(images, labels)
@@ -78,12 +77,12 @@ class FolderDataset(BaseSegDataset):
             raise DataFolderError(
                 f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} images "
                 f"in {images} have no label file in {labels}: {some_names(found.lone_images)}. "
-                "Add the label files, or take the images away."
+                "Add the label files, or remove the images."
             )
         return found
 
     def load_data_list(self) -> list[dict]:
-        """The samples: their files, and how their label values become class indices."""
+        """The samples: their files, and the mapping from label values to class indices."""
         names = self.metainfo.get("classes")
         if not names:
             raise ValueError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
@@ -101,7 +100,7 @@ class FolderDataset(BaseSegDataset):
 
 
 def _label_map(num_classes: int, background: int | None) -> dict[int, int] | None:
-    """Class index of every label value that is not its own; 0 is taken out by the loader."""
+    """Class index of each label value that differs from it; the loader removes a 0 itself."""
     if background in (None, 0, IGNORED):
         return None
     assert background is not None

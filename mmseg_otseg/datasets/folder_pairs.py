@@ -1,4 +1,4 @@
-"""Which image belongs to which label file, found by looking at the names."""
+"""Pairs images with label files by their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # none of them changes a value
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
 _SHOWN = 5
 
 
@@ -19,13 +19,13 @@ class DataFolderError(FileNotFoundError):
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """Images of a folder and label files of another one, paired by name.
+    """Images in one folder and label files in another, paired by name.
 
     Attributes:
         pairs: (image, label file), sorted by image.
         lone_images: Images without a label file.
         lone_labels: Label files without an image.
-        label_ending: What label files have after the name of their image, such as ``"_L"``.
+        label_ending: What follows the image's name in the label files' names, such as ``"_L"``.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -35,18 +35,18 @@ class FolderPairs:
 
     @classmethod
     def find(cls, images: str, labels: str) -> FolderPairs:
-        """Pair the files of two folders, with all their sub-folders.
+        """Pair the files in two folders and all their subfolders.
 
-        A label file is called as its image, up to the suffix, or all label files have the same
-        ending more, as in ``0001.jpg`` and ``0001_L.png``.
+        A label file has the same name as its image except for the suffix. All label files may also
+        have the same additional ending, as in ``0001.jpg`` and ``0001_L.png``.
 
         Args:
             images: Folder of the images.
             labels: Folder of the label files.
 
         Raises:
-            DataFolderError: If a folder is not there or holds no such files, if the label files
-                are JPEGs, or no file of one folder is called as one of the other.
+            DataFolderError: If a folder does not exist or holds no such files, the label files are
+                JPEGs, or no label file has the name of an image.
         """
         image_of = _by_name(_files(images, "images", IMAGE_SUFFIXES))
         label_files = _files(labels, "label files", LABEL_SUFFIXES)
@@ -65,7 +65,7 @@ class FolderPairs:
         )
         if not pairs.pairs:
             raise DataFolderError(
-                f"no label file in {labels} is called as an image in {images}: the images are "
+                f"no label file in {labels} has the name of an image in {images}: the images are "
                 f"{some_names(pairs.lone_images)}, the label files "
                 f"{some_names(pairs.lone_labels)}. Give each label file the name of its image."
             )
@@ -80,7 +80,7 @@ def some_names(paths: Iterable[str]) -> str:
 
 
 def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(Name below the folder without suffix, path) of the files with such a suffix, sorted."""
+    """(Relative name without suffix, path) of the files with one of the suffixes, sorted."""
     if not os.path.isdir(folder):
         raise DataFolderError(
             f"the folder {folder} ({os.path.abspath(folder)}), where the {what} should be, does "
@@ -111,15 +111,15 @@ def _by_name(files: list[tuple[str, str]]) -> dict[str, str]:
     for name, path in files:
         if name in paths:
             raise DataFolderError(
-                f"{paths[name]} and {path} have one name, up to the suffix, so that it is open "
-                "which of them is meant. Take one away or rename it."
+                f"{paths[name]} and {path} have the same name except for the suffix. Remove or "
+                "rename one of them."
             )
         paths[name] = path
     return paths
 
 
 def _common_ending(labels: list[tuple[str, str]], image_of: dict[str, str]) -> str:
-    """What most label files have after the name of an image; empty when nothing fits."""
+    """What most label files have after the name of an image; empty if none fits."""
     endings: Counter[str] = Counter()
     for name, _ in labels:
         cut = next((end for end in range(len(name), 0, -1) if name[:end] in image_of), None)

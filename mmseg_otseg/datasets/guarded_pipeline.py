@@ -1,4 +1,4 @@
-"""Pipelines that hide unseen classes where labels are read, and name the file when one fails."""
+"""Pipelines that hide unseen classes as soon as labels are read, and name files in errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .label_rule import LabelRule, SampleError
 
 _LABEL = "gt_seg_map"
 WHOLE_LABEL = "whole_seg_map"
-# Where mmcv's transforms of transforms (KeyMapper, RandomChoice, RandomApply, TestTimeAug, ...)
-# keep what they wrap.
+# The attributes in which mmcv's wrapping transforms (KeyMapper, RandomChoice, RandomApply,
+# TestTimeAug, ...) keep the transforms they wrap.
 _NESTED = ("transforms", "subroutines")
 
 
@@ -27,12 +27,12 @@ class MissingFileError(SampleError, FileNotFoundError):
 
 
 class _Guard:
-    """What the pipelines inside one another share.
+    """State shared by nested pipelines.
 
     Attributes:
         rule: Checks label maps and hides the unseen classes.
-        applied: How many label maps it was applied to.
-        keep_whole: Whether to keep the label map as it was read too, as ``whole_seg_map``.
+        applied: How many label maps the rule was applied to.
+        keep_whole: Whether to also keep the original label map, as ``whole_seg_map``.
     """
 
     def __init__(self, rule: LabelRule) -> None:
@@ -41,7 +41,7 @@ class _Guard:
         self.keep_whole = False
 
     def apply(self, results: dict, image: str | None, label: str | None) -> None:
-        """Apply the rule to the label map that has just appeared in the results of a sample."""
+        """Apply the rule to the label map that a transform has just added to the results."""
         self.applied += 1
         whole = _at_size_of_image(results, image, label)
         results[_LABEL] = self.rule(whole, label or image or "of this sample")
@@ -53,9 +53,9 @@ class _Guard:
 class GuardedPipeline(Compose):
     """A pipeline that applies a rule to the label map as soon as it appears.
 
-    Whichever transform puts ``gt_seg_map`` into the results, at any depth, the transforms after it
-    see only what the rule lets through: hidden classes cannot influence where an image is cropped.
-    Transforms are used as they are; those that wrap others are copied.
+    Whichever transform adds ``gt_seg_map`` to the results, at any depth, later transforms see only
+    the output of the rule. Hidden classes therefore cannot influence where an image is cropped.
+    Transforms that wrap others are copied; all others are used directly.
 
     Args:
         transforms: Built transforms; each takes and returns the results dict.
@@ -67,7 +67,7 @@ class GuardedPipeline(Compose):
 
     @classmethod
     def _inside(cls, transforms: Sequence[Callable], guard: _Guard) -> GuardedPipeline:
-        """A pipeline inside another one, which shares its guard."""
+        """A nested pipeline that shares the guard of the outer one."""
         pipeline = cls.__new__(cls)
         pipeline._setup(transforms, guard)
         return pipeline
@@ -77,12 +77,12 @@ class GuardedPipeline(Compose):
         self._guard = guard
 
     def transform(self, results: dict) -> dict | None:
-        """Run the transforms on the results dict of one sample; None when one of them gives up.
+        """Run the transforms on the results dict of one sample; None if one of them returns None.
 
         Raises:
-            MissingFileError: For an image or label file that is not there.
-            SampleError: For one that cannot be decoded, for a label map that the rule refuses, and
-                when another transform fails.
+            MissingFileError: If an image or label file does not exist.
+            SampleError: If a file cannot be decoded, the rule refuses a label map, or another
+                transform fails.
         """
         return self._run_all(self.transforms, results)
 
@@ -94,24 +94,24 @@ class GuardedPipeline(Compose):
             if output is None:
                 return None
             appeared = not labeled and isinstance(output.get(_LABEL), np.ndarray)
-            if appeared and self._guard.applied == applied:  # else a pipeline inside the step did
+            if appeared and self._guard.applied == applied:  # not yet by a nested pipeline
                 self._guard.apply(output, image, label)
             results = output
         return results
 
     def run_whole(self, info: dict, keep: Callable[[Callable], bool]) -> dict:
-        """Run some of the transforms and keep the label map as it was read beside the hidden one.
+        """Run some of the transforms, and keep the original label map besides the hidden one.
 
         Args:
             info: What the dataset knows of the sample, from ``get_data_info``.
-            keep: Says of each transform whether to run it.
+            keep: Returns whether to run a transform.
 
         Returns:
-            The results, with ``whole_seg_map`` (H, W), which went through the transforms as
-            ``gt_seg_map`` did; without it if no transform reads labels.
+            The results, with ``whole_seg_map`` (H, W), to which the same transforms were applied as
+            to ``gt_seg_map``; without it if no transform reads labels.
 
         Raises:
-            MissingFileError, SampleError: As when the pipeline runs.
+            MissingFileError, SampleError: As in :meth:`transform`.
         """
         self._guard.keep_whole = True
         try:
@@ -119,11 +119,11 @@ class GuardedPipeline(Compose):
         finally:
             self._guard.keep_whole = False
         if results is None:
-            raise SampleError(f"the pipeline gave up on image {info.get('img_path')}.")
+            raise SampleError(f"the pipeline returned no result for image {info.get('img_path')}.")
         return results
 
     def read_label(self, info: dict) -> np.ndarray:
-        """Read a label map with the pipeline's own loader, nothing hidden and nothing else run.
+        """Read a label map with the pipeline's own loader, without hiding or transforming anything.
 
         Args:
             info: What the dataset knows of the sample, from ``get_data_info``.
@@ -132,14 +132,14 @@ class GuardedPipeline(Compose):
             Class indices, (H, W).
 
         Raises:
-            MissingFileError, SampleError: As when the pipeline runs, and when no transform of it
-                reads labels.
+            MissingFileError, SampleError: As in :meth:`transform`, and if no transform of the
+                pipeline reads labels.
         """
         steps = list(_single_steps(self.transforms))
         image, label = info.get("img_path"), info.get("seg_map_path")
-        self._guard.keep_whole = True  # a pipeline inside a step hides classes
+        self._guard.keep_whole = True  # nested pipelines hide classes
         try:
-            # mmseg's loaders need only the label file; others may need what comes before them.
+            # mmseg's loaders need only the label file; others may depend on earlier transforms.
             for step in [step for step in steps if isinstance(step, LoadAnnotations)][:1] or steps:
                 info = _run(step, info, image, label) or {}
                 if isinstance(info.get(_LABEL), np.ndarray):
@@ -153,7 +153,7 @@ class GuardedPipeline(Compose):
 
 
 def _single_steps(transforms: Sequence[Callable]) -> Iterator[Callable]:
-    """The transforms in order, those of a pipeline in a pipeline too."""
+    """The transforms in order, including those of nested pipelines."""
     for transform in transforms:
         if isinstance(transform, (Compose, DatasetCompose)):
             yield from _single_steps(transform.transforms)
@@ -162,7 +162,7 @@ def _single_steps(transforms: Sequence[Callable]) -> Iterator[Callable]:
 
 
 def _inner_pipelines(transform: Callable) -> Iterator[tuple[str, list]]:
-    """The attributes of a transform that hold pipelines, and what they hold, as lists."""
+    """The attributes of a transform that hold pipelines, with their pipelines as lists."""
     for name in _NESTED:
         inner = getattr(transform, name, None)
         items = inner if isinstance(inner, list) else [inner]
@@ -171,7 +171,7 @@ def _inner_pipelines(transform: Callable) -> Iterator[tuple[str, list]]:
 
 
 def _guarded(transform: Callable, guard: _Guard) -> Callable:
-    """Put guarded pipelines in the place of all pipelines in a transform."""
+    """Replace all pipelines in a transform with guarded ones."""
     if isinstance(transform, (Compose, DatasetCompose)):
         return GuardedPipeline._inside(transform.transforms, guard)
     guarded: dict[str, Any] = {}
@@ -185,14 +185,14 @@ def _guarded(transform: Callable, guard: _Guard) -> Callable:
 
 
 def _run(step: Callable, results: dict, image: str | None, label: str | None) -> dict | None:
-    """Run one transform; when it fails, say on which files."""
+    """Run one transform; if it fails, name the files in the error."""
     reads = {LoadImageFromFile: ("image", image), LoadAnnotations: ("label file", label)}
     try:
         for loader, (_, path) in reads.items():
-            if isinstance(step, loader) and path and os.path.exists(path):  # else s3:// or missing
+            if isinstance(step, loader) and path and os.path.exists(path):  # not s3:// or missing
                 check_image_file(path)
         return step(results)
-    except SampleError:  # from a pipeline inside the step; it names the files already
+    except SampleError:  # from a nested pipeline; it already names the files
         raise
     except Exception as error:
         name, reason = type(step).__name__, " ".join(str(error).split())
@@ -205,8 +205,8 @@ def _run(step: Callable, results: dict, image: str | None, label: str | None) ->
                     "correct `ann_file`, `data_prefix` or the file suffixes of the dataset."
                 ) from error
             raise SampleError(
-                f"{what} {path} cannot be decoded ({name}: {reason}). Replace the file, or take it "
-                "out of the dataset's list."
+                f"{what} {path} cannot be decoded ({name}: {reason}). Replace the file, or "
+                "remove it from the dataset's list."
             ) from error
         raise SampleError(
             f"{name} failed on image {image} with label file {label}: "
@@ -215,10 +215,10 @@ def _run(step: Callable, results: dict, image: str | None, label: str | None) ->
 
 
 def _at_size_of_image(results: dict, image: str | None, label: str | None) -> np.ndarray:
-    """The label map (H, W) that was just read, if it has the size of the image.
+    """The label map (H, W) that was just read, after checking that it has the image's size.
 
     Raises:
-        SampleError: If it has another size; resizing would stretch one over the other.
+        SampleError: If it has another size, in which case labels would not match the image.
     """
     read, size = results[_LABEL], tuple(results.get("ori_shape", ()))[:2]
     if not size or read.ndim > 2:

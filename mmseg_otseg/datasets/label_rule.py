@@ -1,4 +1,4 @@
-"""What happens to a label map right after it is read."""
+"""Checks label maps and hides unseen classes right after reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmseg_otseg.structures import IGNORED, ClassSplit
 
 
 class SampleError(ValueError):
-    """A sample cannot be used; the message names its files and says what to do."""
+    """A sample cannot be used; the message names its files and the remedy."""
 
 
 class LabelRule:
@@ -19,7 +19,7 @@ class LabelRule:
 
     Args:
         split: The class split; K classes.
-        hide_as: The label that pixels of unseen classes get, or None to leave labels whole.
+        hide_as: The label that pixels of unseen classes get; None hides nothing.
     """
 
     def __init__(self, split: ClassSplit, hide_as: int | None = None) -> None:
@@ -43,7 +43,7 @@ class LabelRule:
             The labels to train or test with, (H, W), uint8.
 
         Raises:
-            SampleError: For a map that is not (H, W), and for values other than 0..K-1 and 255.
+            SampleError: If the shape is not (H, W), or a value is not 0..K-1 or 255.
         """
         self._present(label, path)
         return self._table[label]
@@ -53,7 +53,7 @@ class LabelRule:
         return bool(self._present(label, path)[self._unseen].any())
 
     def _present(self, label: np.ndarray, path: str) -> np.ndarray:
-        """Which of the values 0..255 occur, (256,) bool, after checking that all are allowed."""
+        """Which of the values 0..255 occur, shape (256,), bool; raise if one is not allowed."""
         if label.ndim != 2:
             raise SampleError(_no_map(path, label.shape))
         wide = _wide_values(path, label) if label.dtype == np.uint8 else label
@@ -73,7 +73,7 @@ class LabelRule:
         )
         return (
             f"label file {path} holds the values {shown}, but with {self.num_classes} classes only "
-            f"0..{self.num_classes - 1} and {IGNORED} (ignored) may occur. Correct the file, or "
+            f"0..{self.num_classes - 1} and {IGNORED} (ignored) are allowed. Correct the file, or "
             "check `reduce_zero_label` (is 0 the background?) and the classes of the split."
         )
 
@@ -90,11 +90,14 @@ def _wide_values(path: str, label: np.ndarray) -> np.ndarray | None:
 
     Args:
         path: The label file.
-        label: What its loader made of it, (H, W).
+        label: The label map as loaded, (H, W).
+
+    Returns:
+        The values, (H, W); None if the file has 8 bits or is not an image file.
 
     Raises:
-        SampleError: If it is a color image one pixel high or wide, of which mmseg's loader makes a
-            map with three columns.
+        SampleError: If it is a color image one pixel high or wide, which mmseg's loader turns into
+            a map with three columns.
     """
     if not os.path.isfile(path):
         return None
@@ -104,5 +107,5 @@ def _wide_values(path: str, label: np.ndarray) -> np.ndarray | None:
             if shape[2] > 1 and 1 in shape[:2] and label.shape != shape[:2]:
                 raise SampleError(_no_map(path, shape))
             return np.asarray(image) if image.mode[0] in "IF" else None
-    except OSError:  # no image format; its loader knows how to read it
+    except OSError:  # not an image format; the dataset's loader can read it
         return None

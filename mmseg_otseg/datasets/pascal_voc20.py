@@ -10,14 +10,14 @@ from mmseg.registry import DATASETS
 
 @DATASETS.register_module()
 class PascalVOC20Dataset(PascalVOCDataset):
-    """Pascal VOC 2012 with 20 classes; pixels of the background are ignored (255).
+    """Pascal VOC 2012 with 20 classes; background pixels are ignored (255).
 
-    In the label files 0 is the background, 1..20 are the classes and 255 is the outline of objects.
+    In the label files, 0 is the background, 1..20 are the classes and 255 marks object outlines.
 
     Args:
-        ann_file: List of the picture names, as in ``PascalVOCDataset``.
+        ann_file: List of the image names, as in ``PascalVOCDataset``.
         reduce_zero_label: Whether 0 is the background in the files. Set it to False for files that
-            hold 0..19 and 255 already.
+            already hold 0..19 and 255.
         **kwargs: As in ``PascalVOCDataset``.
     """
 

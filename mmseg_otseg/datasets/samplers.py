@@ -1,8 +1,8 @@
-"""Sampling whose every draw can be repeated, whatever happened before it.
+"""Sampling in which every draw can be reproduced on its own.
 
-A run that was killed and resumed must see the samples it would have seen. So the augmentation of a
-sample may not depend on how many random numbers were drawn before; it depends on the seed of the
-run and on the number of the draw alone.
+A run that is killed and resumed must see the same samples as without the interruption. Therefore
+the augmentation of a sample depends only on the seed of the run and the number of the draw, not on
+the random numbers drawn before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Draw(int):
     Args:
         index: Index of the sample.
         run_seed: Seed of the run.
-        number: How many draws all processes together made before this one.
+        number: Number of draws before this one in all processes together.
     """
 
     run_seed: int
@@ -39,12 +39,12 @@ class Draw(int):
         draw.number = number
         return draw
 
-    def __reduce__(self) -> tuple:  # for the way to the worker processes
+    def __reduce__(self) -> tuple:  # to send it to worker processes
         return Draw, (int(self), self.run_seed, self.number)
 
     @property
     def seed(self) -> int:
-        """A 32-bit seed, a function of the run's seed and the draw's number only."""
+        """A 32-bit seed that depends only on the run's seed and the draw's number."""
         mixed = np.random.SeedSequence((self.run_seed % 2**64, self.number))
         return int(mixed.generate_state(1)[0])
 
@@ -65,10 +65,10 @@ class Draw(int):
 
 @contextmanager
 def seeded_by(index: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's CPU generator by a draw, and put their states back after.
+    """Seed Python's, NumPy's and torch's CPU generators by a draw; restore their states after.
 
     Args:
-        index: A :class:`Draw`; for a plain index nothing is seeded.
+        index: A :class:`Draw`; a plain index seeds nothing.
     """
     if not isinstance(index, Draw):
         yield
@@ -77,7 +77,7 @@ def seeded_by(index: int) -> Iterator[None]:
     seed = index.seed
     random.seed(seed)
     np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs as well
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
     try:
         yield
     finally:
@@ -88,15 +88,15 @@ def seeded_by(index: int) -> Iterator[None]:
 
 @DATA_SAMPLERS.register_module()
 class ReproducibleInfiniteSampler(InfiniteSampler):
-    """mmengine's ``InfiniteSampler`` that yields :class:`Draw` in place of plain indices.
+    """mmengine's ``InfiniteSampler``, yielding a :class:`Draw` instead of a plain index.
 
     The draws are numbered over all processes: process r of R makes the draws r, r + R, r + 2R, ...
-    One process with batches of 4 and two with batches of 2 therefore see the same samples, equally
-    augmented, in the same iteration.
+    One process with batches of 4 and two with batches of 2 therefore see the same samples with the
+    same augmentation in each iteration.
 
     Args:
-        dataset: The dataset to draw from; :class:`ZeroShotDataset` heeds the seeds of the draws.
-        shuffle: Whether to shuffle the samples, anew for every pass.
+        dataset: The dataset to draw from; :class:`ZeroShotDataset` uses the seeds of the draws.
+        shuffle: Whether to shuffle the samples, differently in each pass.
         seed: Seed of the run; None draws one that all processes share.
     """
 
@@ -104,14 +104,14 @@ class ReproducibleInfiniteSampler(InfiniteSampler):
         return self._draws(0)
 
     def _draws(self, first: int) -> Iterator[Draw]:
-        """This process's draws from its ``first``-th on."""
+        """This process's draws, starting with number ``first``."""
         start = self.rank + first * self.world_size
         numbered = enumerate(self._infinite_indices())
         for number, index in islice(numbered, start, None, self.world_size):
             yield Draw(index, self.seed, number)
 
     def skip(self, num_samples: int) -> None:
-        """Go to where the sampler stands after some samples, without loading any.
+        """Advance the sampler by some samples without loading them.
 
         mmengine 0.10.7 has no such method; later versions call it when they resume.
 

@@ -22,7 +22,7 @@ from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 from .samplers import seeded_by
 
-FEW_LEFT = 0.1  # of the images: a warning when drop_unseen_images leaves fewer
+FEW_LEFT = 0.1  # share of the images: warn if drop_unseen_images leaves fewer
 _HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELED, "supervised": None}
 
 
@@ -31,38 +31,38 @@ class ZeroShotDataset:
     """Wraps a dataset for zero-shot segmentation.
 
     In training, pixels of unseen classes lose their label as soon as the pipeline has read it. In
-    testing (``test_mode=True`` in the wrapped dataset) labels stay whole. Either way, labels are
-    full class indices 0..K-1, 255 for ignored and 254 for unlabeled pixels.
+    testing (``test_mode=True`` in the wrapped dataset), labels are kept. In both cases, labels are
+    indices 0..K-1 among all classes, 255 for ignored and 254 for unlabeled pixels.
 
     ``metainfo`` is that of the wrapped dataset plus ``seen`` and ``unseen`` (class indices) and
-    ``hide_as`` (the label that unseen classes get here, None when labels are whole).
+    ``hide_as`` (the label that hides unseen classes; None if nothing is hidden).
 
     A sample whose index is a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented with the
-    draw's seed, whatever was loaded before.
+    draw's seed, independently of what was loaded before.
 
     Args:
         dataset: The dataset to wrap: a config, or an object. mmengine's and mmseg's wrappers
             (``ConcatDataset``, ``RepeatDataset``, ...) of datasets work as well. An object is not
-            changed.
-        split: The class split, in any form that :meth:`ClassSplit.build` takes. Its names must be
-            those of the wrapped dataset; one that is given as a config and has no names takes
-            these. In a config it is left out: a run gives its datasets the split of the model,
-            see :mod:`mmseg_otseg.engine.loops`.
+            modified.
+        split: The class split, in any form that :meth:`ClassSplit.build` accepts. Its names must be
+            those of the wrapped dataset; a dataset config without names gets them from the split.
+            Config files leave it out, because a run gives its datasets the split of the model; see
+            :mod:`mmseg_otseg.engine.loops`.
         setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
             "transductive" = unlabeled (254), "supervised" = they keep their label.
-        drop_unseen_images: Whether to leave out training images that hold an unseen class. All
-            label files are read once for that, when the dataset is initialized.
-        pipeline: Takes the place of the pipelines of the wrapped datasets, if given. Tools that
-            set or read ``dataloader.dataset.pipeline`` work with it.
-        lazy_init: Whether to put off initialization until :meth:`full_init`.
+        drop_unseen_images: Whether to leave out training images that contain an unseen class. This
+            reads all label files once, when the dataset is initialized.
+        pipeline: If given, replaces the pipelines of the wrapped datasets. Tools that set or read
+            ``dataloader.dataset.pipeline`` work with it.
+        lazy_init: Whether to postpone initialization until :meth:`full_init`.
 
     Raises:
-        FileNotFoundError: For data folders or lists that are missing or empty.
-        TypeError: When ``dataset`` is no mmengine dataset.
-        ValueError: For no split or a bad one, an unknown setting, class names that are not the
-            split's, more than 254 classes, and ``drop_unseen_images`` in testing, in another
-            setting than "inductive", or with no image left. Loading a sample raises it (or
-            FileNotFoundError) for bad files, naming them.
+        FileNotFoundError: If a data folder or list is missing or empty.
+        TypeError: If ``dataset`` is not an mmengine dataset.
+        ValueError: If the split is missing or invalid, the setting is unknown, the class names
+            differ from the split's, there are more than 254 classes, or ``drop_unseen_images`` is
+            used in testing, with a setting other than "inductive", or leaves no image. Loading a
+            sample raises it (or FileNotFoundError) for bad files and names them.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class ZeroShotDataset:
             )
         self.test_mode = leaves[0].test_mode
         if any(leaf.test_mode != self.test_mode for leaf in leaves):
-            raise ValueError("some of the wrapped datasets have test_mode=True and some have not.")
+            raise ValueError("some of the wrapped datasets have test_mode=True and some do not.")
         if drop_unseen_images and self.test_mode:
             raise ValueError("drop_unseen_images is for training, but test_mode is True.")
         if drop_unseen_images and setting != "inductive":
             raise ValueError(
                 f"drop_unseen_images leaves no pixel of an unseen class, but setting={setting!r} "
-                "trains on them: set one of the two back."
+                "trains on them: change one of the two."
             )
         self.setting = setting
         self.drop_unseen_images = drop_unseen_images
@@ -122,16 +122,16 @@ class ZeroShotDataset:
 
     @property
     def metainfo(self) -> dict:
-        """A copy of the metainfo: the wrapped dataset's, and seen, unseen and hide_as."""
+        """A copy of the wrapped dataset's metainfo, plus seen, unseen and hide_as."""
         return {**self.dataset.metainfo, **self.split.metainfo, "hide_as": self.hide_as}
 
     @property
     def leaves(self) -> list[BaseDataset]:
-        """The datasets inside that hold the samples, in the order of the samples."""
+        """The innermost datasets, which hold the samples, in the order of the samples."""
         return _leaves(self.dataset)
 
     def full_init(self) -> None:
-        """Initialize the wrapped dataset; leave out images with unseen classes if asked to."""
+        """Initialize the wrapped dataset; leave out images with unseen classes if requested."""
         if self._fully_initialized:
             return
         self.dataset.full_init()
@@ -156,15 +156,15 @@ class ZeroShotDataset:
                 kept[id(leaf)].append(index)
         left = sum(map(len, kept.values()))
         few = left < FEW_LEFT * total
-        advice = ", few to train on; drop_unseen_images=False keeps all" if few else ""
+        advice = ", which is few; drop_unseen_images=False keeps all" if few else ""
         print_log(
-            f"{left} of {total} images hold no unseen class and stay{advice}",
+            f"{left} of {total} images contain no unseen class and are kept{advice}",
             "current",
             logging.WARNING if few else logging.INFO,
         )
         if not left:
             raise ValueError(
-                f"all {total} training images hold one of the unseen classes "
+                f"all {total} training images contain one of the unseen classes "
                 f"{', '.join(self.split.unseen_names)}; set drop_unseen_images=False."
             )
         _take(self.dataset, kept)
@@ -179,10 +179,10 @@ class ZeroShotDataset:
         return len(self.dataset)
 
     def __getitem__(self, idx: int) -> Any:
-        """The sample of an index, as the pipeline returns it; reproducible for a ``Draw``."""
+        """The pipeline's output for the sample at an index; reproducible for a ``Draw``."""
         if not self._fully_initialized:
             print_log(
-                "Call full_init() before loading samples, or every worker does it.",
+                "Call full_init() before loading samples; otherwise every worker calls it.",
                 logger="current",
                 level=logging.WARNING,
             )
@@ -192,12 +192,12 @@ class ZeroShotDataset:
 
     @force_full_init
     def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Keep some samples only, in place, as ``BaseDataset`` does; wrappers do not support it."""
+        """Keep only some samples, in place, as ``BaseDataset`` does; not supported for wrappers."""
         self.dataset.get_subset_(indices)
 
     @force_full_init
     def get_subset(self, indices: Sequence[int] | int) -> ZeroShotDataset:
-        """A dataset of some of the samples, as ``BaseDataset`` makes one."""
+        """A dataset with some of the samples, as in ``BaseDataset``."""
         subset = copy.copy(self)
         subset.dataset = self.dataset.get_subset(indices)
         return subset
@@ -210,7 +210,7 @@ def _mmseg_scope() -> Any:
 
 
 def _children(dataset: Any) -> list:
-    """The datasets that a wrapper wraps; none for one that is no wrapper."""
+    """The datasets inside a wrapper; empty for a dataset that is not a wrapper."""
     if isinstance(dataset, BaseDataset):
         return []
     children = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
@@ -229,7 +229,7 @@ def _leaves(dataset: Any) -> list[BaseDataset]:
 
 
 def _guarded(dataset: Any, rule: LabelRule, pipeline: Sequence | None) -> Any:
-    """A shallow copy of a dataset whose pipelines follow the rule."""
+    """A shallow copy of a dataset whose pipelines apply the rule."""
     children = [_guarded(child, rule, pipeline) for child in _children(dataset)]
     dataset = copy.copy(dataset)
     if not children:
@@ -243,7 +243,7 @@ def _guarded(dataset: Any, rule: LabelRule, pipeline: Sequence | None) -> Any:
 
 
 def _take(dataset: Any, kept: dict[int, list[int]]) -> None:
-    """Keep the listed samples of every leaf, and bring the wrappers' lengths up to date."""
+    """Keep the listed samples of every leaf, and update the wrappers' lengths."""
     children = _children(dataset)
     if not children:
         dataset.get_subset_(kept[id(dataset)])

@@ -1,4 +1,4 @@
-"""What runs around the model: hooks, optimizers, schedules, checkpoints and processes."""
+"""Everything that runs around the model: hooks, optimizers, schedules, checkpoints, processes."""
 
 from mmseg_otseg.engine import checkpoint_sources, loops
 from mmseg_otseg.engine.checkpoint import read_checkpoint

@@ -1,9 +1,10 @@
-"""The one door through which checkpoints come in.
+"""Safe reading of checkpoints.
 
-Importing :mod:`mmseg_otseg.engine` makes mmengine read every checkpoint through it: resuming,
-``load_from``, ``init_cfg`` and the inference of mmengine and mmseg alike. Nothing that a file
-brings is executed (:func:`read_checkpoint`), and what mmengine itself would execute, build from or
-delete on a file's word is taken out first (:func:`~mmseg_otseg.engine.harmless.make_harmless`).
+Importing :mod:`mmseg_otseg.engine` makes mmengine read every checkpoint through this module, when
+it resumes, for ``load_from`` and ``init_cfg``, and in the inferencers of mmengine and mmseg. No
+code in a file is executed (:func:`read_checkpoint`). Entries that would make mmengine itself
+execute code, build a model or delete files are removed
+(:func:`~mmseg_otseg.engine.harmless.make_harmless`).
 """
 
 from __future__ import annotations
@@ -19,33 +20,34 @@ from mmseg_otseg.files import ForeignObjectError, MapLocation, PlainValues, Torc
 
 
 def check_target(path: str | os.PathLike) -> None:
-    """Refuse a name under which a checkpoint that is written could not be read again.
+    """Refuse a file name under which a written checkpoint could not be read again.
 
     Raises:
-        ValueError: If it ends in ``.safetensors``, as files of ``torch.save`` are none.
+        ValueError: If the name ends in ``.safetensors``, because ``torch.save`` writes another
+            format.
     """
     if Path(path).suffix == ".safetensors":
         raise ValueError(
-            f"a checkpoint cannot be written to {path}, as it holds more than a .safetensors file "
-            f"can: call it {Path(path).stem}.pth"
+            f"a checkpoint cannot be written to {path}, because it holds more than a .safetensors "
+            f"file can: name it {Path(path).stem}.pth"
         )
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -> Any:
-    """Read a checkpoint of tensors and plain values; anything else is refused.
+    """Read a checkpoint of tensors and plain values; refuse anything else.
 
     Args:
-        path: A file of ``torch.save``, or a ``.safetensors`` file.
-        map_location: As for :func:`torch.load`; a device for ``.safetensors``.
+        path: A file written by ``torch.save``, or a ``.safetensors`` file.
+        map_location: As for :func:`torch.load`; for ``.safetensors``, a device.
 
     Returns:
-        What was saved: usually a dict with ``state_dict`` and ``meta``; the tensors by name for a
-        ``.safetensors`` file.
+        The saved object, usually a dict with ``state_dict`` and ``meta``; for a ``.safetensors``
+        file, the tensors by name.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file brings something else than tensors and plain values (which was not
-            executed), or it is truncated or damaged, or no checkpoint at all.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file contains anything other than tensors and plain values (nothing is
+            executed), is truncated or damaged, or is not a checkpoint.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -61,19 +63,19 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
             return PlainValues(opened.storage, opened.size).make(opened.tree)
     except ForeignObjectError as error:
         raise ValueError(
-            f"The checkpoint {file} was refused, and nothing of it executed: it brings "
-            f"'{error.name.removeprefix('builtins.')}', where only tensors and plain values "
-            "(numbers, strings, lists, dicts) may be. Save it anew with nothing else in it, if you "
-            "trust its source."
+            f"The checkpoint {file} was refused, and nothing in it was executed: it contains "
+            f"'{error.name.removeprefix('builtins.')}', but only tensors and plain values "
+            "(numbers, strings, lists, dicts) are allowed. If you trust its source, save it again "
+            "with nothing else in it."
         ) from error
     except Exception as error:  # a broken file can make a reader raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         if "deserialize object on" in reason:
             raise ValueError(
-                f"{file} was saved on a device that this machine lacks: read it with "
+                f"{file} was saved on a device that this machine does not have: read it with "
                 "map_location='cpu'."
             ) from error
         raise ValueError(
-            f"{file} cannot be read as a checkpoint of tensors and plain values: {reason}. Take an "
-            "intact copy, or another file."
+            f"{file} cannot be read as a checkpoint of tensors and plain values: {reason}. Use an "
+            "intact copy or another file."
         ) from error

@@ -1,4 +1,4 @@
-"""Where a checkpoint's name leads: to a file, a URL, or one of mmengine's lists of models."""
+"""Where checkpoints are read from: a file, a URL, or one of mmengine's model lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .harmless import make_harmless
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
-    """Read a file, see :func:`~mmseg_otseg.engine.read_checkpoint`."""
+    """Read a file; see :func:`~mmseg_otseg.engine.read_checkpoint`."""
     return read_checkpoint(filename, map_location)
 
 
@@ -32,13 +32,14 @@ def load_from_http(
 ) -> Any:
     """Download to torch's hub folder once, then read the file.
 
-    The file is kept under its own name and a digest of the URL, as others have files of that name.
+    The file is stored under its own name plus a digest of the URL, because other URLs may end in
+    the same name.
 
     Args:
         filename: The URL.
         map_location: As for :func:`torch.load`.
         model_dir: Where to keep the file. Default: ``checkpoints`` in torch's hub folder.
-        progress: Whether to show how far the download is.
+        progress: Whether to show a progress bar.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir()) / "checkpoints")
     name = Path(urlparse(filename).path)
@@ -46,7 +47,7 @@ def load_from_http(
     if is_main_process():
         _download(filename, file, progress)
     barrier()
-    _download(filename, file, progress)  # another machine has a folder of its own
+    _download(filename, file, progress)  # on another machine, whose folder is separate
     return read_checkpoint(file, map_location)
 
 
@@ -60,7 +61,7 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any
     """Read a model that mmengine knows by name, such as ``open-mmlab://resnet50_v1c``.
 
     Raises:
-        ValueError: mmengine has no such name.
+        ValueError: If mmengine does not know the name.
     """
     source, _, name = filename.partition("://")
     if source in ("torchvision", "modelzoo"):
@@ -72,12 +73,12 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any
         name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
     place = models.get(name)
     if place is None:
-        raise ValueError(f"mmengine knows no checkpoint of the name {filename}")
+        raise ValueError(f"mmengine knows no checkpoint named {filename}")
     if place.startswith(("http://", "https://")):
         content = load_from_http(place, map_location)
     else:
         content = read_checkpoint(Path(mmengine_checkpoint._get_mmengine_home(), place))
-    if source == "mmcls":  # whole classifiers, of which the backbone is wanted
+    if source == "mmcls":  # a whole classifier, of which only the backbone is needed
         state, prefix = content.get("state_dict", content), "backbone."
         own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
         content = {"state_dict": own}
@@ -85,14 +86,14 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any
 
 
 def load_from_object_store(filename: str, map_location: MapLocation = None) -> Any:
-    """Refuse: mmengine's own clients of object stores execute what they read."""
+    """Refuse object stores, because mmengine's clients execute code in the files they read."""
     raise ValueError(f"{filename} is in an object store: copy the file here and give its path")
 
 
 PROBE = "mmseg_otseg-probe://"
 UNKNOWN_MMENGINE = (
     f"mmengine {mmengine.__version__} reads checkpoints in a way that mmseg_otseg does not know "
-    "and cannot make safe. Install a version that its setup.py allows."
+    "and cannot make safe. Install a version that mmseg_otseg's setup.py allows."
 )
 SOURCES = {
     load_from_local: [""],
@@ -109,10 +110,10 @@ SOURCES = {
 
 
 def install() -> None:
-    """Make mmengine read checkpoints from all sources through here, and none of them otherwise.
+    """Make mmengine read checkpoints from every source through this module only.
 
     Raises:
-        RuntimeError: This mmengine has another way to read them.
+        RuntimeError: If this version of mmengine reads checkpoints in another way.
     """
     load = CheckpointLoader.load_checkpoint.__func__
 
@@ -128,7 +129,7 @@ def install() -> None:
 
 
 def load_from_probe(filename: str, map_location: MapLocation = None) -> Any:
-    """A checkpoint that mmengine would run, were it not read through here."""
+    """A checkpoint with a config that mmengine would execute if it bypassed this module."""
     return {"state_dict": {}, "meta": {"config": filename}}
 
 

@@ -1,4 +1,4 @@
-"""The losses of a training step as one compiled graph."""
+"""Compiles the losses of a training step into one graph."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .parts import segmentor
 
 
 def compile_losses(model: Any, **options: Any) -> None:
-    """Replace a segmentor's ``loss`` by what ``torch.compile`` makes of it.
+    """Replace a segmentor's ``loss`` with its ``torch.compile`` version.
 
-    mmengine compiles ``train_step`` instead. In that are the paths and sizes of the images, which
-    are new in every step, and the optimizer's learning rate, which is too: each step is compiled
-    anew, until torch gives up.
+    mmengine would compile ``train_step``, which also depends on the image paths and sizes and on
+    the learning rate. These change in every step, so torch would recompile each step until it
+    reaches its recompilation limit.
 
     Args:
-        model: A segmentor, or what wraps one.
-        options: Of ``torch.compile``.
+        model: A segmentor or a wrapper of one.
+        options: Options of ``torch.compile``.
     """
     model = segmentor(model)
     compiled = torch.compile(model.loss, **options)
@@ -34,7 +34,7 @@ def compile_losses(model: Any, **options: Any) -> None:
 
 
 def _labels_alone(sample: SegDataSample) -> SegDataSample:
-    """A sample that the next step's equals in all but values."""
+    """A sample with only its labels, so that nothing but values changes between steps."""
     labels = sample.gt_sem_seg.data
-    # Padded or not, the stride of the first axis, which has one row, shall be the same.
+    # The stride of the first axis, of length 1, must not depend on whether the label was padded.
     return SegDataSample(gt_sem_seg=PixelData(data=labels.squeeze(0).contiguous().unsqueeze(0)))

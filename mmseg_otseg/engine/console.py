@@ -1,4 +1,4 @@
-"""A screen that shows what concerns the user; the log file keeps everything."""
+"""Shows only what concerns the user on the screen; the log file keeps everything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from .compiled import compile_losses
 
-#: Records that only the log file needs, by their beginning: long ones, and harmless warnings.
+#: How the messages begin that go to the log file only: long ones and harmless warnings.
 FOR_THE_FILE = re.compile(
     r"\n-{60}\nSystem environment:|Config:\n|Hooks will be executed in the following order"
     r"|paramwise_options -- |Distributed training is not used, all SyncBatchNorm"
@@ -24,18 +24,18 @@ FOR_THE_FILE = re.compile(
 
 
 class ConsoleRunner(Runner):
-    """mmengine's ``Runner``, with less on the screen.
+    """mmengine's ``Runner`` with less output on the screen.
 
-    Environment, config, hooks and the options of each parameter go to the log file alone. What can
-    be told of a checkpoint without the model is told first. ``compile`` in a config compiles the
-    losses, see :func:`~.compiled.compile_losses`.
+    The environment, the config, the hooks and the options of each parameter go to the log file
+    only. A checkpoint is checked before the model is built, as far as that is possible. ``compile``
+    in a config compiles the losses; see :func:`~.compiled.compile_losses`.
     """
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> ConsoleRunner:
-        """As mmengine's; a file of ``load_from`` that cannot be used is refused at once.
+        """Build the runner as mmengine does, but refuse an unusable ``load_from`` file at once.
 
-        mmengine reads it after CLIP was built, or even downloaded.
+        mmengine reads the file only after CLIP has been built or even downloaded.
         """
         file = cfg.get("load_from")
         if file and Path(file).is_file() and os.environ.get("RANK", "0") == "0":
@@ -56,7 +56,7 @@ class ConsoleRunner(Runner):
         if not options:
             return
         if target != "train_step":
-            self.logger.info("`compile` is for training: this runs as it is.")
+            self.logger.info("`compile` applies to training only and is ignored here.")
             return
         compile_losses(self.model, **({} if options is True else options))
-        self.logger.info("The losses are compiled in the first iteration, which takes a while.")
+        self.logger.info("The first iteration compiles the losses, which takes a while.")

@@ -1,4 +1,4 @@
-"""Several processes on a machine without a GPU."""
+"""Runs in several processes on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from mmengine.device import get_device
 
 @contextmanager
 def process_group(cfg: Config) -> Iterator[None]:
-    """Start what mmengine's launcher cannot start without a GPU; end every group at the end.
+    """Initialize the process group on a machine without a GPU; destroy any group on exit.
 
-    mmengine calls ``torch.cuda.set_device`` for the launcher ``pytorch`` and wraps the model with
-    ``device_ids``, whatever the machine has. It does neither when the group is already there and
-    ``model_wrapper_cfg`` is given. With a GPU, or one process, everything is left to mmengine.
+    For the launcher ``pytorch``, mmengine calls ``torch.cuda.set_device`` and wraps the model with
+    ``device_ids`` even if the machine has no GPU. It does neither if the process group already
+    exists and ``model_wrapper_cfg`` is set. With a GPU or a single process, mmengine does
+    everything.
 
     Args:
-        cfg: The config of the run; ``launcher`` is read, ``model_wrapper_cfg`` is set if unset.
+        cfg: The config of the run. ``launcher`` is read; ``model_wrapper_cfg`` is set if missing.
     """
     if cfg.get("launcher", "none") == "pytorch" and get_device() == "cpu":
         if not torch_dist.is_initialized():
@@ -27,10 +28,10 @@ def process_group(cfg: Config) -> Iterator[None]:
         if cfg.get("model_wrapper_cfg") is None:
             cfg.model_wrapper_cfg = dict(
                 type="MMDistributedDataParallel",
-                device_ids=None,  # else mmengine fills in the number of a GPU
+                device_ids=None,  # otherwise mmengine fills in a GPU index
                 broadcast_buffers=False,
                 find_unused_parameters=cfg.get("find_unused_parameters", False),
             )
-    yield  # an error skips the rest: waiting for the other processes could then take forever
+    yield  # after an error, do not wait for the other processes: they may never finish
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()

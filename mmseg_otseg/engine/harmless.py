@@ -1,9 +1,9 @@
-"""What mmengine does on a checkpoint's word, and how it is kept from doing harm.
+"""Removes the entries of a checkpoint that could make mmengine do harm.
 
-On resuming, mmengine runs ``meta.config`` as Python and deletes the file or folder that
-``message_hub.runtime_info.best_ckpt`` names; an inferencer without a config builds its model from
-``runtime_info.cfg`` or ``meta.cfg``, and a config may call anything that can be imported. Our own
-checkpoints carry these fields too, so they are taken out rather than refused.
+When it resumes, mmengine runs ``meta.config`` as Python and deletes the file or folder named in
+``message_hub.runtime_info.best_ckpt``. An inferencer without a config builds its model from
+``runtime_info.cfg`` or ``meta.cfg``, and a config can call anything importable. This package's own
+checkpoints have these entries too, so they are removed instead of refused.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 LARGEST_SEED = 2**32 - 1
-LARGEST_STEP = 10**8  # mmengine walks there step by step
+LARGEST_STEP = 10**8  # mmengine counts up to it one by one
 CONFIGS = ("cfg", "config")
 NEEDED = {
-    "epoch": "cannot be resumed from, as it does not say when it was saved. Give it as load_from "
-    "instead, to start with its weights.",
-    "cfg": "does not say which model to build: a config in a checkpoint is never used, as it can "
-    "run any code. Give the config file as well.",
+    "epoch": "cannot be resumed from, because it does not say at which iteration it was saved. "
+    "Give it as load_from instead to start with its weights.",
+    "cfg": "does not say which model to build: a config in a checkpoint is never used, because "
+    "it can run any code. Give the config file as well.",
 }
 NEEDED["iter"] = NEEDED["epoch"]
-# The parts of a segmentor, to which the file's name is told with their weights.
+# The parts of a segmentor that receive the file's name along with their weights.
 PARTS = ("backbone", "neck", "decode_head")
 
 
 class Part(OrderedDict):
-    """A dict of a checkpoint; to ask for what nothing can be done without names the file.
+    """A dict of a checkpoint; if a required entry is missing, the error names the file.
 
     Args:
         file: Name of the checkpoint.
-        content: What it holds.
+        content: Its entries.
     """
 
     def __init__(self, file: str, content: Mapping[str, Any]) -> None:
@@ -49,26 +49,26 @@ class Part(OrderedDict):
             raise ValueError(f"The checkpoint {self._file} {NEEDED[key]}")
         raise KeyError(key)
 
-    def __reduce__(self) -> tuple:  # saved and copied as any other dict
+    def __reduce__(self) -> tuple:  # saved and copied like any other dict
         return OrderedDict, (), None, None, iter(self.items())
 
 
 def make_harmless(checkpoint: Any, file: str) -> Part:
-    """A checkpoint as mmengine can be given it.
+    """Turn a checkpoint into one that is safe to pass to mmengine.
 
     Args:
         checkpoint: What :func:`~mmseg_otseg.engine.read_checkpoint` returned.
-        file: Its name, for messages.
+        file: Name of the checkpoint, for messages.
 
     Returns:
-        The checkpoint with ``state_dict``, ``meta`` and ``message_hub`` (a file of nothing but
-        named tensors is a ``state_dict``); a dict without weights by that name keeps its content.
+        The checkpoint with ``meta``, ``message_hub`` and ``state_dict``. A file that holds only
+        named tensors becomes a ``state_dict``; any other dict without one keeps its content.
 
     Raises:
-        ValueError: It is no checkpoint, or what it says of the run has no meaning.
+        ValueError: If it is not a checkpoint, or its information about the run is invalid.
     """
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{file} is no checkpoint: it holds a {type(checkpoint).__name__}")
+        raise ValueError(f"{file} is not a checkpoint: it holds a {type(checkpoint).__name__}")
     if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
         checkpoint = {"state_dict": checkpoint}
     try:
@@ -112,11 +112,11 @@ def _harmless_hub(hub: dict[str, Any]) -> dict[str, dict[str, Any]]:
     info = {name: item for name, item in info.items() if name not in (*CONFIGS, "last_ckpt")}
     for name, item in info.items():
         if name.startswith("best_ckpt") and item is not None:
-            # The name stays known, under a path at which there is never anything to delete.
+            # Keep the name, but under a path where there is never anything to delete.
             info[name] = os.path.join(os.devnull, Path(str(item)).name)
         elif name.startswith("best_score"):
             _expect(item is None or isinstance(item, (int, float, np.number)), name)
-        elif name == "keep_ckpt_ids":  # they become parts of the names of files that are deleted
+        elif name == "keep_ckpt_ids":  # become part of the names of files to delete
             _expect(_is_list(item, _is_count), name)
     resumed = {
         name: bool(item) for name, item in resumed.items() if name in scalars or name in info
@@ -125,7 +125,7 @@ def _harmless_hub(hub: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _weights(state: dict[str, Any], name: str, file: str) -> OrderedDict[str, Any]:
-    """Named tensors, with the file's name for the modules that take them."""
+    """Named tensors, with the file's name in the metadata for the modules that load them."""
     for key, value in state.items():
         _expect(isinstance(value, Tensor) or key.endswith("_extra_state"), f"{name}['{key[:100]}']")
     weights = OrderedDict(state)
@@ -143,7 +143,7 @@ def _weights(state: dict[str, Any], name: str, file: str) -> OrderedDict[str, An
 
 
 def _named(value: Any, name: str) -> dict[str, Any]:
-    """``value``, if it is a dict whose keys are text."""
+    """Return ``value`` if it is a dict with strings as keys; raise a ValueError otherwise."""
     _expect(isinstance(value, dict) and all(isinstance(key, str) for key in value), name)
     return value
 

@@ -1,14 +1,14 @@
-"""mmengine's loops, which here give the datasets of a run the class split of its model.
+"""mmengine's loops, extended to give a run's datasets the class split of its model.
 
-A config names the split once, as ``model.split``, and a folder of data once, at its top. The
-Runner builds the model before any data, and loops are where the two meet: they fill in the split of
-each :class:`ZeroShotDataset` that has none, and the folder of each :class:`FolderDataset`.
-They also see to it that every run is checked, see :class:`RunCheckHook`,
-:class:`ResumeCheckHook` and :class:`FiniteLossHook`.
+A config names the split once, as ``model.split``, and a data folder once, at its top level. The
+Runner builds the model before any data, and the loops have access to both: they fill in the split
+of each :class:`ZeroShotDataset` that has none, and the folder of each :class:`FolderDataset`.
+They also register the hooks that check every run: :class:`RunCheckHook`, :class:`ResumeCheckHook`
+and :class:`FiniteLossHook`.
 
-The loops are registered in mmseg's registry under mmengine's own names, so that every config with
-mmseg's default scope uses them, whichever tool runs it. Loops that a config gives without a
-``type`` (``val_cfg=dict()``) mmengine's runner takes from its own module; they are put there too.
+The loops are registered in mmseg's registry under mmengine's names, so every config with mmseg's
+default scope uses them, whichever tool runs it. For a loop without a ``type`` (``val_cfg=dict()``),
+mmengine's runner uses the class in its own module, so the loops are installed there as well.
 """
 
 from __future__ import annotations
@@ -70,26 +70,26 @@ LOOPS_BY_NAME = {
 
 
 def install() -> None:
-    """Let mmengine's runner take these loops where a config gives no type.
+    """Make mmengine's runner use these loops when a config gives no type.
 
     Raises:
-        RuntimeError: This mmengine builds its loops in another way.
+        RuntimeError: If this version of mmengine builds its loops in another way.
     """
     module = sys.modules[Runner.__module__]
     for name, loop in LOOPS_BY_NAME.items():
         if not issubclass(loop, getattr(module, name, type(None))):
             raise RuntimeError(
                 f"mmengine {mmengine.__version__} builds loops in a way that mmseg_otseg does not "
-                "know. Install a version that its setup.py allows."
+                "know. Install a version that mmseg_otseg's setup.py allows."
             )
         setattr(module, name, loop)
 
 
 def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | None = None) -> Any:
-    """A copy of a config in which every ``ZeroShotDataset`` without a split has this one.
+    """Copy a config and give this split to every ``ZeroShotDataset`` that has none.
 
-    A ``FolderDataset`` takes what it lacks of ``data_root`` and ``background`` from the top of the
-    config, so that training and validation data cannot differ in them.
+    A ``FolderDataset`` without ``data_root`` or ``background`` takes them from the top level of the
+    config, so that training and validation data share them.
 
     Args:
         config: Config of a data loader or a dataset, or a part of one.
@@ -112,7 +112,7 @@ def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | No
 
 
 def _prepare(runner: Runner, dataloader: Any) -> Any:
-    """The config of a data loader with what it takes from elsewhere; the run will be checked."""
+    """Fill in the config of a data loader, and register the hooks that check the run."""
     for kind in (RunCheckHook, ResumeCheckHook, FiniteLossHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())

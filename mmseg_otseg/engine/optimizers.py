@@ -1,4 +1,4 @@
-"""Optimizers for models of which most parameters are frozen."""
+"""Optimizers for models with mostly frozen parameters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's default constructor without the parameters that need no gradient.
+    """mmengine's default constructor, restricted to parameters that require a gradient.
 
-    It differs in two more ways that a frozen CLIP with a head that learns faster asks for: frozen
-    modules are passed over without a log line for each of their parameters, and
-    ``norm_decay_mult`` also holds for norms whose learning rate a custom key multiplies, unless
-    that key gives a ``decay_mult`` itself.
+    Two more differences suit a frozen CLIP whose head has a higher learning rate: frozen modules
+    are skipped without a log line for each of their parameters, and ``norm_decay_mult`` also
+    applies to norms whose learning rate is multiplied by a custom key, unless that key sets
+    ``decay_mult`` itself.
     """
 
     paramwise_cfg: dict
@@ -26,7 +26,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = "",
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Append one group for each trainable parameter of ``module``, see the base class."""
+        """Append one group for each trainable parameter of ``module``; see the base class."""
         if not any(parameter.requires_grad for parameter in module.parameters()):
             return
         first = len(params)
@@ -41,14 +41,14 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimizer of ``model``.
 
         Raises:
-            ValueError: No parameter of the model requires a gradient.
+            ValueError: If no parameter of the model requires a gradient.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
-                f"No parameter of the {type(model).__name__} requires a gradient, so there is "
-                "nothing to train: every part of it is frozen."
+                f"No parameter of the {type(model).__name__} requires a gradient: every part "
+                "of it is frozen, so there is nothing to train."
             )
-        # With no paramwise options the base class would take model.parameters(), frozen ones too.
+        # Without paramwise options the base class would use all parameters, even frozen ones.
         self.paramwise_cfg = self.paramwise_cfg or dict(custom_keys={})
         return super().__call__(model)
 

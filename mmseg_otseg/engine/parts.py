@@ -1,4 +1,4 @@
-"""Where the parts of a model are, whatever wraps it."""
+"""Access to the parts of a model, whatever wraps it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def neck(model: Any) -> Any:
 
 
 def class_split(model: Any) -> ClassSplit | None:
-    """The class split that a model's text prompts are for; None for a model without any."""
+    """The class split of a model's text prompts; None if it has no text prompts."""
     split = getattr(getattr(neck(model), "text", None), "split", None)
     return split if isinstance(split, ClassSplit) else None

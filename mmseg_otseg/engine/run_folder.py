@@ -1,4 +1,4 @@
-"""The folder of a run: how it is called, who writes into it, where its newest checkpoint is."""
+"""The work folder of a run: its default name, its lock and its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ from mmseg_otseg.engine.checkpoint import read_checkpoint
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock there
+except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = ".part"  # added to the name of a file that is not written to its end
+UNFINISHED = ".part"  # suffix of a file that is still being written
 
 
 def default_work_dir(config: str | os.PathLike) -> str:
-    """The work folder of a config that names none: ``work_dirs/<folder of the file>/<file>``.
+    """The default work folder of a config: ``work_dirs/<folder of the file>/<file>``.
 
-    With the file's name alone, ``otseg/voc_512.py`` and ``zegot/voc_512.py`` would share a folder.
+    If only the file name were used, ``otseg/voc_512.py`` and ``zegot/voc_512.py`` would share a
+    folder.
     """
     file = Path(config).resolve()
     return str(Path("work_dirs", file.parent.name, file.stem))
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
-    """The checkpoint from which a run goes on, also when its folder was moved or copied.
+    """Find the checkpoint to resume from, even if the folder was moved or copied.
 
-    That is the one which ``last_checkpoint`` names, in this folder if it is there. If it is missing
-    or damaged, it is the most recently written of the other ``iter_*.pth`` and ``epoch_*.pth`` that
-    can be read; the log says so.
+    This is the checkpoint named in ``last_checkpoint``, preferably the one in this folder. If it is
+    missing or damaged, the most recently written readable ``iter_*.pth`` or ``epoch_*.pth`` is used
+    instead, and the log says so.
 
     Returns:
         The path; None if the folder holds no checkpoint yet.
 
     Raises:
-        ValueError: There should be a checkpoint, but none can be read.
+        ValueError: If there should be a checkpoint, but none can be read.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
     last = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
-    # A copy of the folder goes on from its own checkpoint, not from the one of the original.
+    # A copied folder resumes from its own checkpoint, not from the one in the original folder.
     named = [folder / Path(last).name, Path(last)] if last else []
     others = [
         file
@@ -70,17 +71,17 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
     else:
         if not problems and not last:
             return None
-        why = "; ".join(problems.values()) or f"{pointer.name} names '{last}', which is not there"
+        why = "; ".join(problems.values()) or f"{pointer.name} names '{last}', which does not exist"
         raise ValueError(
-            f"{folder} holds no checkpoint to resume from: {why}. Give one with --resume PATH, or "
+            f"{folder} holds no checkpoint to resume from: {why}. Name one with --resume PATH, or "
             "remove these files to start from the beginning."
         )
     for reason in problems.values():
-        print_log(f"Passed over: {reason}", logger="current", level=logging.WARNING)
+        print_log(f"Skipped a checkpoint: {reason}", logger="current", level=logging.WARNING)
     if file not in named:
         print_log(
-            f"{pointer} is missing or names no checkpoint that can be read: resuming from {file}, "
-            "the newest that can be.",
+            f"{pointer} is missing or names no readable checkpoint: resuming from {file}, the "
+            "newest readable one.",
             logger="current",
             level=logging.WARNING,
         )
@@ -90,16 +91,16 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # what a damaged pointer holds can be too long for a name
+    except OSError:  # the content of a damaged pointer can be too long for a file name
         return False
 
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """Write ``file`` completely or, if anything happens meanwhile, leave what was there before.
+    """Write ``file`` completely, or leave it as it was if writing is interrupted.
 
     Yields:
-        The path to write to. Once all of it is on the disk, it gets the name of ``file``.
+        The temporary path to write to. It is renamed to ``file`` once it is completely on disk.
     """
     part = file.with_name(file.name + UNFINISHED)
     yield part
@@ -118,25 +119,25 @@ def _sync(path: Path) -> None:
 
 
 def lock_folder(folder: str | os.PathLike) -> int | None:
-    """Take the folder for this process, until it ends or closes what is returned.
+    """Lock the folder for this process until it ends or closes the returned descriptor.
 
-    The kernel releases the lock when the process dies, however it dies. A process that already has
-    the lock gets it again.
+    The kernel releases the lock however the process ends. A process that already holds the lock can
+    take it again.
 
     Returns:
         A file descriptor; None on Windows and on file systems without locks.
 
     Raises:
-        BlockingIOError: Another process has the lock; the message says which.
-        OSError: The lock cannot be made; a link in its place is not followed.
+        BlockingIOError: If another process holds the lock; the message names it.
+        OSError: If the lock file cannot be opened, for example because it is a symbolic link.
     """
     if fcntl is None:
         return None
     file = Path(folder) / "train.lock"
-    # The file is emptied below; through a link that would be a file outside of the folder.
+    # The file is emptied below; a symbolic link would lead to a file outside the folder.
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     try:
-        # Not flock: the workers of a data loader would inherit that, and outlive a killed process.
+        # Not flock: data loader workers would inherit it and can outlive a killed process.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         holder = os.read(descriptor, 4096).decode(errors="replace").strip() or "another process"
@@ -145,8 +146,8 @@ def lock_folder(folder: str | os.PathLike) -> int | None:
             print_log(f"{folder} cannot be locked: {error}", "current", logging.WARNING)
             return None
         raise BlockingIOError(
-            f"{folder} is in use by a training: {holder}. Wait until it ends, stop it, or choose "
-            "another folder with --work-dir."
+            f"{folder} is in use by another training run: {holder}. Wait until it ends, stop it, "
+            "or choose another folder with --work-dir."
         ) from None
     os.truncate(descriptor, 0)
     command = shlex.join(sys.argv)

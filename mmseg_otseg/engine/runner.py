@@ -1,4 +1,4 @@
-"""A runner whose work folder no other config has."""
+"""A runner with a separate work folder for each config."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmseg_otseg.engine.run_folder import default_work_dir
 class ConfigFolderRunner(ConsoleRunner):
     """A :class:`ConsoleRunner` whose work folder is by default :func:`default_work_dir`.
 
-    mmseg's own tools, and so ``mim train``, call the folder after the config's file alone. They
-    build the runner that a config names as ``runner_type``; nothing else is changed.
+    mmseg's own tools, and therefore ``mim train``, name the folder after the config's file name
+    only. They build the runner that a config names in ``runner_type``. Nothing else differs.
     """
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> ConsoleRunner:
-        """As mmengine's. A folder that was chosen, by an option or in the config, stays."""
+        """Build the runner; a work folder set by an option or in the config is kept."""
         file = getattr(cfg, "filename", None)
         if file is not None:
             mmseg_default = os.path.join("./work_dirs", Path(file).stem)

@@ -1,4 +1,4 @@
-"""The learning rate schedule of the papers."""
+"""The learning rate schedule used in the papers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class WarmupPolyLR(LRSchedulerMixin, PolyParamScheduler):
 
         (eta_min + (b - eta_min) * (1 - i / n) ** power) * min(1, r + (1 - r) * i / w)
 
-    which is what the authors of ZegCLIP, ZegOT and OTSeg trained with. mmengine's ``LinearLR``
-    before a ``PolyLR`` gives rates 7 % higher (20k iterations), as the decay starts only after the
-    warm-up; the two at the same time feed ``eta_min`` into the warm-up and give up to 3.3 times
-    the rate.
+    The authors of ZegCLIP, ZegOT and OTSeg trained with this schedule. mmengine's ``LinearLR``
+    followed by ``PolyLR`` gives rates that are 7% higher (20k iterations), because the decay starts
+    only after the warm-up. Running both at the same time feeds ``eta_min`` into the warm-up and
+    gives up to 3.3 times the rate.
 
     Args:
         optimizer: The optimizer (wrapper) to schedule.
         warmup_iters: Iterations of the warm-up. Default: 1500.
-        warmup_ratio: Factor on the first iteration. Default: 1e-6.
-        kwargs: ``eta_min``, ``power``, ``begin``, ``end`` and ``by_epoch``. The Runner takes the
-            length of the run for ``end`` if it is not given.
+        warmup_ratio: Factor in the first iteration. Default: 1e-6.
+        kwargs: ``eta_min``, ``power``, ``begin``, ``end`` and ``by_epoch``. If ``end`` is
+            missing, the Runner uses the length of the run.
     """
 
     def __init__(

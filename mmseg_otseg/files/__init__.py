@@ -1,4 +1,4 @@
-"""Files that nobody vouches for, read without executing anything they bring."""
+"""Reads untrusted files without executing any code in them."""
 
 from .pickle_tree import ForeignObjectError
 from .plain_values import PlainValues

@@ -1,9 +1,9 @@
-"""A pickle as a description: its values, and the calls it asks for, none of which is made.
+"""Parses a pickle into a tree that describes its content, without making any of its calls.
 
-Unpickling runs whatever a file names. Here the file's instructions (those of protocol 2, in which
-``torch.save`` and TorchScript write) only build a tree of plain values, in which every global is a
-:class:`Name`, every object a :class:`Call` and every storage a :class:`Stored`. What becomes of
-those is up to the reader of the tree.
+Unpickling would call whatever functions a file names. Here, the instructions of the file (protocol
+2, used by ``torch.save`` and TorchScript) only build a tree of plain values. In the tree, a global
+is a :class:`Name`, an object a :class:`Call` and a storage a :class:`Stored`. The reader of the
+tree decides what to do with them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from io import BytesIO
 from pickletools import genops
 from typing import Any, BinaryIO
 
-MAX_OPERATIONS = 500_000  # a checkpoint of 1,000 tensors with their optimizer has 150,000
+MAX_OPERATIONS = 500_000  # a checkpoint of 1,000 tensors with optimizer state has 150,000
 MAX_DEPTH = 100
-# Objects that are referred to many times count each time, as a program that walks through the
-# result meets them each time. Honest files stay below a few values per byte.
+# An object counts once for each reference to it, because code that traverses the result visits it
+# each time. Genuine files have only a few values per byte.
 VALUES_PER_BYTE, VALUES_OF_ANY_FILE = 64, 1_000_000
-SMALL_INTEGER = 2**61 - 1  # below it, integers are their own hash and cannot be made to collide
+SMALL_INTEGER = 2**61 - 1  # smaller integers are their own hash, so keys cannot be made to collide
 TOO_DEEP = f"its pickle nests more than {MAX_DEPTH} levels deep"
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -28,7 +28,7 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 @dataclass(eq=False, slots=True)
 class Name:
-    """A global the file refers to.
+    """A global that the file refers to.
 
     Attributes:
         path: ``"module.name"``.
@@ -39,13 +39,13 @@ class Name:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """An object the file wants made.
+    """A call that the file requests to make an object.
 
     Attributes:
-        function: What the file wants called.
-        arguments: With these arguments.
-        state: The state it wants set on the result.
-        items: The (key, value) pairs it wants set on the result.
+        function: The function to call.
+        arguments: Its arguments.
+        state: The state to set on the result.
+        items: The (key, value) pairs to set on the result.
     """
 
     function: Name
@@ -59,8 +59,8 @@ class Stored:
     """A reference to the storage of a tensor, whose bytes are outside the pickle.
 
     Attributes:
-        kind: ``"FloatStorage"`` and the like.
-        name: Under which the file keeps the bytes.
+        kind: Type of the storage, such as ``"FloatStorage"``.
+        name: Name of the bytes in the file.
         location: Device it was saved from.
         count: Number of values.
     """
@@ -72,34 +72,34 @@ class Stored:
 
 
 class ForeignObjectError(ValueError):
-    """A file brings something else than tensors and plain values.
+    """A file contains something other than tensors and plain values.
 
     Args:
-        name: What it brings, as it names it.
+        name: Name of the foreign object, as in the file.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name[:100]
-        super().__init__(f"it brings {self.name}, which is no tensor and no plain value")
+        super().__init__(f"it contains {self.name}, which is neither a tensor nor a plain value")
 
 
 class _Mark:
-    """Where on the stack a list of items begins."""
+    """Marks on the stack where a list of items begins."""
 
 
 def parse_pickle(data: bytes | BinaryIO) -> tuple[Any, dict[str, Stored]]:
-    """The tree a pickle describes.
+    """Parse a pickle into a tree.
 
     Args:
-        data: The pickle, or a stream that stands at its beginning and is left at its end.
+        data: The pickle, or a stream positioned at its beginning, which is read to its end.
 
     Returns:
         The tree, without cycles, of numbers, strings, None, tuples, lists, dicts, :class:`Name`,
-        :class:`Call` and :class:`Stored`; and every storage it refers to, by name.
+        :class:`Call` and :class:`Stored`; and all storages it refers to, by name.
 
     Raises:
-        ValueError: If it is no pickle of protocol 2, or far larger when written out, or deeper,
-            than an honest one of its size.
+        ValueError: If it is not a pickle of protocol 2, or if its content is nested more deeply or
+            expands to far more values than that of a genuine file of its size.
     """
     stream = BytesIO(data) if isinstance(data, bytes) else data
     start = stream.tell()
@@ -107,13 +107,13 @@ def parse_pickle(data: bytes | BinaryIO) -> tuple[Any, dict[str, Stored]]:
         machine = _Machine()
         tree = machine.run(stream)
     except (IndexError, KeyError) as error:
-        raise ValueError("its pickle takes back what it never put down") from error
+        raise ValueError("its pickle uses values that it never stored") from error
     _Extent(VALUES_PER_BYTE * (stream.tell() - start) + VALUES_OF_ANY_FILE).measure(tree)
     return tree, machine.storages
 
 
 class _Machine:
-    """The pickle machine without its hands: it calls nothing and looks nothing up."""
+    """A pickle machine that calls no functions and imports nothing."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -171,7 +171,7 @@ class _Machine:
                 return self._pop()
             elif name != "PROTO":
                 raise ValueError(f"its pickle has the instruction {name}, unknown to torch.save")
-        raise ValueError("its pickle has no end")
+        raise ValueError("its pickle is incomplete")
 
     def _pop(self) -> Any:
         value = self.stack.pop()
@@ -214,7 +214,7 @@ class _Machine:
 
 
 def _call(function: Any, arguments: Any) -> Call:
-    if type(function) is Call:  # such as the method that getattr would return
+    if type(function) is Call:  # for example, a method returned by getattr
         raise ForeignObjectError(function.function.path)
     if type(function) is not Name or type(arguments) is not tuple:
         raise ValueError(f"its pickle calls a {_kind(function)}")
@@ -222,32 +222,32 @@ def _call(function: Any, arguments: Any) -> Call:
 
 
 def _stored(key: Any) -> Stored:
-    """The reference of a pickle to a storage: ("storage", kind, name, location, count)."""
+    """Parse a reference to a storage: ("storage", kind, name, location, count)."""
     match key:
         case ("storage", Name(path=kind), str(name), str(location), int(count), *rest):
             if count >= 0 and rest in ([], [None]):
                 return Stored(kind.rpartition(".")[2], name, location, count)
-    raise ValueError("its pickle refers to something else than the storage of a tensor")
+    raise ValueError("its pickle refers to something other than the storage of a tensor")
 
 
 def check_key(key: Any) -> None:
-    """Raise a ValueError unless a value can be a key: text, a number, a truth value, or None."""
+    """Raise a ValueError unless a value can be a key: a string, a number, a bool or None."""
     plain = key is None or isinstance(key, (str, int, float))
     if not plain or (isinstance(key, int) and abs(key) >= SMALL_INTEGER):
-        raise ValueError(f"its pickle has a {_kind(key)} for a key")
+        raise ValueError(f"its pickle has a {_kind(key)} as a key")
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in words for a message."""
+    """The type of a value, for messages."""
     return f"call of {value.function.path}" if type(value) is Call else type(value).__name__.lower()
 
 
 class _Extent:
-    """Refuses trees that contain themselves, are deep, or grow when written out in full.
+    """Refuses trees that contain themselves, are too deep, or expand to too many values.
 
     Args:
-        limit: Values, and characters of text, that the tree may have when every reference is
-            counted as a copy.
+        limit: Maximum number of values and text characters in the tree, where every reference to
+            an object counts as a copy of it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -256,7 +256,7 @@ class _Extent:
         self.open: set[int] = set()
 
     def measure(self, value: Any, depth: int = 0) -> tuple[int, int]:
-        """Number of values in and below ``value``, and of levels."""
+        """Number of values in ``value``, itself included, and number of levels below it."""
         if value is None or isinstance(value, (int, float)):
             return 1, 0
         if isinstance(value, str):
@@ -281,7 +281,7 @@ class _Extent:
         if depth + levels > MAX_DEPTH:
             raise ValueError(TOO_DEEP)
         if size > self.limit:
-            raise ValueError(f"its pickle grows to more than {self.limit} values when written out")
+            raise ValueError(f"its pickle expands to more than {self.limit} values")
         return size, levels
 
 

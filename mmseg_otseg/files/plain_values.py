@@ -1,8 +1,8 @@
-"""The real values behind a tree of :mod:`~mmseg_otseg.files.pickle_tree`.
+"""Makes the values that a tree of :mod:`~mmseg_otseg.files.pickle_tree` describes.
 
-A file may hold tensors, numbers, text, containers, arrays of numbers, and what mmengine's
-checkpoints hold besides: ``HistoryBuffer`` and ``ConfigDict``. Each is made here from checked
-parts, an array from its shape, a plain number type and bytes. Nothing else can be named.
+A file may hold tensors, numbers, text, containers, arrays of numbers, and the ``HistoryBuffer`` and
+``ConfigDict`` objects of mmengine's checkpoints. Each is made here from checked parts; an array,
+for example, from its shape, a plain number type and bytes. Anything else is refused.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ SHARED_AT_MOST = 16
 
 
 class PlainValues:
-    """Makes the values of one tree; what the tree holds once is made once.
+    """Makes the values of one tree; an object with several references is made once.
 
     Args:
-        storage: Gives the values of a storage, shape (count,).
-        size: Bytes of the file. Tensors may share them, but not any number of times.
+        storage: Returns the values of a storage, shape (count,).
+        size: Size of the file in bytes. All tensors together may have at most ``SHARED_AT_MOST``
+            times as many bytes, since tensors can share a storage.
     """
 
     def __init__(self, storage: Callable[[Stored], Tensor], size: int) -> None:
@@ -49,15 +50,15 @@ class PlainValues:
             "mmengine.logging.history_buffer.HistoryBuffer": self._history,
             "numpy.dtype": self._numpy_dtype,
         }
-        for core in ("core", "_core"):  # numpy 2 renamed it; files of either are read with either
+        for core in ("core", "_core"):  # renamed in NumPy 2; both names are accepted
             self._makers[f"numpy.{core}.multiarray._reconstruct"] = self._array
 
     def make(self, node: Any) -> Any:
         """The value of a node of the tree.
 
         Raises:
-            ForeignObjectError: It is none that a file may hold.
-            ValueError: Its parts do not fit together.
+            ForeignObjectError: If a file may not hold such an object.
+            ValueError: If its parts do not fit together.
         """
         if node is None or isinstance(node, (str, int, float)):
             return node
@@ -110,7 +111,7 @@ class PlainValues:
         parts = [self.make(state.get(name)) for name in ("_log_history", "_count_history")]
         length = state.get("max_length")
         if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts):
-            raise ValueError("its history of a value is no list of numbers")
+            raise ValueError("its history of a value is not a list of numbers")
         if not isinstance(length, int) or length < 1:
             raise ValueError(f"its history of a value has the length {str(length)[:20]}")
         return HistoryBuffer(*parts, max_length=length)
@@ -119,9 +120,9 @@ class PlainValues:
         code, *_ = call.arguments
         _, order, *rest = call.state
         plain = isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}", code)
-        # Flags would let bytes of the file's choosing pass for pointers to objects.
+        # With other flags, bytes in the file could be interpreted as pointers to objects.
         if not plain or order not in ("<", ">", "|", "=") or rest != [None, None, None, -1, -1, 0]:
-            raise ValueError(f"its numpy type {code!r} is no plain number")
+            raise ValueError(f"its NumPy type {code!r} is not a plain number type")
         return np.dtype(code).newbyteorder(order)
 
     def _array(self, call: Call) -> np.ndarray:
@@ -143,11 +144,11 @@ def _call(path: str, arguments: tuple) -> Any:
 def _numbers(dtype: Any, data: Any, count: int) -> np.ndarray:
     """``count`` numbers from bytes, shape (count,), in the machine's byte order."""
     if not isinstance(dtype, np.dtype) or not isinstance(data, bytes):
-        raise ValueError("its numpy array brings something else than plain numbers")
+        raise ValueError("its NumPy array holds something other than plain numbers")
     if len(data) != count * dtype.itemsize:
-        raise ValueError(f"its numpy array has {len(data)} bytes for {count} numbers of {dtype}")
+        raise ValueError(f"its NumPy array has {len(data)} bytes for {count} numbers of {dtype}")
     numbers = np.array(np.frombuffer(data, dtype)) if data else np.empty(0, dtype)
-    if dtype.kind == "b":  # bytes other than 0 and 1 would be counted otherwise than written
+    if dtype.kind == "b":  # bytes other than 0 and 1 would make an invalid bool
         return numbers.view(np.uint8) != 0
     return numbers.astype(dtype.newbyteorder("="))
 
@@ -157,7 +158,7 @@ def _numpy_scalar(dtype: Any, data: Any) -> np.generic:
 
 
 def _tensor(flat: Any, offset: Any, size: Any, stride: Any, grad: Any, *rest: Any) -> Tensor:
-    """A tensor of ``size`` over the storage ``flat``, as ``torch._utils._rebuild_tensor_v2``."""
+    """A tensor of ``size`` over the storage ``flat``, like ``torch._utils._rebuild_tensor_v2``."""
     sizes, steps = _sizes(size), _sizes(stride)
     (start,) = _sizes((offset,))
     count = math.prod(sizes)
@@ -171,7 +172,7 @@ def _tensor(flat: Any, offset: Any, size: Any, stride: Any, grad: Any, *rest: An
 def _typed_tensor(
     flat: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
 ) -> Tensor:
-    """As :func:`_tensor`, over bytes that are numbers of ``dtype``."""
+    """Like :func:`_tensor`, over a storage of bytes that hold numbers of ``dtype``."""
     if not isinstance(flat, Tensor) or not isinstance(dtype, torch.dtype):
         raise ValueError("its tensor has no type")
     numbers = flat.ne(0) if dtype is torch.bool else flat.view(dtype)
@@ -180,16 +181,16 @@ def _typed_tensor(
 
 def _parameter(data: Any, grad: Any, *rest: Any) -> nn.Parameter:
     if not isinstance(data, Tensor):
-        raise ValueError("its parameter is no tensor")
+        raise ValueError("its parameter is not a tensor")
     return nn.Parameter(data, requires_grad=grad is True)
 
 
 def _sizes(values: Any) -> Sequence[int]:
-    """Check sizes: whole numbers that an array can have."""
+    """Check that sizes are integers that an array can have."""
     if not isinstance(values, tuple) or not all(
         type(value) is int and 0 <= value < 2**40 for value in values
     ):
-        raise ValueError(f"its array or tensor has the sizes {str(values)[:80]}")
+        raise ValueError(f"its array or tensor has invalid sizes: {str(values)[:80]}")
     return values
 
 
@@ -211,7 +212,7 @@ def _device(kind: Any, index: Any = None) -> torch.device:
 
 FUNCTIONS: dict[str, Callable] = {
     "_codecs.encode": _encode,
-    "builtins.bytes": lambda: b"",  # how pickle writes an empty one
+    "builtins.bytes": lambda: b"",  # how pickle writes empty bytes
     "builtins.complex": complex,
     "builtins.frozenset": lambda values=(): frozenset(_set(values)),
     "builtins.set": _set,

@@ -1,6 +1,6 @@
-"""The containers of ``torch.save`` and TorchScript: their pickle and their storages.
+"""Reads the pickle and the storages in files of ``torch.save`` and TorchScript.
 
-Every size a file announces is compared with the file's own before memory is taken for it.
+Every size declared in a file is compared with the file's size before memory is allocated.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ KINDS = {
     "UntypedStorage": torch.uint8,
 }
 BEFORE_TORCH_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a magic number
-LOCAL_HEADER = Struct("<4s5H3I2H")  # of a member of an archive: signature, ..., two lengths
+LOCAL_HEADER = Struct("<4s5H3I2H")  # of an archive member: signature, ..., two lengths
 
 
 class TorchFile:
-    """A file of ``torch.save`` (of any age) or ``torch.jit.save``, of which nothing is executed.
+    """A file of ``torch.save`` (any version) or ``torch.jit.save``, read without executing it.
 
     Args:
         stream: The file, open for reading in binary mode.
-        map_location: Where tensors go, as in :func:`torch.load`.
+        map_location: Where to put the tensors, as in :func:`torch.load`.
 
     Attributes:
-        tree: What its pickle describes, see :func:`~mmseg_otseg.files.pickle_tree.parse_pickle`.
+        tree: Content of its pickle; see :func:`~mmseg_otseg.files.pickle_tree.parse_pickle`.
         is_program: Whether it is a TorchScript program.
-        size: Its bytes.
+        size: Size of the file in bytes.
 
     Raises:
-        ValueError: If it is neither, or announces more bytes than it has, or compresses what torch
-            never compresses.
+        ValueError: If the file is of neither kind, declares more bytes than it has, or is
+            compressed, which torch never does.
         BadZipFile: If it is a damaged archive.
     """
 
@@ -73,18 +73,18 @@ class TorchFile:
             self._open_archive()
         else:
             cut = start.startswith(b"PK")
-            raise ValueError("it is truncated" if cut else "it is no file of torch.save")
+            raise ValueError("it is truncated" if cut else "it was not written by torch.save")
 
     def storage(self, stored: Stored) -> Tensor:
-        """The values of a storage, shape (count,), on the device that ``map_location`` says."""
+        """The values of a storage, shape (count,), on the device given by ``map_location``."""
         known = stored.name, stored.kind
         if known not in self._storages:
             dtype = KINDS.get(stored.kind)
             if dtype is None:
-                raise ValueError(f"it holds a {stored.kind}, whose values are no plain numbers")
+                raise ValueError(f"it holds a {stored.kind}, whose values are not plain numbers")
             size = stored.count * dtype.itemsize
             raw = self._place(self._read_storage(stored.name, size), stored.location)
-            # Other bytes than 0 and 1 in a bool let torch count other elements than it writes.
+            # With bytes other than 0 and 1 in a bool tensor, torch counts elements wrongly.
             self._storages[known] = raw.ne(0) if dtype is torch.bool else raw.view(dtype)
         return self._storages[known]
 
@@ -93,17 +93,17 @@ class TorchFile:
         inside = [name for name in self._archive.namelist() if name.count("/") == 1]
         pickles = [name for name in inside if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise ValueError("it is an archive, but none of torch.save")
+            raise ValueError("it is an archive, but torch.save did not write it")
         self._folder = pickles[0].removesuffix("data.pkl")
         self.is_program = f"{self._folder}constants.pkl" in inside
         if f"{self._folder}byteorder" in inside:
             order = self._read_member("byteorder").numpy().tobytes().decode("ascii", "replace")
             if order != sys.byteorder:
-                raise ValueError(f"its numbers are {order}-endian, this machine's are not")
+                raise ValueError(f"its numbers are {order}-endian, but this machine's are not")
         self.tree, _ = parse_pickle(self._read_member("data.pkl").numpy().tobytes())
 
     def _open_old(self) -> None:
-        """Three pickles about the system, the tree's, that of the storages' names; the storages."""
+        """Read five pickles (3 headers, the tree, the storage names) and find the storages."""
         self._stream.seek(0)
         for _ in range(3):
             parse_pickle(self._stream)
@@ -113,7 +113,7 @@ class TorchFile:
             count = int.from_bytes(self._stream.read(8), "little")
             item = stored.get(name)
             if item is None or item.count != count or item.kind not in KINDS:
-                raise ValueError(f"its storage {name!r} is not the one that its pickle announces")
+                raise ValueError(f"its storage {name!r} differs from its pickle's declaration")
             self._offsets[name] = self._stream.tell()
             self._stream.seek(count * KINDS[item.kind].itemsize, 1)
 
@@ -126,7 +126,7 @@ class TorchFile:
         return raw
 
     def _read_member(self, name: str) -> Tensor:
-        """The bytes of a member of the archive, read into place without a copy."""
+        """The bytes of an archive member, read without an extra copy."""
         assert self._archive is not None
         info = self._archive.getinfo(self._folder + name)
         if info.compress_type != ZIP_STORED or info.file_size != info.compress_size:
@@ -143,10 +143,10 @@ class TorchFile:
         return raw
 
     def _read(self, offset: int, size: int) -> Tensor:
-        """``size`` bytes as a tensor; all that is read together is at most the file's size."""
+        """Read ``size`` bytes as a tensor; all reads together may not exceed the file's size."""
         self._unread -= size
         if self._unread < 0:
-            raise ValueError("it announces more bytes than it has")
+            raise ValueError("it declares more bytes than it has")
         raw = torch.empty(size, dtype=torch.uint8)
         self._stream.seek(offset)
         if self._stream.readinto(raw.numpy()) != size:  # type: ignore[attr-defined]
@@ -154,7 +154,7 @@ class TorchFile:
         return raw
 
     def _place(self, raw: Tensor, location: str) -> Tensor:
-        """Move bytes to where ``map_location`` says, as :func:`torch.load` does."""
+        """Move bytes to the device given by ``map_location``, as :func:`torch.load` does."""
         target = self._map_location
         storage = raw.untyped_storage()
         placed = None

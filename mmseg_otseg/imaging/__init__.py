@@ -1,4 +1,4 @@
-"""Images in, masks and overlays out: what needs NumPy and Pillow only, and no model."""
+"""Reads images and writes masks and overlays, with NumPy and Pillow only."""
 
 from .classes import class_names, palette_for
 from .heat import heat

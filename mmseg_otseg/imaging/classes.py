@@ -1,4 +1,4 @@
-"""Class names as they are typed, and a color for each."""
+"""Parses class names typed by a user, and chooses a color for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOLDEN_RATIO = 0.618034
 
 
 def class_names(text: str) -> list[str]:
-    """Split names separated by commas; a name that holds a comma stands in double quotes.
+    """Split names separated by commas; a name that contains a comma must be in double quotes.
 
     Example:
         >>> class_names('cat, "chair, wooden", sofa')
@@ -25,7 +25,7 @@ def class_names(text: str) -> list[str]:
     try:
         rows = list(csv.reader([text], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ValueError(f"cannot tell the class names in {text!r}: {error}") from error
+        raise ValueError(f"cannot parse the class names in {text!r}: {error}") from error
     return [name.strip() for name in rows[0]] if rows and rows[0] else [text.strip()]
 
 
@@ -35,10 +35,10 @@ def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) ->
     Args:
         names: Class names.
         known: ``classes`` and ``palette`` of a dataset; its classes keep their colors. A palette
-            that is no (K, 3) array of values in 0..255 is ignored.
+            that is not a (K, 3) array of values in 0..255 is ignored.
 
     Returns:
-        RGB values in 0..255; hues as far apart as possible where the color is not known.
+        RGB values in 0..255. Other classes get hues that are as far apart as possible.
     """
     colors = _known_colors(known or {})
     palette = []

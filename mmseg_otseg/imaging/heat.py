@@ -1,4 +1,4 @@
-"""Small maps of numbers, shown over their image."""
+"""Heat maps drawn over images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 from PIL import Image
 
 DIMMED, COVER = 0.45, 0.85
-# From nothing to the most: colors, RGB, at equal distances.
+# Evenly spaced RGB colors from the lowest to the highest value.
 COLORS = np.array([(20, 12, 60), (140, 30, 110), (240, 110, 50), (255, 240, 120)], np.float32)
 
 
 def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Lay a map over an image that is gray and dimmed, so that its largest places glow.
+    """Draw a heat map over the image, which is turned gray and darkened.
 
     Args:
         image: RGB values (h, w, 3), uint8.
-        values: A map of the image, (H, W), any size and range; it is stretched to its own smallest
-            and largest value, and upsampled smoothly.
+        values: Map of the image, shape (H, W), of any size and range. It is scaled so that its
+            smallest and largest values get the first and last color, and resized smoothly.
 
     Returns:
         RGB values (h, w, 3), uint8.

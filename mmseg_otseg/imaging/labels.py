@@ -1,4 +1,4 @@
-"""From a model's values to the label of each pixel of the image."""
+"""Converts a model's class maps to a label for each image pixel."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ def labels_at_size(
 ) -> np.ndarray:
     """Resize class maps bilinearly and take the best class of each pixel.
 
-    The same as ``argmax(interpolate(values, size))``, but the resized maps are never stored: the
-    image is done in tiles, and of a tile only the classes that may win are resized. A class whose
-    largest value is below another's smallest one cannot, as bilinear values are means.
+    The result is that of ``argmax(interpolate(values, size))``, but the resized maps are never
+    stored. The image is processed in tiles, and in each tile only the classes that can win are
+    resized. A class cannot win if its largest value is below the smallest value of another class,
+    because bilinear values are means.
 
     Args:
-        values: What the model predicts at its own size, shape (K, h, w), finite.
+        values: Class maps at the model's output size, shape (K, h, w), finite.
         size: Rows and columns (H, W) of the image.
         none_below: Pixels whose best value is below this get the label K.
         align_corners: As in ``interpolate``.
 
     Returns:
-        Class indices, shape (H, W), uint8, or uint16 for more than 256 of them.
+        Class indices, shape (H, W), uint8, or uint16 for more than 256 labels.
     """
     count = len(values) + (none_below is not None)
     labels = np.empty(size, np.uint8 if count <= 256 else np.uint16)
@@ -46,7 +47,7 @@ def labels_at_size(
 def _labels_of_tile(
     values: np.ndarray, rows: np.ndarray, columns: np.ndarray, none_below: float | None
 ) -> np.ndarray | int:
-    """Labels of a tile; ``rows`` and ``columns`` resize its values (K, a, b)."""
+    """Labels of a tile with values (K, a, b); ``rows`` and ``columns`` are resizing weights."""
     flat = values.reshape(len(values), -1)
     smallest = flat.min(1)
     possible = np.flatnonzero(flat.max(1) >= smallest.max())

@@ -1,4 +1,4 @@
-"""Where the masks and overlays of many images go, so that none overwrites another."""
+"""Writes the masks and overlays of many images without overwriting any."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MASKS, OVERLAYS = "pred", "vis"
 class OutputFolder:
     """A folder with masks ``pred/NAME.png`` and overlays ``vis/NAME.jpg``.
 
-    NAME is the image's path below the common folder of all the images, without its suffix where
-    that is enough to tell them apart. Arrays have no name and are numbered, on from what the folder
-    holds already. A file appears whole or not at all.
+    NAME is the image's path relative to the common folder of all images, without its suffix unless
+    two names would then be equal. Arrays are numbered, starting after the files already in the
+    folder. Files are always written completely or not at all.
 
     Args:
-        folder: The folder; it is made when the first file is written.
-        images: All the images whose results are to be written, paths and arrays.
+        folder: Output folder; it is created when the first file is written.
+        images: All images whose results will be written, paths and arrays.
     """
 
     def __init__(self, folder: str | os.PathLike, images: Sequence[str | np.ndarray]) -> None:
@@ -34,7 +34,7 @@ class OutputFolder:
         self._numbers = count()
 
     def name(self, image: str | np.ndarray) -> str:
-        """The name for an image's mask and overlay; an array gets a new one at every call."""
+        """The name of an image's mask and overlay; an array gets a new one in every call."""
         if not isinstance(image, np.ndarray):
             return self._names[image]
         taken = set(self._names.values())
@@ -45,7 +45,7 @@ class OutputFolder:
             if name in taken:
                 continue
             try:
-                mask.open("xb").close()  # a claim, also against other processes
+                mask.open("xb").close()  # reserve the name, also against other processes
             except FileExistsError:
                 continue
             return name
@@ -61,15 +61,15 @@ class OutputFolder:
 
 
 def save_overlay(overlay: np.ndarray, path: Path) -> Path:
-    """Write RGB values (h, w, 3), uint8, as a JPEG; folders are made."""
+    """Write RGB values (h, w, 3), uint8, as a JPEG; create missing folders."""
     return _save(overlay, path, quality=90)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
-    """A name for each path, different for different files.
+    """A name for each path; different files have different names.
 
     Returns:
-        The paths below their common folder, without suffix unless two would be the same.
+        The paths relative to their common folder, without the suffix unless two would be equal.
     """
     full = [os.path.abspath(path) for path in paths]
     if not full:

@@ -1,4 +1,4 @@
-"""Masks painted over their images."""
+"""Paints masks over images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def paint(
     palette: Sequence[Sequence[int]],
     opacity: float = 0.6,
 ) -> np.ndarray:
-    """Paint the classes in their colors, each with its name on it.
+    """Paint each class in its color and write its name on it.
 
     Args:
         image: RGB values (h, w, 3), uint8.
-        mask: Class indices of the same image at any size; values from K on stay unpainted.
+        mask: Class indices of the same image at any size; values of K or more stay unpainted.
         names: The K class names.
         palette: Their colors, RGB.
-        opacity: How much the colors cover, 0..1.
+        opacity: Opacity of the colors, 0..1.
 
     Returns:
         RGB values (h, w, 3), uint8.
@@ -41,11 +41,11 @@ def paint(
 def _write_names(
     canvas: Image.Image, mask: np.ndarray, names: Sequence[str], colors: np.ndarray
 ) -> None:
-    """Write each name where its class has the pixel nearest to its center."""
+    """Write each name at the pixel of its class nearest to the center of the class."""
     draw = ImageDraw.Draw(canvas)
     height = min(canvas.size)
     font = ImageFont.load_default(max(9.0, height / 32))
-    # A coarse mask is as good for it, and takes no time in a large image.
+    # A coarse mask is good enough and much faster for a large image.
     step = max(1, max(mask.shape) // 256)
     coarse = mask[step // 2 :: step, step // 2 :: step]
     for label in np.unique(coarse):
@@ -55,7 +55,7 @@ def _write_names(
         nearest = np.square(places - places.mean(0)).sum(1).argmin()
         y, x = (places[nearest] * step + step // 2).tolist()
         left, top, right, bottom = draw.textbbox((x, y), names[label], font=font, anchor="mm")
-        # Inside the picture, as far as the name fits.
+        # Shift the name into the image if it fits.
         x += max(0, 2 - left) - max(0, right + 2 - canvas.width)
         y += max(0, 2 - top) - max(0, bottom + 2 - canvas.height)
         box = draw.textbbox((x, y), names[label], font=font, anchor="mm")

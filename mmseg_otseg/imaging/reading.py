@@ -1,4 +1,4 @@
-"""Which images there are, and reading them within bounds."""
+"""Finds images and reads them with a limit on their size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
     *(".ppm", ".pgm", ".mpo", ".jp2"),
 )
-# Formats that Pillow decodes itself. Others (EPS) would start a program.
+# Formats that Pillow decodes itself. For others, such as EPS, it starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 2**29  # 2 GiB at Pillow's four bytes per pixel
 MAX_PIXELS_KEPT = 2**26
@@ -26,22 +26,22 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 class ImageError(ValueError):
-    """An image cannot be used; the message says why, not which."""
+    """An image cannot be used; the message gives the reason but not the image's name."""
 
 
 def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarray], list[str]]:
-    """List the images among the inputs, folders replaced by what is in them.
+    """List the images among the inputs, including those in folders.
 
     Args:
         inputs: A path, a folder, an array, or a list of these.
 
     Returns:
-        Paths and arrays in the order of the inputs, those of a folder sorted by name; and what
-        was left out of the folders: their sub-folders, and files without the suffix of an image.
+        Paths and arrays in the order of the inputs, with the images of a folder sorted by name; and
+        the paths in the folders that were left out: subfolders and files without an image suffix.
 
     Raises:
-        TypeError: If an input is no path and no array.
-        ValueError: If a folder holds no image, or nothing is given.
+        TypeError: If an input is neither a path nor an array.
+        ValueError: If a folder holds no image, or there is no input.
     """
     images: list[str | np.ndarray] = []
     left_out: list[str] = []
@@ -66,13 +66,13 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
 
 
 def check_image_file(path: str | os.PathLike) -> None:
-    """Refuse a file that would hang its reader or fill the memory, from its header alone.
+    """Refuse a file that would block its reader or exhaust the memory, by reading only its header.
 
-    A file of an unknown format passes: its own reader may know it.
+    A file of an unknown format passes, because another reader may support it.
 
     Raises:
         ImageError: If it is a folder, pipe or device, or has more than ``MAX_PIXELS`` pixels.
-        OSError: If there is no such file, or it may not be read.
+        OSError: If the file does not exist or cannot be opened.
     """
     try:
         with _opened(path):
@@ -80,12 +80,12 @@ def check_image_file(path: str | os.PathLike) -> None:
     except (ImageError, OSError) as error:
         if isinstance(error, ImageError) or error.errno is not None:
             raise
-    except Exception:  # its own reader will say what is wrong
+    except Exception:  # the actual reader will report the problem
         return
 
 
 def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read an image, upright as its EXIF tag says, in 8 bits, without its transparency.
+    """Read an image as 8-bit RGB, rotated by its EXIF orientation, without transparency.
 
     Args:
         source: A path; or an array of type uint8, (H, W), (H, W, 1), (H, W, 3) in BGR or
@@ -93,19 +93,20 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         max_pixels: A file of an image with more pixels is refused.
 
     Returns:
-        RGB values (h, w, 3), uint8; and the image's size (H, W). They have that size, unless it
-        has more than ``MAX_PIXELS_KEPT`` pixels: then each is the mean of a few.
+        RGB values (h, w, 3), uint8; and the image's size (H, W). The values have this size unless
+        the image has more than ``MAX_PIXELS_KEPT`` pixels; then each is a mean of several pixels.
 
     Raises:
-        ImageError: If it cannot be decoded, is too large, or the array is none of the above.
-        OSError: If there is no such file, or it may not be read.
+        ImageError: If the image cannot be decoded or is too large, or the array has another type or
+            shape.
+        OSError: If the file does not exist or cannot be opened.
     """
     if isinstance(source, np.ndarray):
         return _rgb_of_array(source), (source.shape[0], source.shape[1])
     try:
         with _opened(source, max_pixels) as image:
             if image is None:
-                raise ImageError(f"it is none of the formats {', '.join(FORMATS)}")
+                raise ImageError(f"its format is not one of {', '.join(FORMATS)}")
             return _decode(image)
     except ImageError:
         raise
@@ -113,15 +114,15 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         if error.errno is not None:
             raise
         raise ImageError(f"it cannot be decoded ({error})") from error
-    except Exception as error:  # each decoder has errors of its own
+    except Exception as error:  # each decoder raises different errors
         raise ImageError(f"it cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 @contextmanager
 def _opened(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image | None]:
-    """The image in a file, of which only the header is read; None for an unknown format."""
+    """Open the image in a file and read only its header; None for an unknown format."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ImageError("it is no file but a folder, pipe or device")
+        raise ImageError("it is a folder, pipe or device, not a file")
     with open(path, "rb") as file:
         image = _recognized(file)
         if image is not None and image.width * image.height > max_pixels:
@@ -133,7 +134,7 @@ def _opened(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[I
 
 
 def _recognized(file: BinaryIO) -> Image.Image | None:
-    """``Image.open``, with a bound on the size that we choose."""
+    """``Image.open`` without Pillow's own size limit; only ``FORMATS`` are tried."""
     Image.init()
     start = file.read(16)
     for name in FORMATS:
@@ -147,7 +148,7 @@ def _recognized(file: BinaryIO) -> Image.Image | None:
 def _decode(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
     size, orientation = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
     factor = _factor(image)
-    if factor > 1:  # a JPEG gets smaller while it is decoded
+    if factor > 1:  # a JPEG can be reduced while it is decoded
         image.draft(None, (image.width // factor, image.height // factor))
         factor = _factor(image)
     rgb = _rgb(image) if factor == 1 else _reduced(image, factor)
@@ -162,7 +163,7 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
 def _reduced(image: Image.Image, factor: int) -> np.ndarray:
     """RGB values, each the mean of ``factor x factor`` pixels."""
     step = factor * max(1, 2**22 // (image.width * factor))
-    bands = []  # to convert the whole would take its memory once more
+    bands = []  # converting the whole image would need twice the memory
     for top in range(0, image.height, step):
         band = image.crop((0, top, image.width, min(top + step, image.height)))
         bands.append(np.asarray(Image.fromarray(_rgb(band)).reduce(factor)))
@@ -170,7 +171,7 @@ def _reduced(image: Image.Image, factor: int) -> np.ndarray:
 
 
 def _factor(image: Image.Image) -> int:
-    """How many pixels of a row become one."""
+    """How many pixels in a row are merged into one."""
     return int(np.ceil((image.width * image.height / MAX_PIXELS_KEPT) ** 0.5))
 
 
@@ -178,7 +179,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
     """The values (H, W, 3), uint8, of an image of any mode."""
     if image.mode[0] not in "IF":
         return np.asarray(image.convert("RGB"))
-    values = np.asarray(image)  # gray, of more than 8 bits
+    values = np.asarray(image)  # gray values with more than 8 bits
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ImageError(f"its values have {8 * values.dtype.itemsize} bits; save it with 8")
     return _three_channels((values >> 8).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Bilinear resizing as ``torch.nn.functional.interpolate`` does it, in tiles."""
+"""Bilinear resizing in tiles, as in ``torch.nn.functional.interpolate``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ TILE = 512
 
 
 def resize(values: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
-    """Resize an image or class maps bilinearly, without smoothing when they get smaller.
+    """Resize an image or class maps bilinearly, without antialiasing.
 
     Args:
-        values: Shape (h, w, C); uint8 values are rounded again.
+        values: Shape (h, w, C); results for uint8 values are rounded.
         size: The new rows and columns (H, W).
         align_corners: As in ``interpolate``.
 
     Returns:
-        Shape (H, W, C), of the type of ``values``.
+        Shape (H, W, C), with the type of ``values``.
     """
     if values.shape[:2] == tuple(size):
         return values
@@ -35,7 +35,7 @@ def resize(values: np.ndarray, size: tuple[int, int], align_corners: bool = Fals
 
 
 def tiles(old: int, new: int, align_corners: bool) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Ranges of the new pixels of an axis, the old pixels they are made of, and the weights."""
+    """Ranges of new pixels along an axis, the old pixels they depend on, and the weights."""
     step = np.float32((old - 1) / max(new - 1, 1) if align_corners else old / new)
     pixels = np.arange(new, dtype=np.float32)
     places = pixels * step if align_corners else (pixels + np.float32(0.5)) * step - np.float32(0.5)

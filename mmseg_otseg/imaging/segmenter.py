@@ -1,4 +1,4 @@
-"""What every inferencer does with images, whatever model it asks."""
+"""The part of an inferencer that does not depend on the model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .reading import Source, find_images
 
 
 class Segmented(NamedTuple):
-    """What became of one image.
+    """The result for one image.
 
     Attributes:
-        name: Its path, or which array of the inputs it was.
+        name: Path of the image, or the number of the array among the inputs.
         mask: Class indices (H, W), uint8 or uint16; None if the image was skipped.
-        overlay: RGB values (h, w, 3), uint8, if asked for.
+        overlay: RGB values (h, w, 3), uint8, if requested.
         classes: Class names by index.
-        reason: Why it was skipped.
+        reason: Why the image was skipped; empty if it was not.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Segmented(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a model says of an image.
+    """A model's prediction for an image.
 
     Attributes:
-        number: Which of the images it is.
-        image: RGB values (H, W, 3), uint8, perhaps of a reduced image.
-        size: Rows and columns of the whole image.
-        values: Class maps (K, h, w) at the model's size, the largest value wins; or what went
-            wrong.
+        number: Index of the image among the inputs.
+        image: RGB values (H, W, 3), uint8, of the image, which may have been reduced.
+        size: Rows and columns of the original image.
+        values: Class maps (K, h, w) at the model's output size, in which the largest value wins; or
+            the error if the prediction failed.
     """
 
     number: int
@@ -52,13 +52,13 @@ class Prediction(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A model that knows the classes of a call.
+    """A model with the classes of a call.
 
     Attributes:
-        model: What :meth:`Segmenter.predict_all` is given.
+        model: The model to pass to :meth:`Segmenter.predict_all`.
         names: The K class names.
-        palette: Their colors, RGB.
-        align_corners: How its class maps are resized.
+        palette: RGB colors of the classes.
+        align_corners: How the class maps are resized, as in ``interpolate``.
     """
 
     model: Any
@@ -68,20 +68,20 @@ class Named(NamedTuple):
 
 
 class Segmenter(ABC):
-    """Segments images into classes that are named in the call; the model is left to subclasses."""
+    """Segments images into classes named in the call; subclasses provide the model."""
 
     @abstractmethod
     def with_classes(self, classes: Any) -> Named:
-        """A model for the classes of a call; None is those it knows."""
+        """A model for the classes of a call; None means the model's own classes."""
 
     @abstractmethod
     def predict_all(
         self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
     ) -> Iterator[Prediction]:
-        """What a model says of each image, in their order."""
+        """Predict each image, in the order of the inputs."""
 
     def report(self, message: str, level: int = logging.INFO) -> None:
-        """Tell the user of an image that is left out."""
+        """Tell the user about an image that is left out."""
         logging.getLogger("mmseg_otseg").log(level, message)
 
     def __call__(
@@ -90,16 +90,16 @@ class Segmenter(ABC):
         classes: str | Sequence[str] | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Segment images and keep all results; :meth:`segment` gives them one by one.
+        """Segment images and keep all results; :meth:`segment` yields them one by one.
 
         Args:
             inputs, classes, options: As in :meth:`segment`.
 
         Returns:
-            Lists with an entry for every image, in the order of the inputs: ``predictions``, class
-            indices (H, W), None for an image that was skipped; ``visualization``, overlays, None
-            where not asked for; and ``names``. Also ``classes``, names by index, and ``skipped``,
-            the names of the images that were skipped.
+            Lists with one entry per image, in the order of the inputs: ``predictions``, class
+            indices (H, W), or None for a skipped image; ``visualization``, overlays, or None if not
+            requested; and ``names``. Also ``classes``, the class names by index, and ``skipped``,
+            the names of the skipped images.
 
         Raises:
             TypeError, ValueError: As :meth:`segment`.
@@ -124,41 +124,41 @@ class Segmenter(ABC):
         opacity: float = 0.6,
         overlays: bool = True,
     ) -> Iterator[Segmented]:
-        """Segment images one after the other; of those that are done none is kept in memory.
+        """Segment images one after the other, without keeping results in memory.
 
-        An image that cannot be read or segmented is skipped, and named in the log.
+        An image that cannot be read or segmented is skipped and named in the log.
 
         Args:
             inputs: A path, a folder (its images, sorted), an image as an array (BGR, 0..255, also
                 with an alpha channel, or gray), or a list of these.
-            classes: Class names, also as in ``"cat, sofa"``, or a split, see :func:`set_classes`,
-                for this call; None is what the model knows.
-            none_below: Pixels whose best value (a probability, less the bias for seen classes) is
-                below this become the extra class "none of these", of index K.
-            out_dir: Where masks (``pred/``) and overlays (``vis/``) go, each as soon as it is done,
-                see :class:`~mmseg_otseg.imaging.OutputFolder`.
-            return_vis: Whether the results have the overlays.
-            batch_size: How many images of one size go through the model at once.
-            opacity: How much the classes cover in overlays, 0..1.
+            classes: Classes for this call: names as a list or a string like ``"cat, sofa"``, or a
+                split, see :func:`set_classes`. None means the model's own classes.
+            none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
+                below this become the extra class "none of these" with index K.
+            out_dir: Folder for masks (``pred/``) and overlays (``vis/``), written as soon as each
+                image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
+            return_vis: Whether the results include the overlays.
+            batch_size: How many images of the same size go through the model at once.
+            opacity: Opacity of the class colors in overlays, 0..1.
             overlays: Whether overlays are written to ``out_dir``.
 
         Yields:
             The result of every image, in the order of the inputs.
 
         Raises:
-            TypeError: If an input is no path and no array.
+            TypeError: If an input is neither a path nor an array.
             ValueError: If an option is out of range, a folder holds no image, or the class names
-                make no sense; at the end, if not one image could be segmented.
+                are invalid; at the end, if no image could be segmented.
         """
         if none_below is not None and not 0 <= none_below <= 1:
             raise ValueError(f"none_below must be within 0..1, got {none_below}")
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must be within 0..1, got {opacity}")
         if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number from 1 on, got {batch_size!r}")
+            raise ValueError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
         images, left_out = find_images(inputs)
         for path in left_out:
-            kind = "folder, not searched" if os.path.isdir(path) else "no image by its suffix"
+            kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
         out = None if out_dir is None or out_dir == "" else OutputFolder(out_dir, images)
         named = self.with_classes(classes)
@@ -203,5 +203,5 @@ class Segmenter(ABC):
             yield Segmented(name, mask, overlay if return_vis else None, labels)
         if not done:
             raise ValueError(
-                f"none of the {len(images)} images could be segmented, first {first_reason}"
+                f"none of the {len(images)} images could be segmented. The first: {first_reason}"
             )

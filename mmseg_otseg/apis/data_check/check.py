@@ -1,4 +1,4 @@
-"""Everything that can be known of a config's data before it is trained on."""
+"""Checks all data of a config before training."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from .problems import problem_findings
 from .reading import Sample, read_samples
 from .sheet import draw_sheet, samples_of
 
-CROPS = 6  # of each class, for CLIP to look at
+CROPS = 6  # of each class, for CLIP
 IMAGES_SHOWN = 6
 
 
 @dataclass
 class DataReport:
-    """What the check found.
+    """Result of the check.
 
     Attributes:
-        split: The class split; None if it makes no sense.
-        samples: What was read, by the name of the subset of the data (``"train"``, ``"val"``).
-        reading: How the names read to CLIP; None if it was not asked.
+        split: The class split; None if it is invalid.
+        samples: The samples read, by subset of the data (``"train"``, ``"val"``).
+        reading: How CLIP understands the names; None if CLIP was not used.
         findings: What is wrong, and what to do.
-        sheet: Where the sheet of samples was written; None if there is nothing to show.
+        sheet: Path of the sheet of samples; None if there is nothing to show.
     """
 
     split: ClassSplit | None = None
@@ -59,13 +59,13 @@ class DataReport:
 def check_data(
     cfg: Config, sheet: Path | None = None, workers: int = 0, ask_clip: bool = True
 ) -> DataReport:
-    """Read all data of a config and say what is wrong with it.
+    """Read all data of a config and report what is wrong with it.
 
     Args:
         cfg: A config with ``train_dataloader``, ``val_dataloader`` and a model with a class split.
-        sheet: Image file to draw samples into; None draws none.
-        workers: Processes that read.
-        ask_clip: Whether to build the config's CLIP and let it read the names.
+        sheet: Image file to draw samples into; None draws no samples.
+        workers: Number of worker processes that read.
+        ask_clip: Whether to build the config's CLIP and check the names with it.
     """
     init_default_scope("mmseg")
     report = DataReport()
@@ -104,7 +104,7 @@ def check_data(
 
 
 def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
-    """Do something; what the user can mend becomes a finding, so that the rest is checked too."""
+    """Run an action; an error the user can fix becomes a finding, and the check continues."""
     try:
         return action()
     except (ValueError, TypeError, KeyError, OSError) as problem:
@@ -133,14 +133,14 @@ def _build(cfg: Config, subset: str) -> ZeroShotDataset:
 
 
 def _background(dataset: ZeroShotDataset) -> int | None:
-    """The label value that is no class; None if every value is one."""
+    """The label value that is not a class; None if every value is a class."""
     leaf = dataset.leaves[0]
     background = leaf.background if isinstance(leaf, FolderDataset) else None
     return 0 if background is None and getattr(leaf, "reduce_zero_label", False) else background
 
 
 def _lone_labels(subset: str, dataset: ZeroShotDataset) -> list[Finding]:
-    """Label files that no image belongs to."""
+    """Label files without an image."""
     findings = []
     for leaf in dataset.leaves:
         if isinstance(leaf, FolderDataset):
@@ -150,14 +150,14 @@ def _lone_labels(subset: str, dataset: ZeroShotDataset) -> list[Finding]:
                 findings.append(
                     warning(
                         f"{subset}: {len(lone)} label files without an image are not used "
-                        f"({names}). Add the images, or take them away."
+                        f"({names}). Add the images, or remove the label files."
                     )
                 )
     return findings
 
 
 def _ask_clip(cfg: Config, report: DataReport, data: Mapping[str, ZeroShotDataset]) -> None:
-    """Let the config's CLIP read the names, and look at regions if its weights are trained."""
+    """Check the names with the config's CLIP, and image regions too if it is pretrained."""
     assert report.split is not None
     neck = cfg.model.get("neck") or {}
     text = neck.get("text")
@@ -178,7 +178,7 @@ def _ask_clip(cfg: Config, report: DataReport, data: Mapping[str, ZeroShotDatase
 def _crops(
     report: DataReport, data: Mapping[str, ZeroShotDataset]
 ) -> dict[int, Sequence[np.ndarray]]:
-    """Some regions of each class, RGB, from the images in which it covers most pixels."""
+    """Some regions of each class, RGB, from the images in which it covers the most pixels."""
     assert report.split is not None
     subset = "val" if "val" in data else "train"
     places = [(leaf, index) for leaf in data[subset].leaves for index in range(len(leaf))]
@@ -193,7 +193,7 @@ def _crops(
 
 
 def _crop(place: tuple[BaseDataset, int], label: int) -> np.ndarray:
-    """The image around all pixels of a class, (h, w, 3), RGB."""
+    """The part of the image around all pixels of a class, (h, w, 3), RGB."""
     leaf, index = place
     results = leaf.pipeline.run_whole(
         leaf.get_data_info(index), lambda step: type(step).__name__.startswith("Load")

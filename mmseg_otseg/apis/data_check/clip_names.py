@@ -1,4 +1,4 @@
-"""How class names read to CLIP, and whether CLIP finds them where the labels say."""
+"""Checks how CLIP understands class names, and whether it finds them where the labels are."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mmseg_otseg.models.text.text_tower import TextTower, build_text_tower, enco
 
 from .finding import Finding, error, warning
 
-# Of the distance to the nearest name, against what is usual in the list.
+# Limits on the distance to the nearest name, relative to the median in the list, and on the cosine.
 NEAR, NEAR_COSINE = 0.3, 0.9
-CLEARLY = 3.0  # standard deviations, by how much another order of names must fit better
+CLEARLY = 3.0  # by how many standard deviations another order of names must fit better
 
 
 class Reading(NamedTuple):
-    """How the names read.
+    """How CLIP understands the names.
 
     Attributes:
-        nearest: For each class the index of the class whose text is nearest, (K,).
+        nearest: For each class, the index of the class with the nearest text, (K,).
         cosine: Their cosine similarity, (K,).
         embeddings: Unit-length text embeddings, the mean over the templates, (K, D).
         findings: What is wrong with them.
@@ -39,13 +39,13 @@ class Reading(NamedTuple):
 
 
 class NameReader:
-    """One CLIP, to read names with and to look at images with.
+    """A CLIP that encodes names and image regions.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
-        templates: Sentences for the names.
-        mean: Of the images, RGB, 0..255.
-        std: Likewise.
+        templates: Prompt templates for the names.
+        mean: Mean of the images, RGB, 0..255.
+        std: Standard deviation of the images, RGB, 0..255.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class NameReader:
         std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
         self.clip = load_clip(**clip)
-        self.trained = clip.get("pretrained") is not None  # else it knows no language
+        self.trained = clip.get("pretrained") is not None  # random weights know no language
         self.tower: TextTower = build_text_tower(self.clip, clip["model"])
         self.templates = resolve_templates(templates)
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
 
     def read(self, names: Sequence[str]) -> Reading:
-        """Read class names: the nearest other name of each, and those that read alike.
+        """Find the nearest other name of each class name, and names that are too similar.
 
         Raises:
             ValueError: If a name is too long for the text tower.
@@ -80,9 +80,9 @@ class NameReader:
         for first, second in sorted(pairs):
             findings.append(
                 warning(
-                    f"{names[first]!r} and {names[second]!r} read nearly the same to CLIP (cosine "
+                    f"{names[first]!r} and {names[second]!r} mean nearly the same to CLIP (cosine "
                     f"{cosine[first]:.3f}; {1 - usual:.3f} is usual in this list). Choose words "
-                    "that differ in what can be seen."
+                    "that describe a visible difference."
                 )
             )
         return Reading(nearest.tolist(), cosine.tolist(), embeddings, findings)
@@ -91,12 +91,12 @@ class NameReader:
     def names_of_regions(
         self, crops: Mapping[int, Sequence[np.ndarray]], names: Sequence[str], embeddings: Tensor
     ) -> list[Finding]:
-        """Whether the names fit the regions that carry their labels better than other orders do.
+        """Check whether the names fit the regions with their labels better than other orders.
 
         Args:
-            crops: For each class index some images of its regions, (h, w, 3), RGB, uint8.
+            crops: For each class index, some images of its regions, (h, w, 3), RGB, uint8.
             names: The class names.
-            embeddings: Their unit-length texts, (K, D).
+            embeddings: Their unit-length text embeddings, (K, D).
         """
         shown = sorted(index for index, found in crops.items() if found)
         if len(shown) < 3:
@@ -106,11 +106,11 @@ class NameReader:
             images = torch.stack([self._as_input(crop) for crop in crops[index]])
             rows.append(F.normalize(self.clip.encode_image(images), dim=-1).mean(0) @ embeddings.T)
         fit = torch.stack(rows)
-        fit = fit - fit.mean(0)  # some names are near to every image
+        fit = fit - fit.mean(0)  # some names are close to every image
         return _better_orders(fit, shown, names)
 
     def _as_input(self, crop: np.ndarray) -> Tensor:
-        """A crop as CLIP takes it, (3, size, size)."""
+        """A crop as CLIP's input, (3, height, width)."""
         size = self.clip.visual.image_size
         height, width = size if isinstance(size, tuple) else (size, size)
         pixels = torch.from_numpy(imresize(crop, (width, height))).float()
@@ -118,10 +118,10 @@ class NameReader:
 
 
 def _better_orders(fit: Tensor, shown: list[int], names: Sequence[str]) -> list[Finding]:
-    """Shifts of the list of names, and exchanges of two, that fit clearly better.
+    """Find shifts of the list of names, and swaps of two names, that fit clearly better.
 
-    Where CLIP knows nothing of the images, the similarities are noise; the mean of S of them for
-    one order differs from that for another with a standard deviation of sqrt(2 / S) times theirs.
+    If CLIP knows nothing about the images, the similarities are noise. The difference between the
+    means of S similarities for two orders then has sqrt(2 / S) times their standard deviation.
 
     Args:
         fit: Similarity of the regions of each shown class to every name, (S, K).
@@ -140,8 +140,8 @@ def _better_orders(fit: Tensor, shown: list[int], names: Sequence[str]) -> list[
                 f"the list of names looks shifted: CLIP finds the names fit better {abs(best)} "
                 f"place{'s' * (abs(best) > 1)} {'later' if best > 0 else 'earlier'} in the list "
                 f"(the regions of label {example}, {names[example]!r}, look like "
-                f"{names[(example + best) % number]!r}). Check that each name stands at its label "
-                "value; see the sheet."
+                f"{names[(example + best) % number]!r}). Check that each name is at the position "
+                "of its label value; see the sheet."
             )
         ]
     findings = []
@@ -152,7 +152,7 @@ def _better_orders(fit: Tensor, shown: list[int], names: Sequence[str]) -> list[
             if mutual and gain > 2 * spread:
                 findings.append(
                     warning(
-                        f"{names[first]!r} and {names[second]!r} look exchanged: CLIP finds each "
+                        f"{names[first]!r} and {names[second]!r} look swapped: CLIP finds each "
                         "where the other is labeled. Check the order of `classes`; see the sheet."
                     )
                 )

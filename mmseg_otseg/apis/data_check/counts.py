@@ -1,4 +1,4 @@
-"""What the numbers of pixels and images say about the data."""
+"""Checks of the numbers of pixels and images in the data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MOSTLY = 0.9
 def count_findings(
     subsets: dict[str, Sequence[Sample]], split: ClassSplit, background: int | None
 ) -> list[Finding]:
-    """What the numbers of pixels say about the whole data.
+    """Problems with the numbers of pixels in the data.
 
     Args:
         subsets: The samples of ``"train"`` and of ``"val"``.
         split: The class split.
-        background: The label value that is no class, if there is one.
+        background: The label value that is not a class, if there is one.
     """
     pixels = {subset: sum_of(samples) for subset, samples in subsets.items()}
     findings: list[Finding] = []
@@ -56,13 +56,13 @@ def _missing_classes(subset: str, counts: np.ndarray, split: ClassSplit) -> list
     elif seen and subset == "train":
         findings.append(
             warning(
-                f"train: no pixel is labeled {', '.join(seen)}, so nothing is learned of it. "
-                "Add labels, or take the names out of `classes`, or put them into `unseen`."
+                f"train: no pixel is labeled {', '.join(seen)}, so nothing is learned about it. "
+                "Add labels, remove the names from `classes`, or add them to `unseen`."
             )
         )
     elif seen:
         findings.append(
-            warning(f"{subset}: no pixel is labeled {', '.join(seen)}: nothing is measured of it.")
+            warning(f"{subset}: no pixel is labeled {', '.join(seen)}, so it is not evaluated.")
         )
     if unseen and subset != "train":
         every = len(unseen) == len(split.unseen)
@@ -72,9 +72,9 @@ def _missing_classes(subset: str, counts: np.ndarray, split: ClassSplit) -> list
                 "class as 0 where it is predicted. "
                 + (
                     "If the unseen classes are labeled nowhere, use configs/own_data/"
-                    "otseg_512_seen_labels.py (or zegot_...), which measures the seen ones alone."
+                    "otseg_512_seen_labels.py (or zegot_...), which evaluates seen classes only."
                     if every
-                    else "Choose others as unseen, or label some val images with them."
+                    else "Choose other unseen classes, or label some val images with them."
                 )
             )
         )
@@ -95,15 +95,15 @@ def _ignored(subset: str, samples: Sequence[Sample], counts: np.ndarray) -> list
     if share > MOSTLY:
         findings.append(
             warning(
-                f"{subset}: {100 * share:.0f} % of all pixels are ignored. Is the value that "
-                "covers them (255, or `background`) really no class?"
+                f"{subset}: {100 * share:.0f} % of all pixels are ignored. Check that their value "
+                "(255 or `background`) is really not a class."
             )
         )
     if np.flatnonzero(counts).tolist() == [0, IGNORED]:
         findings.append(
             warning(
-                f"{subset}: the label files hold nothing but one class and 255. If 255 marks your "
-                "object (a mask of 0 and 255), it is lost, as 255 is always ignored: write 1 "
+                f"{subset}: the label files hold only one class and 255. If 255 marks your object "
+                "(a mask of 0 and 255), the object is lost, because 255 is always ignored: write 1 "
                 "instead, and set background=0."
             )
         )
@@ -113,35 +113,35 @@ def _ignored(subset: str, samples: Sequence[Sample], counts: np.ndarray) -> list
 def _shifted(
     found: np.ndarray, total: np.ndarray, split: ClassSplit, background: int | None
 ) -> list[Finding]:
-    """Signs that label values and names are one off."""
+    """Signs that label values and names are shifted by one."""
     first, last = split.classes[0], split.classes[-1]
     if background is None and not found[0] and found[-1]:
         return [
             warning(
                 f"the value 0 ({first}) never occurs and {len(found) - 1} ({last}) does: do the "
-                f"labels count from 1? Then take {first} out of `classes` if it is no class, and "
-                "set background=0; otherwise check that `classes` begins with the name of 0."
+                f"labels start at 1? Then remove {first} from `classes` if it is not a class, and "
+                "set background=0; otherwise check that `classes` starts with the name of 0."
             )
         ]
     if background == 0 and not found[-1] and found[0] and total[IGNORED]:
         return [
             warning(
-                f"the last class, {last}, never occurs, and with background=0 the names begin at "
+                f"the last class, {last}, never occurs, and with background=0 the names start at "
                 "the value 1. If 0 is your first class, set background=None."
             )
         ]
     if not found[-1] and found[:-1].all():
         return [
             warning(
-                f"the last class, {last}, is the only one that never occurs: does `classes` have a "
-                "name too many, or one in the wrong place? Every name must stand at its value."
+                f"the last class, {last}, is the only one that never occurs: does `classes` have "
+                "an extra or misplaced name? Every name must be at its value's position."
             )
         ]
     return []
 
 
 def image_findings(subsets: dict[str, Sequence[Sample]]) -> list[Finding]:
-    """Images that are in both subsets, or twice in one; subsets that look exchanged."""
+    """Images in both subsets, or twice in one; subsets that look swapped."""
     findings: list[Finding] = []
     of = {subset: [s for s in samples if s.digest] for subset, samples in subsets.items()}
     known = {sample.digest for sample in of.get("train", ())}
@@ -150,20 +150,20 @@ def image_findings(subsets: dict[str, Sequence[Sample]]) -> list[Finding]:
         findings.append(
             error(
                 f"{len(both)} of {len(of['val'])} val images are in train too ("
-                f"{first_of([Path(sample.image).name for sample in both])}): what is measured on "
-                "them says nothing. Take them out of one of the two."
+                f"{first_of([Path(sample.image).name for sample in both])}): results on them "
+                "are meaningless. Remove them from one of the two."
             )
         )
     for subset, samples in of.items():
         twice = len(samples) - len({sample.digest for sample in samples})
         if twice:
-            findings.append(warning(f"{subset}: images that are there already: {twice}."))
+            findings.append(warning(f"{subset}: number of duplicate images: {twice}."))
     sizes = {subset: len(samples) for subset, samples in subsets.items()}
     if "val" in sizes and sizes["val"] > sizes.get("train", 0) > 0:
         findings.append(
             warning(
                 f"val has more images ({sizes['val']}) than train ({sizes['train']}): are the "
-                "two folders exchanged?"
+                "two folders swapped?"
             )
         )
     return findings
@@ -181,11 +181,11 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> list[Findin
             error(
                 f"{after[unseen].sum():,} pixels of unseen classes ({', '.join(names)}) keep their "
                 "label in training. Set setting='inductive' in the ZeroShotDataset of "
-                "train_dataloader, or say that the run is supervised."
+                "train_dataloader, or report the run as supervised."
             )
         ]
     if not unseen:
-        return [note("no class is unseen: nothing is hidden, and no hIoU is measured.")]
+        return [note("no class is unseen: nothing is hidden, and hIoU is not computed.")]
     seen = list(split.seen)
     blind = [s for s in samples if s.pixels[unseen].any() and not s.trained[seen].any()]
     found = [
@@ -197,9 +197,9 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> list[Findin
     if len(blind) > len(samples) / 5:
         found.append(
             warning(
-                f"{len(blind)} of {len(samples)} training samples show no seen class at all after "
-                "augmentation: nothing is learned from them. Choose fewer unseen classes, or set "
-                "drop_unseen_images."
+                f"{len(blind)} of {len(samples)} training samples show no seen class after "
+                "augmentation, so nothing is learned from them. Choose fewer unseen classes, or "
+                "set drop_unseen_images."
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""One thing that the check of the data has to say."""
+"""A finding of the data check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Finding(NamedTuple):
     """What was found and what to do about it.
 
     Attributes:
-        level: ``"error"`` (training makes no sense), ``"warning"`` (it may) or ``"note"``.
+        level: ``"error"`` (training is pointless), ``"warning"`` (it may suffer) or ``"note"``.
         text: One or two sentences.
     """
 
@@ -18,12 +18,12 @@ class Finding(NamedTuple):
 
 
 def error(text: str) -> Finding:
-    """A finding with which training makes no sense."""
+    """A finding that makes training pointless."""
     return Finding("error", text)
 
 
 def warning(text: str) -> Finding:
-    """A finding that may spoil the result."""
+    """A finding that may harm the result."""
     return Finding("warning", text)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with class names before any model reads them."""
+"""Checks class names without a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_THINGS = frozenset(
 
 
 def name_findings(names: Sequence[str]) -> list[Finding]:
-    """Names that say nothing to CLIP, or that are hard to tell or to type.
+    """Names that CLIP cannot understand or that are hard to distinguish or to type.
 
     Args:
         names: The class names.
@@ -26,8 +26,8 @@ def name_findings(names: Sequence[str]) -> list[Finding]:
     for group in _near_duplicates(names):
         findings.append(
             warning(
-                f"the names {', '.join(group)} are nearly the same, so that the model cannot tell "
-                "them. Make one class of them, or name what makes the difference."
+                f"the names {', '.join(group)} are nearly the same, so the model cannot tell them "
+                "apart. Merge them into one class, or name the difference."
             )
         )
     for test, level, text in _TESTS:
@@ -74,8 +74,8 @@ _TESTS = (
     (
         _is_no_thing,
         warning,
-        "no thing that a text can name. Take it out of `classes` and set `background` to its "
-        "label value; pixels of none of your classes are then ignored, and at test time the "
+        "not a thing that text can describe. Remove it from `classes` and set `background` to its "
+        "label value; pixels of no class are then ignored, and at test time the "
         'option --none-below of tools/segment.py gives "none of these".',
     ),
     (
@@ -84,38 +84,38 @@ _TESTS = (
             or re.fullmatch(r"(?i)(class|label|c|id)[ _-]*\d+", name)
         ),
         warning,
-        "says nothing to CLIP. Write an English word for what is in the image.",
+        "means nothing to CLIP. Write an English word for what is in the image.",
     ),
     (
         lambda name: "_" in name or _split_case(name) != name,
         warning,
-        "written as in a program. CLIP reads text: write words with blanks between them.",
+        "written as in a program. CLIP reads text: separate the words with spaces.",
     ),
     (
         lambda name: name != name.lower() and _split_case(name) == name,
         warning,
-        "with capitals. CLIP reads them in lower case, and a name typed later counts as the same "
-        "class (seen, and with its bias) only when it is spelled alike: write lower case.",
+        "has capital letters. CLIP reads lower case, and a name typed later counts as the same "
+        "class (seen, and with its bias) only if it is spelled the same: use lower case.",
     ),
     (
         lambda name: name != name.strip() or "  " in name,
         warning,
-        "with blanks that nobody will type again. Take them out.",
+        "has extra spaces. Remove them.",
     ),
     (
         lambda name: not name.isascii(),
         warning,
-        "not in English letters. CLIP was trained on English texts: use English names.",
+        "not in English letters. CLIP was trained on English text: use English names.",
     ),
     (
         lambda name: _is_plural(name.split(" ")[-1].casefold()) and not _is_no_thing(name),
         note,
-        'looks like a plural. The sentences around it say "a photo of a ...": use the singular, '
-        "if there is one.",
+        'looks like a plural. The prompts say "a photo of a ...": use the singular if '
+        "there is one.",
     ),
     (
         lambda name: "," in name,
         note,
-        "with a comma, at which tools/segment.py --classes divides names.",
+        "has a comma, which separates names in tools/segment.py --classes.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Samples that cannot be used, and the likely reason."""
+"""Reports samples that cannot be used, and the likely reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def problem_findings(
         subset: ``"train"`` or ``"val"``, for the messages.
         samples: All samples of that subset.
         split: The class split.
-        background: The label value that is no class, if there is one.
+        background: The label value that is not a class, if there is one.
     """
     bad = [sample for sample in samples if sample.problem]
     color = [s for s in bad if s.mode in ("RGB", "RGBA", "LA", "CMYK", "YCbCr")]
@@ -45,7 +45,7 @@ def problem_findings(
         findings.append(
             error(
                 f"{subset}: {named(jpeg)} {_have(jpeg)} been saved as JPEG, which changes the "
-                "values along all edges. Make them again as PNG."
+                "values along all edges. Create them again as PNG."
             )
         )
     if values:
@@ -60,7 +60,7 @@ def problem_findings(
 
 
 def _allowed(split: ClassSplit, background: int | None) -> set[int]:
-    """The values that may stand in a label file."""
+    """The values allowed in a label file."""
     above = background is not None and background <= split.num_classes
     values = set(range(split.num_classes + above)) | {IGNORED}
     return values | {background} if background is not None else values
@@ -78,45 +78,46 @@ def _value_finding(
     split: ClassSplit,
     background: int | None,
 ) -> Finding:
-    """What values occur that may not, and the likely reason."""
+    """The values that occur but are not allowed, and the likely reason."""
     wrong = sorted({value for sample in bad for value in _wrong(sample, split, background)})
     number = split.num_classes
     zero = any(s.pixels[0] or 0 in s.values for s in samples)
     if wrong[-1] > 255 or wrong[0] < 0:
         hint = (
-            "Labels are class indices of 8 bits. If these are numbers of instances or codes (such "
-            "as 1000 times the class), write the index of the class in their place."
+            "Labels are 8-bit class indices. If these are instance numbers or codes (such as 1000 "
+            "times the class), replace them with class indices."
         )
     elif background is None and wrong == [number] and not zero:
         hint = (
-            "0 never occurs: the labels count from 1. Set background=0, then the first name is "
-            "that of the value 1."
+            "0 never occurs: the labels start at 1. Set background=0; then the first name belongs "
+            "to the value 1."
         )
     elif background is None and wrong == [number]:
         hint = (
-            "If 0 is the background, set background=0, then the first name is that of the value "
-            f"1; if {number} is, set background={number}. Otherwise a name is missing in `classes`."
+            "If 0 is the background, set background=0; then the first name belongs to the value "
+            f"1. If {number} is, set background={number}. Otherwise `classes` lacks a name."
         )
     elif len(wrong) > max(10, number):
         hint = (
-            "So many values are no class indices: a gray image, or label maps that were resized "
-            "or compressed. Make them again, resize with nearest neighbor, save as PNG."
+            "So many values cannot be class indices: these are gray images, or label maps that "
+            "were resized or compressed. Create them again, resize with nearest neighbor, and save "
+            "as PNG."
         )
     elif len(wrong) == 1 and background is None:
         hint = (
-            f"If {wrong[0]} marks pixels of no class, set background={wrong[0]}. Otherwise "
+            f"If {wrong[0]} marks pixels without a class, set background={wrong[0]}. Otherwise "
             f"`classes` needs {wrong[0] + 1} names."
         )
     else:
         hint = (
             f"The class list has {number} names"
             + (f" and background={background}" if background is not None else "")
-            + ". Give every value a name, in the order of the values, or write 255 for what is no "
-            "class."
+            + ". Give every value a name, in the order of the values, or write 255 for pixels "
+            "without a class."
         )
     return error(
-        f"{subset}: {named(bad)} {_have(bad)} the values {first_of(wrong)}, which stand for no "
-        f"class. {hint}"
+        f"{subset}: {named(bad)} {_have(bad)} the values {first_of(wrong)}, which are not "
+        f"classes. {hint}"
     )
 
 

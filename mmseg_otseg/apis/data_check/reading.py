@@ -1,4 +1,4 @@
-"""Reads every sample of a dataset once: its labels as they are, and as training gets them."""
+"""Reads every sample of a dataset once: its original labels and its training labels."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ FEW_VALUES = 40  # a gray photograph has more
 
 @dataclass
 class Sample:
-    """What one sample holds.
+    """The content of one sample.
 
     Attributes:
         image: Path of the image; empty for data that is not read from files.
-        label: Path of the label file; empty likewise.
+        label: Path of the label file; empty for data that is not read from files.
         pixels: Pixels of each class index before anything is hidden, (256,) uint32; all 0 when the
             label map cannot be used.
         trained: Pixels of each label value after the whole pipeline, (256,) uint32.
         size: Height and width of the label map.
-        values: Values in the label file, at most 1000 of them, if the label map cannot be used.
+        values: At most 1000 values in the label file, only if the label map cannot be used.
         mode: Pillow's name of the label file's pixel format, or "JPEG".
-        image_is_label: Whether the image has one channel of few values, if the label map cannot
-            be used.
+        image_is_label: Whether the image has one channel and few values; checked only if the label
+            map cannot be used.
         problem: Why the sample cannot be used; empty if it can.
-        digest: Of the image's file, to tell equal images.
+        digest: Digest of the image file, to find equal images.
     """
 
     image: str = ""
@@ -58,8 +58,8 @@ def read_samples(dataset: ZeroShotDataset, workers: int = 0, seed: int = 0) -> l
     """Read every sample of a dataset once, with a progress bar.
 
     Args:
-        dataset: The dataset; a wrapper in it that repeats samples does not repeat them here.
-        workers: Processes that read; 0 is this one.
+        dataset: The dataset; samples repeated by a wrapper in it are read only once.
+        workers: Number of worker processes; 0 reads in this process.
         seed: Seed of the augmentation.
     """
     reader = _Reader(dataset, seed)
@@ -88,7 +88,7 @@ class _Reader(Dataset):
             if sample.mode == "JPEG":
                 raise SampleError(f"label file {sample.label} is a JPEG.")
             label = leaf.pipeline.read_label(info)
-            self.rule.holds_unseen(label, sample.label)  # refuses what may not be in it
+            self.rule.holds_unseen(label, sample.label)  # raises for wrong values
             sample.size, sample.pixels = label.shape, _count(label)
             with seeded_by(Draw(index, self.seed, number)):
                 packed = leaf[index]
@@ -100,35 +100,35 @@ class _Reader(Dataset):
 
 
 def named(samples: Sequence[Sample]) -> str:
-    """How many label files, and the names of the first."""
+    """The number of label files and the names of the first few."""
     what = "label file" if len(samples) == 1 else "label files"
     names = [Path(sample.label or sample.image).name for sample in samples]
     return f"{len(samples)} {what} ({first_of(names)})"
 
 
 def first_of(items: Sequence) -> str:
-    """The first five items in words."""
+    """The first five items, separated by commas."""
     return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
 
 
 def _count(label: np.ndarray) -> np.ndarray:
     counts = np.bincount(label.ravel().astype(np.uint8), minlength=256)
-    return counts.astype(np.uint32)  # half the memory: there may be hundreds of thousands
+    return counts.astype(np.uint32)  # half the memory of int64, for many samples
 
 
 def _look_at_label(sample: Sample) -> None:
-    """Note the label file's own values, for what is said about it."""
+    """Record the label file's own values, for the message about it."""
     sample.values = tuple(_values(sample.label)[:MOST_VALUES])
     sample.image_is_label = 0 < len(_values(sample.image)) < FEW_VALUES
 
 
 def _mode(path: str) -> str:
-    """Pixel format of an image file, or "JPEG"; empty for what is no image file."""
+    """Pixel format of an image file, or "JPEG"; empty if it is not an image file."""
     try:
         check_image_file(path)
         with Image.open(path) as image:
             return "JPEG" if image.format == "JPEG" else image.mode
-    except UNREADABLE:  # reading it will say why
+    except UNREADABLE:  # reading it will report why
         return ""
 
 
@@ -138,7 +138,7 @@ def _values(path: str) -> list[int]:
         check_image_file(path)
         with Image.open(path) as image:
             values = np.asarray(image)
-    except UNREADABLE:  # `problem` says so
+    except UNREADABLE:  # reported in `problem`
         return []
     plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
     return np.unique(values).tolist() if plain else []

@@ -1,4 +1,4 @@
-"""Training samples as the model sees them, and the truth that validation compares with."""
+"""Draws training samples as the model sees them, and validation samples with their labels."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Shown(NamedTuple):
 
 
 def samples_of(dataset: ZeroShotDataset, number: int, seed: int = 0) -> list[Shown]:
-    """Some samples, evenly over the data, after the pipeline; those that fail are left out.
+    """Samples after the pipeline, spread evenly over the data; those that fail are left out.
 
     Args:
         dataset: Training or validation data.
-        number: At most as many.
+        number: Maximum number of samples.
         seed: Seed of the augmentation.
     """
     places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
@@ -67,12 +67,12 @@ def _before_packing(step: Any) -> bool:
 def draw_sheet(
     subsets: Mapping[str, Sequence[Shown]], split: ClassSplit, palette: Sequence[Sequence[int]]
 ) -> Figure:
-    """Two rows for each subset: the images, and their labels.
+    """Draw two rows for each subset: the images and their labels.
 
     Args:
-        subsets: Samples by the name of their subset.
+        subsets: Samples by subset name.
         split: The class split.
-        palette: RGB of each class.
+        palette: RGB color of each class.
     """
     columns = max(map(len, subsets.values()))
     figure = Figure(figsize=(CELL * columns, CELL * 2 * len(subsets) + 1), layout="constrained")
@@ -102,7 +102,7 @@ def draw_sheet(
 
 
 def _paint(axes: Axes, sample: Shown, colors: np.ndarray) -> None:
-    """Labels in their colors; what training does not see hatched, ignored pixels white."""
+    """Draw labels in their colors, with hidden labels hatched and ignored pixels white."""
     painted = np.full((*sample.label.shape, 3), 255, np.uint8)
     known = sample.label != IGNORED
     painted[known] = colors[sample.label[known]]

@@ -1,4 +1,4 @@
-"""The built-in benchmark: procedural scenes, their captions and their worlds."""
+"""The built-in shapes benchmark: procedural scenes, captions and worlds."""
 
 from .captions import NUM_FACTS, VOCABULARY, Caption, caption_scene, scene_facts
 from .classes import SHAPES_CLASSES, SHAPES_PALETTE, SHAPES_UNSEEN, SHAPES_UNSEEN_INDICES

@@ -1,8 +1,8 @@
-"""Captions of shapes scenes: whole-image descriptions, never a mask.
+"""Captions of shapes scenes, which describe the whole image and use no mask.
 
-What a caption claims and what a picture shows are both sets of facts, so whether a caption is true
-of a picture is a subset test. The facts, for each of the 20 classes: it occurs; a small, a
-medium, a large one occurs; a partly hidden one occurs (what "a part of a red circle" says).
+A caption and an image each correspond to a set of facts. A caption is true of an image if its facts
+are a subset of the image's facts. The facts for each of the 20 classes are: it occurs; it occurs in
+small, medium or large size; it occurs partly hidden (as in "a part of a red circle").
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["NUM_FACTS", "VOCABULARY", "Caption", "caption_scene", "scene_facts"]
 
 SIZES = ("small", "medium", "large")
 NUM_FACTS = len(SHAPES_CLASSES) * (2 + len(SIZES))
-"""Facts: class c at c; class c in size s at 20 * (1 + s) + c; a hidden part of c at 80 + c."""
+"""Index c: class c occurs; 20 * (1 + s) + c: it occurs in size s; 80 + c: it is partly hidden."""
 
 _WHOLE = ("a photo of {}.", "a picture of {}.", "an image of {}.", "a portrait of {}.", "{}.", "{}")
 _PART = ("a part of a {}.", "a segment of a {}.", "a background of a {}.")
@@ -30,12 +30,12 @@ VOCABULARY: tuple[str, ...] = (
     *("a", "an", "and", "background", "image", "of", "part", "photo", "picture", "portrait"),
     *("segment", ",", "."),
 )
-"""Every word and sign that a caption may contain. Each is one token of CLIP's tokenizer."""
+"""All words and punctuation in captions. Each is one token of CLIP's tokenizer."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and what it claims.
+    """A caption and its facts.
 
     Args:
         text: The sentence.
@@ -49,7 +49,7 @@ class Caption:
 
 
 def _named(scene: Scene) -> list[SceneObject]:
-    """The objects of which enough is seen to be worth a word, in painting order."""
+    """The objects visible enough to be named, in painting order."""
     least = 0.004 * scene.labels.size
     return [o for o in scene.objects if o.visible >= 0.3 and o.pixels >= least]
 
@@ -80,16 +80,16 @@ def scene_facts(scene: Scene) -> np.ndarray:
 def caption_scene(scene: Scene, seed: int = 0) -> Caption:
     """Describe a scene in one sentence, at random.
 
-    One sentence in eight tells of a part of one partly hidden object (if there is one); the others
-    name some or all objects, each with its size one time in four.
+    One sentence in eight names a part of one partly hidden object (if there is one); the others
+    name some or all objects, each with its size in one case out of four.
 
     Args:
         scene: The scene.
-        seed: Every seed gives its own wording.
+        seed: Random seed of the wording.
 
     Returns:
-        A caption that is true of the scene. A scene without an object worth naming is
-        "a background." and claims nothing.
+        A caption that is true of the scene. For a scene without objects to name, it is
+        "a background." and has no facts.
     """
     draws = iter(np.random.Generator(np.random.PCG64(seed)).random(32).tolist())
     facts = np.zeros((2 + len(SIZES), len(SHAPES_CLASSES)), bool)
@@ -104,9 +104,9 @@ def caption_scene(scene: Scene, seed: int = 0) -> Caption:
         text = _PART[int(next(draws) * len(_PART))].format(SHAPES_CLASSES[label])
         return Caption(text, facts.ravel(), facts[0])
 
-    by_label = {o.label: o for o in things}  # name a class once
+    by_label = {o.label: o for o in things}  # name each class once
     order = sorted(by_label, key=lambda _: next(draws))[:4]
-    if next(draws) < 0.3:  # sometimes the sentence leaves something out
+    if next(draws) < 0.3:  # sometimes leave out some classes
         order = order[: 1 + int(next(draws) * len(order))]
     phrases = []
     for label in order:

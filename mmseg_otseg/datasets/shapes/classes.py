@@ -9,7 +9,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "yellow": (220, 195, 60),
     "purple": (140, 60, 165),
 }
-"""Mean RGB color of every color name."""
+"""Mean RGB value of each color name."""
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
 
@@ -23,7 +23,7 @@ SHAPES_UNSEEN: tuple[str, ...] = (
     "yellow circle",
     "purple square",
 )
-"""The unseen classes. Each of their colors and each of their shapes occurs in seen classes."""
+"""The unseen classes. All of their colors and shapes also occur in seen classes."""
 
 SHAPES_UNSEEN_INDICES: tuple[int, ...] = tuple(SHAPES_CLASSES.index(n) for n in SHAPES_UNSEEN)
 
@@ -32,4 +32,4 @@ SHAPES_PALETTE: list[list[int]] = [
     for rgb in COLOURS.values()
     for shade in (1.0, 0.8, 0.6, 0.4)
 ]
-"""One RGB color per class: the color's own, darker from circle to cross."""
+"""One RGB value per class: its color, darker from circle to cross."""

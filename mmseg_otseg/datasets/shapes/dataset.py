@@ -1,4 +1,4 @@
-"""The shapes scenes as an mmsegmentation dataset that needs nothing on disk."""
+"""The shapes scenes as an mmsegmentation dataset that needs no files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["LoadShapesScene", "ShapesDataset"]
 
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
-    """Procedural scenes of colored shapes, the benchmark that any machine can run.
+    """Procedural scenes of colored shapes, a benchmark that any machine can run.
 
-    Item ``i`` is a function of (seed, split, i, world, size) alone, in whatever process it is
-    drawn; nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene``
-    where that of a dataset on disk starts with ``LoadImageFromFile`` and ``LoadAnnotations``.
+    Item ``i`` depends only on (seed, split, i, world, size), in whatever process it is drawn.
+    Nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene`` instead of
+    ``LoadImageFromFile`` and ``LoadAnnotations``.
 
     Args:
-        world: Name of a world, see ``WORLDS``.
-        split: ``train``, ``val`` (for every choice) or ``test`` (for reported figures only).
+        world: Name of a world; see ``WORLDS``.
+        split: ``train``, ``val`` (for all decisions) or ``test`` (only for reported results).
         length: Number of scenes.
         size: Image side in pixels, or (height, width).
-        seed: Another seed is a fresh dataset, in every split.
-        severity: Mean photometric severity in place of the world's own, 0..0.95.
-        metainfo: As in ``BaseSegDataset``; a choice of the 20 classes relabels the others 255.
+        seed: Another seed gives different scenes in every subset.
+        severity: Mean photometric severity, 0..0.95; None uses the world's own.
+        metainfo: As in ``BaseSegDataset``; with a selection of the 20 classes, others become 255.
         pipeline: Transforms or their configs.
         **kwargs: Other arguments of ``BaseSegDataset`` (test_mode, indices, lazy_init, ...).
 
@@ -64,7 +64,7 @@ class ShapesDataset(BaseSegDataset):
         super().__init__(metainfo=metainfo, pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry per scene: how to draw it, and a name that stands for its path."""
+        """One entry per scene: how to draw it, and a name used as its path."""
         stem = f"shapes_{self.world.name}_{self.split}_{self.seed}"
         return [
             dict(
@@ -90,13 +90,13 @@ class LoadShapesScene(BaseTransform):
 
     Required keys: ``scene`` (arguments of ``render_scene``), ``label_map``, ``seg_fields``.
 
-    Added keys: ``img`` (H, W, 3) uint8 BGR as OpenMMLab's loaders give it, ``img_shape``,
+    Added keys: ``img`` (H, W, 3) uint8 BGR as from OpenMMLab's loaders, ``img_shape``,
     ``ori_shape`` (H, W), ``gt_seg_map`` (H, W) uint8 class indices with 255 for background;
     ``gt_seg_map`` joins ``seg_fields``.
     """
 
     def transform(self, results: dict) -> dict:
-        """Add the picture and its labels to ``results``."""
+        """Add the image and its labels to ``results``."""
         scene = render_scene(**results["scene"])
         results["img"] = np.ascontiguousarray(scene.image[..., ::-1])
         results["img_shape"] = results["ori_shape"] = scene.labels.shape

@@ -23,18 +23,19 @@ def export_voc(
     size: int | tuple[int, int] = 64,
     seed: int = 0,
 ) -> Path:
-    """Write scenes as ``OUT/VOCdevkit/VOC2012``, as mmsegmentation's dataset guide lays VOC out.
+    """Write scenes to ``OUT/VOCdevkit/VOC2012``, in the layout of mmsegmentation's dataset guide.
 
-    Pictures go to ``JPEGImages`` (quality 95, colors not subsampled), palette PNG masks with 0 for
-    background and class index + 1 elsewhere to ``SegmentationClassAug`` and, for train and val,
-    also to ``SegmentationClass``; the names to ``ImageSets/Segmentation/{train,aug,val}.txt``.
-    Scene ``i`` of train is item ``i`` of ``ShapesDataset(split="train")``, and aug follows it.
+    Images go to ``JPEGImages`` (quality 95, no chroma subsampling). PNG masks with a palette, with
+    0 for background and class index + 1 elsewhere, go to ``SegmentationClassAug`` and, for train
+    and val, also to ``SegmentationClass``. The names go to
+    ``ImageSets/Segmentation/{train,aug,val}.txt``. Scene ``i`` of train is item ``i`` of
+    ``ShapesDataset(split="train")``; the scenes of aug follow those of train.
 
     Args:
-        out: Folder to write to, mmsegmentation's ``data``.
+        out: Folder to write to, usually mmsegmentation's ``data``.
         train: Number of training scenes.
         val: Number of validation scenes.
-        aug: Number of further training scenes, the counterpart of VOC's additional masks.
+        aug: Number of additional training scenes, like VOC's additional masks.
         world: World of the scenes.
         size: Image side in pixels, or (height, width).
         seed: Seed of the scenes.
@@ -44,14 +45,14 @@ def export_voc(
 
     Raises:
         ValueError: If a number of scenes is negative.
-        FileExistsError: If that folder already exists.
+        FileExistsError: If this folder already exists.
     """
     if min(train, val, aug) < 0:
         raise ValueError(f"numbers of scenes must not be negative, got {train}, {val}, {aug}")
     world = get_world(world)
     root = Path(out) / "VOCdevkit" / "VOC2012"
     if root.exists():
-        raise FileExistsError(f"{root} exists; remove it or choose another folder")
+        raise FileExistsError(f"{root} already exists; remove it or choose another folder")
     for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
         (root / name).mkdir(parents=True)
     lists = root / "ImageSets" / "Segmentation"

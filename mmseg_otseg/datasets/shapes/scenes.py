@@ -1,9 +1,9 @@
 """Procedural scenes: colored shapes on a textured ground, drawn from signed distances.
 
-Every picture is a function of (seed, split, index, world, size) alone. Only uniform numbers and raw
-bits of PCG64 and the exactly rounded operations of IEEE arithmetic (+ - * / sqrt and comparisons)
-are used, and no sums whose order a library may choose, so the pictures do not depend on versions or
-CPUs.
+Every image depends only on (seed, split, index, world, size), not on library versions or the CPU.
+To ensure this, the code uses only uniform numbers and raw bits of PCG64, the exactly rounded
+operations of IEEE arithmetic (+ - * / sqrt and comparisons), and no sums whose order is up to a
+library.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .worlds import World, get_world
 __all__ = ["BACKGROUND", "SPLITS", "Scene", "SceneObject", "render_scene"]
 
 BACKGROUND = 255
-"""Label of every pixel that belongs to no object."""
+"""Label of all pixels outside objects."""
 
 SPLITS = {"train": 0, "val": 1, "test": 2, "pretrain": 3}
-"""Number of each split in the seed sequence; scenes of different splits are independent."""
+"""Number of each subset in the seed sequence; different subsets have independent scenes."""
 
 _MEAN_COLOURS = tuple(COLOURS.values())
-# Area of each shape of radius 1, see `_distance`; radii are comparable across the shapes.
+# Area of each shape with radius 1, see `_distance`; radii are comparable between shapes.
 _AREAS = (math.pi, 1.72 * 1.72, 0.75 * math.sqrt(3.0) * 1.45 * 1.45, 8 * 1.1 * 0.38 - 4 * 0.38**2)
-_PER_SCENE, _PER_OBJECT, _PER_STROKE = 16, 12, 8  # uniform numbers that each of them may use
+_PER_SCENE, _PER_OBJECT, _PER_STROKE = 16, 12, 8  # uniform numbers reserved for each
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SceneObject:
         label: Class index, 0..19.
         radius: Radius as a fraction of the shorter image side.
         pixels: Number of visible pixels.
-        visible: Visible share of the whole object's area, 0..1.
+        visible: Visible fraction of the object's area, 0..1.
     """
 
     label: int
@@ -50,7 +50,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, its labels and what is in it.
+    """An image with its labels and objects.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -70,20 +70,20 @@ def render_scene(
     seed: int = 0,
     size: int | tuple[int, int] = 64,
 ) -> Scene:
-    """Draw scene ``index`` of a split.
+    """Draw scene ``index`` of a subset.
 
     Args:
         world: Name of a world, or a ``World``.
-        split: Name of a split, a key of ``SPLITS``.
-        index: Number of the scene in the split, from 0.
-        seed: Every seed has its own train, val, test and pretrain scenes.
+        split: Name of a subset, a key of ``SPLITS``.
+        index: Number of the scene in the subset, from 0.
+        seed: Each seed gives different train, val, test and pretrain scenes.
         size: Image side in pixels, or (height, width).
 
     Returns:
         The scene.
 
     Raises:
-        ValueError: If the split or the world is unknown.
+        ValueError: If the subset or the world is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
@@ -97,7 +97,7 @@ def render_scene(
     strokes = _integer(draws, *world.clutter)
     owner = np.zeros((height, width), np.uint8)  # 0 = background, i = i-th object
 
-    # Which of the painted things are clutter: each stroke goes under a random object or on top.
+    # Each clutter stroke is painted below a random object or on top of all.
     after = [int(value * (count + 1)) for value in rng.random(strokes).tolist()]
     objects = []
     for number in range(count + 1):
@@ -142,7 +142,7 @@ def _axes(height: int, width: int, top: int = 0, left: int = 0) -> tuple[np.ndar
 
 
 def _ground(draws: Iterator[float], height: int, width: int) -> np.ndarray:
-    """A greyish ground with a linear gradient and soft stripes, (H, W, 3) float32 in 0..255."""
+    """A grayish ground with a linear gradient and soft stripes, (H, W, 3) float32 in 0..255."""
     y, x = _axes(height, width)
     y, x = y / np.float32(height), x / np.float32(width)
     slope = _direction(_between(draws, -1, 1), _between(draws, -1, 1))
@@ -176,7 +176,7 @@ def _distance(shape: int, x: np.ndarray, y: np.ndarray, radius: float) -> np.nda
 
 
 def _window(center: float, reach: float, length: int) -> tuple[int, int]:
-    """First and last-plus-one pixel within ``reach`` of ``center`` along an axis."""
+    """First pixel within ``reach`` of ``center`` along an axis, and last pixel plus one."""
     return max(0, int(center - reach)), min(length, int(center + reach) + 2)
 
 
@@ -235,7 +235,7 @@ def _blend(image: np.ndarray, paint: np.ndarray | np.float32, distance: np.ndarr
 def _photograph(
     image: np.ndarray, draws: Iterator[float], rng: np.random.Generator, world: World
 ) -> np.ndarray:
-    """Shift the picture as the world says, add sensor noise, round to uint8."""
+    """Apply the world's photometric shift, add sensor noise, and round to uint8."""
     offset = world.spread * _between(draws, -1, 1)
     share = next(draws)
     if world.severity > 0:

@@ -1,4 +1,4 @@
-"""The worlds ("cameras") that shapes scenes are seen through."""
+"""The worlds ("cameras") of shapes scenes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class World:
-    """How scenes of one world are composed and photographed.
+    """How the scenes of one world are composed and photographed.
 
-    A photograph of the composed picture ``x`` is ``x * (1 - a) + t * a`` plus sensor noise, with
-    one airlight color ``t`` and one severity ``a`` per picture: a light ``t`` makes haze, a dark
-    one low light. Sensor noise is added last, so it is not weakened with the contrast.
+    A photograph of the composed image ``x`` is ``x * (1 - a) + t * a`` plus sensor noise, with one
+    airlight color ``t`` and one severity ``a`` per image. A light ``t`` gives haze, a dark one low
+    light. Sensor noise is added last, so it is not reduced along with the contrast.
 
     Args:
         name: Name of the world.
-        objects: Least and greatest number of objects.
-        radius: Least and greatest object radius, as a fraction of the shorter image side.
-        clutter: Least and greatest number of gray clutter strokes, labeled as background.
-        noise: Greatest sensor noise, in gray levels of 255 (triangular distribution).
-        severity: Mean of ``a`` over the pictures; 0 leaves the pictures unshifted.
+        objects: Minimum and maximum number of objects.
+        radius: Minimum and maximum object radius, as a fraction of the shorter image side.
+        clutter: Minimum and maximum number of gray clutter strokes, labeled as background.
+        noise: Maximum sensor noise, in gray levels of 255 (triangular distribution).
+        severity: Mean of ``a`` over the images; 0 means no shift.
         spread: ``a`` is uniform in ``severity - spread .. severity + spread``.
         airlight: Darkest and lightest airlight color ``t``, RGB in 0..255.
     """
@@ -46,8 +46,8 @@ class World:
             )
 
 
-# The severities below follow from the rules in `tools/shapes/fix_severity.py`, which look at CLIP
-# alone. They belong to the shipped CLIP; do not tune them to a method.
+# The severities below follow from the rules in `tools/shapes/fix_severity.py`, which use only CLIP.
+# They belong to the shipped CLIP; do not tune them for a method.
 _CROWD = World("crowd", objects=(4, 7), radius=(0.10, 0.21), clutter=(2, 4))
 
 WORLDS: Mapping[str, World] = {
@@ -69,7 +69,7 @@ WORLDS: Mapping[str, World] = {
         ),
     )
 }
-"""``clean``: few objects, no shift (the pictures CLIP learns from). ``crowd``: many overlapping
+"""``clean``: few objects, no shift (CLIP is trained on these images). ``crowd``: many overlapping
 objects and clutter. ``haze``, ``lowlight``: the same crowd, photometrically shifted."""
 
 
@@ -77,7 +77,7 @@ def get_world(world: str | World, severity: float | None = None) -> World:
     """Look a world up by name and, if asked, change its severity.
 
     Args:
-        world: Name of a world, or a ``World``, which is taken as it is.
+        world: Name of a world, or a ``World``, which is used directly.
         severity: Mean severity in 0..0.95, or None for the world's own.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checkpoints of which a kill at any moment loses none."""
+"""Checkpoints that survive a kill at any moment."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mmseg_otseg.engine.run_folder import UNFINISHED, latest_checkpoint, whole_f
 class DurableCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, for runs that may be killed at any moment.
 
-    - A file is written under another name and gets its own once all of it is on the disk.
-    - An old checkpoint is deleted after the new one is there, and only in the run's own folder.
-    - After a validation, the checkpoint of that iteration is written again, now with its result. A
+    - A file is written under a temporary name and renamed once it is completely on disk.
+    - An old checkpoint is deleted only after the new one exists, and only in the run's own folder.
+    - After a validation, the checkpoint of that iteration is written again with the result. A
       resumed run whose checkpoint lacks the result of a validation that was due validates first.
-    - The best checkpoint holds its own score. A resumed run takes both over from the folder, so
-      that no better one, of which its checkpoint knows nothing, is replaced by a worse one.
-    - A run that is to resume from the latest checkpoint takes the latest that can be read.
+    - The best checkpoint holds its own score. A resumed run reads both from the folder, so a better
+      checkpoint saved after the resumed one is not replaced by a worse one.
+    - A run that resumes from the latest checkpoint uses the latest readable one.
 
     Args:
-        options: Those of ``CheckpointHook``; the folder must be on this machine.
+        options: Options of ``CheckpointHook``; the folder must be on this machine.
 
     Raises:
-        ValueError: The folder is not on this machine, or the validation has no metric
-            ``save_best``.
+        ValueError: If the folder is not on this machine, or ``save_best`` names a metric that the
+            validation does not report.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -40,20 +40,20 @@ class DurableCheckpointHook(CheckpointHook):
         if self.file_client_args or self.backend_args or "://" in str(self.out_dir):
             raise ValueError(
                 "DurableCheckpointHook writes to local folders only: leave out backend_args and "
-                "file_client_args, or take CheckpointHook."
+                "file_client_args, or use CheckpointHook."
             )
         self._training = False
 
     def before_run(self, runner: Runner) -> None:
-        """Choose what to resume from, if that was left open."""
+        """Choose the checkpoint to resume from if none was given."""
         if runner._resume and runner._load_from is None:
             runner._load_from = latest_checkpoint(runner.work_dir)
             runner._resume = runner._load_from is not None
 
     def before_train(self, runner: Runner) -> None:
-        """Take over what the folder holds, and validate if a kill prevented that."""
+        """Restore the state from the folder, and validate if a kill prevented it."""
         info = runner.message_hub.runtime_info
-        if "keep_ckpt_ids" in info:  # they become file names that mmengine deletes
+        if "keep_ckpt_ids" in info:  # mmengine deletes files with these numbers in their names
             info["keep_ckpt_ids"] = [int(step) for step in info["keep_ckpt_ids"]]
         super().before_train(runner)
         self._training = True
@@ -65,12 +65,12 @@ class DurableCheckpointHook(CheckpointHook):
         for indicator, rule in self._watched():
             self._recall_best(runner, indicator, rule)
         if self._lacks_validation(runner):
-            runner.logger.info(f"Iteration {runner.iter} is validated first: that is still missing")
+            runner.logger.info(f"Validating iteration {runner.iter}, which has no result yet")
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
-        """Save what is best, and that this iteration was validated."""
-        if self._training:  # a validation by itself saves nothing
+        """Save the best checkpoint, and record that this iteration was validated."""
+        if self._training:  # a validation outside training saves nothing
             runner.message_hub.update_info("validated_iter", runner.iter)
             super().after_val_epoch(runner, metrics)
 
@@ -85,16 +85,16 @@ class DurableCheckpointHook(CheckpointHook):
         return f"best_{indicator}_{name}".replace("/", "_")
 
     def _watched(self) -> list[tuple[str, str]]:
-        """The metrics of which the best is kept, each with 'greater' or 'less'."""
+        """The metrics whose best checkpoint is kept, each with 'greater' or 'less'."""
         return list(zip(self.key_indicators, self.rules)) if self.save_best else []
 
     def _keys(self, indicator: str) -> tuple[str, str]:
-        """What mmengine calls the best score and the best file."""
+        """mmengine's keys for the best score and the best file."""
         suffix = "" if len(self.key_indicators) == 1 else f"_{indicator}"
         return f"best_score{suffix}", f"best_ckpt{suffix}"
 
     def _tidy(self, runner: Runner) -> None:
-        """Remove what a killed run did not finish; say so if a new run overwrites another's."""
+        """Remove unfinished files of a killed run; warn if a new run overwrites checkpoints."""
         checkpoints = self.filename_tmpl.format("*")
         for pattern in (checkpoints, self._best_name("*", checkpoints)):
             for file in self._folder.glob(pattern + UNFINISHED):
@@ -102,16 +102,16 @@ class DurableCheckpointHook(CheckpointHook):
         Path(runner.work_dir, "last_checkpoint" + UNFINISHED).unlink(missing_ok=True)
         if runner.iter == 0 and any(self._folder.glob(checkpoints)):
             runner.logger.warning(
-                f"{self.out_dir} holds checkpoints of an earlier run; this one overwrites them. To "
-                "go on with the earlier run instead, stop this one and start it with --resume."
+                f"{self.out_dir} holds checkpoints of an earlier run, which this run overwrites. "
+                "To continue the earlier run instead, stop this one and start it with --resume."
             )
 
     def _recall_best(self, runner: Runner, indicator: str, rule: str) -> None:
-        """Take over the best checkpoint with its score, as the folder holds them.
+        """Restore the best checkpoint and its score from the folder.
 
-        Besides the one that the resumed checkpoint knows, that can be one written after it.
+        It is either the one recorded in the resumed checkpoint or one written after it.
         """
-        if indicator == "auto":  # which metric that is shows in the first validation
+        if indicator == "auto":  # the first validation determines the metric
             return
         score_key, file_key = self._keys(indicator)
         info = runner.message_hub.runtime_info
@@ -126,7 +126,7 @@ class DurableCheckpointHook(CheckpointHook):
                     if file == known or saved["meta"]["iter"] >= runner.iter:
                         scores[file] = float(saved["message_hub"]["runtime_info"][score_key])
                 except (ValueError, KeyError, TypeError) as error:
-                    runner.logger.warning(f"The best checkpoint {file} is passed over: {error}")
+                    runner.logger.warning(f"Skipped the best checkpoint {file}: {error}")
             if scores:
                 file = (max if rule == "greater" else min)(scores, key=lambda file: scores[file])
                 best = [scores[file], str(file)]
@@ -144,7 +144,7 @@ class DurableCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict[indicator] = file
 
     def _lacks_validation(self, runner: Runner) -> bool:
-        """Whether the loop would have validated after the last iteration, and did not."""
+        """Whether a validation was due after the last iteration but is missing."""
         loop = runner.train_loop
         step, last = (loop.epoch, loop.max_epochs) if self.by_epoch else (loop.iter, loop.max_iters)
         validated = runner.message_hub.runtime_info.get("validated_iter")
@@ -160,7 +160,7 @@ class DurableCheckpointHook(CheckpointHook):
         kept: list[int] = []
         if self.max_keep_ckpts > 0:
             kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
-            # Also those that are deleted below, so that a run resumed from here can do it.
+            # Include those deleted below, so that a run resumed from here can delete them.
             runner.message_hub.update_info("keep_ckpt_ids", kept)
         self._write(
             runner,
@@ -187,7 +187,7 @@ class DurableCheckpointHook(CheckpointHook):
         for indicator, rule in self._watched():
             if indicator not in metrics:
                 raise ValueError(
-                    f"save_best='{indicator}' is none of the validation's metrics, which are "
+                    f"save_best='{indicator}' is not among the validation's metrics: "
                     f"{', '.join(metrics)}."
                 )
             name = self._best_name(indicator, self._name(runner))
@@ -196,14 +196,14 @@ class DurableCheckpointHook(CheckpointHook):
             info = runner.message_hub.runtime_info
             before, best = info.get(file_key), info.get(score_key)
             best = self.init_value_map[rule] if best is None else best
-            # The same once more: a kill came between it and this iteration's checkpoint.
+            # Repeated validation: the run was killed before this iteration's checkpoint was saved.
             again = file == before and score == best
             if not again and not self.is_better_than[indicator](score, best):
                 continue
             improved = True
             self._note_best(runner, indicator, score, file)
             self._write(runner, name, meta, save_optimizer=False, save_param_scheduler=False)
-            runner.logger.info(f"The best checkpoint, of {indicator} {score:0.4f}, is now {name}")
+            runner.logger.info(f"The best checkpoint is now {name}, with {indicator} {score:0.4f}")
             if before and before != file and is_main_process():
                 self._remove(Path(before))
         repeated = self.last_ckpt is not None and Path(self.last_ckpt).name == self._name(runner)
@@ -213,11 +213,11 @@ class DurableCheckpointHook(CheckpointHook):
             )
 
     def _write(self, runner: Runner, name: str, meta: dict[str, Any], **options: Any) -> None:
-        if is_main_process():  # mmengine does nothing in the others
+        if is_main_process():  # mmengine saves nothing in the other processes
             with whole_file(self._folder / name) as part:
                 runner.save_checkpoint(str(self._folder), part.name, meta=meta, **options)
 
     def _remove(self, file: Path) -> None:
-        """Delete a checkpoint of this folder; a path from elsewhere is left alone."""
+        """Delete a checkpoint in this folder; leave any other path alone."""
         if file.parent == self._folder:
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run that starts from another run's checkpoint takes over from it."""
+"""Starts a run from the checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mmseg_otseg.engine.parts import neck, segmentor
 
 @HOOKS.register_module()
 class FineTuneHook(Hook):
-    """Says what training takes over from the checkpoint of ``load_from``, and what it does not.
+    """Logs what training takes over from the ``load_from`` checkpoint, and what it does not.
 
-    Weights that train carry over by name and shape, whatever the classes are. What belongs to
-    classes does not: text embeddings are made anew, contexts of single classes
-    (:class:`LearnablePrompts` with ``per_class``) carry over for the names that both have, and a
-    calibrated seen-class bias is dropped. Resuming and testing are passed over.
+    Trainable weights carry over by name and shape, whatever the classes are. Class-specific parts
+    do not: text embeddings are recomputed, per-class contexts (:class:`LearnablePrompts` with
+    ``per_class``) carry over only for the class names that both runs have, and a calibrated
+    seen-class bias is dropped. The hook does nothing when a run is resumed or tested.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adapt the checkpoint to the run's classes, before the model takes it."""
+        """Adapt the checkpoint to the run's classes before the model loads it."""
         if runner._resume or not isinstance(runner._train_loop, BaseLoop):
             return
         state = checkpoint.get("state_dict", checkpoint)
         meta = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
         theirs = list(meta.get("classes") or ())
-        notes = ["Optimizer and schedule start anew."]
+        notes = ["Optimizer and schedule start from the beginning."]
         for key in [key for key in state if ".calibrated_seen_bias." in key]:
             del state[key]
             notes.append("Its calibrated seen-class bias does not carry over.")
@@ -41,9 +41,9 @@ class FineTuneHook(Hook):
         if split is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(
-                f"It was trained for {len(theirs)} other classes ({_some(theirs)}), of which this "
-                f"run has {_some(both) if both else 'none'}: text belongs to names and is made "
-                "anew."
+                f"It was trained on {len(theirs)} other classes ({_some(theirs)}); this run shares "
+                f"{_some(both) if both else 'none'} of them. Text embeddings are recomputed for "
+                "this run's names."
             )
             if getattr(text, "per_class", False):
                 _adopt_contexts(text, state, theirs)
@@ -52,8 +52,8 @@ class FineTuneHook(Hook):
         leaked = [name for name in getattr(split, "unseen_names", ()) if name in known]
         if leaked:
             print_log(
-                f"The checkpoint was trained with labels of {_some(leaked)}, unseen classes here: "
-                "what is measured of them will not be zero-shot.",
+                f"The checkpoint was trained with labels of {_some(leaked)}, which are unseen "
+                "classes in this run: their results will not be zero-shot.",
                 "current",
                 logging.WARNING,
             )
@@ -67,16 +67,16 @@ class FineTuneHook(Hook):
         total = sum(weight.numel() for _, weight in weights)
         anew = [(name, weight) for name, weight in weights if shapes.get(name) != weight.shape]
         carried = total - sum(weight.numel() for _, weight in anew)
-        lacking = f", not {_some([name for name, _ in anew])}" if anew else ""
+        lacking = f", but not {_some([name for name, _ in anew])}" if anew else ""
         print_log(
-            f"Training starts from {runner._load_from}: {carried:,} of {total:,} weights that "
-            f"train carry over{lacking}. {' '.join(notes)}",
+            f"Training starts from {runner._load_from}: {carried:,} of {total:,} trainable weights "
+            f"carry over{lacking}. {' '.join(notes)}",
             "current",
         )
 
 
 def _adopt_contexts(text: Any, state: dict[str, Any], theirs: Sequence[str]) -> None:
-    """Contexts of single classes: those of the same names, in the places of this run's classes."""
+    """Copy per-class contexts by class name to the indices of this run's classes."""
     for key in [key for key in state if key.endswith("neck.text.vocabulary")]:
         contexts = key.removesuffix("vocabulary") + "contexts"
         state[contexts] = text.contexts_from(theirs, state[contexts])

@@ -1,4 +1,4 @@
-"""Ends a training that has nothing left to save."""
+"""Stops a training run that has diverged."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from torch import Tensor
 ADVICE = (
     "Usual causes: a learning rate that is too high (optim_wrapper.optimizer.lr, or gradients "
     "without optim_wrapper.clip_grad), half precision without a loss scale, or weights that were "
-    "damaged before"
+    "already damaged"
 )
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training when its loss or its weights are no numbers any more, and says so.
+    """Stops training with an error when the loss or the weights become NaN or infinite.
 
-    Otherwise it would go on to its end and overwrite good checkpoints with useless ones. Every run
-    of mmseg's loops has this hook, see :mod:`mmseg_otseg.engine.loops`. It asks only the total
-    loss, which mmengine fetches from the GPU at every iteration anyway.
+    Otherwise training would continue and overwrite good checkpoints with useless ones. Every run
+    with mmseg's loops has this hook; see :mod:`mmseg_otseg.engine.loops`. It checks only the total
+    loss, which mmengine copies from the GPU in every iteration anyway.
 
-    With a loss scale some steps may overflow, which the scale then corrects: there, only a row of
-    them stops the training.
+    With a loss scale, single steps may overflow and the scale then corrects this, so only a longer
+    series of them stops the training.
 
     Args:
-        overflows: How many losses in a row may be NaN or infinite with a loss scale.
+        overflows: How many losses in a row may be NaN or infinite if there is a loss scale.
 
     Raises:
-        ValueError: The loss is NaN or infinite, or the weights are, as they were loaded or are to
-            be saved.
+        ValueError: If the loss, the loaded weights or the weights to be saved hold NaN or infinity.
     """
 
     def __init__(self, overflows: int = 20) -> None:
@@ -58,15 +57,15 @@ class FiniteLossHook(Hook):
         names = [name for name, value in outputs.items() if not _is_finite(value)]
         parts = [name for name in names if name != "loss"] or names
         raise ValueError(
-            f"training was stopped after iteration {runner.iter + 1}: the loss is NaN or infinite, "
-            f"by {', '.join(parts)}. {ADVICE}. {_last_good(runner)}"
+            f"training was stopped after iteration {runner.iter + 1}: the loss is NaN or infinite "
+            f"because of {', '.join(parts)}. {ADVICE}. {_last_good(runner)}"
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         name = _damaged(checkpoint.get("state_dict", {}))
         if name is not None:
             raise ValueError(
-                f"the checkpoint {runner._load_from} holds NaN or infinity in {name}: take one "
+                f"the checkpoint {runner._load_from} holds NaN or infinity in {name}: use one "
                 "from before its training failed"
             )
 
@@ -75,8 +74,8 @@ class FiniteLossHook(Hook):
         if name is not None:
             step = checkpoint["meta"]["iter"]
             raise ValueError(
-                f"training was stopped at iteration {step} and nothing saved, as the weights "
-                f"{name} hold NaN or infinity. {ADVICE}. {_last_good(runner)}"
+                f"training was stopped at iteration {step} and nothing was saved, because the "
+                f"weights {name} hold NaN or infinity. {ADVICE}. {_last_good(runner)}"
             )
 
 
@@ -85,7 +84,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _damaged(state: Mapping[str, Any]) -> str | None:
-    """The first tensor that holds NaN or infinity; the mask of a causal tower may."""
+    """Name of the first tensor with NaN or infinity; a causal attention mask may hold them."""
     for name, value in state.items():
         checked = isinstance(value, Tensor) and not name.endswith("attn_mask")
         if checked and not value.isfinite().all():
@@ -96,6 +95,6 @@ def _damaged(state: Mapping[str, Any]) -> str | None:
 def _last_good(runner: Runner) -> str:
     pointer = Path(runner.work_dir, "last_checkpoint")  # written after the checkpoint itself
     if not pointer.is_file():
-        return "No checkpoint was written yet."
+        return "No checkpoint has been written yet."
     last = pointer.read_text(errors="replace").strip()
-    return f"{last} is intact: go on from it with --resume, after changing what caused this."
+    return f"{last} is intact: fix the cause, then continue from it with --resume."

@@ -1,4 +1,4 @@
-"""Randomness on the device as a function of the iteration."""
+"""Random numbers on the device that depend on the iteration only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from mmseg.registry import HOOKS
 class IterationSeedHook(Hook):
     """Seed torch (every device) before each training iteration from (run seed, rank, iteration).
 
-    A checkpoint does not hold the state of the random generators, so a resumed run would draw other
-    dropout masks than the run it continues. With this hook they depend on nothing that came before.
+    A checkpoint does not hold the state of the random generators, so a resumed run would draw
+    different dropout masks than the run it continues. With this hook, the masks do not depend on
+    earlier random numbers.
 
-    Each process has masks of its own. One process with batches of 4 and two with batches of 2 see
-    the same samples (see ``ReproducibleInfiniteSampler``), but drop other units: with dropout,
-    their results differ as those of two seeds do.
+    Each process draws different masks. One process with batches of 4 and two with batches of 2 see
+    the same samples (see ``ReproducibleInfiniteSampler``) but drop different units, so with dropout
+    their results differ as if they had different seeds.
     """
 
-    priority = "VERY_LOW"  # after any hook that draws numbers of its own
+    priority = "VERY_LOW"  # after every hook that draws random numbers
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
@@ -32,5 +33,5 @@ class IterationSeedHook(Hook):
 
 
 def iteration_seed(seed: int, rank: int, iteration: int) -> int:
-    """A 64-bit seed that is well mixed, so that neighboring iterations share nothing."""
+    """A well-mixed 64-bit seed, so that consecutive iterations are uncorrelated."""
     return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0])

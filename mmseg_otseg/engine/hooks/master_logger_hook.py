@@ -1,4 +1,4 @@
-"""Log files that several processes do not write into at once."""
+"""Test metrics written by one process only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class MasterLoggerHook(LoggerHook):
-    """mmengine's ``LoggerHook``, with the metrics of a test written by the first process alone.
+    """mmengine's ``LoggerHook``, except that only the first process writes the test metrics.
 
-    mmengine's own writes ``<time>.json`` from every process of a distributed test. Two of them at
-    the same moment leave a file that is no JSON any more. All options are ``LoggerHook``'s.
+    mmengine's hook writes ``<time>.json`` from every process of a distributed test. If two
+    processes write at the same time, the file is not valid JSON. The options are the same.
     """
 
     @master_only

@@ -1,4 +1,4 @@
-"""Painted predictions of a test, named after their images."""
+"""Overlays of test predictions, in files named after their images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mmseg_otseg.imaging.outputs import output_names, save_overlay
 class OverlayHook(Hook):
     """Writes ``out_dir/NAME.jpg`` for every test image: labels and prediction side by side.
 
-    NAME is the image's path below the folder of all test images, without its suffix. Each process
-    writes the images that it tested.
+    NAME is the image's path relative to the common folder of all test images, without the suffix.
+    Each process writes the images that it tested.
 
     Args:
-        out_dir: The folder; it is made when the first overlay is written.
-        opacity: How much the classes cover, 0..1.
+        out_dir: Output folder; it is created when the first overlay is written.
+        opacity: Opacity of the class colors, 0..1.
     """
 
     def __init__(self, out_dir: str | os.PathLike, opacity: float = 0.6) -> None:
@@ -61,6 +61,6 @@ class OverlayHook(Hook):
             save_overlay(np.hstack(painted), self._files[sample.img_path])
 
     def _paint(self, image: np.ndarray, mask: Any) -> np.ndarray:
-        # Values that are no class (255 is ignored) stay unpainted.
+        # Values that are not classes (255 = ignored) stay unpainted.
         labels = mask.data[0].cpu().numpy().astype(np.uint16)
         return paint(image, labels, self._names, self._palette, self.opacity)

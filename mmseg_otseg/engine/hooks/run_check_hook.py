@@ -1,4 +1,4 @@
-"""A model, its data and the settings of a run must fit each other."""
+"""Checks that the model, the data and the settings of a run fit each other."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ ZERO_SHOT_METRICS = ("mIoU_S", "mIoU_U", "hIoU")
 class RunCheckHook(Hook):
     """Refuses to start a run whose settings contradict each other.
 
-    Text prompts of another dataset, or a class that training shows and the metric calls unseen,
-    would train and test without any other sign than wrong numbers; other contradictions would be
-    noticed at the first validation, after hours. Models without text prompts are passed over.
-    Every run of mmseg's loops has this hook, see :mod:`mmseg_otseg.engine.loops`.
+    With the text prompts of another dataset, or with a class that is labeled in training but
+    counted as unseen by the metric, a run would finish with wrong numbers and no error. Other
+    contradictions would appear only at the first validation, after hours. Models without text
+    prompts are not checked. Every run with mmseg's loops has this hook; see
+    :mod:`mmseg_otseg.engine.loops`.
 
-    Checkpoints note which classes they were trained on with labels (``meta.trained_classes``). The
-    metric is told, so that none of these counts as unseen. Training may start from a checkpoint
-    that knows all of the unseen classes, with a warning; testing one is refused.
+    Checkpoints record the classes they were trained on with labels (``meta.trained_classes``). The
+    hook passes them to the metric, so that none of them counts as unseen. Training may start from a
+    checkpoint trained on all of the unseen classes, with a warning; testing such a checkpoint is
+    refused.
 
     Raises:
-        ValueError: When model and data do not mean the same classes, the config has a class split
-            that nothing reads, data to test on hides labels, data to train on does not, the setting
-            of the training data is not the model's, the best checkpoint is to be chosen by a metric
-            that there will not be, or label maps to be written would overwrite each other.
+        ValueError: If the model and the data have different classes, the config has a class split
+            that nothing reads, evaluation data hides labels, training data does not hide them, the
+            setting of the training data does not fit the model, the best checkpoint is chosen by a
+            metric that will not be computed, or label maps would overwrite each other.
     """
 
     def __init__(self) -> None:
@@ -84,27 +86,27 @@ class RunCheckHook(Hook):
                 f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
                 f"in the dataset that the ZeroShotDataset of {part}_dataloader wraps"
             )
-        # All labels being used is what "supervised" means: there, both means are wanted.
+        # In the "supervised" setting all classes are trained on purpose, and both means are wanted.
         trained = frozenset() if _is_supervised(runner.cfg) else self.trained
         if split.unseen and trained.issuperset(split.unseen_names) and not _trains(runner):
             raise ValueError(
-                f"the model was trained with labels of {', '.join(split.unseen_names)}: no class "
-                "that is called unseen here is unseen to it. Test it with the split it was trained "
-                "with, or take these classes out of `unseen`."
+                f"the model was trained with labels of {', '.join(split.unseen_names)}, which are "
+                "all the classes that this config calls unseen. Test it with the split it was "
+                "trained with, or remove these classes from `unseen`."
             )
         evaluator: Evaluator = getattr(runner, f"{part}_evaluator")
         for metric in evaluator.metrics:
             if isinstance(metric, ZeroShotIoUMetric):
                 metric.dataset_meta = {**(metric.dataset_meta or {}), "trained": sorted(trained)}
-                metric.reported_classes()  # raises what is wrong
+                metric.reported_classes()  # raises an error for a wrong split
 
 
 def trained_classes(meta: Any) -> frozenset[str]:
-    """The classes that a checkpoint was trained on with labels, as far as it says so.
+    """The classes that a checkpoint was trained on with labels; empty if it does not say.
 
     Args:
-        meta: The checkpoint's ``meta``; those of version 0.1 tell it by the training data's
-            ``dataset_meta``.
+        meta: The checkpoint's ``meta``. Checkpoints of version 0.1 record the classes only in the
+            training data's ``dataset_meta``.
     """
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta") or {}
@@ -117,23 +119,24 @@ def trained_classes(meta: Any) -> frozenset[str]:
 
 
 def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
-    """Refuse a setting at the top of a config that nothing reads.
+    """Refuse a setting at the top level of a config that nothing reads.
 
-    These are ``split``, ``classes``, ``unseen``, ``seen``, ``background`` and ``data_root``.
+    The checked settings are ``split``, ``classes``, ``unseen``, ``seen``, ``background`` and
+    ``data_root``.
 
     Args:
         cfg: The whole config.
         split: The model's class split.
 
     Raises:
-        ValueError: If the config has both, and they differ: the first would be without effect. For
-            ``classes`` and ``unseen`` also if they do not.
+        ValueError: If a setting at the top level would have no effect. A ``split`` that equals the
+            model's is allowed.
     """
     if cfg.get("background") is not None and not _reads_folders(cfg):
         raise ValueError(
             f"the setting background={cfg.background} has no effect: only the data of "
-            "configs/own_data takes it. Elsewhere set reduce_zero_label=True in the datasets "
-            "for a background of 0"
+            "configs/own_data uses it. For a background of 0 in other datasets, set "
+            "reduce_zero_label=True in them"
         )
     root, given = cfg.get("data_root"), set(_data_roots(cfg))
     if root is not None and given and str(root) not in given and not _reads_folders(cfg):
@@ -201,22 +204,22 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
 
 
 def _check_setting(runner: Runner, dataset: Any) -> None:
-    """Check that model and hooks follow the training data's setting; tell the neck what it is."""
+    """Check that the model and hooks fit the training data's setting; pass it to the neck."""
     metainfo = getattr(dataset, "metainfo", {})
     if not metainfo.get("unseen"):
         return
     if getattr(dataset, "test_mode", False):
         raise ValueError(
             "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
-            "leave it out in the dataset that the ZeroShotDataset of train_dataloader wraps"
+            "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
     if any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks):
-        return  # it checks the data itself, and decides which classes train
+        return  # this hook checks the data itself and decides which classes train
     if metainfo["hide_as"] == UNLABELED:
         raise ValueError(
             "setting='transductive' of the training data needs default_hooks=dict(self_training="
-            "dict(type='SelfTrainingHook', begin=ITERATION)): without it nothing is trained on the "
-            "unlabeled pixels"
+            "dict(type='SelfTrainingHook', begin=ITERATION)): without it, the unlabeled pixels are "
+            "not used"
         )
     classes = "all" if metainfo["hide_as"] is None else "seen"
     text_neck = neck(runner.model)
@@ -226,13 +229,13 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
     if text_neck.train_classes != classes:
         raise ValueError(
             f"the neck has train_classes={text_neck.train_classes!r}, but the setting of the "
-            f"training data asks for {classes!r}: leave train_classes out, and choose "
+            f"training data requires {classes!r}: leave train_classes out, and choose "
             "train_dataloader.dataset.setting ('inductive', 'supervised')"
         )
 
 
 def _check_output(runner: Runner) -> None:
-    """Check that no label map that the metric writes would overwrite another image's."""
+    """Check that no two images would share the file of their label map."""
     folders = [getattr(metric, "output_dir", None) for metric in runner.test_evaluator.metrics]
     dataset: Any = runner.test_dataloader.dataset
     if not any(folders) or not hasattr(dataset, "get_data_info"):
@@ -243,14 +246,15 @@ def _check_output(runner: Runner) -> None:
         other = paths.setdefault(Path(path).stem, path)
         if other != path:
             raise ValueError(
-                f"the label maps of {other} and {path} would both be called {Path(path).stem}.png: "
-                "mmseg's metrics name them after the image alone. Leave out --out (output_dir), "
-                "test one folder at a time, or use tools/segment.py, which keeps folders apart."
+                f"the label maps of {other} and {path} would both be named {Path(path).stem}.png, "
+                "because mmseg's metrics use the image's name without its folder. Leave out --out "
+                "(output_dir), test one folder at a time, or use tools/segment.py, which keeps the "
+                "folders."
             )
 
 
 def _check_best(runner: Runner) -> None:
-    """Check that the metric by which the best checkpoint is chosen will be there."""
+    """Check that the metric that selects the best checkpoint will be computed."""
     metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, ZeroShotIoUMetric)]
     given = {name for metric in metrics for name in metric.names}
     asked = [
@@ -261,21 +265,21 @@ def _check_best(runner: Runner) -> None:
     ]
     for name in asked:
         if name in ZERO_SHOT_METRICS and name not in given:
-            why = "no class is unseen" if metrics else "val_evaluator is no ZeroShotIoUMetric"
+            why = "no class is unseen" if metrics else "val_evaluator is not a ZeroShotIoUMetric"
             raise ValueError(
-                f"the best checkpoint is to be the one of highest {name}, but {why}: name unseen "
-                "classes with model=dict(split=dict(unseen=[names])), or choose the best by "
-                "another metric, default_hooks.checkpoint.save_best=mIoU"
+                f"the best checkpoint is selected by {name}, but {why}: name unseen classes with "
+                "model=dict(split=dict(unseen=[names])), or select it by another metric, "
+                "default_hooks.checkpoint.save_best=mIoU"
             )
 
 
 def _trains(runner: Runner) -> bool:
-    """Whether this is training, of which a validation is a part."""
+    """Whether this run trains; a validation may be part of it."""
     return isinstance(runner._train_loop, BaseLoop)
 
 
 def _is_supervised(cfg: Config) -> bool:
-    """Whether a config's training data keeps all labels, by its setting."""
+    """Whether the setting of a config's training data is "supervised"."""
     loader = cfg.get("train_dataloader") or {}
     pending = [loader.get("dataset")]
     while pending:

@@ -1,4 +1,4 @@
-"""How much there was to learn from, in the log of training."""
+"""Logs how many training pixels have the label of a seen class."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class SeenPixelsHook(Hook):
-    """Logs ``seen_pixels``: percent of the pixels since the last line with a seen class's label.
+    """Logs ``seen_pixels``: the percentage of pixels with a seen class's label in each interval.
 
-    All other pixels are ignored, of unseen classes, or unlabeled. The interval is that of the
-    logger hook. When an interval has no seen pixel at all, a warning says so.
-    Data without a class split is passed over.
+    All other pixels are ignored, unlabeled, or of unseen classes. The interval is that of the
+    logger hook. An interval without any seen pixel causes a warning. The hook does nothing for data
+    without a class split.
     """
 
     priority = "NORMAL"  # before the logger hook, which writes the number
@@ -36,7 +36,7 @@ class SeenPixelsHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Count the batch; at the end of an interval put the number into the message hub."""
+        """Count the batch's pixels; at the end of an interval, log the percentage."""
         if not self.seen.any() or not isinstance(data_batch, dict):
             return
         for sample in data_batch.get("data_samples", ()):
@@ -51,7 +51,7 @@ class SeenPixelsHook(Hook):
         if not seen:
             print_log(
                 f"no pixel of the last {self.interval} iterations has the label of a seen class: "
-                "nothing is learned. tools/analysis/check_data.py CONFIG says what is in the data.",
+                "nothing is learned. Check the data with tools/analysis/check_data.py CONFIG.",
                 "current",
                 logging.WARNING,
             )

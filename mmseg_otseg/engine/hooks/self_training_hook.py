@@ -1,4 +1,4 @@
-"""The transductive stage: a model that labels the pixels of unseen classes for itself."""
+"""Transductive self-training: the model labels the pixels of unseen classes itself."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from mmseg_otseg.structures import UNLABELED
 
 @HOOKS.register_module()
 class SelfTrainingHook(Hook):
-    """Trains on all classes from an iteration on, the unlabeled pixels by pseudo labels.
+    """Trains on all classes from a given iteration on, using pseudo labels for unlabeled pixels.
 
-    Before ``begin`` the neck makes queries for the seen classes only, and unlabeled pixels
-    belong to no class. From ``begin`` on it makes queries for all classes, and the head gives
-    each unlabeled pixel its best unseen class. Which of the two holds is decided anew in every
-    iteration from its number alone, so that a resumed run is in the stage in which the other one
-    was.
+    Before ``begin``, the neck makes queries for the seen classes only, and unlabeled pixels
+    belong to no class. From ``begin`` on, it makes queries for all classes, and the head assigns
+    each unlabeled pixel its best unseen class. The stage depends on the iteration number only, so
+    a resumed run is in the right stage.
 
     Args:
         begin: First iteration (counted from 0) of self-training.
 
     Raises:
-        ValueError: Before training: if the model has no :class:`DLFANeck`-like neck, the training
-            dataset does not mark unlabeled pixels, there is no unseen class, self-training is to
-            begin at once with a model that learnt nothing yet, or only after the last iteration.
+        ValueError: Before training, if the model has no :class:`DLFANeck`-like neck, the training
+            dataset does not mark unlabeled pixels, there is no unseen class, or self-training would
+            begin at once with an untrained model or only after the last iteration.
 
     Source:
         OTSeg (arXiv 2403.14183), section 4.1, the transductive setting.
@@ -37,13 +36,13 @@ class SelfTrainingHook(Hook):
 
     def __init__(self, begin: int) -> None:
         if begin < 0:
-            raise ValueError(f"begin must be an iteration from 0 on, got {begin}")
+            raise ValueError(f"begin must be 0 or more, got {begin}")
         self.begin = begin
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the run can be a transductive one."""
+        """Check that the run can be transductive."""
         if not hasattr(neck(runner.model), "train_classes"):
-            raise ValueError("SelfTrainingHook needs a model with a neck of the type DLFANeck")
+            raise ValueError("SelfTrainingHook needs a model with a neck of type DLFANeck")
         meta = runner.train_dataloader.dataset.metainfo
         if meta.get("hide_as") != UNLABELED:
             raise ValueError(
@@ -62,8 +61,7 @@ class SelfTrainingHook(Hook):
         if self.begin == 0 and not runner._load_from and not runner._resume:
             raise ValueError(
                 "self-training from the first iteration on needs a trained model: give its "
-                "checkpoint as load_from (--cfg-options load_from=CHECKPOINT), or let it begin "
-                "later"
+                "checkpoint as load_from (--cfg-options load_from=CHECKPOINT), or increase begin"
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""One training in one folder at a time."""
+"""Prevents two training runs in the same folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 @HOOKS.register_module()
 class WorkDirLockHook(Hook):
-    """Locks the work folder while a training writes into it, and ends workers without a launcher.
+    """Locks the work folder during training, and stops workers whose launcher was killed.
 
-    The first process of the run holds the lock. Processes that torchrun started stop when it is
-    killed: they would otherwise train on, unseen, and keep the folder.
+    The first process of the run holds the lock. Processes started by torchrun stop when torchrun is
+    killed. Otherwise they would keep training in the background and keep the folder locked.
 
     Raises:
-        BlockingIOError: Before anything is loaded: another process trains in the folder.
+        BlockingIOError: If another process trains in the folder; raised before anything is loaded.
     """
 
     priority = "VERY_HIGH"  # before the hook that looks for a checkpoint to resume from
@@ -38,14 +38,14 @@ class WorkDirLockHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop):
-            return  # a test or a validation, which may run beside a training
+            return  # a test or validation may run at the same time as training
         refused: list[Any] = [None]
         if is_main_process():
             try:
                 self._lock = lock_folder(runner.work_dir)
             except BlockingIOError as error:
                 refused = [str(error)]
-        broadcast_object_list(refused)  # or the other processes would wait for the first
+        broadcast_object_list(refused)  # otherwise the other processes would wait for the first
         if refused[0] is not None:
             raise BlockingIOError(refused[0])
         if is_torchelastic_launched():

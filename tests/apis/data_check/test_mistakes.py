@@ -94,10 +94,10 @@ def smeared(label: np.ndarray) -> np.ndarray:
     ("change", "words"),
     [
         (in_color, ("colors, not one class index", "single-channel PNG")),
-        (lambda x: x + 1, ("the values 5,", "labels count from 1", "background=0")),
+        (lambda x: x + 1, ("the values 5,", "0 never occurs", "background=0")),
         (lambda x: np.where(x == 2, 0, x + 1), ("the values 5,", "If 0 is the background")),
         (lambda x: np.where(x == 4, 100, x), ("the values 100,", "set background=100")),
-        (lambda x: x.astype(np.uint16) * 1000, ("the values 1000, 2000", "8 bits")),
+        (lambda x: x.astype(np.uint16) * 1000, ("the values 1000, 2000", "8-bit")),
         (smeared, ("gray image", "nearest neighbor")),
         (lambda x: x + 3, ("the values 5, 6, 7,", "The class list has 5 names")),
     ],
@@ -147,8 +147,8 @@ def test_one_picture_ignored(root: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        (("void", *CLASSES), ("warning", "car, is the only one that never occurs", "too many")),
-        (CLASSES[1:], ("error", "the values 4,", "name is missing in `classes`")),
+        (("void", *CLASSES), ("warning", "car, is the only one that never occurs", "extra")),
+        (CLASSES[1:], ("error", "the values 4,", "`classes`")),
         ((*CLASSES, "bus"), ("warning", "train: no pixel is labeled bus")),
         (
             ("Sky", "BUILDING", "road", "tree", "car"),
@@ -156,10 +156,10 @@ def test_one_picture_ignored(root: Path) -> None:
         ),
         (("sky", "cars", "road", "tree", "car"), ("warning", "cars, car", "nearly the same")),
         (("sky", "cars", "road", "tree", "bus"), ("note", "'cars'", "singular")),
-        (("sky", "TallBuilding", "dirt_road", "tree", "car"), ("warning", "'dirt_road'", "blanks")),
+        (("sky", "TallBuilding", "dirt_road", "tree", "car"), ("warning", "'dirt_road'", "spaces")),
         (("sky", "class 2", "3", "tree", "car"), ("warning", "'class 2', '3'", "English word")),
         (("Himmel", "gebäude", "road", "tree", "car"), ("warning", "'gebäude'", "English")),
-        (("sky ", "building", "road", "tree", "car"), ("warning", "'sky '", "blanks")),
+        (("sky ", "building", "road", "tree", "car"), ("warning", "'sky '", "spaces")),
         (("sky", "sky", "road", "tree", "car"), ("error", "more than once")),
     ],
 )
@@ -276,4 +276,4 @@ def test_same_picture_twice(root: Path) -> None:
     for kind, suffix in (("images", "jpg"), ("labels", "png")):
         folder = root / kind / "train"
         shutil.copy(folder / f"train_0.{suffix}", folder / f"copy.{suffix}")
-    has(report_of(root), "warning", "train: images that are there already: 1")
+    has(report_of(root), "warning", "train: number of duplicate images: 1")
