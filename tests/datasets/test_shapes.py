@@ -40,7 +40,7 @@ def build(**options) -> ShapesDataset:
 
 
 def test_items_are_the_scenes_in_bgr():
-    dataset = build(world="crowd", split="val", seed=2)
+    dataset = build(world="crowd", subset="val", seed=2)
     assert len(dataset) == 8
     assert dataset.metainfo["classes"] == SHAPES_CLASSES
     assert dataset.metainfo["palette"] == SHAPES_PALETTE
@@ -133,7 +133,9 @@ def test_images_with_unseen_classes_can_be_left_out():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match="unknown split 'dev'; choose one of train, val, test"):
+    with pytest.raises(ValueError, match="unknown subset 'dev'; choose one of train, val, test"):
+        ShapesDataset(subset="dev")
+    with pytest.warns(FutureWarning, match="subset"), pytest.raises(ValueError, match="dev"):
         ShapesDataset(split="dev")
     with pytest.raises(ValueError, match="unknown world 'fog'"):
         ShapesDataset(world="fog")

@@ -61,9 +61,9 @@ def test_scenes_are_the_recorded_ones():
 
 
 def test_address_parts_all_matter():
-    address = dict(world="crowd", split="val", index=0, seed=0)
+    address = dict(world="crowd", subset="val", index=0, seed=0)
     base = render_scene(**address).image
-    for change in (dict(split="test"), dict(split="train"), dict(index=1), dict(seed=1)):
+    for change in (dict(subset="test"), dict(subset="train"), dict(index=1), dict(seed=1)):
         assert not np.array_equal(base, render_scene(**{**address, **change}).image), change
 
 
@@ -147,7 +147,7 @@ def test_clutter_may_be_plenty():
 
 
 def test_bad_addresses_are_refused():
-    with pytest.raises(ValueError, match="unknown split 'dev'; choose one of train"):
+    with pytest.raises(ValueError, match="unknown subset 'dev'; choose one of train"):
         render_scene("clean", "dev", 0)
     with pytest.raises(ValueError, match="unknown world 'fog'; choose one of clean"):
         render_scene("fog", "val", 0)

@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--pretrained", help="weights in place of the config's")
     parser.add_argument("--worlds", nargs="+", help="worlds to measure in. Default: all")
     parser.add_argument("--severity", type=float, help="severity in place of the worlds' own")
-    parser.add_argument("--split", default="val")
+    parser.add_argument("--subset", default="val")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=1000, help="pictures of each kind")
     return parser.parse_args()
@@ -102,7 +102,7 @@ def evaluate(
     model: open_clip.CLIP,
     preprocess: dict,
     world: str | World = "clean",
-    split: str = "val",
+    subset: str = "val",
     seed: int = 0,
     count: int = 500,
     templates: Sequence[str] = TEMPLATES,
@@ -113,7 +113,7 @@ def evaluate(
         model: The CLIP, in float32 on the CPU.
         preprocess: ``mean`` and ``std`` of the pixels, RGB in 0..255.
         world: World of the pictures; those with one object are in its photometry, too.
-        split: Split of the pictures.
+        subset: Subset of the scenes.
         seed: Seed of the pictures.
         count: Number of pictures of each kind.
         templates: Prompts whose embeddings are averaged.
@@ -130,13 +130,13 @@ def evaluate(
     confusion = np.zeros((classes, classes), np.int64)
     for start in range(0, count, 100):
         numbers = range(start, min(start + 100, count))
-        ones = [render_scene(single, split, i, seed) for i in numbers]
+        ones = [render_scene(single, subset, i, seed) for i in numbers]
         guess = (encode(model, to_tensor([s.image for s in ones], preprocess))[0] @ text.T).argmax(
             1
         )
         correct += sum(int(g) == s.objects[0].label for g, s in zip(guess, ones))
 
-        scenes = [render_scene(world, split, i, seed) for i in numbers]
+        scenes = [render_scene(world, subset, i, seed) for i in numbers]
         patches = encode(model, to_tensor([s.image for s in scenes], preprocess))[1] @ text.T
         side = round(patches.shape[1] ** 0.5)
         maps = patches.transpose(1, 2).reshape(len(scenes), classes, side, side)
@@ -173,7 +173,7 @@ def main() -> None:
     for name in args.worlds or WORLDS:
         world = get_world(name, args.severity)
         for seed in args.seeds:
-            result = evaluate(model, config.preprocess, world, args.split, seed, args.count)
+            result = evaluate(model, config.preprocess, world, args.subset, seed, args.count)
             result = {key: round(float(value), 2) for key, value in result.items()}
             print(json.dumps(dict(world=name, severity=world.severity, seed=seed, **result)))
 

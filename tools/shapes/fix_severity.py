@@ -11,7 +11,7 @@
 The first rule was stated before anything was measured. The second came after a first result in the
 crowd was known; no reported figure depends on it.
 
-All is measured on the val split of seed 0, 1,000 pictures, with OTSeg's six prompts averaged (see
+All is measured on the val subset of seed 0, 1,000 pictures, with OTSeg's six prompts averaged (see
 ``evaluate_clip.py``). The severities found stand in ``mmseg_otseg/datasets/shapes/worlds.py``.
 """
 

@@ -21,7 +21,7 @@ train_dataloader = dict(
     dataset=dict(
         type="ZeroShotDataset",
         setting="inductive",
-        dataset=dict(type="ShapesDataset", world=world, split="train", length=4000, size=size),
+        dataset=dict(type="ShapesDataset", world=world, subset="train", length=4000, size=size),
         pipeline=train_pipeline,
     ),
 )
@@ -32,7 +32,7 @@ val_dataloader = dict(
     dataset=dict(
         type="ZeroShotDataset",
         dataset=dict(
-            type="ShapesDataset", world=world, split="val", length=400, size=size, test_mode=True
+            type="ShapesDataset", world=world, subset="val", length=400, size=size, test_mode=True
         ),
         pipeline=test_pipeline,
     ),
@@ -44,7 +44,7 @@ test_dataloader = dict(
     dataset=dict(
         type="ZeroShotDataset",
         dataset=dict(
-            type="ShapesDataset", world=world, split="test", length=1000, size=size, test_mode=True
+            type="ShapesDataset", world=world, subset="test", length=1000, size=size, test_mode=True
         ),
         pipeline=test_pipeline,
     ),

@@ -4,7 +4,7 @@ from .captions import NUM_FACTS, VOCABULARY, Caption, caption_scene, scene_facts
 from .classes import SHAPES_CLASSES, SHAPES_PALETTE, SHAPES_UNSEEN, SHAPES_UNSEEN_INDICES
 from .dataset import LoadShapesScene, ShapesDataset
 from .export import export_voc
-from .scenes import BACKGROUND, SPLITS, Scene, SceneObject, render_scene
+from .scenes import BACKGROUND, SUBSETS, Scene, SceneObject, render_scene
 from .worlds import WORLDS, World, get_world
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "SHAPES_PALETTE",
     "SHAPES_UNSEEN",
     "SHAPES_UNSEEN_INDICES",
-    "SPLITS",
+    "SUBSETS",
     "VOCABULARY",
     "WORLDS",
     "Caption",

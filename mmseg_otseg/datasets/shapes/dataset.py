@@ -10,8 +10,10 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from mmseg_otseg.renamed import renamed_options
+
 from .classes import SHAPES_CLASSES, SHAPES_PALETTE
-from .scenes import BACKGROUND, SPLITS, render_scene
+from .scenes import BACKGROUND, SUBSETS, render_scene
 from .worlds import World, get_world
 
 __all__ = ["LoadShapesScene", "ShapesDataset"]
@@ -21,13 +23,13 @@ __all__ = ["LoadShapesScene", "ShapesDataset"]
 class ShapesDataset(BaseSegDataset):
     """Procedural scenes of colored shapes, a benchmark that any machine can run.
 
-    Item ``i`` depends only on (seed, split, i, world, size), in whatever process it is drawn.
+    Item ``i`` depends only on (seed, subset, i, world, size), in whatever process it is drawn.
     Nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene`` instead of
     ``LoadImageFromFile`` and ``LoadAnnotations``.
 
     Args:
         world: Name of a world; see ``WORLDS``.
-        split: ``train``, ``val`` (for all decisions) or ``test`` (only for reported results).
+        subset: ``train``, ``val`` (for all decisions) or ``test`` (only for reported results).
         length: Number of scenes.
         size: Image side in pixels, or (height, width).
         seed: Another seed gives different scenes in every subset.
@@ -37,15 +39,16 @@ class ShapesDataset(BaseSegDataset):
         **kwargs: Other arguments of ``BaseSegDataset`` (test_mode, indices, lazy_init, ...).
 
     Raises:
-        ValueError: If the world, split, length or severity is not valid.
+        ValueError: If the world, subset, length or severity is not valid.
     """
 
     METAINFO = dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE)
 
+    @renamed_options(split="subset")
     def __init__(
         self,
         world: str | World = "crowd",
-        split: str = "train",
+        subset: str = "train",
         length: int = 2000,
         size: int | Sequence[int] = 64,
         seed: int = 0,
@@ -54,24 +57,24 @@ class ShapesDataset(BaseSegDataset):
         pipeline: Sequence[dict | Callable] = (),
         **kwargs: Any,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        if subset not in SUBSETS:
+            raise ValueError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
         if length < 1:
             raise ValueError(f"length is {length}; a dataset needs at least one scene")
         self.world = get_world(world, severity)
-        self.split, self.length, self.seed = split, length, seed
+        self.subset, self.length, self.seed = subset, length, seed
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         super().__init__(metainfo=metainfo, pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """One entry per scene: how to draw it, and a name used as its path."""
-        stem = f"shapes_{self.world.name}_{self.split}_{self.seed}"
+        stem = f"shapes_{self.world.name}_{self.subset}_{self.seed}"
         return [
             dict(
                 img_path=f"{stem}_{index:06d}.png",
                 scene=dict(
                     world=self.world,
-                    split=self.split,
+                    subset=self.subset,
                     index=index,
                     seed=self.seed,
                     size=self.size,

@@ -29,7 +29,7 @@ def export_voc(
     0 for background and class index + 1 elsewhere, go to ``SegmentationClassAug`` and, for train
     and val, also to ``SegmentationClass``. The names go to
     ``ImageSets/Segmentation/{train,aug,val}.txt``. Scene ``i`` of train is item ``i`` of
-    ``ShapesDataset(split="train")``; the scenes of aug follow those of train.
+    ``ShapesDataset(subset="train")``; the scenes of aug follow those of train.
 
     Args:
         out: Folder to write to, usually mmsegmentation's ``data``.
@@ -61,11 +61,11 @@ def export_voc(
     palette = np.zeros((256, 3), np.uint8)
     palette[1 : 1 + len(SHAPES_PALETTE)] = SHAPES_PALETTE
     parts = (("train", "train", 0, train), ("aug", "train", train, aug), ("val", "val", 0, val))
-    for part, split, first, count in parts:
-        names = [f"{split}_{index:06d}" for index in range(first, first + count)]
+    for part, subset, first, count in parts:
+        names = [f"{subset}_{index:06d}" for index in range(first, first + count)]
         (lists / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
         for index, name in enumerate(names, start=first):
-            scene = render_scene(world, split, index, seed, size)
+            scene = render_scene(world, subset, index, seed, size)
             picture = Image.fromarray(scene.image)
             picture.save(root / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
             values = np.where(scene.labels == BACKGROUND, 0, scene.labels + 1).astype(np.uint8)

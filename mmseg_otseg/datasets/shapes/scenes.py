@@ -1,6 +1,6 @@
 """Procedural scenes: colored shapes on a textured ground, drawn from signed distances.
 
-Every image depends only on (seed, split, index, world, size), not on library versions or the CPU.
+Every image depends only on (seed, subset, index, world, size), not on library versions or the CPU.
 To ensure this, the code uses only uniform numbers and raw bits of PCG64, the exactly rounded
 operations of IEEE arithmetic (+ - * / sqrt and comparisons), and no sums whose order is up to a
 library.
@@ -17,12 +17,12 @@ import numpy as np
 from .classes import COLOURS, SHAPES, SHAPES_CLASSES
 from .worlds import World, get_world
 
-__all__ = ["BACKGROUND", "SPLITS", "Scene", "SceneObject", "render_scene"]
+__all__ = ["BACKGROUND", "SUBSETS", "Scene", "SceneObject", "render_scene"]
 
 BACKGROUND = 255
 """Label of all pixels outside objects."""
 
-SPLITS = {"train": 0, "val": 1, "test": 2, "pretrain": 3}
+SUBSETS = {"train": 0, "val": 1, "test": 2, "pretrain": 3}
 """Number of each subset in the seed sequence; different subsets have independent scenes."""
 
 _MEAN_COLOURS = tuple(COLOURS.values())
@@ -65,7 +65,7 @@ class Scene:
 
 def render_scene(
     world: str | World,
-    split: str,
+    subset: str,
     index: int,
     seed: int = 0,
     size: int | tuple[int, int] = 64,
@@ -74,7 +74,7 @@ def render_scene(
 
     Args:
         world: Name of a world, or a ``World``.
-        split: Name of a subset, a key of ``SPLITS``.
+        subset: Name of a subset, a key of ``SUBSETS``.
         index: Number of the scene in the subset, from 0.
         seed: Each seed gives different train, val, test and pretrain scenes.
         size: Image side in pixels, or (height, width).
@@ -85,11 +85,12 @@ def render_scene(
     Raises:
         ValueError: If the subset or the world is unknown.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if subset not in SUBSETS:
+        raise ValueError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
     world = get_world(world)
     height, width = (size, size) if isinstance(size, int) else size
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, SPLITS[split], index))))
+    address = (seed, SUBSETS[subset], index)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(address)))
     draws = iter(rng.random(_PER_SCENE).tolist())
 
     image = _ground(draws, height, width)

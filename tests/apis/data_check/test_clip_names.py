@@ -29,7 +29,7 @@ def crops() -> dict[int, list[np.ndarray]]:
     found: dict[int, list[np.ndarray]] = {label: [] for label in range(len(NAMES))}
     for index in range(80):
         scene = render_scene(
-            world=get_world("clean"), split="val", index=index, seed=0, size=(64, 64)
+            world=get_world("clean"), subset="val", index=index, seed=0, size=(64, 64)
         )
         for label in set(np.unique(scene.labels)) - {255}:
             rows, columns = np.nonzero(scene.labels == label)
