@@ -64,10 +64,10 @@ def test_the_split_is_the_data_sets(name: str) -> None:
     cfg = Config.fromfile(SHAPES / f"{name}.py")
     assert tuple(cfg.model.split.classes) == SHAPES_CLASSES
     assert set(cfg.model.split.unseen) == set(SHAPES_UNSEEN)
-    parts = [cfg[f"{part}_dataloader"].dataset.dataset for part in ("train", "val", "test")]
-    assert [part.split for part in parts] == ["train", "val", "test"]
-    assert len({part.world for part in parts}) == 1
-    assert {part.size for part in parts} == {cfg.clip.model.vision_cfg.image_size}
+    subsets = [cfg[f"{name}_dataloader"].dataset.dataset for name in ("train", "val", "test")]
+    assert [data.subset for data in subsets] == ["train", "val", "test"]
+    assert len({data.world for data in subsets}) == 1
+    assert {data.size for data in subsets} == {cfg.clip.model.vision_cfg.image_size}
     assert set(cfg.model.data_preprocessor.size) == {cfg.clip.model.vision_cfg.image_size}
     assert cfg.model.data_preprocessor.mean == cfg.preprocess.mean
     assert cfg.model.data_preprocessor.std == cfg.preprocess.std
