@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.findall(r'"(.+)"', (ROOT / "mmseg_otseg" / "version.py").read_text())[0]
@@ -28,11 +28,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # The configs are found beside the code in an installed package too.
-    packages=[*find_packages(include=["mmseg_otseg*"]), "mmseg_otseg.configs"],
-    package_dir={"mmseg_otseg.configs": "configs"},
+    # The configs and the tools come along, under names that are nobody else's.
+    packages=[
+        *find_packages(include=["mmseg_otseg*"]),
+        "mmseg_otseg.configs",
+        "mmseg_otseg_tools",
+        *(f"mmseg_otseg_tools.{folder}" for folder in find_namespace_packages("tools")),
+    ],
+    package_dir={"mmseg_otseg.configs": "configs", "mmseg_otseg_tools": "tools"},
+    entry_points={"console_scripts": ["mmseg-otseg = mmseg_otseg_tools.__main__:main"]},
     package_data={
         "mmseg_otseg": ["model-index.yml", "py.typed"],  # the former is where mim looks for it
+        "mmseg_otseg_tools": ["*.sh"],
         "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },
     install_requires=[

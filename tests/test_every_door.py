@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import DATASETS
+from mmseg_otseg_tools.cli import what_to_mend
 from prettytable import PrettyTable
 
 from mmseg_otseg.apis import OTSegInferencer
@@ -26,7 +27,6 @@ from tests.hostile import hostile_files
 from tests.hostile_media import Place, hostile_media
 from tests.otseg_run import otseg_config
 from tests.tiny_run import CLASSES, run_tool, write_pictures
-from tools.cli import what_to_mend
 
 SECONDS, GIGABYTES = 10, 2
 Door = tuple[str, Callable[[str], Any]]

@@ -24,8 +24,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from mmseg_otseg_tools import cli
 
-import tools.cli
 from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.apis.shipped import shipped_model
 from mmseg_otseg.export.folder import MIN_TORCH
@@ -181,7 +181,7 @@ def test_one_wish(
             cfg = train_briefly(config, folder)
         else:
             options = shlex.split(line.removeprefix("--cfg-options "))
-            wanted = tools.cli.config_parser("").parse_args(["c", "--cfg-options", *options])
+            wanted = cli.config_parser("").parse_args(["c", "--cfg-options", *options])
             wanted = wanted.cfg_options
             cfg = train_briefly(VOC, folder, *options)
         for key, value in wanted.items():

@@ -30,15 +30,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-ROOT = Path(__file__).resolve().parents[1]
 TRACEBACK = "MMSEG_OTSEG_TRACEBACK"
-OURS = tuple(f"{ROOT / folder}{os.sep}" for folder in ("mmseg_otseg", "tools"))
+TOOLS = Path(__file__).resolve().parent
 REGISTRY = f"{os.sep}mmengine{os.sep}registry{os.sep}"
 
 
@@ -221,9 +221,16 @@ def what_to_mend(error: Exception) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return message
     if isinstance(error, (ValueError, TypeError, ImportError)):
-        on_purpose = line.startswith("raise ") and file.startswith(OURS)
+        on_purpose = line.startswith("raise ") and file.startswith(_own_folders())
         return message if on_purpose or REGISTRY in file else None
     return message if REGISTRY in file else None
+
+
+def _own_folders() -> tuple[str, ...]:
+    """The folders with this project's code, wherever it is installed."""
+    spec = find_spec("mmseg_otseg")
+    folders = [TOOLS, *((Path(spec.origin).parent,) if spec and spec.origin else ())]
+    return tuple(f"{folder}{os.sep}" for folder in folders)
 
 
 def _raised_by(error: Exception) -> tuple[list[tuple[str, str]], str]:

@@ -9,12 +9,9 @@ description of them for programs. ``python -m mmseg_otseg.runtime`` runs it with
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
-
-from tools.cli import add_cfg_options, new_parser, run
+from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,10 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # also where nothing is installed
-
-from tools.cli import read_config, run
+TOOLS = Path(__file__).resolve().parent
+from mmseg_otseg_tools.cli import read_config, run
 
 
 def group(environment: Mapping[str, str]) -> list[str]:
@@ -46,7 +44,7 @@ def start(processes: int, tool: str, arguments: Sequence[str]) -> None:
 
     logging.disable(logging.ERROR)  # hides torchrun's reports of failed processes
     options = [*group(os.environ), "--nproc_per_node", str(processes)]
-    command = [*options, str(ROOT / "tools" / tool), *arguments, "--launcher", "pytorch"]
+    command = [*options, str(TOOLS / tool), *arguments, "--launcher", "pytorch"]
     try:
         torchrun.run(torchrun.parse_args(command))
     except ChildFailedError as error:
@@ -82,7 +80,9 @@ def main() -> None:
         )
         sys.exit(2)
     processes, name, *arguments = sys.argv[1:]
-    tool = importlib.import_module(f"tools.{name.removesuffix('.py').replace('/', '.')}")
+    tool = importlib.import_module(
+        f"mmseg_otseg_tools.{name.removesuffix('.py').replace('/', '.')}"
+    )
     sys.argv = [name, *arguments]
     cfg = read_config(tool.parse_args(), *tool.DATA)
     clip = (cfg.get("model") or {}).get("clip")

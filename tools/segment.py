@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
-
-from tools.cli import new_parser, run
+from mmseg_otseg_tools.cli import new_parser, run
 
 
 def fraction(text: str) -> float:

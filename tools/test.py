@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
-
-from tools.cli import config_parser, load_config, run
+from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict

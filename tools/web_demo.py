@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
-
-from tools.cli import new_parser, run
+from mmseg_otseg_tools.cli import new_parser, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import VISBACKENDS, init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
+from mmseg_otseg_tools.cli import config_parser
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
@@ -23,7 +24,6 @@ from mmseg_otseg.structures import ClassSplit
 from tests.configs.generated import ROOT, small
 from tests.folder_data import write_folders
 from tests.tiny_run import run_tool
-from tools.cli import config_parser
 
 README = (ROOT / "configs" / "own_data" / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\n(.+?)\n```$", README, re.MULTILINE)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from mmseg_otseg_tools.benchmarks.plain import plain_multi_head_decoder
 
 from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.engine import read_checkpoint
@@ -15,7 +16,6 @@ from mmseg_otseg.models.decode_heads import MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
 from tests.otseg_run import otseg_config
 from tests.tiny_run import run_tool, write_pictures
-from tools.benchmarks.plain import plain_multi_head_decoder
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (3, 4), (2, 24)])

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tools.benchmarks import run
+from mmseg_otseg_tools.benchmarks import run
 
 # Largest difference from the other side, relative to its largest value. The gradient of the plain
 # head is that of an unrolled Sinkhorn that stops early, which shows at these sizes.

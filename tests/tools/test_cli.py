@@ -14,12 +14,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from mmseg_otseg_tools import cli
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_otseg.models.text import TemplatePrompts
 from mmseg_otseg.structures import ClassSplit
 from tests.tiny_run import ROOT, run_tool, tiny_config, write_pictures
-from tools import cli
 
 TOOLS = sorted(
     file
@@ -125,7 +125,7 @@ def test_paths_are_checked_before_anything_is_imported(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from tools import cli
+from mmseg_otseg_tools import cli
 args = cli.config_parser("").parse_args([{str(ROOT / "configs/otseg/voc_512.py")!r}])
 try:
     cli.read_config(args, "train", "val")

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmseg_otseg_tools.launch import first_failure, group
 
 from mmseg_otseg.engine import read_checkpoint
 from tests.tiny_run import ROOT, last_metrics, tiny_config, write_pictures
-from tools.launch import first_failure, group
 
 
 def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
@@ -96,7 +96,7 @@ def test_clip_weights_are_fetched_before_any_process_starts(tmp_path: Path) -> N
 FAILING = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from tools.cli import run
+from mmseg_otseg_tools.cli import run
 
 def main():
     if os.environ["RANK"] == "0":
@@ -116,7 +116,7 @@ def test_an_error_of_a_process_is_told_once(how: str, told: str, tmp_path: Path)
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from tools.launch import start
+from mmseg_otseg_tools.launch import start
 start(2, {str(tmp_path / "failing.py")!r}, [{how!r}])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmseg_otseg_tools.test import set_tta
 
 from mmseg_otseg.apis import OTSegInferencer, loading
 from tests.tiny_run import ROOT, last_metrics, run_tool, tiny_config, write_pictures
-from tools.test import set_tta
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import config_parser, load_config, run
+from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 DATA = ("val",)
 CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}

@@ -8,13 +8,10 @@ is measured by giving the names in other orders.
 from __future__ import annotations
 
 import argparse
-import sys
 import textwrap
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import config_parser, load_config, run
+from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 WIDTH = 100
 

@@ -13,9 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import config_parser, load_config, run
+from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 if TYPE_CHECKING:
     from mmseg_otseg.apis.data_check import DataReport

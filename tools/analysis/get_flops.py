@@ -15,13 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import add_cfg_options, new_parser, run
+from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,12 +9,9 @@ the transport plan, the mass that a patch gives to the prompt relative to 1/M.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import config_parser, load_config, run
+from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -23,9 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # also where nothing is installed
-
-from tools import cli
+from mmseg_otseg_tools import cli
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,18 +61,18 @@ if __name__ == "__main__":
 
 
 import torch
-
-import mmseg_otseg
-from tools.benchmarks import cases
-from tools.benchmarks.cases import Case
-from tools.benchmarks.measure import median_times, peak_memory
-from tools.benchmarks.models import (
+from mmseg_otseg_tools.benchmarks import cases
+from mmseg_otseg_tools.benchmarks.cases import Case
+from mmseg_otseg_tools.benchmarks.measure import median_times, peak_memory
+from mmseg_otseg_tools.benchmarks.models import (
     exported_case,
     inference_case,
     precision_inference_case,
     precision_step_case,
     zegot_case,
 )
+
+import mmseg_otseg
 
 Row = dict[str, Any]
 
@@ -153,7 +151,7 @@ def measure(name: str, args: argparse.Namespace) -> Row:
 def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     # The server has imported everything but computed nothing; its children start from there.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tools.benchmarks.run"])
+    context.set_forkserver_preload(["mmseg_otseg_tools.benchmarks.run"])
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(function, *arguments).result()
 

@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import new_parser, run
+from mmseg_otseg_tools.cli import new_parser, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,12 +7,7 @@ try a VOC config: ``python tools/shapes/export_voc.py data --train 1464 --aug 91
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import new_parser, run
+from mmseg_otseg_tools.cli import new_parser, run
 
 
 def main() -> None:

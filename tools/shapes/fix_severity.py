@@ -19,13 +19,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import new_parser, run
+from mmseg_otseg_tools.cli import new_parser, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -20,15 +20,12 @@ import copy
 import hashlib
 import math
 import os
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also where nothing is installed
-
-from tools.cli import add_cfg_options, new_parser, run
+from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -20,10 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "configs" / "shapes"
-sys.path.insert(0, str(ROOT))  # also where nothing is installed
-
-from tools.cli import add_cfg_options, new_parser, run
-from tools.shapes.benchmark_table import (
+from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
+from mmseg_otseg_tools.shapes.benchmark_table import (
     BIASES,
     PAPER_BIAS,
     ROWS,

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from mmseg_otseg_tools.benchmarks.plain import plain_focal_dice
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from mmseg_otseg.ops import FocalDiceSums, focal_dice_sums
 from mmseg_otseg.ops.mask_loss import focal_dice, negatives, positives
-from tools.benchmarks.plain import plain_focal_dice
 
 SHAPES = {  # (B, K, H, W), (h, w)
     "16 times larger": ((2, 5, 4, 4), (64, 64)),

@@ -1,0 +1,35 @@
+"""The tools by name, wherever the package is installed: ``mmseg-otseg train CONFIG``."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+COMMANDS = {
+    "train": ("train", "train a model"),
+    "test": ("test", "evaluate a checkpoint"),
+    "segment": ("segment", "segment images with any class names"),
+    "export": ("export", "write ONNX files that take any class names"),
+    "web-demo": ("web_demo", "try a model on a page in the browser"),
+    "check-data": ("analysis.check_data", "find mistakes in your data before training"),
+    "check-clip": ("analysis.check_clip", "say what a CLIP is, and whether it can segment"),
+    "calibrate": ("analysis.calibrate_seen_bias", "choose the seen-class bias"),
+    "show-transport": ("analysis.show_transport", "draw predictions and transport plans"),
+    "flops": ("analysis.get_flops", "count parameters and multiply-adds"),
+    "convert": ("model_converters.authors_to_mmseg", "convert the authors' checkpoints"),
+}
+
+
+def main() -> None:
+    """Run the tool that the first argument names, with the arguments after it."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        print("usage: mmseg-otseg COMMAND [OPTIONS]; --help after a command says more\n")
+        print("\n".join(f"  {command:<15} {what}" for command, (_, what) in COMMANDS.items()))
+        sys.exit(0 if name in ("-h", "--help") else f"\nthere is no command {name!r}")
+    sys.argv[:2] = [f"mmseg-otseg {name}"]
+    runpy.run_module(f"mmseg_otseg_tools.{COMMANDS[name][0]}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
