@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
-from tests.tiny_run import ROOT
-
 
 @pytest.fixture(scope="module")
-def tool() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "tools" / "shapes"))
-    try:
-        import fix_severity
+def tool() -> ModuleType:
+    from mmseg_otseg_tools.shapes import fix_severity
 
-        yield fix_severity
-    finally:
-        sys.path.remove(str(ROOT / "tools" / "shapes"))
+    return fix_severity
 
 
 def falling(crowd: float, clean: float = 50.0) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import open_clip
@@ -20,13 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def tool():
-    sys.path.insert(0, str(ROOT / "tools" / "shapes"))
-    try:
-        import pretrain_clip
+    from mmseg_otseg_tools.shapes import pretrain_clip
 
-        yield pretrain_clip
-    finally:
-        sys.path.remove(str(ROOT / "tools" / "shapes"))
+    return pretrain_clip
 
 
 @pytest.fixture

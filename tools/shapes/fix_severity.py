@@ -35,8 +35,8 @@ def parse_args() -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # answers --help and mistakes before the imports, which take seconds
 
-from evaluate_clip import evaluate, load  # type: ignore[import-not-found]
 from mmengine.config import Config
+from mmseg_otseg_tools.shapes.evaluate_clip import evaluate, load
 
 from mmseg_otseg.datasets.shapes import get_world
 

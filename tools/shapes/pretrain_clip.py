@@ -47,10 +47,10 @@ if __name__ == "__main__":
 
 import open_clip
 import torch
-from evaluate_clip import TEMPLATES, encode, evaluate, tokenize  # type: ignore[import-not-found]
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
+from mmseg_otseg_tools.shapes.evaluate_clip import TEMPLATES, encode, evaluate, tokenize
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel

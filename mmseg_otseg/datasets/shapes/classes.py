@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (205, 50, 45),
     "green": (55, 160, 70),
     "blue": (55, 85, 200),
@@ -13,7 +13,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
 
-SHAPES_CLASSES: tuple[str, ...] = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES)
+SHAPES_CLASSES: tuple[str, ...] = tuple(f"{c} {s}" for c in COLORS for s in SHAPES)
 """Class ``i`` has color ``i // 4`` and shape ``i % 4``."""
 
 SHAPES_UNSEEN: tuple[str, ...] = (
@@ -29,7 +29,7 @@ SHAPES_UNSEEN_INDICES: tuple[int, ...] = tuple(SHAPES_CLASSES.index(n) for n in 
 
 SHAPES_PALETTE: list[list[int]] = [
     [int(channel * shade) for channel in rgb]
-    for rgb in COLOURS.values()
+    for rgb in COLORS.values()
     for shade in (1.0, 0.8, 0.6, 0.4)
 ]
 """One RGB value per class: its color, darker from circle to cross."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import COLOURS, SHAPES, SHAPES_CLASSES
+from .classes import COLORS, SHAPES, SHAPES_CLASSES
 from .worlds import World, get_world
 
 __all__ = ["BACKGROUND", "SUBSETS", "Scene", "SceneObject", "render_scene"]
@@ -25,7 +25,7 @@ BACKGROUND = 255
 SUBSETS = {"train": 0, "val": 1, "test": 2, "pretrain": 3}
 """Number of each subset in the seed sequence; different subsets have independent scenes."""
 
-_MEAN_COLOURS = tuple(COLOURS.values())
+_MEAN_COLORS = tuple(COLORS.values())
 # Area of each shape with radius 1, see `_distance`; radii are comparable between shapes.
 _AREAS = (math.pi, 1.72 * 1.72, 0.75 * math.sqrt(3.0) * 1.45 * 1.45, 8 * 1.1 * 0.38 - 4 * 0.38**2)
 _PER_SCENE, _PER_OBJECT, _PER_STROKE = 16, 12, 8  # uniform numbers reserved for each
@@ -192,7 +192,7 @@ def _paint_object(
     cx = _between(draws, 0.12, 0.88) * width
     cy = _between(draws, 0.12, 0.88) * height
     cos, sin = (np.float32(v) for v in _direction(1.0, _between(draws, -0.35, 0.35)))
-    color = [c + _between(draws, -25, 25) for c in _MEAN_COLOURS[label // len(SHAPES)]]
+    color = [c + _between(draws, -25, 25) for c in _MEAN_COLORS[label // len(SHAPES)]]
     light = _between(draws, -0.2, 0.2) / radius
 
     top, bottom = _window(cy, 1.6 * radius + 1, height)
