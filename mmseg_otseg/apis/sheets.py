@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -62,8 +63,8 @@ def segmentation_sheet(
         unseen: Indices of the unseen classes.
     """
     labeled = any(row.label is not None for row in rows)
-    titles = ["picture", *(["truth"] if labeled else []), *rows[0].predictions]
-    size = (CELL * len(titles), (CELL + 0.35) * len(rows) + 0.9)
+    titles = ["image", *(["truth"] if labeled else []), *rows[0].predictions]
+    size = (CELL * len(titles), (CELL + 0.45) * len(rows) + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     shown: set[int] = set()
@@ -82,11 +83,12 @@ def segmentation_sheet(
             shown |= set(np.unique(labels).tolist()) - {IGNORED}
             if row.label is not None and title != "truth":
                 axes.text(
-                    *(0.5, -0.02, _scores(labels, row.label, names, unseen)),
+                    *(0.5, -0.02, fill(_scores(labels, row.label, names, unseen), 36)),
                     transform=axes.transAxes,
                     ha="center",
                     va="top",
                     fontsize=9,
+                    in_layout=False,  # or a long line takes the room of the images
                 )
     for axes, title in zip(grid[0], titles):
         axes.set_title(title, fontsize=12)

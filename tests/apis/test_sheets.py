@@ -25,7 +25,7 @@ def test_unseen_classes_are_counted_under_each_prediction() -> None:
     shown = texts(segmentation_sheet([row], NAMES, PALETTE, [1, 2]))
     # 20 of the 40 pixels, and 10 of the 20 that are cat, are called sofa: 20 / (40 + 10).
     assert "IoU: sofa 40" in shown and "IoU: sofa 100" in shown
-    assert {"picture", "truth", "one", "two", "cat", "sofa (unseen)"} <= set(shown)
+    assert {"image", "truth", "one", "two", "cat", "sofa (unseen)"} <= set(shown)
     assert not any("dog" in text for text in shown)
 
 
