@@ -39,7 +39,7 @@ setup(
     entry_points={"console_scripts": ["mmseg-otseg = mmseg_otseg_tools.__main__:main"]},
     package_data={
         "mmseg_otseg": ["model-index.yml", "py.typed"],  # the former is where mim looks for it
-        "mmseg_otseg_tools": ["*.sh"],
+        "mmseg_otseg_tools": ["dist_*.sh"],
         "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },
     install_requires=[

@@ -103,12 +103,16 @@ def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
     assert files and not missing
 
 
-def test_an_installed_package_brings_the_configs(tmp_path: Path) -> None:
+def test_an_installed_package_brings_configs_and_tools(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)
-    package = tmp_path / "mmseg_otseg"
-    for folder, copy in ((ROOT / "configs", "configs"), (ROOT / "mmseg_otseg", ".")):
-        files = {file.relative_to(folder) for file in folder.rglob("*.py")}
-        missing = {file for file in files if not (package / copy / file).is_file()}
+    for folder, copy in (
+        ("configs", "mmseg_otseg/configs"),
+        ("mmseg_otseg", "mmseg_otseg"),
+        ("tools", "mmseg_otseg_tools"),
+    ):
+        found = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.safetensors")]
+        files = {file.relative_to(ROOT / folder) for file in found}
+        missing = {file for file in files if not (tmp_path / copy / file).is_file()}
         assert files and not missing
