@@ -93,7 +93,7 @@ def test_empty_list(root, config_of, text, serialize_data):
 def test_a_list_that_is_no_text(root, config_of):
     config = config_of(root, ann_file="list.txt")
     (root / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with raised(FileNotFoundError, "list.txt", "no text"):
+    with raised(FileNotFoundError, "list.txt", "not text"):
         ZeroShotDataset(config, SPLIT)
 
 
