@@ -169,13 +169,13 @@ def test_unused_tensors_may_be_missing(state: dict, tmp_path: Path) -> None:
 def test_unexpected_tensors_are_named(state: dict, tmp_path: Path) -> None:
     state["backbone.adapter.weight"] = torch.zeros(3)
     state["decode_head.decoder_1.layers.0.linear3.bias"] = torch.zeros(3)
-    with pytest.raises(ValueError, match=r"backbone\.adapter\.weight is no tensor.*linear3"):
+    with pytest.raises(ValueError, match=r"backbone\.adapter\.weight .*linear3"):
         convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "o.pth")
 
 
 def test_positions_must_be_a_square(state: dict, tmp_path: Path) -> None:
     state["backbone.positional_embedding"] = state["backbone.positional_embedding"][:-1]
-    with pytest.raises(ValueError, match="no class token and square grid"):
+    with pytest.raises(ValueError, match="class token.*square grid"):
         convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "o.pth")
 
 

@@ -160,7 +160,7 @@ class LearnablePrompts(TextPrompts):
             digest = hashlib.sha256(json.dumps(split.classes).encode()).digest()
             self.vocabulary = torch.tensor(list(digest), dtype=torch.uint8, device=device)
         self.split = split
-        self._encoded.clear()
+        self._encoded = _EncodedClasses()  # not shared with a shallow copy
 
     def contexts_from(self, classes: Sequence[str], contexts: Tensor) -> Tensor:
         """Contexts for this vocabulary's classes, taken from another vocabulary where it has them.
@@ -189,15 +189,15 @@ class LearnablePrompts(TextPrompts):
 
     def train(self, mode: bool = True) -> LearnablePrompts:
         """Switch between training and testing; the classes are encoded anew after it."""
-        self._encoded.clear()
+        self._encoded = _EncodedClasses()
         return super().train(mode)
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> BaseModule:
-        self._encoded.clear()
+        self._encoded = _EncodedClasses()
         return super()._apply(fn, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self._encoded.clear()
+        self._encoded = _EncodedClasses()
         found = state_dict.get(prefix + "vocabulary")
         own = self.vocabulary if self.per_class else None  # shared contexts belong to none
         if own is not None and found is not None and not torch.equal(found.cpu(), own.cpu()):
@@ -273,9 +273,6 @@ class _EncodedClasses:
     """Keeps the embeddings of a vocabulary for as long as the contexts do not change."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
         self._table: Tensor | None = None
         self._version = (0, 0)
 
