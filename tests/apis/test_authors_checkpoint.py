@@ -175,7 +175,7 @@ def test_unexpected_tensors_are_named(state: dict, tmp_path: Path) -> None:
 
 def test_positions_must_be_a_square(state: dict, tmp_path: Path) -> None:
     state["backbone.positional_embedding"] = state["backbone.positional_embedding"][:-1]
-    with pytest.raises(ValueError, match="class token.*square grid"):
+    with pytest.raises(ValueError, match=r"class token.*square grid"):
         convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "o.pth")
 
 
