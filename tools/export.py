@@ -42,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--program", action="store_true", help="also write model.pt2, for torch.export.load"
     )
+    options.add_argument(
+        "--int8",
+        action="store_true",
+        help="round the segmenter's weights to 8 bits, for speed: labels change a little",
+    )
     options.add_argument("--opset", type=int, default=18, help="ONNX opset. Default: 18")
     add_cfg_options(options)
     return options
@@ -80,6 +85,7 @@ def main() -> None:
         residual=args.residual,
         program=args.program,
         opset=args.opset,
+        int8=args.int8,
         checkpoint=args.checkpoint,
     )
     logger.info(

@@ -16,20 +16,17 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from torch import Tensor, nn
 
 from mmseg_otseg.apis.loading import test_pipeline
-from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
-from mmseg_otseg.runtime.files import FORMAT, METADATA, MODEL, TEXT_ENCODER, TOKENIZER, VOCABULARY
+from mmseg_otseg.runtime.files import FORMAT, METADATA, MODEL, VOCABULARY
 from mmseg_otseg.version import __version__
 
-from .check import check_folder
-from .graphs import SegmentationGraph, TextGraph
-from .tokenizer import fast_tokenizer
+from .check import EXACT, ROUGH, check_folder
+from .graphs import SegmentationGraph
+from .onnx_files import example_inputs, quantize, write_graph, write_text_encoder
 
 EXTRA = 'exporting needs more packages: pip install "mmseg_otseg[export]"'
 MIN_TORCH, MIN_OPSET = (2, 10), 18
-PROGRAM = "model.pt2"
 
 
 def export_folder(
@@ -42,6 +39,7 @@ def export_folder(
     program: bool = False,
     opset: int = MIN_OPSET,
     checkpoint: str | os.PathLike | None = None,
+    int8: bool = False,
 ) -> dict[str, float]:
     """Write a model as ONNX files that take any images and any class names.
 
@@ -60,9 +58,11 @@ def export_folder(
         program: Whether to write the same graph for ``torch.export.load`` too.
         opset: Version of the ONNX operators.
         checkpoint: The file the weights came from, to note its SHA-256.
+        int8: Whether to round the weights of the segmenter's matrix products to 8 bits once it
+            agrees with the model, for speed; its values are then a little different.
 
     Returns:
-        The largest differences found, by check.
+        The largest differences found, by check: of what was left in the folder.
 
     Raises:
         ImportError: If the packages of the extra ``export`` are not there, or torch is too old.
@@ -83,8 +83,8 @@ def export_folder(
     try:
         with torch.no_grad():
             graph = SegmentationGraph(model, at_image_size, residual).eval()
-            _write_graph(graph, _example(model, size), part / MODEL, opset, size, program)
-            prompts = _write_text(model.neck.text, part, opset)
+            write_graph(graph, example_inputs(model, size), part / MODEL, opset, size, program)
+            prompts = write_text_encoder(model.neck.text, part, opset)
             _write_vocabulary(model, part / VOCABULARY)
         metadata = {
             "format": FORMAT,
@@ -97,6 +97,7 @@ def export_folder(
             "size": None if size is None else list(size),
             "at_image_size": at_image_size,
             "residual": residual,
+            "int8": int8,
             "align_corners": bool(model.align_corners),
             "mean": graph.mean.flatten().tolist(),
             "std": graph.std.flatten().tolist(),
@@ -107,7 +108,10 @@ def export_folder(
         }
         (part / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
         print_log("comparing what was written with the model", "current")
-        differences = check_folder(part, model)
+        differences = check_folder(part, model, EXACT)
+        if int8:
+            quantize(part / MODEL)
+            differences = check_folder(part, model, ROUGH)
         part.chmod(0o755)
         if out.is_dir():
             out.rmdir()
@@ -189,104 +193,6 @@ def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> No
             f"height and width must be multiples of CLIP's patch, {patch[0]} x {patch[1]} pixels, "
             f"got {size[0]} x {size[1]}"
         )
-
-
-def _example(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
-    """Inputs to trace with; of no size in which one axis could be taken for another."""
-    rows, columns = size or tuple(
-        count * step for count, step in zip((5, 6), model.backbone.patch_size, strict=True)
-    )
-    image = torch.zeros(2, 3, rows, columns, dtype=torch.uint8)
-    prompts, width = model.neck.text.num_prompts, model.neck.text.embed_dim
-    text = nn.functional.normalize(torch.randn(3, prompts, width), dim=-1)
-    return image, text, torch.zeros(3)
-
-
-def _write_graph(
-    graph: SegmentationGraph,
-    example: tuple[Tensor, ...],
-    path: Path,
-    opset: int,
-    size: tuple[int, int] | None,
-    program: bool,
-) -> None:
-    batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
-    image: dict[int, Any] = {0: batch}
-    if size is None:
-        patch = graph.backbone.patch_size
-        image[2] = patch[0] * torch.export.Dim("rows", min=2)
-        image[3] = patch[1] * torch.export.Dim("columns", min=2)
-    shapes = {"image": image, "text": {0: classes}, "seen_bias": {0: classes}}
-    outputs = ["probabilities", *(["residual"] if graph.residual else [])]
-    exported = _export(graph, example, shapes, outputs, path, opset)
-    if program:
-        torch.export.save(exported, path.with_name(PROGRAM))
-
-
-def _write_text(text: Any, folder: Path, opset: int) -> dict[str, Any] | None:
-    """Write text encoder and tokenizer.
-
-    Returns:
-        How a class name becomes sentences; None if the model takes no new names.
-    """
-    encoder: Any
-    if isinstance(text, LearnablePrompts):
-        encoder, tower, templates, average = text, text.text_tower, ["{}."], False
-    elif isinstance(text, TemplatePrompts):
-        encoder = tower = text.build_tower()
-        templates, average = list(text.templates), text.average
-    else:
-        return None
-    graph = TextGraph(encoder).eval()
-    tokens = tower.tokenize(["a word.", "some more words."])
-    # One less than it takes: torch.export sets a slice of the full length apart.
-    longest = len(tower.positional_embedding) - 1
-    if isinstance(text, LearnablePrompts):
-        longest -= text.num_tokens
-    number, length = torch.export.Dim("n"), torch.export.Dim("length", max=longest)
-    # A tower that is not causal sees its padding, so it takes its whole length.
-    padded = tower.attn_mask is None or tower.pools_last
-    longest = tokens.shape[1] if padded else longest
-    shapes = {"tokens": {0: number} if padded else {0: number, 1: length}}
-    _export(graph, (tokens,), shapes, ["embeddings"], folder / TEXT_ENCODER, opset)
-    fast = fast_tokenizer(tower.tokenizer)
-    fast.enable_truncation(longest)
-    fast.save(str(folder / TOKENIZER))
-    return {
-        "templates": templates,
-        "average": average,
-        "max_tokens": longest,
-        "padded_with": int(tokens[0, -1]) if padded else None,
-    }
-
-
-def _export(
-    graph: nn.Module,
-    example: tuple[Tensor, ...],
-    shapes: dict[str, Any],
-    outputs: list[str],
-    path: Path,
-    opset: int,
-) -> Any:
-    try:
-        exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
-        onnx = torch.onnx.export(
-            exported,
-            dynamo=True,
-            opset_version=opset,
-            input_names=list(shapes),
-            output_names=outputs,
-            verbose=False,
-        )
-        assert onnx is not None
-        onnx.save(str(path))
-    except Exception as error:  # torch says in many ways that it has no way to write something
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"torch cannot write this model as {path.name} ({reason}). If that is about sizes, "
-            "fix them (--height, --width)."
-        ) from error
-    return exported
 
 
 def _write_vocabulary(model: Any, path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mmseg_otseg.apis import OTSegInferencer
-from mmseg_otseg.export import check, export_folder, folder
-from mmseg_otseg.export.folder import PROGRAM
+from mmseg_otseg.export import check, export_folder, onnx_files
+from mmseg_otseg.export.onnx_files import PROGRAM
 from mmseg_otseg.runtime import OTSegRuntime
 
 from .conftest import Exported, exported, needs_torch, small_model
@@ -36,6 +36,7 @@ def test_it_agrees_with_the_model(otseg: Exported) -> None:
     ("name", "options"),
     [
         ("otseg/voc_512.py", {"size": None, "residual": True, "program": True}),
+        ("otseg/voc_512.py", {"size": None, "opset": 23}),
         ("zegot/voc_512.py", {"size": None}),
         ("zegot/voc_512.py", {"size": (64, 64), "at_image_size": False}),
         ("zegclip/cocostuff_512.py", {"size": (64, 64)}),
@@ -82,7 +83,7 @@ def test_a_file_that_differs_is_not_left(
         other.neck.descriptor.linear.bias += 1
     with pytest.raises(ValueError, match="probabilities"):
         check.check_folder(otseg.folder, other)
-    write = folder._export
+    write = onnx_files._export
 
     def write_wrong(graph: nn.Module, *arguments: Any) -> Any:
         wrong = copy.deepcopy(graph)
@@ -90,7 +91,7 @@ def test_a_file_that_differs_is_not_left(
             parameter.data *= 1.01
         return write(wrong, *arguments)
 
-    monkeypatch.setattr(folder, "_export", write_wrong)
+    monkeypatch.setattr(onnx_files, "_export", write_wrong)
     with pytest.raises(ValueError, match="differs"):
         export_folder(otseg.model, otseg.cfg, tmp_path / "out", size=(64, 64))
     assert not list(tmp_path.iterdir())
@@ -114,6 +115,22 @@ def test_half_precision_is_refused(tmp_path: Path) -> None:
     model.backbone.clip.bfloat16()
     with pytest.raises(ValueError, match="precision"):
         export_folder(model, cfg, tmp_path / "out", size=(64, 64))
+
+
+@pytest.mark.slow
+def test_eight_bits(otseg: Exported, tmp_path: Path) -> None:
+    rounded = exported("otseg/voc_512.py", tmp_path, size=(64, 64), int8=True)
+    full, small = (OTSegRuntime(one.folder) for one in (otseg, rounded))
+    image = check._images(np.random.default_rng(0), 2, (64, 64))
+    difference = np.abs(full.run(image, full.known) - small.run(image, small.known)).max()
+    assert 1e-5 < difference < 0.1
+    assert 1e-5 < rounded.differences["probabilities"] < 0.1
+    assert json.loads((rounded.folder / "model.json").read_text())["int8"]
+    sizes = [(one.folder / "model.onnx").stat().st_size for one in (otseg, rounded)]
+    assert sizes[1] < 0.7 * sizes[0]
+    assert {path.name for path in rounded.folder.iterdir()} == {
+        path.name for path in otseg.folder.iterdir()
+    }
 
 
 @needs_torch

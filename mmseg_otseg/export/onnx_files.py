@@ -1,0 +1,134 @@
+"""The ONNX files of an exported folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
+from mmseg_otseg.runtime.files import TEXT_ENCODER, TOKENIZER
+
+from .graphs import SegmentationGraph, TextGraph
+from .tokenizer import fast_tokenizer
+
+PROGRAM = "model.pt2"
+
+
+def example_inputs(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
+    """Inputs to trace with; of no size in which one axis could be taken for another."""
+    rows, columns = size or tuple(
+        count * step for count, step in zip((5, 6), model.backbone.patch_size, strict=True)
+    )
+    image = torch.zeros(2, 3, rows, columns, dtype=torch.uint8)
+    prompts, width = model.neck.text.num_prompts, model.neck.text.embed_dim
+    text = nn.functional.normalize(torch.randn(3, prompts, width), dim=-1)
+    return image, text, torch.zeros(3)
+
+
+def write_graph(
+    graph: SegmentationGraph,
+    example: tuple[Tensor, ...],
+    path: Path,
+    opset: int,
+    size: tuple[int, int] | None,
+    program: bool,
+) -> None:
+    batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
+    image: dict[int, Any] = {0: batch}
+    if size is None:
+        patch = graph.backbone.patch_size
+        image[2] = patch[0] * torch.export.Dim("rows", min=2)
+        image[3] = patch[1] * torch.export.Dim("columns", min=2)
+    shapes = {"image": image, "text": {0: classes}, "seen_bias": {0: classes}}
+    outputs = ["probabilities", *(["residual"] if graph.residual else [])]
+    exported = _export(graph, example, shapes, outputs, path, opset)
+    if program:
+        torch.export.save(exported, path.with_name(PROGRAM))
+
+
+def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | None:
+    """Write text encoder and tokenizer.
+
+    Returns:
+        How a class name becomes sentences; None if the model takes no new names.
+    """
+    encoder: Any
+    if isinstance(text, LearnablePrompts):
+        encoder, tower, templates, average = text, text.text_tower, ["{}."], False
+    elif isinstance(text, TemplatePrompts):
+        encoder = tower = text.build_tower()
+        templates, average = list(text.templates), text.average
+    else:
+        return None
+    graph = TextGraph(encoder).eval()
+    tokens = tower.tokenize(["a word.", "some more words."])
+    # One less than it takes: torch.export sets a slice of the full length apart.
+    longest = len(tower.positional_embedding) - 1
+    if isinstance(text, LearnablePrompts):
+        longest -= text.num_tokens
+    number, length = torch.export.Dim("n"), torch.export.Dim("length", max=longest)
+    # A tower that is not causal sees its padding, so it takes its whole length.
+    padded = tower.attn_mask is None or tower.pools_last
+    longest = tokens.shape[1] if padded else longest
+    shapes = {"tokens": {0: number} if padded else {0: number, 1: length}}
+    _export(graph, (tokens,), shapes, ["embeddings"], folder / TEXT_ENCODER, opset)
+    fast = fast_tokenizer(tower.tokenizer)
+    fast.enable_truncation(longest)
+    fast.save(str(folder / TOKENIZER))
+    return {
+        "templates": templates,
+        "average": average,
+        "max_tokens": longest,
+        "padded_with": int(tokens[0, -1]) if padded else None,
+    }
+
+
+def _export(
+    graph: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: dict[str, Any],
+    outputs: list[str],
+    path: Path,
+    opset: int,
+) -> Any:
+    try:
+        exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        onnx = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(shapes),
+            output_names=outputs,
+            verbose=False,
+        )
+        assert onnx is not None
+        onnx.save(str(path))
+    except Exception as error:  # torch says in many ways that it has no way to write something
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"torch cannot write this model as {path.name} ({reason}). If that is about sizes, "
+            "fix them (--height, --width)."
+        ) from error
+    return exported
+
+
+def quantize(path: Path) -> None:
+    """Round the weights of a file's matrix products to 8 bits, and its other factors as it runs.
+
+    One bit of the 8 stays unused: without it, sums would overflow on CPUs that lack VNNI.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    rounded = path.with_suffix(".int8")
+    quantize_dynamic(
+        path,
+        rounded,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
+    rounded.replace(path)
