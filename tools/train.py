@@ -41,19 +41,26 @@ def set_resume(cfg: Config, resume: str) -> None:
 
 
 def set_amp(cfg: Config) -> None:
-    """Turn an ``OptimWrapper`` into an ``AmpOptimWrapper``."""
+    """Turn an ``OptimWrapper`` into an ``AmpOptimWrapper``, or on a CPU into ours for it."""
     from mmengine.device import get_device
 
-    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    options = cfg.optim_wrapper
+    kind = options.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not with '{kind}'.")
-    if get_device() == "cpu":
+    if get_device() != "cpu":
+        options.type = "AmpOptimWrapper"
+        options.setdefault("loss_scale", "dynamic")
+        return
+    if options.pop("dtype", "bfloat16") != "bfloat16" or (
+        cfg.model.get("clip", {}).get("precision") == "fp16"
+    ):
         raise ValueError(
-            "--amp needs a GPU, but torch finds none: leave the option out. On a CPU with bfloat16 "
-            "units, --cfg-options model.clip.precision=bf16 is faster"
+            "--amp with float16 needs a GPU, but torch finds none: on a CPU use bfloat16 "
+            "(optim_wrapper.dtype, model.clip.precision=bf16)"
         )
-    cfg.optim_wrapper.type = "AmpOptimWrapper"
-    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    options.pop("loss_scale", None)
+    options.type = "CPUAmpOptimWrapper"
 
 
 def main() -> None:

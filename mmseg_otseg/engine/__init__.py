@@ -16,7 +16,7 @@ from mmseg_otseg.engine.hooks import (
     WorkDirLockHook,
 )
 from mmseg_otseg.engine.loops import with_split
-from mmseg_otseg.engine.optimizers import TrainableOptimWrapperConstructor
+from mmseg_otseg.engine.optimizers import CPUAmpOptimWrapper, TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.runner import ConfigFolderRunner
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
@@ -24,6 +24,7 @@ checkpoint_sources.install()
 loops.install()
 
 __all__ = [
+    "CPUAmpOptimWrapper",
     "ConfigFolderRunner",
     "DurableCheckpointHook",
     "FineTuneHook",

@@ -1,9 +1,13 @@
-"""Optimizers for models with mostly frozen parameters."""
+"""Optimizers for models with mostly frozen parameters, and mixed precision on a CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
 
@@ -54,3 +58,22 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(OptimWrapper):
+    """Automatic mixed precision on a CPU, where mmengine's ``AmpOptimWrapper`` refuses to run.
+
+    Forward passes run under autocast to bfloat16. It has the range of float32, so gradients need no
+    loss scale.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """What a forward pass runs in.
+
+        Args:
+            model: The model in training.
+        """
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+            yield

@@ -85,15 +85,39 @@ def test_amp_replaces_the_optimizer_wrapper(
 ) -> None:
     built: list[Config] = []
     monkeypatch.setattr("mmengine.runner.Runner.from_cfg", lambda cfg: built.append(cfg))
-    with pytest.raises(ValueError, match="--amp needs a GPU"):
-        run_tool("train", config, "--amp")
-    monkeypatch.setattr("mmengine.device.get_device", lambda: "cuda")
-    with pytest.raises(AttributeError):  # nothing was built that could train
-        run_tool("train", config, "--amp")
-    assert built[0].optim_wrapper.type == "AmpOptimWrapper"
-    assert built[0].optim_wrapper.loss_scale == "dynamic"
-    with pytest.raises(ValueError, match="--amp works with"):
-        run_tool("train", config, "--amp", "--cfg-options", "optim_wrapper.type=Other")
+    scale = "optim_wrapper.loss_scale=8.0"
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr("mmengine.device.get_device", lambda device=device: device)
+        for options in ((), ("--cfg-options", scale)):
+            with pytest.raises(AttributeError):  # nothing was built that could train
+                run_tool("train", config, "--amp", *options)
+    found = [(cfg.optim_wrapper.type, cfg.optim_wrapper.get("loss_scale")) for cfg in built]
+    gpu, cpu = "AmpOptimWrapper", "CPUAmpOptimWrapper"
+    assert found == [(gpu, "dynamic"), (gpu, 8.0), (cpu, None), (cpu, None)]
+    for wrong, message in (
+        ("optim_wrapper.type=Other", "--amp works with"),
+        ("optim_wrapper.dtype=float16", "float16 needs a GPU"),
+        ("model.clip.precision=fp16", "float16 needs a GPU"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_tool("train", config, "--amp", "--cfg-options", wrong)
+
+
+def test_amp_on_a_cpu_trains_under_autocast(tmp_path: Path) -> None:
+    """As far as float32, but for what rounding does; and it resumes to the same weights."""
+    write_pictures(tmp_path)
+    otseg_config(tmp_path, dropout=False).dump(tmp_path / "otseg.py")
+    runs = {name: tmp_path / name for name in ("exact", "amp", "resumed")}
+    run_tool("train", tmp_path / "otseg.py", "--work-dir", runs["exact"])
+    run_tool("train", tmp_path / "otseg.py", "--work-dir", runs["amp"], "--amp")
+    resume = ("--amp", "--resume", runs["amp"] / "iter_2.pth")
+    run_tool("train", tmp_path / "otseg.py", "--work-dir", runs["resumed"], *resume)
+    exact, amp, resumed = (
+        read_checkpoint(run / "iter_4.pth")["state_dict"] for run in runs.values()
+    )
+    torch.testing.assert_close(amp, resumed, rtol=0, atol=0)
+    torch.testing.assert_close(amp, exact, rtol=0, atol=2e-3)
+    assert any(not torch.equal(amp[name], weight) for name, weight in exact.items())
 
 
 def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Path, tmp_path: Path) -> None:
