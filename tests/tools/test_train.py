@@ -55,7 +55,7 @@ def test_a_checkpoint_to_resume_from_must_exist(config: Path, tmp_path: Path) ->
         run_tool("train", config, "--resume", tmp_path / "none.pth")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text("iter_9.pth")
-    with pytest.raises(ValueError, match=r"names 'iter_9\.pth', which is not there"):
+    with pytest.raises(ValueError, match=r"iter_9\.pth"):
         run_tool("train", config, "--resume")
 
 
