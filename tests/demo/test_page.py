@@ -139,7 +139,7 @@ def test_a_picture_of_ones_own(visitor: Visitor, tmp_path: Path) -> None:
     keep(visitor, "upload")
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("cut", "decoded"), ("text", "formats")])
+@pytest.mark.parametrize(("kind", "reason"), [("cut", "decoded"), ("text", "format")])
 def test_a_broken_picture_is_answered_in_words(
     visitor: Visitor, kind: str, reason: str, tmp_path: Path
 ) -> None:

@@ -140,7 +140,7 @@ def test_first_steps_show_one_large_object(tool, config):
 
 def test_evaluation_of_a_perfect_map_and_of_a_constant_one(tool, config, monkeypatch):
     """mIoU(S), mIoU(U) and hIoU of maps whose value is known."""
-    import evaluate_clip
+    from mmseg_otseg_tools.shapes import evaluate_clip
 
     clip = load_clip(config.clip.model.to_dict())
     eye = torch.eye(len(SHAPES_CLASSES))
