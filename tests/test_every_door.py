@@ -7,12 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import DATASETS
 from mmseg_otseg_tools.cli import what_to_mend
@@ -22,11 +22,12 @@ from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.apis.data_check.reading import _Reader
 from mmseg_otseg.models.clip import load_clip
 from mmseg_otseg.models.text import PrecomputedPrompts
-from tests.conftest import tiny_clip
-from tests.hostile import hostile_files
-from tests.hostile_media import Place, hostile_media
-from tests.otseg_run import otseg_config
-from tests.tiny_run import CLASSES, run_tool, write_pictures
+from tests.helpers.hostile import hostile_files
+from tests.helpers.hostile_media import Place, hostile_media
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_clip import tiny_clip
+from tests.helpers.tiny_run import CLASSES, write_pictures
 
 SECONDS, GIGABYTES = 10, 2
 Door = tuple[str, Callable[[str], Any]]
@@ -35,7 +36,6 @@ Door = tuple[str, Callable[[str], Any]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, and otseg.py to train on them."""
-    init_default_scope("mmseg")
     folder = tmp_path_factory.mktemp("doors")
     write_pictures(folder)
     otseg_config(folder).dump(folder / "otseg.py")
@@ -49,7 +49,7 @@ def kinds(folder: Path) -> dict[str, Place]:
     files = hostile_files(folder / "hostile", folder / "executed")
     copies: dict[str, Place] = {}
     for name, file in files.items():
-        copies[name] = lambda path, file=file: shutil.copy(file, path)
+        copies[name] = partial(shutil.copy, file)
     return {**copies, **hostile_media(folder / "executed")}
 
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 import mmseg_otseg
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("missing", ["mmengine", "mmcv", "mmseg"])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmseg_otseg.apis import convert_authors_state_dict
-from tests.reference import Reference, relative_error
+from tests.helpers.reference import Reference, relative_error
 
 GRADIENTS = {
     "backbone.prompt_embeddings": ("backbone.visual_prompts.embeddings", slice(0, 1)),

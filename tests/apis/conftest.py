@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from tests.configs.generated import small
+from tests.helpers.small_configs import small
 
 
 @pytest.fixture(params=["otseg/voc_512.py", "zegot/voc_512.py"])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
-    init_default_scope("mmseg")
     return small(request.param, tmp_path)
 
 

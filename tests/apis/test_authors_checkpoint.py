@@ -11,17 +11,17 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis import convert_authors_checkpoint
 from mmseg_otseg.apis.authors_checkpoint import convert_authors_state_dict
 from mmseg_otseg.engine import read_checkpoint
-from tests.configs.generated import small, write_data
-from tests.reference import DATA, Reference, relative_error
+from tests.helpers.paths import DATA, ROOT
+from tests.helpers.reference import Reference, relative_error
+from tests.helpers.small_configs import small, write_data
 
-TOOL = Path(__file__).parents[2] / "tools" / "model_converters" / "authors_to_mmseg.py"
+TOOL = ROOT / "tools" / "model_converters" / "authors_to_mmseg.py"
 
 
 def save(path: Path, state: dict[str, torch.Tensor], **meta: Any) -> Path:
@@ -56,10 +56,11 @@ def test_predictions_of_a_converted_file(
     assert (report.method or "").lower() == (method if config else "")
     image = reference.tensor("input/image")
     for setting, bias in (("inductive", 0.1), ("transductive", 0.0)):
-        config = reference.model_config(tmp_path)
-        config["backbone"]["clip"]["model"]["vision_cfg"]["image_size"] *= 2  # another native size
-        config["backbone"]["clip"]["quick_gelu"] = False  # the file brings its activation
-        config["decode_head"]["seen_bias"] = bias
+        model_config = reference.model_config(tmp_path)
+        clip = model_config["backbone"]["clip"]
+        clip["model"]["vision_cfg"]["image_size"] *= 2  # another native size
+        clip["quick_gelu"] = False  # the file brings its activation
+        model_config["decode_head"]["seen_bias"] = bias
         model = MODELS.build(ConfigDict(config)).eval()
         load_checkpoint(model, str(tmp_path / "new" / "ours.pth"), strict=True)
         with torch.no_grad():
@@ -69,7 +70,6 @@ def test_predictions_of_a_converted_file(
 
 
 def test_stock_config_runs_a_converted_file(state: dict, tmp_path: Path) -> None:
-    init_default_scope("mmseg")
     write_data(tmp_path)
     convert_authors_checkpoint(save(tmp_path / "authors.pth", state), tmp_path / "ours.pth")
     reference = Reference("a")

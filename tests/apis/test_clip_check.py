@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis.clip_check import Agreement, PatchCheck, mean_iou, pictures, verdict
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
-from tests.shapes.runs import SHAPES, tiny_config, tiny_options
-from tests.tiny_run import run_tool
+from tests.helpers.run_tools import run_tool
+from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
 
 TOOL = "analysis/check_clip"
 WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
@@ -21,7 +20,6 @@ WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
 @pytest.fixture(scope="module")
 def check(tmp_path_factory: pytest.TempPathFactory) -> PatchCheck:
     """Of a CLIP that was trained on shapes."""
-    init_default_scope("mmseg")
     cfg = tiny_config("training_free", tmp_path_factory.mktemp("run"))
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
     clip = {**cfg.model.clip, "pretrained": str(WEIGHTS)}

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmseg_otseg.apis import OTSegInferencer, set_classes
 from mmseg_otseg.apis.loading import training_free
-from tests.shapes.runs import tiny_config
+from tests.helpers.shapes_run import tiny_config
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_clips_own_map_is_that_of_the_training_free_config(name: str, tmp_path: 
     for cfg in (training_free(tiny_config(name, tmp_path)), expected):
         torch.manual_seed(0)
         values.append(OTSegInferencer(cfg, device="cpu").inspect(image).values)
-    np.testing.assert_allclose(*values, atol=1e-6)
+    np.testing.assert_allclose(values[0], values[1], atol=1e-6)
 
 
 def test_pictures_of_the_shapes_configs(tmp_path: Path) -> None:

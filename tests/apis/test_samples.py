@@ -8,7 +8,7 @@ import pytest
 from mmseg_otseg.apis.samples import build_dataset, samples_with_unseen, take_samples
 from mmseg_otseg.datasets.shapes import render_scene
 from mmseg_otseg.structures import ClassSplit
-from tests.shapes.runs import tiny_config
+from tests.helpers.shapes_run import tiny_config
 
 
 def test_samples_are_pictures_of_the_data(tmp_path: Path) -> None:

@@ -3,15 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mmengine.registry import init_default_scope
 
-from tests.configs.generated import write_data
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> None:
-    """Find mmseg's components first, as its tools do."""
-    init_default_scope("mmseg")
+from tests.helpers.small_configs import write_data
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from tests.configs.generated import ROOT, small
-
-FOLDERS = ("otseg", "zegot", "zegclip", "ablations", "cross_dataset")
-CONFIGS = sorted(
-    str(path.relative_to(ROOT / "configs"))
-    for folder in FOLDERS
-    for path in (ROOT / "configs" / folder).glob("*.py")
-)
+from tests.helpers.small_configs import CONFIGS, small
 
 
 def checkpoint(cfg: Config, folder: Path) -> dict[str, torch.Tensor]:

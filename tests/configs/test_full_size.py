@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from mmseg_otseg.models.clip import frozen, load_clip
-from tests.configs.generated import ROOT
-from tests.configs.test_configs import CONFIGS, FOLDERS
+from tests.helpers.paths import ROOT
+from tests.helpers.small_configs import CONFIGS, FOLDERS
 
 ZEGCLIP_PARAMETERS = 13.8e6
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import VISBACKENDS, init_default_scope
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from mmseg_otseg_tools.cli import config_parser
@@ -21,9 +21,10 @@ from mmseg_otseg_tools.cli import config_parser
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
 from mmseg_otseg.structures import ClassSplit
-from tests.configs.generated import ROOT, small
-from tests.folder_data import write_folders
-from tests.tiny_run import run_tool
+from tests.helpers.folder_data import write_folders
+from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import run_tool
+from tests.helpers.small_configs import small
 
 README = (ROOT / "configs" / "own_data" / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\n(.+?)\n```$", README, re.MULTILINE)
@@ -86,7 +87,6 @@ def test_the_tutorial(workspace: Path, capfd: pytest.CaptureFixture) -> None:
 
 def runner_of(file: str, *options: str) -> Runner:
     """A run with everything built, of a config file with options of the command line."""
-    init_default_scope("mmseg")
     args = config_parser("").parse_args([file, *options])
     cfg = Config.fromfile(file)
     cfg.merge_from_dict(args.cfg_options or {})
@@ -225,7 +225,6 @@ def logging_to(what: str, folder: Path) -> Config:
 def test_curves_in_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    init_default_scope("mmseg")
     write_folders(tmp_path / "data" / "own")
     cfg = logging_to("tensorboard", tmp_path)
     cfg.default_hooks.logger.interval = 1
@@ -239,7 +238,6 @@ def test_curves_in_tensorboard(tmp_path: Path) -> None:
 
 def test_curves_in_weights_and_biases(tmp_path: Path) -> None:
     """The package is not among the test requirements: that mmengine finds the backend is all."""
-    init_default_scope("mmseg")
     backends = logging_to("wandb", tmp_path).visualizer.vis_backends
     assert [backend.type for backend in backends] == ["LocalVisBackend", "WandbVisBackend"]
     assert VISBACKENDS.get("WandbVisBackend") is not None
@@ -251,7 +249,6 @@ def test_weights_and_biases_takes_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
-    init_default_scope("mmseg")
     write_folders(tmp_path / "data" / "own")
     cfg = logging_to("wandb", tmp_path)
     cfg.default_hooks.logger.interval = 1

@@ -8,14 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import MissingFileError, SampleError
-from tests.claimed_size import png_of
+from tests.helpers.claimed_size import png_of
 
 NAMES = ["sky", "road", "tree", "car"]
 SPLIT = dict(classes=NAMES, unseen=["tree", "car"])
@@ -118,7 +117,6 @@ def test_inside_wrappers(root, config_of):
 
 def test_folder_of_an_object(root, config_of):
     (root / "list.txt").write_text("0\n")
-    init_default_scope("mmseg")
     plain = DATASETS.build(config_of(root, ann_file="list.txt"))
     shutil.rmtree(root / "images")
     with raised(FileNotFoundError, f"{root}/images"):
@@ -176,7 +174,7 @@ def test_error_reaches_the_loop_from_a_worker(root, config_of):
     batches = iter(DataLoader(dataset, sampler=[1], num_workers=1, collate_fn=list))
     with raised(ValueError, f"{root}/images/1.png"):
         next(batches)
-    batches._shutdown_workers()  # the garbage collector would take five seconds for it
+    batches._shutdown_workers()  # type: ignore[attr-defined]  # the garbage collector would take five seconds for it
 
 
 @pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label file")])
@@ -269,9 +267,9 @@ def test_labels_of_another_size_than_the_picture(root, config_of, test_mode, res
     ]
     dataset = ZeroShotDataset(config_of(root, test_mode=test_mode), SPLIT, pipeline=pipeline)
     dataset[0]
-    for name, size in (("1", "5 x 4"), ("2", "8 x 10")):
+    for name, stated in (("1", "5 x 4"), ("2", "8 x 10")):
         files = f"{root}/images/{name}.png", f"{root}/labels/{name}.png"
-        with raised(ValueError, *files, "4 x 5", size):
+        with raised(ValueError, *files, "4 x 5", stated):
             dataset[int(name)]
 
 
@@ -318,7 +316,6 @@ def test_other_classes_than_the_splits(root, config_of):
 
 
 def test_data_without_class_names(root, config_of):
-    init_default_scope("mmseg")
     plain = DATASETS.build(config_of(root, metainfo=None))
     with raised(ValueError, "BaseSegDataset has no class names", "metainfo=dict"):
         ZeroShotDataset(plain, SPLIT)

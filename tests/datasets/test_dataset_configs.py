@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import METRICS
 from PIL import Image
 
 from mmseg_otseg.engine import with_split
 from mmseg_otseg.structures import ClassSplit
+from tests.helpers.paths import ROOT
 
-FOLDER = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
+FOLDER = ROOT / "configs" / "_base_" / "datasets"
 SPLITS = {"voc_512": "voc", "context_480": "context", "cocostuff_512": "cocostuff"}
-FILES = {  # picture, label and list for each split: train, (VOC only) aug, val
+FILES: dict[
+    str, list[tuple[str, str, str | None]]
+] = {  # picture, label and list for each split: train, (VOC only) aug, val
     "voc_512": [
         ("JPEGImages/a.jpg", "SegmentationClass/a.png", "ImageSets/Segmentation/train.txt"),
         ("JPEGImages/b.jpg", "SegmentationClassAug/b.png", "ImageSets/Segmentation/aug.txt"),
@@ -40,7 +42,6 @@ FILES = {  # picture, label and list for each split: train, (VOC only) aug, val
 
 @pytest.fixture(params=SPLITS)
 def name(request):
-    init_default_scope("mmseg")
     return request.param
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.folder_pairs import DataFolderError, FolderPairs
-from tests.folder_data import CLASSES, UNSEEN, label_files, write_folders
+from tests.helpers.folder_data import CLASSES, UNSEEN, label_files, write_folders
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -27,11 +26,6 @@ from mmseg_otseg.datasets.shapes import (
 
 LOAD = [dict(type="LoadShapesScene"), dict(type="PackSegInputs")]
 FLIP = [dict(type="LoadShapesScene"), dict(type="RandomFlip", prob=1.0), dict(type="PackSegInputs")]
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope("mmseg")
 
 
 def build(**options) -> ShapesDataset:

@@ -94,14 +94,15 @@ def test_images_and_labels_are_valid(world):
 
 
 def test_pixels_have_the_color_of_their_class():
-    means = {}
+    values: dict[str, list[np.ndarray]] = {}
     for index in range(200):
         scene = render_scene("clean", "train", index)
         for thing in scene.objects:
             pixels = scene.image[scene.labels == thing.label]
             if len(pixels) > 30:
-                means.setdefault(SHAPES_CLASSES[thing.label].split()[0], []).append(pixels.mean(0))
-    means = {color: np.mean(values, 0) for color, values in means.items()}
+                color = SHAPES_CLASSES[thing.label].split()[0]
+                values.setdefault(color, []).append(pixels.mean(0))
+    means = {color: np.mean(value, 0) for color, value in values.items()}
     assert means["red"].argmax() == 0 and means["green"].argmax() == 1
     assert means["blue"].argmax() == 2 and means["yellow"].argmin() == 2
     assert means["purple"].argmin() == 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import ConcatDataset, RepeatDataset
-from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader
 
@@ -19,7 +19,7 @@ from mmseg_otseg.structures import ClassSplit
 
 NAMES = ["sky", "road", "tree", "car"]
 SPLIT = dict(classes=NAMES, unseen=["tree", "car"])  # 2 and 3
-AUGMENT = [
+AUGMENT: list[dict[str, Any]] = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=(64, 48), ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -130,7 +130,7 @@ class LoadLabelsMyWay:
         return results
 
 
-LOADERS = {
+LOADERS: dict[str, list[dict[str, Any]]] = {
     "mmseg": [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")],
     "label first": [dict(type="LoadAnnotations"), dict(type="LoadImageFromFile")],
     "own": [dict(type="LoadImageFromFile"), dict(type="LoadLabelsMyWay")],
@@ -244,7 +244,6 @@ def test_pipeline_goes_to_every_wrapped_data_set(write_data, config_of):
 
 def test_objects_are_wrapped_and_left_alone(write_data, config_of, label_of):
     labels = random_labels()
-    init_default_scope("mmseg")
     plain = DATASETS.build(config_of(write_data(labels)))
     for inner in (plain, ConcatDataset([plain]), RepeatDataset(plain, 2)):
         for setting, hidden in (("inductive", 255), ("transductive", 254)):
@@ -255,7 +254,6 @@ def test_objects_are_wrapped_and_left_alone(write_data, config_of, label_of):
 
 
 def test_built_by_the_registry_and_inside_a_wrapper(write_data, config_of, label_of):
-    init_default_scope("mmseg")
     config = dict(
         type="ZeroShotDataset", split=SPLIT, dataset=config_of(write_data(random_labels()))
     )
@@ -287,7 +285,6 @@ def test_subsets(write_data, config_of, label_of, serialize_data):
 
 
 def test_mosaic_of_hidden_labels(write_data, config_of, label_of):
-    init_default_scope("mmseg")
     inner = dict(
         type="MultiImageMixDataset",
         dataset=concat_config(

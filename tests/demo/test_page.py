@@ -12,13 +12,12 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from tests.demo.browser import Visitor, find_browser
-from tests.demo.serving import served
-from tests.shapes.runs import tiny_config
+from tests.helpers.browser import Visitor, find_browser
+from tests.helpers.serving import served
+from tests.helpers.shapes_run import tiny_config
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 SHOTS = os.environ.get("MMSEG_OTSEG_SCREENSHOTS")  # a folder to keep what was to be seen
@@ -28,7 +27,6 @@ SHOTS = os.environ.get("MMSEG_OTSEG_SCREENSHOTS")  # a folder to keep what was t
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page for a small model."""
     folder = tmp_path_factory.mktemp("page")
-    init_default_scope("mmseg")
     cfg = tiny_config("otseg_plus", folder)
     torch.manual_seed(0)
     torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, folder / "w.pth")

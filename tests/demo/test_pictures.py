@@ -14,8 +14,8 @@ from mmseg_otseg.demo.pictures import (
     samples_for,
     write_names,
 )
-from tests.claimed_size import png_of
-from tests.shapes.runs import tiny_config
+from tests.helpers.claimed_size import png_of
+from tests.helpers.shapes_run import tiny_config
 
 
 def test_large_pictures_are_reduced(tmp_path: Path) -> None:

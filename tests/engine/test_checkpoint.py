@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmseg_otseg.engine import checkpoint_sources, read_checkpoint
-from tests.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 
 class Evil:

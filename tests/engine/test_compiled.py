@@ -9,8 +9,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmseg_otseg.engine.console import ConsoleRunner
-from tests.otseg_run import otseg_config
-from tests.tiny_run import write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.tiny_run import write_pictures
 
 COUNTER = CompileCounterWithBackend("eager")
 torch._dynamo.register_backend(COUNTER, name="counter")

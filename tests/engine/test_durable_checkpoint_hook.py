@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.engine.toy_run import toy_runner
+from tests.helpers.toy_run import toy_runner
 
 
 def names(folder: Path) -> set[str]:

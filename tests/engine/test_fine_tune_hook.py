@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.engine.hooks import fine_tune_hook
-from tests.configs.generated import small
-from tests.folder_data import CLASSES, write_folders
+from tests.helpers.folder_data import CLASSES, write_folders
+from tests.helpers.small_configs import small
 
 OURS = dict(classes=list(CLASSES), unseen=["tree", "road"])
 THEIRS = dict(classes=["air", "tree", "car"], unseen=["air"])
@@ -28,7 +27,6 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def config(folder: Path, split: dict, name: str, kind: str = "otseg", **changes) -> Config:
-    init_default_scope("mmseg")
     cfg = small(f"own_data/{kind}_512.py", folder)
     cfg.merge_from_dict(dict(data_root=str(folder / name), model=dict(split=split)))
     cfg.merge_from_dict(changes)

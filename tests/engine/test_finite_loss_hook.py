@@ -10,8 +10,9 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import FiniteLossHook
-from tests.engine.toy_run import toy_runner
-from tests.tiny_run import run_tool, tiny_config, write_pictures
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.toy_run import toy_runner
 
 
 def damage(runner: Runner, at: int, what: str) -> None:

@@ -11,9 +11,10 @@ from mmengine.config import Config
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models.clip.precision import PRECISIONS
-from tests.conftest import tiny_clip
-from tests.otseg_run import otseg_config
-from tests.tiny_run import CLASSES, run_tool, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_clip import tiny_clip
+from tests.helpers.tiny_run import CLASSES, write_pictures
 
 ZEGOT = dict(
     backbone=dict(visual_prompts=None, out_indices=(-2, -1), project=False),

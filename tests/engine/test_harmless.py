@@ -15,8 +15,9 @@ from mmseg.apis import MMSegInferencer, init_model
 from torch import nn
 
 from mmseg_otseg.apis import OTSegInferencer, convert_authors_checkpoint
-from tests.hostile import fence, hostile_files
-from tests.tiny_run import run_tool, tiny_config, write_pictures
+from tests.helpers.hostile import fence, hostile_files
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 IN_DOORS = ("exec", "exec_in_meta", "deflated", "claims", "doubled", "deep", "half", "header_shape")
 
@@ -53,7 +54,7 @@ def code(tmp_path: Path) -> str:
     return f"open({str(tmp_path / 'executed')!r}, 'w').close()\nmodel = dict(type='Executed')\n"
 
 
-def resumed(trained: Path, file: Path, runner: type = Runner, **changes: Any) -> Runner:
+def resumed(trained: Path, file: Path, runner: type[Runner] = Runner, **changes: Any) -> Runner:
     cfg = tiny_config(trained, load_from=str(file), resume=True, **changes)
     cfg.work_dir = str(file.parent / "resumed")
     MessageHub._instance_dict.clear()

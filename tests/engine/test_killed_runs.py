@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.tiny_run import start_processes, start_tool, tiny_config, write_pictures
+from tests.helpers.run_tools import start_processes, start_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 ITERS = 10
 SEEDS = range(40)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, LOOPS, MODELS
 
@@ -16,9 +15,10 @@ from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.engine import RunCheckHook, with_split
 from mmseg_otseg.models import PrecomputedPrompts
 from mmseg_otseg.structures import ClassSplit
-from tests.configs.generated import ROOT, small, write_data
-from tests.otseg_run import otseg_config
-from tests.tiny_run import CLASSES, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.paths import ROOT
+from tests.helpers.small_configs import small, write_data
+from tests.helpers.tiny_run import CLASSES, write_pictures
 
 UNSEEN = ("cow", "motorbike")
 
@@ -28,11 +28,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("voc")
     write_data(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> None:
-    init_default_scope("mmseg")
 
 
 def derived(folder: Path, base: str, line: str) -> Config:

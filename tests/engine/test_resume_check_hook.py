@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny_run import run_tool, tiny_config, write_pictures
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 NAN = float("nan")
 

@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine import RunCheckHook
 from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
 from mmseg_otseg.structures import ClassSplit
-from tests.otseg_run import otseg_config
-from tests.tiny_run import CLASSES, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.tiny_run import CLASSES, write_pictures
 
 SPLIT = ClassSplit(("cat", "dog", "sofa"), (1,))
 
@@ -89,7 +88,6 @@ ALL_SEEN = dict(classes=CLASSES, unseen=[])
 @pytest.fixture
 def cfg(tmp_path: Path) -> Config:
     """A run over mmseg's own runtime: no hook of this project is in it."""
-    init_default_scope("mmseg")
     write_pictures(tmp_path)
     cfg = otseg_config(tmp_path)
     cfg.custom_hooks = []

@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from mmseg_otseg.engine.run_folder import default_work_dir
-from tests.tiny_run import ROOT, run_tool
+from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import run_tool
 
 STOCK = Path(mmseg.__file__).parent / ".mim" / "tools"
 

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmseg.registry import PARAM_SCHEDULERS
 from torch import nn
 
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize(

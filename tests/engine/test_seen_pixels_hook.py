@@ -5,12 +5,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_otseg.datasets import Draw
-from tests.otseg_run import otseg_config
-from tests.tiny_run import write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.tiny_run import write_pictures
 
 
 def share(dataset, indices: list[int]) -> float:
@@ -23,7 +22,6 @@ def share(dataset, indices: list[int]) -> float:
 def test_share_of_an_interval(tmp_path: Path) -> None:
     """Two iterations of two samples are one interval; its number is that of these four samples."""
     write_pictures(tmp_path)
-    init_default_scope("mmseg")
     cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=2, val_interval=2))
     cfg.default_hooks.logger.interval = 2
     runner = Runner.from_cfg(cfg)
@@ -38,7 +36,6 @@ def test_share_of_an_interval(tmp_path: Path) -> None:
 
 def test_nothing_seen_is_said(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     write_pictures(tmp_path)
-    init_default_scope("mmseg")
     cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=1, val_interval=2))
     # No pixel is of the one class that is seen.
     split = dict(classes=("left", "middle", "right"), unseen=["left", "middle", "right"][:2])

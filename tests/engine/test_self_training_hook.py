@@ -7,13 +7,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import SelfTrainingHook
 from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.structures import IGNORED, UNLABELED
-from tests.configs.generated import small, write_data
+from tests.helpers.small_configs import small, write_data
 
 UNSEEN = {15, 16, 17, 18, 19}
 KILLED_AFTER = 3
@@ -27,7 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def transductive(folder: Path, work_dir: Path, iters: int = 4, begin: int = 2) -> Config:
-    init_default_scope("mmseg")
     cfg = small("otseg/voc_512_transductive.py", folder, iters)
     cfg.default_hooks.self_training.begin = begin
     cfg.default_hooks.checkpoint.update(interval=1, save_best=None, max_keep_ckpts=-1)

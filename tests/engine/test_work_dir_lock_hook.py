@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmseg_otseg.engine.run_folder import lock_folder
-from tests.engine.toy_run import toy_runner
+from tests.helpers.toy_run import toy_runner
 
 FORK = multiprocessing.get_context("fork")
 LOCK = dict(type="WorkDirLockHook")
@@ -30,21 +29,23 @@ class Pause(Hook):
         assert self.go_on.wait(60)
 
 
-@pytest.fixture
-def train(tmp_path: Path) -> Callable[[], None]:
-    """Trains in ``tmp_path`` until ``train.go_on`` is set."""
+class Training:
+    """Trains in a folder until ``go_on`` is set."""
 
-    def train() -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.begun, self.go_on = folder, FORK.Event(), FORK.Event()
+
+    def __call__(self) -> None:
         torch.set_num_threads(1)  # threads of the other process are not in its copy
-        toy_runner(tmp_path, [1, 2], [LOCK, Pause(train.begun, train.go_on)]).train()
-
-    train.begun, train.go_on = FORK.Event(), FORK.Event()
-    return train
+        toy_runner(self.folder, [1, 2], [LOCK, Pause(self.begun, self.go_on)]).train()
 
 
-def test_a_second_training_is_refused_and_told_by_whom(
-    train: Callable[[], None], tmp_path: Path
-) -> None:
+@pytest.fixture
+def train(tmp_path: Path) -> Training:
+    return Training(tmp_path)
+
+
+def test_a_second_training_is_refused_and_told_by_whom(train: Training, tmp_path: Path) -> None:
     first = FORK.Process(target=train)
     first.start()
     assert train.begun.wait(60)
@@ -58,7 +59,7 @@ def test_a_second_training_is_refused_and_told_by_whom(
     os.close(lock_folder(tmp_path))
 
 
-def test_a_worker_ends_with_its_launcher(train: Callable[[], None], tmp_path: Path) -> None:
+def test_a_worker_ends_with_its_launcher(train: Training, tmp_path: Path) -> None:
     def launch() -> None:
         os.environ["TORCHELASTIC_RUN_ID"] = "1"  # as torchrun does
         worker = FORK.Process(target=train)

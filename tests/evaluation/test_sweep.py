@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmseg_otseg.evaluation import sweep_seen_bias
-from tests.shapes.runs import tiny_config
+from tests.helpers.shapes_run import tiny_config
 
 
 def test_refuses_other_parts_and_other_heads(tmp_path: Path) -> None:

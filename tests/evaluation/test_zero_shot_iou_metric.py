@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -142,7 +143,7 @@ def logged(predictions: torch.Tensor) -> str:
     """What an evaluation says in the log."""
     logger = MMLogger.get_current_instance()
     records: list[str] = []
-    handler = logging.Handler()
+    handler: Any = logging.Handler()
     handler.emit = lambda record: records.append(f"{record.levelname}: {record.getMessage()}")
     logger.addHandler(handler)
     try:

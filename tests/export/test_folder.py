@@ -14,8 +14,7 @@ from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.export import check, export_folder, onnx_files
 from mmseg_otseg.export.onnx_files import PROGRAM
 from mmseg_otseg.runtime import OTSegRuntime
-
-from .conftest import Exported, exported, needs_torch, small_model
+from tests.helpers.exported import Exported, exported, needs_torch, small_model
 
 
 def test_it_agrees_with_the_model(otseg: Exported) -> None:

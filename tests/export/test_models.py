@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis import with_classes
@@ -17,12 +16,11 @@ from mmseg_otseg.export import check, export_folder
 from mmseg_otseg.models.text import PrecomputedPrompts
 from mmseg_otseg.runtime import OTSegRuntime
 from mmseg_otseg.runtime.vocabulary import Vocabulary
-from tests.configs.generated import small
-from tests.reference import Reference
-from tests.small_clips import FEATURE_MAPS, VITS, clip_of, loud, make_towers_small
-from tests.tiny_run import ROOT
-
-from .conftest import needs_torch
+from tests.helpers.exported import needs_torch
+from tests.helpers.paths import ROOT
+from tests.helpers.reference import Reference
+from tests.helpers.small_clips import FEATURE_MAPS, VITS, clip_of, loud, make_towers_small
+from tests.helpers.small_configs import small
 
 NAMES = tuple(f"name{index}" for index in range(300))
 # A tower of each kind of text encoder is exported with it; one kind is enough for the others.
@@ -72,7 +70,6 @@ def assert_equal(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_the_reference_models(name: str, tmp_path: Path) -> None:
-    init_default_scope("mmseg")
     model = with_classes(Reference(name).model(tmp_path).eval())
     cfg = Config(dict(test_pipeline=PIPELINE))
     export_folder(model, cfg, tmp_path / "exported")
@@ -89,7 +86,6 @@ def test_the_reference_models(name: str, tmp_path: Path) -> None:
 @needs_torch
 @pytest.mark.slow
 def test_a_vit_b_16_at_full_size(tmp_path: Path) -> None:
-    init_default_scope("mmseg")
     cfg = Config.fromfile(ROOT / "configs" / "otseg" / "voc_512.py")
     cfg.model.clip = ConfigDict(model="ViT-B-16")
     np.save(tmp_path / "text.npy", np.random.default_rng(0).normal(size=(20, 6, 512)))
@@ -107,7 +103,6 @@ def test_a_vit_b_16_at_full_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*VITS, *FEATURE_MAPS])
 def test_every_family(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_towers_small(monkeypatch)
-    init_default_scope("mmseg")
     cfg, clip = small("otseg/voc_512.py", tmp_path), clip_of(name)
     cfg.model.clip = ConfigDict(clip)
     if name in FEATURE_MAPS:

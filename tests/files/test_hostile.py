@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.hostile import fence, hostile_files
+from tests.helpers.hostile import fence, hostile_files
 
 
 def test_every_hostile_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.hostile import Call, archive, tensor
+from tests.helpers.hostile import Call, archive, tensor
 
 
 def read_back(value: Any, folder: Path) -> Any:

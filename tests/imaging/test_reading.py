@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmseg_otseg import imaging
 from mmseg_otseg.imaging import ImageError, check_image_file, find_images, read_image, reading
-from tests.claimed_size import png_of
+from tests.helpers.claimed_size import png_of
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image to segment"):
         find_images([])
     with pytest.raises(TypeError, match="not int"):
-        find_images([3])  # type: ignore[list-item]
+        find_images([3])
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "jpg", "webp", "gif", "jp2"])

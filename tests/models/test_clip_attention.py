@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.models.clip.attention import SelfAttention, with_self_attention
-from tests.conftest import tiny_clip
+from tests.helpers.tiny_clip import tiny_clip
 
 
 class Operations(TorchDispatchMode):

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip.towers.base import resize_positions
-from tests.conftest import tiny_clip
+from tests.helpers.tiny_clip import tiny_clip
 
 
 def prompted(clip: dict[str, Any], **options: Any) -> CLIPBackbone:

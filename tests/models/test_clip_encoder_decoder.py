@@ -6,18 +6,13 @@ import open_clip
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts, clip, supported_models
 from mmseg_otseg.structures import ClassSplit
-from tests.configs.generated import ROOT, small
-from tests.conftest import tiny_clip
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> None:
-    init_default_scope("mmseg")
+from tests.helpers.paths import ROOT
+from tests.helpers.small_configs import small
+from tests.helpers.tiny_clip import tiny_clip
 
 
 @pytest.mark.parametrize("name", ["otseg", "zegot", "zegclip"])

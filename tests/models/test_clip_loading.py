@@ -20,8 +20,8 @@ from torch import nn
 from mmseg_otseg.models.clip import clip_config, clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.download import download_weights
 from mmseg_otseg.models.clip.torchscript import is_torchscript_archive, read_torchscript_tensors
-from tests.conftest import tiny_clip
-from tests.hostile import fence, hostile_files
+from tests.helpers.hostile import fence, hostile_files
+from tests.helpers.tiny_clip import save_archive, tiny_clip
 
 
 @pytest.fixture
@@ -32,26 +32,6 @@ def weights(clip_config: dict[str, Any]) -> dict[str, torch.Tensor]:
 def assert_same(clip: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     for name, value in clip.state_dict().items():
         assert torch.equal(value, weights[name]), name
-
-
-def save_archive(path: Path, clip: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Save CLIP as a TorchScript archive of its parameters."""
-
-    class Holder(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
-    root = Holder()
-    for name, value in clip.state_dict().items():
-        module = root
-        *folders, leaf = name.split(".")
-        for folder in folders:
-            if not hasattr(module, folder):
-                module.add_module(folder, Holder())
-            module = getattr(module, folder)
-        module.register_buffer(leaf, value.to(dtype) if value.is_floating_point() else value)
-    root.register_buffer("input_resolution", torch.tensor(64))
-    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(path))
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "bin", "wrapped", "openai"])

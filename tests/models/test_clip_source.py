@@ -14,7 +14,7 @@ from torch import nn
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.models.clip import resolve_clip
 from mmseg_otseg.models.clip.source import CONFIG_FILE
-from tests.models.test_clip_loading import save_archive
+from tests.helpers.tiny_clip import save_archive
 
 OPENAI_MEAN = [255 * part for part in open_clip.OPENAI_DATASET_MEAN]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmseg_otseg.engine.compiled import compile_losses
-from tests.models.small_voc import METHODS, build, gradients, losses
+from tests.helpers.small_voc import METHODS, build, gradients, losses
 
 # Of aot_eager the backward pass is a graph too.
 STEPS = [

@@ -9,21 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip, supported_models
 from mmseg_otseg.models.clip.towers import image_tower
-from tests.configs.generated import small
-from tests.models.test_towers import run
-from tests.small_clips import FEATURE_MAPS, clip_of, loud, make_towers_small
-from tests.tiny_run import write_pictures
+from tests.helpers.otseg_run import otseg_runner
+from tests.helpers.small_clips import FEATURE_MAPS, clip_of, loud, make_towers_small
+from tests.helpers.small_configs import small
+from tests.helpers.tiny_run import write_pictures
 
 
 @pytest.fixture(autouse=True)
 def _small_towers(monkeypatch: pytest.MonkeyPatch) -> None:
-    init_default_scope("mmseg")
     make_towers_small(monkeypatch)
 
 
@@ -85,8 +83,8 @@ def test_a_run(weights: dict, tmp_path: Path) -> None:
     """Training, evaluation, resume, other classes, and no other weights."""
     write_pictures(tmp_path)
     without = {"model.backbone.visual_prompts": None, "model.backbone.drop_path_rate": 0.0}
-    run(tmp_path, weights, train_cfg=dict(max_iters=2), **without).train()
-    runner = run(tmp_path, weights, resume=True, train_cfg=dict(max_iters=4), **without)
+    otseg_runner(tmp_path, weights, train_cfg=dict(max_iters=2), **without).train()
+    runner = otseg_runner(tmp_path, weights, resume=True, train_cfg=dict(max_iters=4), **without)
     model = runner.train()
     assert runner.iter == 4 and runner.message_hub.get_scalar("val/hIoU").current() >= 0
     assert not any(p.requires_grad for p in model.backbone.parameters())
@@ -95,7 +93,7 @@ def test_a_run(weights: dict, tmp_path: Path) -> None:
     other = {**weights, "pretrained": None}
     with pytest.raises(ValueError, match="other CLIP"):
         last = str(tmp_path / "run" / "iter_4.pth")
-        run(tmp_path, other, load_from=last, **without).load_or_resume()
+        otseg_runner(tmp_path, other, load_from=last, **without).load_or_resume()
 
 
 def test_zegot_starts_from_its_own_alignment(weights: dict) -> None:

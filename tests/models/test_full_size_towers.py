@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 SCRIPT = """
 import resource, sys

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,8 @@ def check_layer_and_gradients(queries: Tensor, pixels: Tensor, stop: dict[str, f
     queries, pixels = (x.double().requires_grad_() for x in (queries, pixels))
     layer = MPSADecoderLayer(queries.shape[-1], epsilon=0.2).double().eval()  # which converges
     results = []
-    for forward in (layer, partial(plain_layer, layer, **stop)):
+    forwards: tuple[Any, ...] = (layer, partial(plain_layer, layer, **stop))
+    for forward in forwards:
         refined, class_map = forward(queries, pixels)
         loss = refined.pow(3).sum() + class_map.square().sum()
         gradients = torch.autograd.grad(loss, [queries, pixels, *layer.parameters()])
@@ -109,7 +111,7 @@ def test_one_layer_is_an_ungated_map() -> None:
 def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
     queries, pixels = inputs()
     decoder = MPSADecoder(16).eval()
-    decoder.layers[0].attention.forward = lambda q, p: (  # type: ignore[method-assign]
+    decoder.layers[0].attention.forward = lambda q, p: (
         torch.full((2, 4, 20), -500.0),
         torch.full((2, 4, 3, 20), 1 / 60),
     )

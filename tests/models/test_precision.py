@@ -12,7 +12,7 @@ from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip import FrozenTower
 from mmseg_otseg.ops import multi_prompt_plan, transport_score
-from tests.models.small_voc import METHODS, build, gradients, losses
+from tests.helpers.small_voc import METHODS, build, gradients, losses
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Largest relative error (by norm) of maps and gradients against float32: a few roundings.

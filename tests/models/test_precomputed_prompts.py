@@ -9,7 +9,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_otseg.models import PrecomputedPrompts
-from tests.hostile import fence, hostile_files
+from tests.helpers.hostile import fence, hostile_files
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 
@@ -16,7 +15,6 @@ from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
 
 
 def head(**changes) -> ZeroShotHead:
-    init_default_scope("mmseg")
     return MODELS.build(dict(type="MPSAHead", num_classes=3, embed_dim=32, **changes)).eval()
 
 

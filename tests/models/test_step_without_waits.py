@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -29,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 from mmseg_otseg.models.necks import dlfa_neck
 from mmseg_otseg.ops.mask_loss import bilinear
 from mmseg_otseg.ops.optimal_transport import implicit, solvers
-from tests.configs.generated import CLIP, small
+from tests.helpers.small_configs import CLIP, small
 
 METHODS = ("otseg", "zegot", "zegclip")
 IMAGE = (2, 3, 64, 64)
@@ -40,7 +39,8 @@ class OnlyOnTheDevice(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count, self.wrong, self.names = 0, [], set()
+        self.count, self.wrong = 0, list[str]()
+        self.names = set[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -63,7 +63,6 @@ def _tables() -> Iterator[None]:
 
 
 def build(name: str, **clip: Any) -> Any:
-    init_default_scope("mmseg")
     torch.manual_seed(0)
     config = small(f"{name}/voc_512.py", Path("none")).model
     config.clip = ConfigDict(**CLIP, **clip)

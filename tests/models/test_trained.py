@@ -10,19 +10,17 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import MODELS
 
 from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.models.clip import load_clip
-from tests.configs.generated import CLIP, small, write_data
+from tests.helpers.small_configs import CLIP, small, write_data
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    init_default_scope("mmseg")
     return small("otseg/voc_512.py", tmp_path)
 
 

@@ -14,8 +14,9 @@ from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models import ZegCLIPHead
 from mmseg_otseg.models.decode_heads import MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
-from tests.otseg_run import otseg_config
-from tests.tiny_run import run_tool, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_run import write_pictures
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (3, 4), (2, 24)])

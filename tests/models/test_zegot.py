@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -15,11 +14,10 @@ from torch import nn
 from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
-from tests.configs.generated import CLIP, small
+from tests.helpers.small_configs import CLIP, small
 
 
 def zegot() -> nn.Module:
-    init_default_scope("mmseg")
     torch.manual_seed(0)
     return MODELS.build(ConfigDict(small("zegot/voc_512.py", Path("none")).model))
 

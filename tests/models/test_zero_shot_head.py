@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_otseg.models import MPSAHead, ZegCLIPHead, ZeroShotHead, decode_heads
 from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
 from mmseg_otseg.models.segmentors.clip_encoder_decoder import _takes
-from tests.configs.generated import ROOT, small, write_data
+from tests.helpers.paths import ROOT
+from tests.helpers.small_configs import small, write_data
 
 
 def documented(name: str) -> str:
@@ -33,7 +34,6 @@ def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "cascade_voc_512.py").write_text(documented("cascade_voc_512.py"))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.syspath_prepend(str(tmp_path))
-    init_default_scope("mmseg")
     write_data(tmp_path)
     cfg = small(Config.fromfile(tmp_path / "cascade_voc_512.py"), tmp_path)
     runner = Runner.from_cfg(cfg)
@@ -64,7 +64,7 @@ def test_clip_reaches_a_head_through_the_arguments_for_its_base_class() -> None:
 
 
 @pytest.mark.parametrize("head", [MPSAHead, ZegCLIPHead])
-def test_an_option_without_effect_is_an_error(head: type[ZeroShotHead]) -> None:
+def test_an_option_without_effect_is_an_error(head: Any) -> None:
     with pytest.raises(TypeError, match="sinkhorn_steps"):
         head(num_classes=3, embed_dim=16, sinkhorn_steps=3)
 

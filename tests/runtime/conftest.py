@@ -1,1 +1,1 @@
-from tests.export.conftest import otseg  # noqa: F401  the exported model
+from tests.helpers.exported import otseg  # noqa: F401  (a fixture)

@@ -14,8 +14,8 @@ from PIL import Image
 from mmseg_otseg.runtime import OTSegRuntime
 from mmseg_otseg.runtime.__main__ import main
 from mmseg_otseg.runtime.inferencer import _resized
-from tests.export.conftest import Exported
-from tests.tiny_run import ROOT
+from tests.helpers.exported import Exported
+from tests.helpers.paths import ROOT
 
 HEAVY = ("torch", "torchvision", "mmengine", "mmcv", "mmseg", "open_clip", "cv2")
 

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN_INDICES, Scene
 from mmseg_otseg.datasets.shapes import dataset as shapes_dataset
-from tests.shapes.runs import tiny_config
+from tests.helpers.shapes_run import tiny_config
 
 SEEN_INDICES = tuple(set(range(len(SHAPES_CLASSES))) - set(SHAPES_UNSEEN_INDICES))
 

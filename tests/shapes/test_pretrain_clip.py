@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -13,8 +12,7 @@ from safetensors.torch import load_file
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
 from mmseg_otseg.models.clip import load_clip
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")

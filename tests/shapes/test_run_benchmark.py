@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from tests.shapes.runs import tiny_options
-from tests.tiny_run import run_tool, start_tool
+from tests.helpers.run_tools import run_tool, start_tool
+from tests.helpers.shapes_run import tiny_options
 
 TOOL = "shapes/run_benchmark"
 

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmseg_otseg_tools.shapes.benchmark_table import ROWS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
-from tests.shapes.runs import SHAPES, tiny_config
+from tests.helpers.shapes_run import SHAPES, tiny_config
 
 CONFIGS = sorted(
     str(path.relative_to(SHAPES).with_suffix(""))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
-from tests.shapes.runs import SHAPES
+from tests.helpers.shapes_run import SHAPES
 
 WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
 CHECKPOINT = SHAPES / "checkpoint" / "otseg_plus"

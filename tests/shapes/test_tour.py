@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmseg_otseg.apis.shipped import shipped_model
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 TOUR = ROOT / "configs" / "shapes" / "tour.ipynb"
 

@@ -120,7 +120,7 @@ def test_names_from_the_data():
 def test_is_frozen_and_can_be_pickled():
     split = ClassSplit.build("voc")
     with pytest.raises(AttributeError):
-        split.unseen = ()
+        split.unseen = ()  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(split)) == split
 
 

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from tests.configs.generated import small, write_data
-from tests.otseg_run import otseg_config
-from tests.shapes.runs import SHAPES, tiny_config, tiny_options
-from tests.tiny_run import run_tool, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.run_tools import run_tool
+from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
+from tests.helpers.small_configs import small, write_data
+from tests.helpers.tiny_run import write_pictures
 
 CALIBRATE, SHOW = "analysis/calibrate_seen_bias", "analysis/show_transport"
 
@@ -24,7 +24,6 @@ CALIBRATE, SHOW = "analysis/calibrate_seen_bias", "analysis/show_transport"
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """Weights that predict seen and unseen classes."""
-    init_default_scope("mmseg")
     model = MODELS.build(tiny_config("otseg_plus", tmp_path).model)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
     return tmp_path / "weights.pth"

@@ -81,7 +81,7 @@ def test_embeddings_of_a_file_make_a_case(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_exported_model_makes_a_case(tmp_path: Path) -> None:
-    from tests.export.conftest import TOO_OLD  # or skips, where packages are missing
+    from tests.helpers.exported import TOO_OLD  # or skips, where packages are missing
 
     if TOO_OLD:
         pytest.skip("exporting needs a newer torch")

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg_otseg_tools import cli
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_otseg.models.text import TemplatePrompts
 from mmseg_otseg.structures import ClassSplit
-from tests.tiny_run import ROOT, run_tool, tiny_config, write_pictures
+from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 TOOLS = sorted(
     file
@@ -57,7 +58,6 @@ def test_what_the_project_says_on_purpose_is_for_the_user() -> None:
     assert "names" in cli.what_to_mend(caught(ClassSplit.build, {"classes": ["cat", "cat"]}))
     assert cli.what_to_mend(OSError(28, "No space left on device")).endswith("device")
     assert cli.what_to_mend(torch.OutOfMemoryError("out of memory")) == "out of memory"
-    init_default_scope("mmseg")
     assert "Nothing is not in" in cli.what_to_mend(caught(MODELS.build, dict(type="Nothing")))
     unknown = dict(type="CLIPBackbone", color=3)
     assert "color" in cli.what_to_mend(caught(MODELS.build, unknown))

@@ -11,7 +11,9 @@ import pytest
 from mmseg_otseg_tools.launch import first_failure, group
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.tiny_run import ROOT, last_metrics, tiny_config, write_pictures
+from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import last_metrics
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 
 def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:

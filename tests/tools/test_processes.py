@@ -12,8 +12,9 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.otseg_run import otseg_config
-from tests.tiny_run import last_metrics, run_processes, run_tool, start_tool, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.run_tools import last_metrics, run_processes, run_tool, start_tool
+from tests.helpers.tiny_run import write_pictures
 
 
 @HOOKS.register_module()
@@ -32,9 +33,9 @@ def difference(first: Path, second: Path) -> float:
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
 
 
-def exit_of(*arguments: object) -> int:
+def exit_of(name: str, *arguments: object) -> int | None:
     """The exit code of a tool in a process of its own."""
-    process = start_tool(*arguments)
+    process = start_tool(name, *arguments)
     process.join(120)
     return process.exitcode
 
@@ -80,15 +81,15 @@ def test_two_processes_train_as_one_with_their_batches_together(tmp_path: Path) 
         optim_wrapper=dict(optimizer=dict(lr=1e-3)),
     ).dump(tmp_path / "tiny.py")
 
-    def train(name: str, batch_size: int) -> list[object]:
+    def arguments(name: str, batch_size: int) -> list[object]:
         options = ["--cfg-options", f"train_dataloader.batch_size={batch_size}"]
-        return ["train", tmp_path / "tiny.py", "--work-dir", tmp_path / name, *options]
+        return [tmp_path / "tiny.py", "--work-dir", tmp_path / name, *options]
 
-    run_tool(*train("one", 4))
-    run_processes(2, *train("two", 2))
+    run_tool("train", *arguments("one", 4))
+    run_processes(2, "train", *arguments("two", 2))
     assert difference(tmp_path / "one" / "iter_3.pth", tmp_path / "two" / "iter_3.pth") < 1e-5
 
-    run_tool(*train("less", 2))  # so it does make a difference what is in a batch
+    run_tool("train", *arguments("less", 2))  # so it does make a difference what is in a batch
     assert difference(tmp_path / "one" / "iter_3.pth", tmp_path / "less" / "iter_3.pth") > 1e-3
 
     checkpoint = tmp_path / "two" / "iter_3.pth"

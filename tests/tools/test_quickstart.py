@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mmseg_otseg.datasets.shapes import export_voc
-from tests.tiny_run import ROOT, last_metrics, run_tool
+from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import last_metrics, run_tool
 
 
 def test_the_config_trains_on_generated_data(

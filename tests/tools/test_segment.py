@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from tests.configs.generated import small
+from tests.helpers.paths import ROOT
+from tests.helpers.small_configs import small
 
-TOOL = Path(__file__).parents[2] / "tools" / "segment.py"
+TOOL = ROOT / "tools" / "segment.py"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with config.py, w.pth and photos/."""
     folder = tmp_path_factory.mktemp("segment")
-    init_default_scope("mmseg")
     config: Config = small("otseg/voc_512.py", folder)
     config.dump(str(folder / "config.py"))
     model: Any = MODELS.build(config.model)

@@ -11,7 +11,9 @@ from mmengine.runner import Runner
 from mmseg_otseg_tools.test import set_tta
 
 from mmseg_otseg.apis import OTSegInferencer, loading
-from tests.tiny_run import ROOT, last_metrics, run_tool, tiny_config, write_pictures
+from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import last_metrics, run_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 
 @pytest.fixture(scope="module")

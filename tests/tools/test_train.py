@@ -7,8 +7,9 @@ import torch
 from mmengine.config import Config
 
 from mmseg_otseg.engine import read_checkpoint
-from tests.otseg_run import otseg_config
-from tests.tiny_run import run_tool, tiny_config, write_pictures
+from tests.helpers.otseg_run import otseg_config
+from tests.helpers.run_tools import run_tool
+from tests.helpers.tiny_run import tiny_config, write_pictures
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mmseg_otseg.apis.data_check.clip_names import NameReader, _better_orders
 from mmseg_otseg.datasets.shapes.classes import SHAPES_CLASSES
 from mmseg_otseg.datasets.shapes.scenes import render_scene
 from mmseg_otseg.datasets.shapes.worlds import get_world
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 NAMES = list(SHAPES_CLASSES)
 

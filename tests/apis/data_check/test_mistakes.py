@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmseg_otseg.apis.data_check import DataReport, check_data
 from mmseg_otseg.apis.data_check.counts import hidden_findings
-from tests.folder_data import CLASSES, UNSEEN, change_labels, label_files, write_folders
+from tests.helpers.folder_data import CLASSES, UNSEEN, change_labels, label_files, write_folders
 
 Change = Callable[[Path], Any]
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,11 +35,12 @@ def example(shape: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Ten
 
 
 def with_gradient(
-    function: object, logits: Tensor, target: Tensor, **options: object
+    function: Callable[..., Any], logits: Tensor, target: Tensor, **options: object
 ) -> tuple[list[Tensor], Tensor]:
     logits = logits.clone().requires_grad_()
     focal, dice, pairs = function(logits, target, **options)
     (3 * focal + dice).backward()
+    assert logits.grad is not None
     return [focal.detach(), dice.detach(), pairs], logits.grad
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_gradient_is_that_of_finite_differences(shape: tuple[int, int, int]) -> 
 @pytest.mark.parametrize("given", [False, True])
 def test_implicit_gradient_is_the_unrolled_one(given: bool) -> None:
     cost = problems().double().requires_grad_()
-    options = dict(EXACT)
+    options: dict[str, Any] = dict(EXACT)
     if given:
         a, b = marginals(5, 40, 6)
         options.update(row_marginal=a.double(), column_marginal=b.double())
@@ -159,8 +160,8 @@ def test_random_sizes() -> None:
             plan = sinkhorn(cost, 0.1, 5000, 1e-14, backward).plan
             plans.append(plan)
             gradients.append(torch.autograd.grad((plan * weight).sum(), cost)[0])
-        assert torch.allclose(*plans, rtol=1e-8, atol=1e-14)
-        assert torch.allclose(*gradients, rtol=1e-6, atol=1e-9)
+        assert torch.allclose(plans[0], plans[1], rtol=1e-8, atol=1e-14)
+        assert torch.allclose(gradients[0], gradients[1], rtol=1e-6, atol=1e-9)
 
 
 def test_parts_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
-from tests.conftest import tiny_clip
-from tests.tiny_run import CLASSES, tiny_config
+from tests.helpers.tiny_clip import tiny_clip
+from tests.helpers.tiny_run import CLASSES, tiny_config
 
 
 def otseg_config(folder: Path, dropout: bool = True, **changes: Any) -> Config:
-    """Like :func:`~tests.tiny_run.tiny_config`, but of a zero-shot OTSeg with a small CLIP.
+    """Like :func:`~tests.helpers.tiny_run.tiny_config`, but of a zero-shot OTSeg with a small CLIP.
 
     Args:
         folder: Where the data are, and where the run writes.
@@ -59,3 +60,11 @@ def otseg_config(folder: Path, dropout: bool = True, **changes: Any) -> Config:
     cfg.default_hooks.checkpoint.save_best = "hIoU"
     cfg.merge_from_dict(changes)
     return cfg
+
+
+def otseg_runner(folder: Path, clip: dict[str, Any], **changes: Any) -> Runner:
+    """A run of :func:`otseg_config` over another CLIP."""
+    config = otseg_config(folder, **changes)
+    for part in ("backbone", "neck", "decode_head"):
+        config.model[part].clip = clip
+    return Runner.from_cfg(config)

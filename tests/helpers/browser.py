@@ -37,7 +37,9 @@ class Visitor:
         from selenium import webdriver
         from selenium.webdriver.chrome.service import Service
 
-        browser, driver = find_browser()
+        found = find_browser()
+        assert found, "neither Chromium nor Chrome is installed"
+        browser, driver = found
         options = webdriver.ChromeOptions()
         options.binary_location = browser
         for flag in (*FLAGS, f"--user-data-dir={profile}"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 SHAPES = ROOT / "configs" / "shapes"
 #: A CLIP of the benchmark's size with random weights, few scenes, few iterations.

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 import mmseg_otseg.models  # noqa: F401 (registers the components)
 from mmseg_otseg.apis import convert_authors_state_dict
-
-DATA = Path(__file__).parent / "data"
+from tests.helpers.paths import DATA
 
 
 class Reference:

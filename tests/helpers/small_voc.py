@@ -7,20 +7,18 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from tests.configs.generated import CLIP, small
+from tests.helpers.small_configs import CLIP, small
 
 METHODS = ("otseg", "zegot", "zegclip")
 
 
 def build(name: str, precision: str = "fp32") -> Any:
     """The model of a method, in which nothing is random after it is built."""
-    init_default_scope("mmseg")
     torch.manual_seed(0)
     config = small(f"{name}/voc_512.py", Path("none")).model
     config.clip = ConfigDict(**CLIP, precision=precision)
@@ -33,7 +31,7 @@ def build(name: str, precision: str = "fp32") -> Any:
     return model
 
 
-def losses(model: nn.Module) -> dict[str, Tensor]:
+def losses(model: Any) -> dict[str, Tensor]:
     """Losses of two pictures with labels of the seen classes."""
     torch.manual_seed(1)
     label = torch.randint(0, 15, (8, 8)).repeat_interleave(8, 0).repeat_interleave(8, 1)
@@ -41,6 +39,6 @@ def losses(model: nn.Module) -> dict[str, Tensor]:
     return model.loss(torch.randn(2, 3, 64, 64), [sample] * 2)
 
 
-def gradients(model: nn.Module) -> dict[str, Tensor]:
+def gradients(model: nn.Module) -> dict[str, Any]:
     """Gradients of all that trains, by name."""
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}

@@ -9,9 +9,16 @@ import cv2
 import numpy as np
 from mmengine.config import Config, ConfigDict
 
-from tests.conftest import tiny_clip
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_clip import tiny_clip
 
-ROOT = Path(__file__).parents[2]
+# The folders whose configs mim lists, and their configs.
+FOLDERS = ("otseg", "zegot", "zegclip", "ablations", "cross_dataset")
+CONFIGS = sorted(
+    str(path.relative_to(ROOT / "configs"))
+    for folder in FOLDERS
+    for path in (ROOT / "configs" / folder).glob("*.py")
+)
 # What is large in the configs, and what stands for it here.
 SMALL = {
     (2048, 512): (256, 64),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.tiny_run import ROOT
+from tests.helpers.paths import ROOT
 
 START = 300  # seconds, on a busy machine
 

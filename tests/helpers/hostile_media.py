@@ -8,12 +8,13 @@ import pickle
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.claimed_size import png_of
+from tests.helpers.claimed_size import png_of
 
 Place = Callable[[Path], object]
 
@@ -39,13 +40,17 @@ def hostile_media(marker: Path) -> dict[str, Place]:
     }
     places: dict[str, Place] = {}
     for name, content in contents.items():
-        places[name] = lambda path, content=content: path.write_bytes(content)
+        places[name] = partial(_write, content)
     places["pipe"] = os.mkfifo
     places["device"] = lambda path: path.symlink_to("/dev/zero")
     places["folder"] = lambda path: path.mkdir()
     places["missing"] = lambda path: None
     places["circle"] = lambda path: path.symlink_to(path.name)
     return places
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def _png(values: np.ndarray) -> bytes:

@@ -113,7 +113,7 @@ def hostile_files(folder: Path, marker: Path) -> dict[str, Path]:
         opened.writestr("b/data.pkl", pickle.dumps(Call(exec, code), 2))
 
     # Memory: objects that are more than what they were made from.
-    array = np.array([1]).__reduce__()[0]
+    array: Any = np.array([1]).__reduce__()[0]
     saved("objects", dict(value=np.array([{}], dtype=object)))
     saved(
         "pointer",
