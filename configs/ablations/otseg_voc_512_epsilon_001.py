@@ -1,4 +1,4 @@
-# OTSeg on Pascal VOC: an almost unregularised plan, epsilon 0.01.
+# OTSeg on Pascal VOC: an almost unregularized plan, epsilon 0.01.
 _base_ = "../otseg/voc_512.py"
 
 model = dict(

@@ -1,4 +1,4 @@
-# OTSeg on Pascal VOC: a strongly regularised plan, epsilon 0.5.
+# OTSeg on Pascal VOC: a strongly regularized plan, epsilon 0.5.
 _base_ = "../otseg/voc_512.py"
 
 model = dict(

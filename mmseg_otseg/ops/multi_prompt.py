@@ -37,14 +37,14 @@ def multi_prompt_plan(
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).
         transport: ``"sinkhorn"``: the optimal plan with uniform marginals at cost ``1 -
-            similarity``, for every (image, class) on its own. ``"bipartite"``: that plan rounded,
-            so that every pixel goes to one prompt with all its mass (our reading of matching
-            without entropy; no gradient through the plan). ``"softmax"``: each prompt attends to
-            the pixels alone, a softmax at temperature ``epsilon`` scaled to mass 1/N. ``"none"``:
-            every prompt takes 1/(M N) from every pixel.
+            similarity``, for each (image, class) on its own. ``"bipartite"``: that plan, rounded so
+            that each pixel gives all its mass to one prompt (our reading of matching without
+            entropy; no gradient flows through the plan). ``"softmax"``: each prompt attends to the
+            pixels independently of the others, by a softmax at temperature ``epsilon`` scaled to
+            mass 1/N. ``"none"``: every prompt takes 1/(M N) from every pixel.
         epsilon: Entropy weight of the plan, or the softmax's temperature.
-        max_iters: Most Sinkhorn iterations.
-        tol: Sinkhorn's stopping threshold, see :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn`.
+        max_iters: Maximum number of Sinkhorn iterations.
+        tol: Sinkhorn's stopping threshold, see :func:`~mmseg_otseg.ops.sinkhorn`.
 
     Returns:
         Plans of total mass 1 per (image, class), shape (B, K, N, M), float32 (or float64).
@@ -57,7 +57,7 @@ def multi_prompt_plan(
     """
     batch, classes, prompts, pixels = similarity.shape
     if transport in ("sinkhorn", "bipartite"):
-        # Widened first: near 1, half precision has two or three digits for what 1 - S leaves.
+        # Widened first: for S near 1, half precision leaves 1 - S only two or three digits.
         wide = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
         cost = 1 - wide.flatten(0, 1).transpose(1, 2)
         if transport == "bipartite":

@@ -14,7 +14,8 @@ class CLIPFeatures:
     Attributes:
         local: Patch tokens of each chosen layer, shape (B, C, H, W) each. C is CLIP's joint width D
             when the backbone projects, else the tower's width.
-        global_token: CLIP's image embedding, shape (B, D), unit length.
+        global_token: CLIP's image embedding, shape (B, D), unit length: its class token in the
+            joint space or, for a CLIP without one, what its pooling makes of the patches.
     """
 
     local: tuple[Tensor, ...]
@@ -31,8 +32,8 @@ class AlignedFeatures:
         classes: Full class index of each of the K query classes, shape (K,), int64.
         seen: Whether each of them is a seen class, shape (K,), bool.
         unseen: The query classes that self-training takes pseudo labels from, as indices into the
-            queries, shape (U,), int64. None means all that are not seen; finding them makes the
-            host wait for a GPU.
+            queries, shape (U,), int64; empty where there is no self-training. None means all that
+            are not seen, but finding these makes the host wait for a GPU.
     """
 
     pixels: tuple[Tensor, ...]

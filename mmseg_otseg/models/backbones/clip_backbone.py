@@ -155,6 +155,19 @@ class CLIPBackbone(TrainedModule):
         return self.tower.embed(images, self.class_embedding_times), grid
 
     def _run_blocks(self, tokens: Tensor, grid: tuple[int, int]) -> CLIPFeatures:
+        """Tokens [prefix, patches] (B, P + M, C) through all layers, to features at M = H * W.
+
+        With V visual prompts, the layers see [prefix, prompts, patches], (B, P + V + M, C), and the
+        prompts are new before each layer.
+
+        Args:
+            tokens: Embedded images.
+            grid: Rows H and columns W of patches.
+
+        Returns:
+            Local tokens of the chosen layers, (B, C, H, W) each (D for C where they are projected),
+            and the global token (B, D), unit length.
+        """
         tower, prompts = self.tower, self.visual_prompts
         first = tower.num_prefix
         num_prompts = prompts.num_tokens if prompts is not None else 0

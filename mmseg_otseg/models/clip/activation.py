@@ -1,4 +1,4 @@
-"""Which activation a CLIP tower uses: its weights do not say, but mean nothing without it."""
+"""Which activation a CLIP tower uses. Its weights do not say, but need the right one."""
 
 from __future__ import annotations
 

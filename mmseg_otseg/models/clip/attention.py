@@ -11,10 +11,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class SelfAttention(nn.MultiheadAttention):
-    """``nn.MultiheadAttention``, but for how it projects the tokens of several sequences.
+    """``nn.MultiheadAttention`` that projects all tokens of a batch in one matrix product.
 
-    torch puts the tokens' places before the sequences and then multiplies the few tokens of each
-    place with the weights alone; in bfloat16 a CPU first copies the weights for each of the places.
+    torch's own orders tokens by position first, then multiplies the few tokens at each position by
+    the weights separately; in bfloat16, a CPU even copies the weights for every position.
     """
 
     def forward(
@@ -27,7 +27,7 @@ class SelfAttention(nn.MultiheadAttention):
             args, options: Those of the base class.
 
         Returns:
-            What the tokens attend to, (B, L, C), and the weights if they are asked for.
+            What the tokens attend to, (B, L, C), and the attention weights if asked for.
         """
         mask = options.get("attn_mask")
         other = args or options.keys() - {"need_weights", "attn_mask"}

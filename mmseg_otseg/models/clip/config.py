@@ -1,4 +1,4 @@
-"""What a CLIP model is made of, without building it."""
+"""The configuration of a CLIP model, without building the model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: A model name of open_clip (``"ViT-B-16"``; ``"ViT-B/16"`` is the same), or such a
-            configuration itself: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and what else
-            ``open_clip.CLIP`` takes.
+            configuration itself: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and anything else
+            that ``open_clip.CLIP`` takes.
 
     Returns:
         A copy of the configuration.

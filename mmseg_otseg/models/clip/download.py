@@ -1,4 +1,4 @@
-"""Weights of open_clip's tags."""
+"""Downloading the weights that open_clip's tags name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of a CLIP weights file of any usual kind, read without trusting the file."""
+"""Reading CLIP weights files of all common formats without trusting them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def _check_weight(name: object, tensor: object) -> None:
         raise ValueError(
             f"its entry {name!r} is no tensor with a name, but {type(tensor).__name__}"
         )
-    # A view that repeats a few numbers (stride 0) would take any amount of memory when it is used.
+    # A view that repeats a few numbers (stride 0) could take any amount of memory once it is used.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"the tensor {name!r} claims more numbers than the file holds")

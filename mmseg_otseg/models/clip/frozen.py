@@ -1,4 +1,4 @@
-"""A pretrained module that never trains and that checkpoints need not repeat."""
+"""A pretrained module that is never trained and that checkpoints leave out."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .precision import in_precision
 
 
 class FrozenTower(nn.Module):
-    """Holds a module for good: no gradients, eval mode, identified in checkpoints by a fingerprint.
+    """Keeps a module frozen: no gradients, always in eval mode, left out of checkpoints.
 
-    Instead of the weights, the state dict holds their SHA-256 fingerprint and which activation they
-    belong to. Loading a state dict without the weights checks that it was made with these very
-    weights and this activation; one that brings the weights replaces both. Weights that are not the
-    ones the tower was built with, because they were loaded or trained (``requires_grad``), are
-    included in state dicts from then on, as all weights are when ``saved``.
+    Instead of the weights, the state dict holds their SHA-256 fingerprint and their activation.
+    Loading a state dict without weights checks that it was made with the same weights and
+    activation; loading one with weights replaces both. Once the weights differ from those the tower
+    was built with, because others were loaded or they were trained (``requires_grad``), state dicts
+    include them, as they always do with ``saved``.
 
-    The fingerprint is that of the weights before they are rounded to ``precision``, so a checkpoint
-    fits a model of any precision.
+    The fingerprint is that of the weights before they are rounded to ``precision``, so that a
+    checkpoint fits a model of any precision.
 
     Args:
         module: The module to hold, in float32.
         saved: Whether state dicts include the module's weights.
-        precision: What the weights are stored in and the module runs in: ``"fp32"``, ``"bf16"`` or
+        precision: In which the weights are stored and the module runs: ``"fp32"``, ``"bf16"`` or
             ``"fp16"``.
 
     Raises:
@@ -44,9 +44,8 @@ class FrozenTower(nn.Module):
         super().__init__()
         self.module = in_precision(module, precision).requires_grad_(False).eval()
         self.saved = saved
-        self._left_out: str | None = (
-            None  # prefix of the weights the last loaded state dict had not
-        )
+        # Prefix of the weights if the last state dict loaded had none of them.
+        self._left_out: str | None = None
         self.register_buffer("fingerprint", weights_fingerprint(module))
         self.register_buffer("quick_gelu", torch.tensor(uses_quick_gelu(module)).byte())
         self._register_state_dict_hook(_leave_weights_out)
@@ -77,7 +76,7 @@ class FrozenTower(nn.Module):
         if weights:
             if self._holds(weights):
                 found = self.fingerprint
-                # Of two precisions the tower keeps its own.
+                # If the precisions differ, the tower keeps its own.
                 state_dict.update({own + k: v for k, v in self.module.state_dict().items()})
             else:
                 found = tensors_fingerprint(weights)
@@ -98,7 +97,7 @@ class FrozenTower(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _holds(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether weights are the tower's own, but for rounding to half precision."""
+        """Whether weights are the tower's own, apart from rounding to half precision."""
         own = self.module.state_dict()
         return own.keys() == weights.keys() and all(
             value.shape == weights[name].shape and _same_but_rounded(value, weights[name])
@@ -106,7 +105,7 @@ class FrozenTower(nn.Module):
         )
 
     def _warn_of_other_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Warn unless the weights are the tower's own, but for positions of another resolution."""
+        """Warn unless the weights are the tower's own, apart from resized position embeddings."""
         for name, value in self.module.state_dict().items():
             other = weights.get(name, value)
             if other.shape == value.shape and not _same_but_rounded(other, value):

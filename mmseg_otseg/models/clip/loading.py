@@ -1,4 +1,4 @@
-"""Building open_clip models and loading their weights, from a tag or from any usual file."""
+"""Building open_clip models and loading their weights from a tag or a file."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ _shared: ContextVar[dict[str, open_clip.CLIP] | None] = ContextVar("shared clips
 
 @contextmanager
 def shared_clip() -> Iterator[None]:
-    """Inside, the same settings give the same CLIP: for the parts of one model, built in turn.
+    """Within this context, :func:`load_clip` builds one CLIP for all calls with equal settings.
 
-    Each part takes other modules of it, so none is shared in the end.
+    The parts of a model are built in it. Each of them keeps different modules of the CLIP, so the
+    finished parts share none.
     """
     token = _shared.set({})
     try:
@@ -72,13 +73,14 @@ def load_clip(
         quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
             weights need and most others do not. None: what :func:`resolve_clip` finds out. Where
             nothing says, it is GELU, with a warning.
-        mean: Mean of the pixels CLIP was trained on, RGB, 0..255; None likewise. The model does not
-            normalize pixels itself; it keeps this in ``visual.preprocess_cfg``, in 0..1.
+        mean: Mean of the pixels CLIP was trained on, RGB, 0..255. None: what :func:`resolve_clip`
+            finds out. The model does not normalize pixels itself; it keeps the mean in
+            ``visual.preprocess_cfg``, in 0..1.
         std: Their standard deviation, likewise.
-        precision: What the towers that stay in a model are stored and run in, ``"fp32"``,
-            ``"bf16"`` or ``"fp16"``; :class:`FrozenTower` sees to it. The model that is returned is
-            in float32 in any case. In ``"fp16"`` gradients that pass through a tower can become
-            zero: train with a loss scale then, as ``tools/train.py --amp`` does.
+        precision: In which :class:`FrozenTower` stores and runs the towers that a model keeps:
+            ``"fp32"``, ``"bf16"`` or ``"fp16"``. It is only checked here: the model returned is
+            always in float32. With ``"fp16"``, gradients that pass through a tower can underflow to
+            zero, so train with a loss scale, as ``tools/train.py --amp`` does.
 
     Returns:
         The model, in eval mode.
@@ -100,12 +102,12 @@ def load_clip(
 
 
 def fetch_clip(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> None:
-    """Download the weights of a ``clip`` setting if they are a tag's and not here yet.
+    """Download the weights that a ``clip`` setting names by tag, unless they are already here.
 
     Args:
-        model: As in :func:`load_clip`, like the others.
+        model: As in :func:`load_clip`.
         pretrained: As in :func:`load_clip`.
-        rest: What else the setting says.
+        rest: The other options of :func:`load_clip`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: As in :func:`load_clip`.
@@ -128,7 +130,7 @@ def _load(
     if path is not None and tensors is not None:
         try:
             _load_tensors(clip, tensors)
-        except Exception as error:  # open_clip's conversions and torch's loading have many
+        except Exception as error:  # open_clip's conversions and torch's loading raise many kinds
             raise ValueError(
                 f"the weights in {path} do not belong to the CLIP model {source.name}: "
                 f"{_mismatch(error)}"
@@ -188,7 +190,7 @@ def _expand_tokens(tensors: dict[str, Tensor], clip: nn.Module) -> dict[str, Ten
 
 def _check_finite(clip: nn.Module, path: Path) -> None:
     for name, value in clip.state_dict().items():
-        # Infinity and NaN survive the sum, which needs no second tensor.
+        # Infinity and NaN survive a sum, which needs no second tensor.
         if name != "attn_mask" and value.is_floating_point() and not value.sum().isfinite():
             raise ValueError(f"the CLIP weights in {path} are damaged: {name} is not finite")
 

@@ -21,7 +21,7 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class CLIPSource:
-    """A ``clip`` setting with everything decided that does not need the weights themselves.
+    """A ``clip`` setting, resolved as far as possible without reading the weights.
 
     Attributes:
         config: Configuration of the model in open_clip's form, activation included.
@@ -32,7 +32,7 @@ class CLIPSource:
             need it.
         mean: Mean of the pixels CLIP was trained on, RGB, 0..255.
         std: Their standard deviation, likewise.
-        said_by: Who decided ``quick_gelu``, ``mean`` and ``std``, for messages.
+        said_by: Where ``quick_gelu``, ``mean`` and ``std`` come from, for messages.
     """
 
     config: dict[str, Any]
@@ -58,22 +58,22 @@ def resolve_clip(
     std: Sequence[float] | None = None,
     **_: Any,
 ) -> CLIPSource:
-    """Decide what a ``clip`` setting means, without reading or downloading weights.
+    """Resolve a ``clip`` setting without reading or downloading weights.
 
-    Activation, mean and standard deviation are, in this order, what the setting itself says, the
-    model's name or configuration, open_clip's tag, an OpenAI archive, or ``open_clip_config.json``
-    beside the weights file; else GELU, and the mean and standard deviation that all of the model's
-    tags agree on, or those of OpenAI's CLIP.
+    Activation, mean and standard deviation come from the first of these that states them: the
+    setting itself; the model's name or configuration; open_clip's tag, the format of an OpenAI
+    archive, or ``open_clip_config.json`` beside the weights file; and, for mean and standard
+    deviation, what all of the model's tags agree on. Otherwise they are GELU and OpenAI's values.
 
     Args:
-        model: See :func:`load_clip`, like the other arguments; those not named here are ignored.
+        model: As in :func:`load_clip`, whose other options are accepted and ignored.
         pretrained: Tag or path of the weights.
         quick_gelu: Whether the activation is QuickGELU.
         mean: Mean of the pixels, RGB, 0..255.
         std: Standard deviation of the pixels, RGB, 0..255.
 
     Raises:
-        ValueError: If the model or tag is unknown, a value makes no sense, or
+        ValueError: If the model or tag is unknown, a value is invalid, or
             ``open_clip_config.json`` cannot be read.
         FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
     """

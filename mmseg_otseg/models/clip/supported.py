@@ -13,7 +13,7 @@ import timm
 
 from .config import clip_config
 
-# timm's modules with towers that are blocks of tokens, from the class token to the projection.
+# timm's modules whose towers are plain ViTs: blocks that see all tokens.
 TIMM_VITS = ("eva", "vision_transformer", "vision_transformer_hybrid")
 TIMM_POOLS = ("token", "map")  # the class token, an attention pool
 
@@ -22,7 +22,7 @@ def check_image_tower(model: str | Mapping[str, Any]) -> None:
     """Check that a model's image tower is one of those in :mod:`.towers`.
 
     Raises:
-        ValueError: Saying what it is instead, and which models there are.
+        ValueError: If it is not; the message says why, and suggests models that are.
     """
     reason = _image_problem(clip_config(model))
     if reason:
@@ -36,11 +36,11 @@ def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) ->
 
     Args:
         model: A model name of open_clip, or a configuration.
-        learnable: Whether learned tokens are to stand between those of a text, which needs CLIP's
-            own tokens and a causal tower.
+        learnable: Whether learned tokens will be put among those of a text, which needs CLIP's own
+            tokenizer and a causal tower.
 
     Raises:
-        ValueError: Saying what it is instead, and what to do.
+        ValueError: If it is not; the message says why, and what to do.
     """
     config = clip_config(model)
     reason = _text_problem(config)
@@ -135,7 +135,7 @@ def _name(model: str | Mapping[str, Any]) -> str:
 def _list_supported(model: str | Mapping[str, Any]) -> str:
     name, supported = model if isinstance(model, str) else "", supported_models()
     near = difflib.get_close_matches(name, supported, n=2, cutoff=0.9)
-    # Or the model that its name ends or goes on from: ViT-L-14 of coca_ViT-L-14.
+    # Or the longest model name within it: ViT-L-14 in coca_ViT-L-14.
     near += sorted((other for other in supported if other in name), key=len)[-1:]
     near = list(dict.fromkeys(near)) or ["ViT-B-16"]
     return f"Try {' or '.join(near)}; mmseg_otseg.models.supported_models() lists all that can"

@@ -37,7 +37,7 @@ def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: If the archive's object tree holds anything but modules, plain containers,
-            numbers, strings and tensors, or the archive is damaged or announces more than it holds.
+            numbers, strings and tensors, or the archive is damaged or claims more than it holds.
         KeyError: If parts of the archive are missing.
     """
     tensors: dict[str, Tensor] = {}

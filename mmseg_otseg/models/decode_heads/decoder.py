@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class DecoderLayer(nn.Module):
-    """A cross-attention's values and a feed-forward, with residual and LayerNorm after each.
+    """A decoder layer without its attention: values, feed-forward, residuals and LayerNorms.
 
-    How queries attend to pixels is left to the methods: a layer of theirs derives from this one,
-    attends, and hands over what was attended to :meth:`update`.
+    Each method derives a layer that says how its queries attend to the pixels, and passes the
+    result to :meth:`update`.
 
     Args:
         attention: Matches queries and pixels; has the linear layers ``query`` and ``key``.
@@ -53,12 +53,11 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Layers that refine the queries, and a last one that only makes a map.
 
-    The last layer of the methods' decoders has neither values nor a feed-forward here: nothing
-    would read them.
+    The last layer has neither values nor a feed-forward, because nothing would read their output.
 
-    A decoder's state dict says which ``kind`` it is of. The methods' decoders have parameters of
-    the same names and shapes, but the weights of one mean nothing to another: loading them is
-    refused.
+    The decoders of different methods have parameters of the same names and shapes, but the weights
+    of one mean nothing to another. A decoder's state dict therefore says which ``kind`` it is, and
+    one of another kind is refused.
 
     Args:
         layers: All layers but the last.
@@ -79,7 +78,7 @@ class Decoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # An authors' checkpoint may not say which method it is of.
+        # A converted checkpoint may not say which method it comes from.
         found = state_dict.setdefault(prefix + "kind_name", self.kind_name)
         if not torch.equal(found.cpu(), self.kind_name.cpu()):
             raise ValueError(

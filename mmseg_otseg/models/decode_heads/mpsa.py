@@ -94,7 +94,7 @@ class MPSADecoderLayer(DecoderLayer):
         rows = self.dropout(plan).to(pixels.dtype).flatten(1, 2)  # (B, K * N, M)
         # An exported graph takes any number of classes, so it cannot choose.
         if torch.compiler.is_exporting() or rows.shape[1] < rows.shape[2]:
-            # Fewer prompts than pixels: the values of sums are cheaper than the sums of values.
+            # Fewer prompts than pixels: summing pixels before the Linear is cheaper than after it.
             attended = F.linear(rows @ pixels, self.value.weight)
             attended = attended + rows.sum(-1, keepdim=True) * self.value.bias
         else:

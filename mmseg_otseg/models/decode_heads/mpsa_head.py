@@ -28,13 +28,17 @@ class MPSAHead(ZeroShotHead):
         num_levels: Levels the neck returns; the score maps of several are averaged with learned
             weights.
         decoder_layers: Layers of the MPSA decoder; 0 is no decoder.
-        transport: How score map and decoder match prompts and pixels, see
-            :func:`~mmseg_otseg.ops.multi_prompt_plan`.
-        score_transport: The same for the score map alone, if it shall differ from the decoder.
-        epsilon: Entropy weight of the plans.
+        transport: How prompts and pixels are matched in the decoder, and in the score map too
+            unless ``score_transport`` is given; see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        score_transport: How they are matched in the score map; None is the same as ``transport``.
+        epsilon: Entropy weight of the plans in both.
         dropout: Dropout in the decoder.
         predict_from: ``"ensemble"`` of both maps (OTSeg+), ``"decoder"`` (OTSeg) or ``"score"``.
         kwargs: See :class:`ZeroShotHead`.
+
+    Attributes:
+        score_transport: What the score map uses, whichever option it came from. Each layer of the
+            decoder has its own ``transport``.
 
     Raises:
         ValueError: If an option is unknown.
@@ -62,7 +66,7 @@ class MPSAHead(ZeroShotHead):
         if not decoder_layers and predict_from != "score":
             raise ValueError("without a decoder (decoder_layers=0) set predict_from='score'")
         super().__init__(num_classes, num_levels=num_levels, **kwargs)
-        self.transport, self.epsilon = score_transport or transport, epsilon
+        self.score_transport, self.epsilon = score_transport or transport, epsilon
         self.predict_from = predict_from
         self.level_logits = nn.Parameter(torch.zeros(num_levels)) if num_levels > 1 else None
         self.decoder = (
@@ -72,7 +76,7 @@ class MPSAHead(ZeroShotHead):
         )
 
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
-        """Score map of all levels, and the decoder's of the last one if there is a decoder.
+        """The score map of all levels and, if there is a decoder, its map of the last level.
 
         Args:
             queries: Shape (B, K, N, D).
@@ -111,7 +115,7 @@ class MPSAHead(ZeroShotHead):
     def _match(self, pixels: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Similarities and plan (B, K, N, M) of pixels (B, M, D) and unit queries (B, K, N, D)."""
         similarity = pixel_prompt_similarity(pixels, queries)
-        return similarity, multi_prompt_plan(similarity, self.transport, self.epsilon)
+        return similarity, multi_prompt_plan(similarity, self.score_transport, self.epsilon)
 
     def _score(self, levels: list[Tensor], queries: Tensor) -> Tensor:
         """Score maps (B, K, M) of pixels (B, M, D) per level, averaged over the levels."""

@@ -1,4 +1,4 @@
-"""The seen-class bias of a head, and the one that was calibrated for a checkpoint's weights."""
+"""The seen-class bias of a head, from its config or calibrated for a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_SEEN_BIAS = 0.1
 
 
 def state_key(predict_from: str) -> str:
-    """Name of a calibrated bias in the state dict of a head; it holds for one kind of prediction.
+    """Key of a calibrated bias in a head's state dict; each kind of prediction has its own.
 
     Args:
         predict_from: Which maps predict, see :class:`~mmseg_otseg.models.MPSAHead`.
@@ -21,10 +21,10 @@ def state_key(predict_from: str) -> str:
 
 
 class SeenBias:
-    """The bias of a head: what its config says, else what a checkpoint brings, else 0.1.
+    """The bias of a head: its config's, or else its checkpoint's, or else 0.1.
 
     Args:
-        configured: The config's, a probability; None leaves it to the checkpoint.
+        configured: The bias in the config, a probability; None leaves it to the checkpoint.
 
     Attributes:
         value: The bias that holds, a probability.

@@ -23,17 +23,19 @@ from .seen_bias import SeenBias
 class ZeroShotHead(TrainedModule, BaseDecodeHead):
     """Class maps by matching text queries and pixels; a method says how in :meth:`class_maps`.
 
-    The neck decides which classes there are queries for; the head follows. Labels come in as full
-    class indices, predictions go out as probabilities ``sigmoid(logits)`` less the seen-class bias.
+    The neck decides which classes have queries, and from which of these self-training takes pseudo
+    labels (``AlignedFeatures.unseen``); the head follows. Labels come in as full class indices,
+    predictions go out as probabilities: ``sigmoid(logits)`` minus the seen-class bias.
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
         clip: Config with CLIP's ``model``, to derive the width D from; or give ``embed_dim``.
         embed_dim: Width D.
         num_levels: Levels the neck returns.
-        seen_bias: Subtracted from the seen classes' probabilities in testing; 0.1 in the papers'
-            inductive setting, 0 in the others. None is what was calibrated for the checkpoint that
-            is loaded (``tools/analysis/calibrate_seen_bias.py --write``), else 0.1.
+        seen_bias: Subtracted from the seen classes' probabilities in testing ("calibrated stacking"
+            in generalized zero-shot learning); 0.1 in the papers' inductive setting, 0 in the
+            others. None takes the value that was calibrated for the loaded checkpoint
+            (``tools/analysis/calibrate_seen_bias.py --write``), or else 0.1.
         loss_decode: Config of the loss.
         align_corners: How class maps are upsampled.
 
@@ -41,7 +43,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         predict_from: Which maps predict.
 
     Raises:
-        ValueError: If width or number of levels or classes do not fit.
+        ValueError: If the width, the number of levels or the number of classes does not fit.
     """
 
     predict_from = "ensemble"
@@ -176,8 +178,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             test_cfg: Not used.
 
         Returns:
-            ``sigmoid(logits)`` less the seen-class bias, shape (B, K, h, w); the largest value
-            wins.
+            ``sigmoid(logits)`` minus the seen-class bias, shape (B, K, h, w); the class of the
+            largest value wins.
         """
         if len(inputs.classes) != self.num_classes:
             raise ValueError(
@@ -189,7 +191,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         logits = self.predict_by_feat(logits, batch_img_metas)
         if logits.requires_grad:
             return logits.sigmoid() - bias
-        # In place: at image size, memory is what takes the time.
+        # In place: at image size, moving memory takes most of the time.
         return logits.sigmoid_().sub_(bias)
 
     @torch.no_grad()

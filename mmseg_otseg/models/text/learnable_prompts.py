@@ -22,34 +22,34 @@ from .prompts import TextPrompts
 from .text_tower import BATCH, TextTower, build_text_tower
 
 INIT_STD = 0.02  # of random context tokens, CLIP's own for its token table
-# Contexts that are all initialized from one text would stay equal to each other without noise.
+# Without noise, contexts that start from the same text would stay equal to each other.
 TEXT_INIT_STD = 0.1 * INIT_STD
 
 
 @MODELS.register_module()
 class LearnablePrompts(TextPrompts):
-    """N learned contexts of M tokens with every class name, through CLIP's frozen text tower.
+    """N learned contexts of M tokens around each class name, encoded by CLIP's frozen text tower.
 
-    In training the requested classes are encoded at each call, with a graph to the contexts. In
-    testing all classes are encoded once, and again after anything that may change the result: a
-    change of the contexts, loading weights, another device or precision, or a new vocabulary.
+    In training, the requested classes are encoded at each call, and gradients reach the contexts.
+    In testing, all classes are encoded once, and again only after something that may change the
+    result: other contexts or weights, another device or precision, or a new vocabulary.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
-        num_prompts: Contexts, N.
-        num_tokens: Tokens of a context, M. None: as many as ``init_text`` has, or 8 without one.
+        num_prompts: Number of contexts, N.
+        num_tokens: Tokens per context, M. None: as many as ``init_text`` has, or 8 without one.
         position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before
             it) or ``"middle"`` (between its halves).
-        per_class: Whether every class has contexts of its own. A checkpoint of these fits only the
+        per_class: Whether every class has its own contexts. Their checkpoint fits only the
             vocabulary it was trained with; fine-tuning on other classes keeps the contexts of the
             names that both have, see :class:`~mmseg_otseg.engine.FineTuneHook`.
-        init_text: The words that initialize the contexts, such as ``"a photo of a"``. None:
+        init_text: Words to initialize the contexts with, such as ``"a photo of a"``. None draws
             random numbers.
 
     Raises:
         ValueError: If an option makes no sense, a prompt is longer than the text tower takes, or
-            the text tower is no causal CLIP one.
+            the text tower is not CLIP's causal one.
 
     Source:
         ZegOT (arXiv 2301.12171); the contexts: Zhou et al., "Learning to Prompt for Vision-Language
@@ -134,7 +134,7 @@ class LearnablePrompts(TextPrompts):
         return table if classes is None else table[classes]
 
     def set_classes(self, split: SplitLike) -> None:
-        """Replace the vocabulary. Contexts of classes that stay are kept; new ones get the initial.
+        """Replace the vocabulary. With ``per_class``, names that stay keep their contexts.
 
         Args:
             split: Class names and which are seen.
@@ -163,7 +163,7 @@ class LearnablePrompts(TextPrompts):
         self._encoded = _EncodedClasses()  # not shared with a shallow copy
 
     def contexts_from(self, classes: Sequence[str], contexts: Tensor) -> Tensor:
-        """Contexts for this vocabulary's classes, taken from another vocabulary where it has them.
+        """Contexts for this vocabulary, taken from another one for the names that both have.
 
         Args:
             classes: Names of the other vocabulary, K' of them.
@@ -188,7 +188,7 @@ class LearnablePrompts(TextPrompts):
         return torch.stack([row.to(ours.dtype) for row in kept])
 
     def train(self, mode: bool = True) -> LearnablePrompts:
-        """Switch between training and testing; the classes are encoded anew after it."""
+        """Switch between training and testing; the classes are then encoded again."""
         self._encoded = _EncodedClasses()
         return super().train(mode)
 
@@ -241,7 +241,7 @@ class LearnablePrompts(TextPrompts):
         """Text embeddings of names that are not in the vocabulary.
 
         Args:
-            tokens: Start token, name, full stop, end token, then zeros; shape (n, T), int64. T and
+            tokens: Start token, name, period, end token, then zeros; shape (n, T), int64. T and
                 the tokens of a context together are at most what the text tower takes.
 
         Returns:
@@ -264,7 +264,7 @@ class LearnablePrompts(TextPrompts):
         prompts = torch.cat([words, contexts], dim=2).gather(2, places)
         ends = ends[:, None].expand(-1, self.num_prompts).flatten()
         encoded = self.text_tower.encode_embeddings(prompts.flatten(0, 1), ends)
-        # Once more in full precision: under autocast the tower's own normalization is rounded.
+        # Again in full precision: under autocast the tower's own normalization is rounded.
         encoded = F.normalize(encoded.to(self.contexts.dtype), dim=-1)
         return encoded.unflatten(0, (number, self.num_prompts))
 
@@ -278,7 +278,7 @@ class _EncodedClasses:
 
     def get(self, contexts: Tensor, encode: Callable[[], Tensor]) -> Tensor:
         """The kept embeddings (K, N, D), or those that ``encode`` returns."""
-        # An optimizer's step, like any change in place, counts the version of a tensor up.
+        # An optimizer's step, like any change in place, increments the version of a tensor.
         version = (contexts.data_ptr(), contexts._version)
         if self._table is None or self._version != version:
             self._table, self._version = encode(), version

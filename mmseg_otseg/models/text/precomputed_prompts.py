@@ -24,13 +24,13 @@ class PrecomputedPrompts(FrozenPrompts):
     Args:
         path: A float array of shape (K, N, D), or (K, D) for one prompt per class.
         split: Class names and which are seen. Each must be the name of a row.
-        names: Names of the rows, in the file's order; None is the split's.
-        clip: Not used; accepted so that a neck can offer it to any prompts.
+        names: Names of the rows, in the file's order; None takes the names of the split.
+        clip: Not used; accepted because a neck passes it to all kinds of prompts.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such array, if names and rows do not fit, or a row has no
-            direction (zero, or not finite).
+        ValueError: If it holds no such array, the names do not fit the rows, or a row cannot be
+            brought to unit length (it is zero or not finite).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PrecomputedPrompts(FrozenPrompts):
         self.set_classes(split)
 
     def set_classes(self, split: SplitLike) -> None:
-        """Choose the rows of another vocabulary.
+        """Replace the vocabulary by other names that have rows in the file.
 
         Args:
             split: Class names, each the name of a row, in any order; and which are seen.

@@ -12,10 +12,10 @@ def prompt_layout(tokens: Tensor, num_context: int, position: str) -> tuple[Tens
     """Which token stands at each place of a prompt.
 
     A prompt is the start token, the class name with M context tokens before, after or around it, a
-    full stop, and the end token.
+    period, and the end token.
 
     Args:
-        tokens: Start token, name, full stop and end token of every class, then zeros, shape (K, T),
+        tokens: Start token, name, period and end token of every class, then zeros, shape (K, T),
             int64. The end token has the highest index.
         num_context: Context tokens, M.
         position: Where the class name stands: ``"end"`` (after the context), ``"front"`` (before
@@ -29,7 +29,7 @@ def prompt_layout(tokens: Tensor, num_context: int, position: str) -> tuple[Tens
     ends = tokens.argmax(dim=-1) + num_context
     before = {"end": num_context, "middle": num_context // 2, "front": 0}[position]
     place = torch.arange(total + num_context, device=tokens.device)
-    stop = ends[:, None] - num_context - 1  # place of the full stop among the class's tokens
+    stop = ends[:, None] - num_context - 1  # place of the period among the class's tokens
     context_first = torch.where(place == 0, 0, total + place - 1)
     context_last = torch.where(
         place < stop + num_context, total + place - stop, place - num_context

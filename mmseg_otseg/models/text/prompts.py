@@ -1,4 +1,4 @@
-"""Text prompts: the interface of all, and those that are a fixed table made from templates."""
+"""The interface of all text prompts, and prompts made from templates, kept as a fixed table."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class TextPrompts(BaseModule):
 
 
 class FrozenPrompts(TextPrompts):
-    """Base of prompts that are a fixed table, kept as a buffer.
+    """Base of prompts whose embeddings are a fixed table, kept as a buffer.
 
-    Loading a checkpoint takes over its table if it belongs to the same vocabulary. Otherwise the
-    model keeps its own table, so that a checkpoint can be tested on other classes; a fingerprint
-    in the checkpoint ensures that both tables come from the same text tower.
+    A checkpoint's table is loaded if it belongs to the model's vocabulary. Otherwise the model
+    keeps its own table, so that a checkpoint can be tested on other classes; a fingerprint in the
+    checkpoint ensures that both tables come from the same text tower.
     """
 
     embeddings: Tensor
@@ -171,8 +171,8 @@ class TemplatePrompts(FrozenPrompts):
             split: Class names and which are seen.
 
         Raises:
-            ValueError: If a sentence is longer than the text tower takes, or the table in use came
-                with a checkpoint and from another text tower.
+            ValueError: If a sentence is longer than the text tower takes, or the table in use was
+                loaded from a checkpoint and comes from another text tower.
         """
         split = ClassSplit.build(split)
         tower = self.build_tower()

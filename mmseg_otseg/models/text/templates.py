@@ -41,15 +41,15 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-OTHER_BRACE = re.compile(r"\{(?!\})|(?<!\{)\}")  # a brace that is none of "{}"
+OTHER_BRACE = re.compile(r"\{(?!\})|(?<!\{)\}")  # a brace that is not part of "{}"
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates by name, or as a list of sentences with one ``{}`` for the class name.
 
     Raises:
-        ValueError: If the name is unknown, the list is empty, or a sentence has no single ``{}`` or
-            other braces.
+        ValueError: If the name is unknown, the list is empty, or a sentence does not have exactly
+            one ``{}``, or has other braces.
     """
     if isinstance(templates, str):
         if templates not in TEMPLATES:

@@ -19,8 +19,8 @@ BATCH = 256
 class TextTower(nn.Module):
     """The text tower of an open_clip model: encodes tokens, given as indices or as embeddings.
 
-    Where attention is causal, what follows the end token cannot reach it: sequences are cut there.
-    Other towers (SigLIP, MobileCLIP-S) see the padding too, and get it.
+    With causal attention, nothing after the end token affects it, so sequences are cut there. Other
+    towers (SigLIP, MobileCLIP-S) attend to the padding too, so it stays.
 
     Args:
         clip: The open_clip model whose text tower is taken (the image tower can then be freed).
@@ -63,7 +63,7 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token indices (n, L) of texts; of a causal tower, cut after the longest text's end token.
+        """Token indices (n, L) of texts; for a causal tower, cut after the longest text's end.
 
         Raises:
             ValueError: If a text is longer than the tower takes.

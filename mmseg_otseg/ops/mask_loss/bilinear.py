@@ -1,4 +1,4 @@
-"""Bilinear resizing along one axis, as a matrix and as the two taps of every output."""
+"""Bilinear resizing along one axis, as a matrix and as the two inputs that make each output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BilinearAxis:
     Attributes:
         matrix: Weights, shape (new_size, size).
         index: Inputs that each output is made of, shape (taps, new_size), int64; taps is 1 or 2.
-        weight: What they weigh, same shape.
+        weight: Their weights, same shape.
     """
 
     def __init__(self, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> None:
@@ -64,13 +64,13 @@ class BilinearAxis:
 def bilinear_axis(
     size: int, new_size: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> BilinearAxis:
-    """A :class:`BilinearAxis` on a device, kept for the next step: its tables are made on the host.
+    """A :class:`BilinearAxis` on a device. It is cached, because its tables are made on the host.
 
     Args:
-        size, new_size, align_corners, dtype: As there.
+        size, new_size, align_corners, dtype: As in :class:`BilinearAxis`.
         device: Where to resize.
     """
-    with torch.inference_mode(False):  # or training could not use what a test has made
+    with torch.inference_mode(False):  # or training could not use tables made in testing
         if device.type == "cpu":
             return BilinearAxis(size, new_size, align_corners, dtype)
         host = bilinear_axis(size, new_size, align_corners, dtype, torch.device("cpu"))

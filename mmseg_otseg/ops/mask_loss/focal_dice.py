@@ -41,10 +41,10 @@ def focal_dice_sums(
     Dice: ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`` over the pixels of an image, for the
     classes that occur in it.
 
-    Nothing of size (K, h, w) is ever stored. The forward pass upsamples a tile, takes every pixel
-    as a negative of every class, brings the gradients back to (H, W) and forgets the tile; a pass
-    over the labels then puts right the one class each pixel belongs to. The backward pass has
-    nothing left to do but to add two maps of the logits' size.
+    Nothing of size (K, h, w) is ever stored. The forward pass upsamples one tile at a time, treats
+    every pixel in it as a negative of every class, and brings the gradients back to (H, W). A pass
+    over the labels then corrects the one class that each pixel belongs to. All that is left for the
+    backward pass is a weighted sum of two maps of the logits' size.
 
     Args:
         logits: Class maps, shape (B, K, H, W), logits; upsampled bilinearly to (h, w).
@@ -60,8 +60,8 @@ def focal_dice_sums(
         The two sums and the number of (image, class) pairs.
 
     Raises:
-        ValueError: If shapes do not fit, there is no image, class or pixel, ``alpha`` or ``gamma``
-            is out of range or ``ignored`` is unknown.
+        ValueError: If the shapes do not fit, there is no image, class or pixel, ``alpha`` or
+            ``gamma`` is out of range, or ``ignored`` is unknown.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3; Lin et al., "Focal Loss" (ICCV 2017).

@@ -41,12 +41,12 @@ def negative_sums(
     gamma: float,
     counted: Tensor | None = None,
 ) -> NegativeSums:
-    """Upsample class maps and sum up, with gradients, what they are where nothing should be.
+    """Upsample class maps and sum their loss terms as if no class were present anywhere.
 
-    Resizing is a matrix product along either axis, and so is its adjoint. Of every tile four fields
-    return to the logits' resolution: p, p^2, the focal loss and the rest of the focal loss's
-    gradient. All the gradients are combinations of them, and as the weights of an output add up
-    to 1, all the sums are sums of them.
+    Resizing is a matrix product along each axis, and so is its adjoint. The adjoint brings four
+    fields of every tile back to the logits' resolution: p, p^2, the focal loss, and the rest of the
+    focal loss's gradient. All gradients are linear combinations of these fields. All sums are sums
+    over them, too, because the weights of each upsampled pixel add up to 1.
 
     Args:
         logits: Class maps, shape (K, H, W), float32 or float64.
@@ -77,7 +77,7 @@ def negative_sums(
 def _sum_bands(
     wide: Tensor, rows: BilinearAxis, band: int, gamma: float, counted: Tensor | None
 ) -> Tensor:
-    """Rows of logits (H, n), resized along them already, to their four fields (H, 4 * n)."""
+    """The four fields (H, 4 * n) of logits (H, n) whose columns are resized already."""
     size = wide.shape[1]
     total = wide.new_zeros(wide.shape[0], 4 * size)
     tile, buffer = wide.new_empty(band, 4, size), wide.new_empty(2, band, size)

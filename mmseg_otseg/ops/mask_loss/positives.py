@@ -17,7 +17,8 @@ class PositiveSums(NamedTuple):
     """Sums over the labeled pixels of an image, each at its own class, and their gradients.
 
     Attributes:
-        focal: Focal loss as positives less focal loss as negatives, scalar.
+        focal: Focal loss of these pixels as positives, minus their focal loss as negatives (which
+            :func:`.negatives.negative_sums` counted), scalar.
         overlap: ``sum p`` of each class, shape (K,).
         size: Number of pixels of each class, shape (K,).
         focal_gradient: Gradient of ``focal`` with respect to the logits, shape (K, H, W).
@@ -39,7 +40,7 @@ def positive_sums(
     alpha: float,
     gamma: float,
 ) -> PositiveSums:
-    """Look every labeled pixel's own class up in the class maps and sum up what it is there.
+    """Sum the loss terms of every labeled pixel at its own class, upsampling nothing else.
 
     Args:
         logits: Class maps, shape (K, H, W), float32 or float64.
@@ -58,7 +59,7 @@ def positive_sums(
     gradients = logits.new_zeros(2, *logits.shape)
     pixels = PIXELS_AT_ONCE_ON_GPU if logits.is_cuda else PIXELS_AT_ONCE
     column = torch.arange(columns.new_size, device=logits.device)
-    # With many classes, the rows of logits that a band is made of are what takes the memory.
+    # With many classes, most memory goes to the rows of logits that a band is made of.
     wide_rows = max(1, 8 * pixels // (classes * columns.new_size) - 2)
     length = min(pixels // columns.new_size, wide_rows * rows.new_size // rows.size)
     for part, inputs in rows.bands(max(1, length)):
@@ -91,7 +92,7 @@ def positive_sums(
 
 
 def _focal(x: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of negatives to p, the focal loss ``p^gamma softplus(x)`` and its derivative."""
+    """p = sigmoid(x), the focal loss of a negative, ``p^gamma softplus(x)``, and its derivative."""
     p = x.sigmoid()
     softplus = x.clamp_min(0) - x.abs().sigmoid_().log_()
     power = p.pow(gamma)

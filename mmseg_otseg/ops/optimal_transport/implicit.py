@@ -19,7 +19,7 @@ from .solvers import (
     solve_on_kernel,
 )
 
-# The environment variable that turns the fused kernels of `triton_kernels` on, and the largest
+# The environment variable that turns on the fused kernels of `triton_kernels`, and the largest
 # problems that they take.
 FUSED = "MMSEG_OTSEG_TRITON"
 FUSED_MAX_ROWS, FUSED_MAX_COLUMNS = 128 * 128, 32
@@ -36,10 +36,10 @@ def implicit_sinkhorn(
     tol: float,
     cost_span: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn`, with a graph.
+    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn`, differentiably.
 
-    Nothing but the plan is kept for the backward pass. A compiled graph has one operation for the
-    solution and one for its gradient, and so has a step with the fused kernels.
+    Only the plan is kept for the backward pass. In a compiled graph, and with the fused kernels,
+    the solution is one operation and its gradient another.
 
     Args:
         cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), contiguous.
@@ -48,7 +48,9 @@ def implicit_sinkhorn(
         epsilon: Weight of the entropy, in units of the cost.
         max_iters: The maximum number of iterations.
         tol: Stopping threshold for the mean absolute change of the row potential.
-        cost_span: Bound on what the costs of a row span.
+        cost_span: Bound on ``max(C) - min(C)`` within a row. It chooses between the kernel and
+            logarithms; if it is too small, solving raises ValueError on a CPU, and on a GPU marks
+            the problem as not converged.
 
     Returns:
         Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).

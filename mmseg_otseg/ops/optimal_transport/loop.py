@@ -9,10 +9,11 @@ from torch import Tensor
 def solve_in_loop(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn.sinkhorn` by ``torch.while_loop``.
+    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn` by ``torch.while_loop``.
 
-    It computes what the kernel path there computes, with the same stopping rule for each problem,
-    but nothing in it depends on Python: ``torch.export`` keeps the loop, and ONNX has a ``Loop``.
+    It computes the same as ``solve_on_kernel`` in :mod:`.solvers`, with the same stopping rule for
+    each problem, but without control flow in Python: ``torch.export`` keeps the loop, and ONNX has
+    a ``Loop``.
 
     Args:
         cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, of a span

@@ -49,8 +49,8 @@ def sinkhorn(
     ``row_marginal`` and column sums ``column_marginal``:
     :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the potentials alternate
     ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for ``v``. A problem stops when
-    the mean absolute change of its ``u`` falls below ``tol``; what the other problems of the batch
-    do has no influence on it.
+    the mean absolute change of its ``u`` falls below ``tol``, whatever the other problems of the
+    batch do.
 
     The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms
     otherwise. Half-precision costs are solved in float32, under autocast too. On a GPU,
@@ -60,7 +60,7 @@ def sinkhorn(
     Args:
         cost: Costs, shape (P, M, N), any floating type; M is meant to be large and N small.
         epsilon: Weight of the entropy, in units of the cost.
-        max_iters: Most iterations (of one ``u`` and one ``v`` update each).
+        max_iters: Maximum number of iterations, each one update of ``u`` and one of ``v``.
         tol: Stopping threshold for the mean absolute change of ``u``, in units of the cost.
         backward: ``"implicit"``: the gradient of the fixed point by the implicit function theorem,
             from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through
@@ -68,10 +68,10 @@ def sinkhorn(
         row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
         column_marginal: Column sums, shape (N,) or (P, N), positive, of the same total; None is
             1/N. Not differentiated.
-        cost_span: A known bound on ``max(C) - min(C)`` within a row (2 for cosine costs). It spares
-            a GPU the one wait that reading the costs' range takes. If it is too small for a right
-            plan, that is an error on a CPU; a GPU does not wait for it either, and the problem is
-            marked as not converged.
+        cost_span: A known bound on ``max(C) - min(C)`` within a row (2 for cosine costs). With it,
+            the host need not wait for a GPU to find the costs' range. If the bound is so small that
+            the plan would be wrong, a CPU raises ValueError; on a GPU, where checking would mean
+            waiting, the problem is marked as not converged.
 
     Returns:
         The plans (float32, or float64 for float64 costs) and how well each problem converged.

@@ -10,17 +10,16 @@ from torch import Tensor
 # Scaling factors of the kernel exp(-C/epsilon) reach exp(2 * span / epsilon); up to this quotient
 # they and their products stay far inside the range of float32.
 MAX_KERNEL_EXPONENT = 40.0
-# What a kernel holds at least, if the costs keep to that (with some room for rounding).
+# The smallest value of a kernel whose costs stay within that range, with some room for rounding.
 SMALLEST_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
-# How many iterations run between two looks at the stopping rule on a device where looking makes
-# the host wait.
+# Iterations between two checks of the stopping rule, on devices where a check makes the host wait.
 ITERATIONS_PER_SYNC = 10
 
 
 def solve_on_kernel(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sinkhorn scaling on the kernel; writes plans, (P, N, M) like the costs.
+    """Sinkhorn scaling on the kernel; writes the plans to ``plan``, (P, N, M) like the costs.
 
     Returns:
         Iterations and convergence of each problem, shape (P,) both.
@@ -85,7 +84,7 @@ class _StoppingRule:
         self.count = 0
         self.converged = torch.zeros(cost.shape[0], dtype=torch.bool, device=cost.device)
         self.iterations = torch.zeros(cost.shape[0], dtype=torch.int64, device=cost.device)
-        # Asking a CPU tensor costs nothing; asking a GPU makes the host wait.
+        # Reading a CPU tensor costs nothing; reading one from a GPU makes the host wait.
         self.period = 1 if cost.device.type == "cpu" else ITERATIONS_PER_SYNC
 
     def keep_stopped(self, old: Tensor, new: Tensor) -> Tensor:
