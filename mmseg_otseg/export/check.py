@@ -1,4 +1,4 @@
-"""Whether an exported folder computes what its model computes."""
+"""Checking that an exported folder computes the same as its model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmseg.structures import SegDataSample
 from mmseg_otseg.apis import with_classes
 from mmseg_otseg.runtime import OTSegRuntime
 
-# Largest differences of an export in full precision, and of one that was rounded to 8 bits.
+# The largest differences allowed in full precision, and with weights rounded to 8 bits.
 EXACT = {"text": 1e-4, "probabilities": 1e-4, "labels": 1e-3}
 ROUGH = {"text": 1e-4, "probabilities": 0.1, "labels": 1.0}
-TIE = 1e-5  # classes whose probabilities differ by less are as good as each other
-# Names of everyday things, for vocabularies that the model was not built with.
+TIE = 1e-5  # classes whose probabilities differ by less are equally good
+# Names of everyday things, for vocabularies other than the model's own.
 NAMES = tuple(
     dict.fromkeys((*COCOStuffDataset.METAINFO["classes"], *ADE20KDataset.METAINFO["classes"]))
 )
@@ -36,15 +36,15 @@ def check_folder(
     Args:
         folder: What :func:`~mmseg_otseg.export.export_folder` wrote.
         model: The model it was made from.
-        bounds: The largest differences that are no error, by check.
+        bounds: The largest difference allowed in each check.
         seed: Of the random images.
 
     Returns:
-        ``text``: largest difference of a text embedding; ``probabilities``: of a probability;
-        ``labels``: the share of pixels that get a label which the model does not rate the same.
+        ``text``: the largest difference in a text embedding; ``probabilities``: in a probability;
+        ``labels``: the share of pixels whose label the model itself rates below its own.
 
     Raises:
-        ValueError: If a difference is too large.
+        ValueError: If a difference is larger than its bound.
     """
     runtime = OTSegRuntime(folder)
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def check_folder(
 
 
 def _share_of_other_labels(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Share of pixels whose label by ``ours`` (B, K, h, w) is worse by ``theirs``."""
+    """Share of pixels whose best class in ``ours`` (B, K, h, w) is not a best one in ``theirs``."""
     chosen = np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0]
     return float((theirs.max(1) - chosen > TIE).mean())
 
@@ -103,7 +103,7 @@ def _images(rng: np.random.Generator, number: int, size: tuple[int, int]) -> np.
 
 @torch.no_grad()
 def _model_values(model: Any, images: np.ndarray, at_image_size: bool) -> np.ndarray:
-    """What the model predicts by its own way, shape (B, K, h, w) or (B, K, H, W)."""
+    """What the model itself predicts, shape (B, K, h, w) or (B, K, H, W)."""
     bgr = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2)
     shape = tuple(images.shape[1:3])
     samples = [SegDataSample(metainfo={"ori_shape": shape, "img_shape": shape}) for _ in bgr]

@@ -43,32 +43,32 @@ def export_folder(
 ) -> dict[str, float]:
     """Write a model as ONNX files that take any images and any class names.
 
-    The folder appears only when what was written has been run and agrees with the model.
+    The folder appears only after the exported files were run and agree with the model.
 
     Args:
         model: A segmentor of this package with its weights, on the CPU.
-        cfg: Its config; says how test images are resized and cut into windows.
+        cfg: Its config, which says how test images are resized and cut into windows.
         out: The folder to write; it must not exist, or be empty.
         size: Rows and columns that images must have, multiples of the patch; None takes any such
             multiples. Larger images are cut into windows of this size.
-        at_image_size: Whether the model resizes its values to the image, or leaves one for each
-            patch.
+        at_image_size: Whether the exported model resizes its values to the image; otherwise there
+            is one for each patch.
         residual: Whether the model has a second output, the largest relative error of a row sum of
             its plans.
         program: Whether to write the same graph for ``torch.export.load`` too.
         opset: Version of the ONNX operators.
         checkpoint: The file the weights came from, to note its SHA-256.
-        int8: Whether to round the weights of the segmenter's matrix products to 8 bits once it
-            agrees with the model, for speed; its values are then a little different.
+        int8: Whether to round the weights of the segmenter's matrix products to 8 bits after the
+            check, for speed; its values then differ slightly from the model's.
 
     Returns:
-        The largest differences found, by check: of what was left in the folder.
+        The largest difference of the final files from the model, by check.
 
     Raises:
         ImportError: If the packages of the extra ``export`` are not there, or torch is too old.
         ValueError: If an argument does not fit, torch cannot export the model's CLIP, or what was
             written differs from the model.
-        FileExistsError: If there is something in the folder already.
+        FileExistsError: If the folder is not empty.
     """
     _check_arguments(model, size, opset)
     resize, slides = how_to_resize(cfg), windows(model.test_cfg, size)
@@ -124,7 +124,7 @@ def export_folder(
 
 
 def clip_identity(model: Any) -> str:
-    """Fingerprint of the image tower that the text has to match, in hexadecimal digits."""
+    """Fingerprint of the image tower that text embeddings have to match, in hexadecimal."""
     return bytes(model.backbone.clip.fingerprint.tolist()).hex()
 
 

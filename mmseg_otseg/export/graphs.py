@@ -1,4 +1,4 @@
-"""What is exported: a model as two functions of plain tensors."""
+"""What is exported: a model as two functions on plain tensors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SegmentationGraph(nn.Module):
         model: A segmentor of this package, in eval mode, on the CPU.
         at_image_size: Whether the probabilities are resized to the images' size, as the model does
             it, or left at one value for each patch.
-        residual: Whether there is a second output: how far the Sinkhorn plan of the score map is
-            from its marginals.
+        residual: Whether there is a second output: the error of the row sums of the score map's
+            Sinkhorn plan.
     """
 
     mean: Tensor
@@ -31,8 +31,8 @@ class SegmentationGraph(nn.Module):
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.decode_head
         self.at_image_size, self.residual = at_image_size, residual
         prepares = model.data_preprocessor
-        # mmseg loads BGR; a model without the conversion was trained on it. Each stack has a name
-        # for it.
+        # mmseg loads BGR, and a model that does not convert it was trained on BGR. The stacks name
+        # the conversion differently.
         converts = ("channel_conversion", "_channel_conversion")
         self.flips = not any(getattr(prepares, name, False) for name in converts)
         self.register_buffer("mean", prepares.mean.clone(), persistent=False)
@@ -72,8 +72,8 @@ class TextGraph(nn.Module):
     """Tokens of a sentence in, its text embeddings out.
 
     Args:
-        encoder: CLIP's text tower; or ZegOT's prompts, whose contexts go around the sentence (which
-            is then a class name with a full stop).
+        encoder: CLIP's text tower, or ZegOT's prompts, which put their contexts around the sentence
+            (then a class name and a period).
     """
 
     def __init__(self, encoder: TextTower | LearnablePrompts) -> None:
@@ -87,7 +87,7 @@ class TextGraph(nn.Module):
             tokens: Start token, words, end token, then zeros; shape (n, T), int64.
 
         Returns:
-            Embeddings of unit length, shape (n, N, D): one for each context; N = 1 without.
+            Embeddings of unit length, shape (n, N, D): one for each context, or N = 1 without.
         """
         if isinstance(self.encoder, LearnablePrompts):
             return self.encoder.encode_tokens(tokens)

@@ -18,7 +18,7 @@ PROGRAM = "model.pt2"
 
 
 def example_inputs(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
-    """Inputs to trace with; of no size in which one axis could be taken for another."""
+    """Inputs to trace with, sized so that no axis can be mistaken for another."""
     rows, columns = size or tuple(
         count * step for count, step in zip((5, 6), model.backbone.patch_size, strict=True)
     )
@@ -65,12 +65,12 @@ def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | 
         return None
     graph = TextGraph(encoder).eval()
     tokens = tower.tokenize(["a word.", "some more words."])
-    # One less than it takes: torch.export sets a slice of the full length apart.
+    # One less than the tower takes, because torch.export specializes a slice of the full length.
     longest = len(tower.positional_embedding) - 1
     if isinstance(text, LearnablePrompts):
         longest -= text.num_tokens
     number, length = torch.export.Dim("n"), torch.export.Dim("length", max=longest)
-    # A tower that is not causal sees its padding, so it takes its whole length.
+    # A tower that is not causal attends to its padding, so its input always has the full length.
     padded = tower.attn_mask is None or tower.pools_last
     longest = tokens.shape[1] if padded else longest
     shapes = {"tokens": {0: number} if padded else {0: number, 1: length}}
@@ -106,7 +106,7 @@ def _export(
         )
         assert onnx is not None
         onnx.save(str(path))
-    except Exception as error:  # torch says in many ways that it has no way to write something
+    except Exception as error:  # torch raises many kinds when it cannot write something
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"torch cannot write this model as {path.name} ({reason}). If that is about sizes, "
@@ -116,9 +116,9 @@ def _export(
 
 
 def quantize(path: Path) -> None:
-    """Round the weights of a file's matrix products to 8 bits, and its other factors as it runs.
+    """Round the weights of a file's matrix products to 8 bits; activations are rounded at run time.
 
-    One bit of the 8 stays unused: without it, sums would overflow on CPUs that lack VNNI.
+    Only 7 of the 8 bits are used, because sums could overflow otherwise on CPUs without VNNI.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -72,7 +72,7 @@ class OTSegRuntime(Segmenter):
 
     @property
     def at_image_size(self) -> bool:
-        """Whether the model's values are one for each pixel, and not one for each patch."""
+        """Whether the model returns one value for each pixel rather than for each patch."""
         return self.metadata["at_image_size"]
 
     def vocabulary(self, classes: Sequence[str] | None = None) -> Vocabulary:
@@ -82,7 +82,7 @@ class OTSegRuntime(Segmenter):
             classes: Names; None is the exported vocabulary.
 
         Raises:
-            ValueError: If the names make no sense, or the exported model takes no new ones.
+            ValueError: If the names are invalid, or the exported model takes no new ones.
         """
         if classes is None or tuple(classes) == self.known.names:
             return self.known

@@ -1,4 +1,4 @@
-"""What ``model.json`` of an exported folder says, checked before anything relies on it."""
+"""Reading ``model.json`` of an exported folder, and checking it before anything relies on it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _check(metadata: Mapping[str, Any]) -> None:
     }
     wrong = [name for name, is_right in right.items() if not is_right]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} cannot be what it says")
+        raise ValueError(f"invalid values of {', '.join(wrong)}")
 
 
 def _are_prompts(prompts: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ class Vocabulary(NamedTuple):
     Attributes:
         names: The K class names.
         text: Their text embeddings, shape (K, N, D), float32, unit length.
-        seen: Whether training saw labels of them, shape (K,), bool.
+        seen: Whether each class had labels in training, shape (K,), bool.
         palette: Their colors, RGB.
     """
 
@@ -117,7 +117,7 @@ class TextEncoder:
         """Encode names.
 
         Raises:
-            ValueError: For no name, an empty one, one given twice, or one that is too long.
+            ValueError: If there is no name, or one is empty, given twice, or too long.
         """
         names = tuple(names)
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
