@@ -49,8 +49,9 @@ def main() -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_SHARE"] = "False"
         from mmseg_otseg.apis import OTSegInferencer
         from mmseg_otseg.apis.shipped import shipped_model
-        from mmseg_otseg.demo.page import Page, serve
+        from mmseg_otseg.demo.page import Page
         from mmseg_otseg.demo.pictures import samples_for
+        from mmseg_otseg.demo.serving import serve
 
         config, weights = (args.model, args.weights) if args.model else shipped_model()
         inferencer = OTSegInferencer(config, weights, args.device)

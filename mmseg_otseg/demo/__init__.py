@@ -1,1 +1,1 @@
-"""A page in the browser to try a model on; :mod:`.page` needs gradio, the rest does not."""
+"""A page in the browser to try a model on; :mod:`.page` and :mod:`.serving` need gradio."""

@@ -61,7 +61,7 @@ def test_predictions_of_a_converted_file(
         clip["model"]["vision_cfg"]["image_size"] *= 2  # another native size
         clip["quick_gelu"] = False  # the file brings its activation
         model_config["decode_head"]["seen_bias"] = bias
-        model = MODELS.build(ConfigDict(config)).eval()
+        model = MODELS.build(ConfigDict(model_config)).eval()
         load_checkpoint(model, str(tmp_path / "new" / "ours.pth"), strict=True)
         with torch.no_grad():
             samples = model.predict(image)

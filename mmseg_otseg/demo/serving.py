@@ -1,0 +1,105 @@
+"""Serving the page, so that nothing of it leaves the machine that serves it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+
+from .page import Page
+
+MOST_BYTES = "20mb"
+SESSIONS_KEPT = 32
+LOCAL = ("127.0.0.1", "localhost", "::1")
+# The browser itself refuses what would come from, or go to, any other machine.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; frame-ancestors 'none'"
+)
+FONT = ("system-ui", "sans-serif")
+CSS = """
+.gradio-container {max-width: 1320px !important; margin: auto}
+.step {margin: 0 !important}
+.wrong {margin: 0; padding: .5em .8em; border-radius: .4em; background: #fee4e2; color: #912018;
+  border: 1px solid #fda29b}
+#samples .grid-wrap, #maps .grid-wrap {height: auto; min-height: 0; max-height: none;
+  overflow: hidden}
+#upload {min-height: 0}
+.rows h4 {margin: 0 0 .4em}
+.rows .row {display: grid; grid-template-columns: 1em 3fr 2fr 3.5em; gap: .6em;
+  align-items: center; padding: .12em 0; font-size: .92em; line-height: 1.25}
+.rows .chip {width: 1em; height: 1em; border-radius: .25em; border: 1px solid #0003}
+.rows .track {background: var(--neutral-200); border-radius: .3em; height: .6em; overflow: hidden}
+.dark .rows .track {background: var(--neutral-700)}
+.rows .bar {display: block; height: 100%}
+.rows .number {text-align: right; font-variant-numeric: tabular-nums}
+.rows .unseen {margin-left: .5em; padding: 0 .4em; border-radius: .6em; font-size: .75em;
+  background: #f59e0b33; border: 1px solid #f59e0b; white-space: nowrap}
+.absent {opacity: .65; font-size: .85em; margin: .4em 0 0}
+#result img {cursor: crosshair}
+"""
+
+
+class WithPolicy:
+    """An ASGI application whose answers all carry the content security policy.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message = {**message, "headers": [*message["headers"], policy]}
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
+
+
+def serve(page: Page, host: str, port: int) -> None:
+    """Answer browsers until interrupted.
+
+    Args:
+        page: The page.
+        host: Address to serve on; of the machine's own, only requests to that name are answered.
+        port: Port; 0 is any that is free.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    blocks = page.build()
+    blocks.state_session_capacity = SESSIONS_KEPT
+    blocks.queue(default_concurrency_limit=2, max_size=32)
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(WithPolicy)
+    if host in LOCAL:  # another site's name that is made to lead here gets no answer
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MOST_BYTES,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        theme=gr.themes.Base(primary_hue="indigo", font=FONT, font_mono="monospace"),
+        css=CSS,
+    )
+    with socket.create_server((host, port)) as listening:
+        print(
+            f"open http://{host}:{listening.getsockname()[1]} in a browser; Ctrl+C ends", flush=True
+        )
+        config = uvicorn.Config(app, log_level="warning")
+        uvicorn.Server(config).run(sockets=[listening])
