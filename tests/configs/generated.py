@@ -1,0 +1,1 @@
+from tests.helpers.small_configs import CLIP, small, write_data  # noqa: F401

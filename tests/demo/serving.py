@@ -1,0 +1,1 @@
+from tests.helpers.serving import served  # noqa: F401

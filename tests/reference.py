@@ -1,0 +1,1 @@
+from tests.helpers.reference import Reference  # noqa: F401
