@@ -248,6 +248,7 @@ def test_export(
         assert (Path("exported") / file).is_file(), file
 
 
+@pytest.mark.slow
 def test_page(workspace: Path, checkpoint: Path) -> None:
     """The page for a model of one's own answers a browser; the other has its model at hand."""
     pytest.importorskip("gradio")
@@ -388,7 +389,7 @@ def test_tools_named_in_the_text_take_their_options(workspace: Path) -> None:
     files = [*(ROOT / "tools").rglob("*.py"), *(ROOT / "tools").glob("*.sh")]
     sources = "\n".join(file.read_text() for file in files)
     text = README.replace("--no-deps", "")  # pip's
-    for option in sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))):
+    for option in sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))):
         assert re.search(rf'"{option}"|  {option} ', sources), option
 
 

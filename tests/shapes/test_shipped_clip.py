@@ -70,6 +70,7 @@ def short(name: str, work_dir: Path) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 def test_training_on_seen_classes_helps_unseen_ones(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ def test_it_is_stored_without_outputs_and_paths() -> None:
     assert not any(word in text for word in ("/home/", "/root/", "/tmp/", "\\Users\\", str(ROOT)))
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")

@@ -34,6 +34,7 @@ def check(rows: list[dict]) -> None:
         assert all(row["difference"][name] <= limit for name, limit in limits.items()), row
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_case(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
