@@ -14,7 +14,7 @@ from mmseg_otseg.imaging import Named, Prediction, Segmenter, class_names, read_
 
 from .files import METADATA, MODEL, VOCABULARY
 from .metadata import read_metadata
-from .session import open_session
+from .session import Session
 from .vocabulary import TextEncoder, Vocabulary, read_vocabulary
 
 
@@ -55,7 +55,8 @@ class OTSegRuntime(Segmenter):
             raise ValueError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
         self.known = read_vocabulary(self.folder / VOCABULARY, self.metadata["clip"])
         self.threads = threads
-        self._session = open_session(self.folder / MODEL, threads)
+        inputs = ("image", "text", "seen_bias")
+        self._session = Session(self.folder / MODEL, inputs, "probabilities", threads)
         self._encoder: TextEncoder | None = None
         self._last = self.known
         self._lock = Lock()
@@ -110,13 +111,22 @@ class OTSegRuntime(Segmenter):
         Returns:
             Probabilities less the bias of seen classes, shape (B, K, h, w), or one value for each
             patch, as the model was exported.
+
+        Raises:
+            ValueError: If the model does not take these images, or is not what the folder says.
         """
-        inputs = {
-            "image": np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
-            "text": vocabulary.text,
-            "seen_bias": self.seen_bias * vocabulary.seen.astype(np.float32),
-        }
-        return self._session.run(["probabilities"], inputs)[0]
+        values = self._session(
+            image=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
+            text=vocabulary.text,
+            seen_bias=self.seen_bias * vocabulary.seen.astype(np.float32),
+        )
+        expected = (len(images), len(vocabulary.names))
+        if values.ndim != 4 or values.shape[:2] != expected:
+            raise ValueError(
+                f"{self._session.path} made values of the shape {values.shape} for {expected[0]} "
+                f"image(s) and {expected[1]} class(es): it may be damaged"
+            )
+        return values
 
     def predict(self, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Segment an image as the config's test pipeline does: resized, whole or in windows.
@@ -149,8 +159,6 @@ class OTSegRuntime(Segmenter):
         patch = self.metadata["patch"]
         rows, columns = (-(-side // step) * step for side, step in zip(size, patch))
         values = self.run(resize(window, self.size or (rows, columns))[None], vocabulary)[0]
-        if not np.isfinite(values).all():
-            raise ValueError("the model's values are not finite: its files may be damaged")
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .files import FORMAT
 
-LARGEST_SIDE = 2**16  # pixels
+LARGEST_SIDE, LARGEST_AREA, LARGEST_PATCH = 2**16, 2**26, 2**8  # of images, in pixels
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     if layout != FORMAT:
         raise ValueError(
-            f"{path} has the layout {layout}, this version of mmseg_otseg reads {FORMAT}: export "
-            "the model again, or install the version that wrote it"
+            f"{path} has the layout {layout!r:.40}, this version of mmseg_otseg reads {FORMAT}: "
+            "export the model again, or install the version that wrote it"
         )
     return metadata
 
@@ -40,7 +40,7 @@ def _check(metadata: Mapping[str, Any]) -> None:
     resize, windows, prompts = (metadata[name] for name in ("resize", "windows", "prompts"))
     right = {
         "clip": isinstance(metadata["clip"], str),
-        "patch": _are_sides(metadata["patch"]),
+        "patch": _are_sides(metadata["patch"]) and max(metadata["patch"]) <= LARGEST_PATCH,
         "size": metadata["size"] is None or _are_sides(metadata["size"]),
         "at_image_size": isinstance(metadata["at_image_size"], bool),
         "align_corners": isinstance(metadata["align_corners"], bool),
@@ -48,7 +48,7 @@ def _check(metadata: Mapping[str, Any]) -> None:
         "resize": resize is None
         or (_are_sides(resize["scale"]) and isinstance(resize["keep_ratio"], bool)),
         "windows": windows is None
-        or (_are_sides(windows["size"]) and _are_sides(windows["stride"])),
+        or (_are_sides(windows["size"]) and _are_sides(windows["stride"]) and _overlap(**windows)),
         "prompts": prompts is None or _are_prompts(prompts),
     }
     wrong = [name for name, is_right in right.items() if not is_right]
@@ -64,12 +64,19 @@ def _are_prompts(prompts: Mapping[str, Any]) -> bool:
         and all(isinstance(text, str) and text.count("{}") == 1 for text in templates)
         and isinstance(prompts["average"], bool)
         and _is_side(prompts["max_tokens"])
-        and (padding is None or (type(padding) is int and padding >= 0))
+        and (padding is None or (type(padding) is int and 0 <= padding < 2**31))
     )
 
 
+def _overlap(size: list[int], stride: list[int]) -> bool:
+    """Whether windows leave nothing out between them."""
+    return all(step <= side for side, step in zip(size, stride))
+
+
 def _are_sides(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_side, value))
+    if not (isinstance(value, list) and len(value) == 2 and all(map(_is_side, value))):
+        return False
+    return bool(value[0] * value[1] <= LARGEST_AREA)
 
 
 def _is_side(value: Any) -> bool:

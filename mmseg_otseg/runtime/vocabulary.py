@@ -12,8 +12,8 @@ import numpy as np
 
 from mmseg_otseg.imaging import palette_for
 
-from .files import TEXT_ENCODER, TOKENIZER
-from .session import open_session
+from .files import TEXT_ENCODER, TOKENIZER, VOCABULARY
+from .session import Session
 
 BATCH = 256
 
@@ -74,7 +74,11 @@ def _check_arrays(
     number = names.shape[:1]
     if names.ndim != 1 or names.dtype.kind != "U" or not names.size:
         raise ValueError("its names are no list of names")
-    if text.ndim != 3 or text.shape[:1] != number or text.dtype.kind != "f":
+    if not all(name.isprintable() for name in names.tolist()):
+        raise ValueError("its names hold characters that cannot be printed")
+    if len(set(names.tolist())) < len(names):
+        raise ValueError("its names are not all different")
+    if text.ndim != 3 or text.shape[:1] != number or text.dtype.kind != "f" or not text.size:
         raise ValueError(f"its text is no array of shape (K, N, D) for {len(names)} names")
     if not np.isfinite(text).all():
         raise ValueError("its text is not finite")
@@ -102,7 +106,7 @@ class TextEncoder:
     ) -> None:
         from tokenizers import Tokenizer
 
-        self.known, self.prompts = known, prompts
+        self.folder, self.known, self.prompts = folder, known, prompts
         for name in (TOKENIZER, TEXT_ENCODER):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}, so it takes no new class names")
@@ -111,13 +115,14 @@ class TextEncoder:
             self.tokenizer.no_truncation()
         except Exception as error:  # its errors have no class of their own
             raise ValueError(f"{folder / TOKENIZER} is no tokenizer ({error})") from error
-        self.session = open_session(folder / TEXT_ENCODER, threads)
+        self.session = Session(folder / TEXT_ENCODER, ("tokens",), "embeddings", threads)
 
     def __call__(self, names: Sequence[str]) -> Vocabulary:
         """Encode names.
 
         Raises:
-            ValueError: If there is no name, or one is empty, given twice, or too long.
+            ValueError: If there is no name, or one is empty, given twice, or too long; or if the
+                text encoder does not belong to the vocabulary.
         """
         names = tuple(names)
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
@@ -136,6 +141,13 @@ class TextEncoder:
         if self.prompts["average"]:
             text = text.mean(1, keepdims=True)
             text /= np.linalg.norm(text, axis=-1, keepdims=True)
+        prompts, width = self.known.text.shape[1:]
+        if text.shape[1:] != (prompts, width):
+            raise ValueError(
+                f"{self.session.path} makes embeddings of the shape {text.shape[1:]} of a name, "
+                f"those of {VOCABULARY} have ({prompts}, {width}): the files do not belong "
+                "together. Export the model again."
+            )
         seen_names = {name for name, seen in zip(self.known.names, self.known.seen) if seen}
         seen = np.array([name in seen_names for name in names])
         known = {"classes": self.known.names, "palette": self.known.palette}
@@ -144,12 +156,17 @@ class TextEncoder:
     def _encode(self, sentences: list[str]) -> np.ndarray:
         """Embeddings (n, N, D) of sentences."""
         clean = [html.unescape(html.unescape(sentence)) for sentence in sentences]
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
+        try:
+            rows = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # where it panics, it raises what is no Exception
+            raise ValueError(f"{self.folder / TOKENIZER} cannot read names ({error})") from error
         longest = max(rows, key=len)
         if len(longest) > self.prompts["max_tokens"]:
             raise ValueError(
-                f"the prompt {sentences[rows.index(longest)]!r} has {len(longest)} tokens, the "
-                f"text encoder takes {self.prompts['max_tokens']}: use a shorter name"
+                f"the prompt {sentences[rows.index(longest)]!r:.200} has {len(longest)} tokens, "
+                f"the text encoder takes {self.prompts['max_tokens']}: use a shorter name"
             )
         chunks = []
         for start in range(0, len(rows), BATCH):
@@ -160,5 +177,5 @@ class TextEncoder:
             tokens = np.full((len(chunk), width), padding or 0, np.int64)
             for row, ids in zip(tokens, chunk):
                 row[: len(ids)] = ids
-            chunks.append(self.session.run(None, {"tokens": tokens})[0])
+            chunks.append(self.session(tokens=tokens))
         return np.concatenate(chunks)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from mmseg_otseg.apis import OTSegInferencer
-from mmseg_otseg.export import check, export_folder, onnx_files
+from mmseg_otseg.export import check, export_folder, folder
 from mmseg_otseg.export.onnx_files import PROGRAM
 from mmseg_otseg.runtime import OTSegRuntime
 from tests.helpers.exported import Exported, exported, needs_torch, small_model
@@ -82,18 +84,24 @@ def test_a_file_that_differs_is_not_left(
         other.neck.descriptor.linear.bias += 1
     with pytest.raises(ValueError, match="probabilities"):
         check.check_folder(otseg.folder, other)
-    write = onnx_files._export
+    # What is written is the first model's, the rest is done as for any export.
+    prompts = json.loads((otseg.folder / "model.json").read_text())["prompts"]
 
-    def write_wrong(graph: nn.Module, *arguments: Any) -> Any:
-        wrong = copy.deepcopy(graph)
-        for parameter in wrong.parameters():
-            parameter.data *= 1.01
-        return write(wrong, *arguments)
+    def write_graph(graph: nn.Module, example: Any, path: Path, *options: Any) -> None:
+        shutil.copy(otseg.folder / path.name, path)
 
-    monkeypatch.setattr(onnx_files, "_export", write_wrong)
+    def write_text_encoder(text: Any, part: Path, opset: int) -> dict[str, Any]:
+        for name in ("text_encoder.onnx", "tokenizer.json"):
+            shutil.copy(otseg.folder / name, part)
+        return prompts
+
+    monkeypatch.setattr(folder, "write_graph", write_graph)
+    monkeypatch.setattr(folder, "write_text_encoder", write_text_encoder)
     with pytest.raises(ValueError, match="differs"):
-        export_folder(otseg.model, otseg.cfg, tmp_path / "out", size=(64, 64))
+        export_folder(other, otseg.cfg, tmp_path / "out", size=(64, 64))
     assert not list(tmp_path.iterdir())
+    export_folder(otseg.model, otseg.cfg, tmp_path / "out", size=(64, 64))
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 @needs_torch
@@ -164,3 +172,11 @@ def test_the_metadata_says_what_a_program_needs(otseg: Exported) -> None:
     assert len(metadata["prompts"]["templates"]) == 6
     fingerprint = otseg.model.backbone.clip.fingerprint
     assert metadata["clip"] == bytes(fingerprint.tolist()).hex()
+
+
+@needs_torch
+def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    model, cfg = small_model("otseg/voc_512.py", tmp_path)
+    with pytest.raises(ImportError, match=r"mmseg_otseg\[export\].*onnxscript"):
+        export_folder(model, cfg, tmp_path / "out", size=(64, 64))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,14 @@ def exported(name: str, folder: Path, **options: Any) -> Exported:
     return Exported(model, cfg, folder / "exported", differences)
 
 
+@cache
+def _otseg(base: Path) -> Exported:
+    folder = base / "exported_otseg"
+    folder.mkdir()
+    return exported("otseg/voc_512.py", folder, size=(64, 64))
+
+
 @pytest.fixture(scope="session")
 def otseg(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """OTSeg+ for images of 64 x 64, with windows."""
-    return exported("otseg/voc_512.py", tmp_path_factory.mktemp("export"), size=(64, 64))
+    """OTSeg+ for images of 64 x 64, with windows; exported once for all that ask for it."""
+    return _otseg(tmp_path_factory.getbasetemp())

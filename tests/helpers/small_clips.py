@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,8 @@ FEATURE_MAPS: dict[str, dict[str, Any]] = {
     "MobileCLIP-S1": BIDIRECTIONAL,
     "MobileCLIP2-S3": BIDIRECTIONAL,
 }
+# One of each kind, for tests of what the others of its kind share.
+OF_EACH_KIND = ("ViT-B-16", "EVA02-L-14", "ViT-B-16-SigLIP", "convnext_base_w", "MobileCLIP-S1")
 _VIT = {"img_size": 64, "embed_dim": WIDTH, "depth": 3, "num_heads": 4}
 _BUILDERS: tuple[tuple[Any, str, dict[str, Any]], ...] = (
     (timm.models.eva, "_create_eva", {**_VIT, "patch_size": 16}),
@@ -49,6 +52,12 @@ _BUILDERS: tuple[tuple[Any, str, dict[str, Any]], ...] = (
     (timm.models.vision_transformer_hybrid, "ConvStem", {"channels": (12, 12, WIDTH)}),
     (timm.models.convnext, "_create_convnext", {"depths": (1, 1, 1, 3), "dims": (8, 12, 16, 24)}),
 )
+
+
+def slow_but_for_one_of_each(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test that takes seconds for each family."""
+    slow = pytest.mark.slow
+    return [name if name in OF_EACH_KIND else pytest.param(name, marks=slow) for name in names]
 
 
 def make_towers_small(monkeypatch: pytest.MonkeyPatch) -> None:

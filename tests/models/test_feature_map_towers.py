@@ -15,7 +15,13 @@ from mmseg_otseg.apis import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip, supported_models
 from mmseg_otseg.models.clip.towers import image_tower
 from tests.helpers.otseg_run import otseg_runner
-from tests.helpers.small_clips import FEATURE_MAPS, clip_of, loud, make_towers_small
+from tests.helpers.small_clips import (
+    FEATURE_MAPS,
+    clip_of,
+    loud,
+    make_towers_small,
+    slow_but_for_one_of_each,
+)
 from tests.helpers.small_configs import small
 from tests.helpers.tiny_run import write_pictures
 
@@ -79,6 +85,7 @@ def test_what_it_has_not_is_refused(weights: dict) -> None:
         CLIPBackbone(weights, double_class_embedding=True)
 
 
+@pytest.mark.parametrize("weights", slow_but_for_one_of_each(FEATURE_MAPS), indirect=True)
 def test_a_run(weights: dict, tmp_path: Path) -> None:
     """Training, evaluation, resume, other classes, and no other weights."""
     write_pictures(tmp_path)

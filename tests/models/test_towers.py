@@ -17,7 +17,14 @@ from mmseg_otseg.models import CLIPBackbone, LearnablePrompts, load_clip, suppor
 from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from tests.helpers.otseg_run import otseg_runner
-from tests.helpers.small_clips import VITS, WIDTH, clip_of, loud, make_towers_small
+from tests.helpers.small_clips import (
+    VITS,
+    WIDTH,
+    clip_of,
+    loud,
+    make_towers_small,
+    slow_but_for_one_of_each,
+)
 from tests.helpers.tiny_run import write_pictures
 
 
@@ -151,6 +158,7 @@ def test_adapters_start_from_the_towers_own_alignment(weights: dict) -> None:
         assert torch.allclose(found, tower.to_joint_space(tokens), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", slow_but_for_one_of_each(VITS), indirect=True)
 def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     """Training, evaluation, resume, other classes, and no other weights."""
     write_pictures(tmp_path)

@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -131,7 +132,10 @@ def changed(otseg: Exported, folder: Path, **arrays: np.ndarray) -> Path:
         ("clip", 5),
         ("patch", [0, 0]),
         ("size", [10**6, 10**6]),
+        ("patch", [2**16, 2**16]),  # images would be made as large as that
+        ("size", [2**16, 2**16]),
         ("windows", {"size": [64, 64], "stride": [0, 0]}),
+        ("windows", {"size": [64, 64], "stride": [65, 64]}),
         ("prompts", {}),
     ],
 )
@@ -165,7 +169,11 @@ def test_templates_get_the_name_and_nothing_else(otseg: Exported, tmp_path: Path
         ("text", np.full((20, 6, 32), np.nan, np.float32)),
         ("text", np.array("x")),
         ("names", np.array(["a", "b"])),
+        ("text", np.zeros((20, 0, 32), np.float32)),
+        ("text", np.array([print] * 20)),
         ("names", np.array("a")),
+        ("names", np.array(["a"] * 20)),
+        ("names", np.array([f"\x1b[31m{index}" for index in range(20)])),
         ("seen", np.zeros(3, bool)),
         ("palette", np.zeros((2, 3), np.uint8)),
         ("palette", np.full((20, 3), np.nan)),
@@ -174,7 +182,7 @@ def test_templates_get_the_name_and_nothing_else(otseg: Exported, tmp_path: Path
 def test_arrays_that_do_not_fit(
     name: str, value: np.ndarray, otseg: Exported, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=rf"vocabulary\.npz.*{name}"):
+    with pytest.raises(ValueError, match=rf"vocabulary\.npz.*({name}|allow_pickle)"):
         OTSegRuntime(changed(otseg, tmp_path, **{name: value}))
 
 
@@ -197,6 +205,54 @@ def test_a_text_encoder_that_is_missing_or_damaged(
     (copy / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
         OTSegRuntime(copy).vocabulary(["cat"])
+
+
+@pytest.mark.parametrize("location", ["/dev/zero", "../outside", "link", "missing"])
+def test_weights_outside_of_the_folder(location: str, otseg: Exported, tmp_path: Path) -> None:
+    copy = changed(otseg, tmp_path)
+    (tmp_path / "outside").write_bytes(bytes(2**20))
+    (copy / "link").symlink_to(tmp_path / "outside")
+    graph = onnx.load(copy / "model.onnx")
+    weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    (copy / "model.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(ValueError, match=r"model\.onnx.*[Ee]xternal data"):
+        OTSegRuntime(copy)
+
+
+def test_files_that_do_not_belong_together(otseg: Exported, tmp_path: Path) -> None:
+    text = OTSegRuntime(otseg.folder).known.text
+    copy = changed(otseg, tmp_path, text=text[:, :3])
+    with pytest.raises(ValueError, match=r"model\.onnx cannot be run"):
+        OTSegRuntime(copy)(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match="do not belong together"):
+        OTSegRuntime(copy).vocabulary(["cat"])
+    shutil.copy(copy / "model.onnx", copy / "text_encoder.onnx")
+    with pytest.raises(ValueError, match="another model"):
+        OTSegRuntime(copy).vocabulary(["cat"])
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "word"),
+    [
+        ("pre_tokenizer", {"pattern": {"Regex": "(a+)+$"}}, "tokenizer.json"),  # without an end
+        ("model", {"vocab": {"cat</w>": 10**8}}, "text_encoder.onnx"),
+    ],
+)
+def test_a_hostile_tokenizer(
+    part: str, value: dict, word: str, otseg: Exported, tmp_path: Path
+) -> None:
+    copy = changed(otseg, tmp_path)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    if part == "model":
+        tokenizer[part]["vocab"].update(value["vocab"])
+    else:
+        tokenizer[part] = {"type": "Split", "behavior": "Removed", "invert": True, **value}
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=word):
+        OTSegRuntime(copy).vocabulary(["cat", "a" * 40 + "b"])
 
 
 def test_a_bias_that_is_no_number(otseg: Exported) -> None:
