@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg_otseg_tools import cli
 
@@ -31,12 +30,13 @@ from mmseg_otseg.apis.shipped import shipped_model
 from mmseg_otseg.export.folder import MIN_TORCH
 from mmseg_otseg.models import supported_models
 from mmseg_otseg.structures import ClassSplit
-from tests.configs.generated import CLIP, small, write_data
-from tests.conftest import tiny_clip
-from tests.demo.serving import served
-from tests.readme import README, blocks, prose, rows, spans
-from tests.reference import Reference
-from tests.tiny_run import ROOT, run_processes, run_tool
+from tests.helpers.paths import ROOT
+from tests.helpers.readme import README, blocks, prose, rows, spans
+from tests.helpers.reference import Reference
+from tests.helpers.run_tools import run_processes, run_tool
+from tests.helpers.serving import served
+from tests.helpers.small_configs import CLIP, small, write_data
+from tests.helpers.tiny_clip import tiny_clip
 
 WISHES = rows("| one wish | one line |")
 FOLDERS = rows("| folder | what is in it |")
@@ -163,8 +163,8 @@ def test_one_wish(
                 assert value in str(Config.fromfile(ROOT / VOC))
             continue
         if line.startswith("configs/"):
-            config, *options = shlex.split(line.replace("CHECKPOINT", str(checkpoint)))
-            train_briefly(config, folder, *options[1:])
+            file, *options = shlex.split(line.replace("CHECKPOINT", str(checkpoint)))
+            train_briefly(file, folder, *options[1:])
             continue
         if re.match(r"\w+ = ", line):
             config = derived(line, tmp_path)
@@ -321,7 +321,6 @@ def test_in_a_config_you_already_have(number: int, workspace: Path, tmp_path: Pa
     ],
 )
 def test_in_configs_of_other_models(stock: str, tmp_path: Path) -> None:
-    init_default_scope("mmseg")
     classes = ["sofa", "train", *(f"class {index}" for index in range(19))]
     config = existing_config(2, MMSEG / stock, tmp_path / "c.py", classes)
     if "neck" in Config.fromfile(MMSEG / stock, import_custom_modules=False).model:
@@ -422,11 +421,11 @@ def test_names_in_the_text_exist() -> None:
         if re.fullmatch(r"mmseg_otseg(\.\w+)+(\(\))?", span):
             module, _, name = span.removesuffix("()").rpartition(".")
             assert hasattr(importlib.import_module(module), name), span
-        elif name := re.fullmatch(r"([A-Za-z_]\w+)(\(.*\)|=\w+)?", span):
-            known = re.search(rf"\b{name[1]}", source)
-            assert known or name[1] in ("LICENSE",), span
+        elif word := re.fullmatch(r"([A-Za-z_]\w+)(\(.*\)|=\w+)?", span):
+            known = re.search(rf"\b{word[1]}", source)
+            assert known or word[1] in ("LICENSE",), span
     named = re.search(r"class splits of the papers have names: (.+?)\n\n", README, re.DOTALL)
-    for name in spans(named[1]):
-        assert ClassSplit.build(name).classes
+    for split in spans(named[1]):
+        assert ClassSplit.build(split).classes
     unseen = re.search(r"`voc` \(unseen:\s+(.+?)\)", README, re.DOTALL)
     assert tuple(unseen[1].split(", ")) == ClassSplit.build("voc").unseen_names

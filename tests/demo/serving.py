@@ -1,1 +1,0 @@
-from tests.helpers.serving import served  # noqa: F401

@@ -1,1 +1,0 @@
-from tests.helpers.reference import Reference  # noqa: F401
