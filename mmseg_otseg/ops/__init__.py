@@ -1,7 +1,12 @@
 """The mathematics, on plain tensors: optimal transport, score maps, losses."""
 
 from .mask_loss import FocalDiceSums, focal_dice_sums
-from .multi_prompt import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from .multi_prompt import (
+    multi_prompt_plan,
+    multi_prompt_score,
+    pixel_prompt_similarity,
+    transport_score,
+)
 from .optimal_transport import SinkhornResult, sinkhorn
 
 __all__ = [
@@ -9,6 +14,7 @@ __all__ = [
     "SinkhornResult",
     "focal_dice_sums",
     "multi_prompt_plan",
+    "multi_prompt_score",
     "pixel_prompt_similarity",
     "sinkhorn",
     "transport_score",

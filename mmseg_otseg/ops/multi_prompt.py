@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .optimal_transport import sinkhorn
+from .optimal_transport.score import score_operation, scores_fused
 
 TRANSPORTS = ("sinkhorn", "bipartite", "softmax", "none")
 
@@ -94,3 +95,31 @@ def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:
     """
     prompts, pixels = similarity.shape[-2:]
     return (plan * similarity.to(plan.dtype)).sum(2) * (prompts * pixels)
+
+
+def multi_prompt_score(
+    similarity: Tensor,
+    transport: str = "sinkhorn",
+    epsilon: float = 0.05,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+) -> Tensor:
+    """:func:`transport_score` of :func:`multi_prompt_plan`, where nothing else needs the plan.
+
+    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment takes one Triton kernel for the score and
+    one for its gradient, which never store the plan.
+
+    Args:
+        similarity: Cosine similarities, shape (B, K, N, M).
+        transport, epsilon, max_iters, tol: As in :func:`multi_prompt_plan`.
+
+    Returns:
+        Logits, shape (B, K, M), float32 (or float64).
+    """
+    batch, classes, _, pixels = similarity.shape
+    wide = similarity.to(torch.promote_types(similarity.dtype, torch.float32)).flatten(0, 1)
+    if transport == "sinkhorn" and scores_fused(wide, epsilon):
+        score, _ = score_operation(wide.contiguous(), epsilon, max_iters, tol)
+        return score.view(batch, classes, pixels)
+    plan = multi_prompt_plan(similarity, transport, epsilon, max_iters, tol)
+    return transport_score(similarity, plan)

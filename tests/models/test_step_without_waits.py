@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmseg_otseg.models.necks import dlfa_neck
+from mmseg_otseg.ops.fused import FUSED
 from mmseg_otseg.ops.mask_loss import bilinear
-from mmseg_otseg.ops.optimal_transport import implicit, solvers
+from mmseg_otseg.ops.optimal_transport import solvers
 from tests.helpers.small_configs import CLIP, small
 
 METHODS = ("otseg", "zegot", "zegclip")
@@ -167,10 +168,14 @@ def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_waits_with_the_fused_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is, stopping rule included: the kernels have their own."""
     pytest.importorskip("triton", reason="this torch comes without Triton")
-    monkeypatch.setenv(implicit.FUSED, "1")
+    monkeypatch.setenv(FUSED, "1")
     watch = trace(build(name))
     assert watch.wrong == []
-    assert {"mmseg_otseg.sinkhorn.default", "mmseg_otseg.sinkhorn_gradient.default"} <= watch.names
+    operations = {"sinkhorn_score", "sinkhorn_score_gradient", "focal_dice"}
+    if name == "otseg":  # its decoder attends by the plan
+        operations |= {"sinkhorn", "sinkhorn_gradient"}
+    ours = {each for each in watch.names if each.startswith("mmseg_otseg.")}
+    assert ours == {f"mmseg_otseg.{operation}.default" for operation in operations}
 
 
 @needs_fakes

@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from mmseg_otseg.ops import (
+    multi_prompt_plan,
+    multi_prompt_score,
+    pixel_prompt_similarity,
+    transport_score,
+)
 
 from .decoder import Decoder, DecoderLayer
 
@@ -37,13 +42,21 @@ class MPSAMap(nn.Module):
             The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total
             mass 1.
         """
+        similarity = self.similarity(queries, pixels)
+        plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
+        return transport_score(similarity, plan), plan
+
+    def score(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """The map alone, see :meth:`forward`."""
+        return multi_prompt_score(self.similarity(queries, pixels), self.transport, self.epsilon)
+
+    def similarity(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Cosine similarities of projected prompts and pixels, shape (B, K, N, M)."""
         query = F.normalize(self.query(queries), dim=-1)
         key = self.key(pixels)
         # Dividing the products by the keys' lengths makes the keys unit length without a copy.
         length = torch.linalg.vector_norm(key, dim=-1).clamp_min(1e-12)
-        similarity = pixel_prompt_similarity(key, query) * (1 / length)[:, None, None]
-        plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
-        return transport_score(similarity, plan), plan
+        return pixel_prompt_similarity(key, query) * (1 / length)[:, None, None]
 
 
 class MPSADecoderLayer(DecoderLayer):
@@ -119,6 +132,7 @@ class MPSADecoder(Decoder):
     """
 
     kind = "multi-prompts Sinkhorn attention"
+    last: MPSAMap
 
     def __init__(
         self,
@@ -151,7 +165,7 @@ class MPSADecoder(Decoder):
         for layer in self.layers:
             queries, class_map = layer(queries, pixels)
             log_gates.append(F.logsigmoid(class_map))
-        class_map, _ = self.last(queries, pixels)
+        class_map = self.last.score(queries, pixels)
         if not log_gates:
             return class_map
         return class_map * torch.stack(log_gates).mean(0).exp()

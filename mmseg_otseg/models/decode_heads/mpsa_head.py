@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
+from mmseg_otseg.ops import multi_prompt_plan, multi_prompt_score, pixel_prompt_similarity
 from mmseg_otseg.structures.features import AlignedFeatures
 
 from .mpsa import MPSADecoder
@@ -107,20 +107,20 @@ class MPSAHead(ZeroShotHead):
             mass 1 per (image, class).
         """
         pixels = inputs.pixels[-1]
-        _, plan = self._match(
-            pixels.flatten(2).transpose(1, 2), F.normalize(inputs.queries, dim=-1)
-        )
+        queries = F.normalize(inputs.queries, dim=-1)
+        similarity = pixel_prompt_similarity(pixels.flatten(2).transpose(1, 2), queries)
+        plan = multi_prompt_plan(similarity, self.score_transport, self.epsilon)
         return plan.unflatten(-1, pixels.shape[-2:])
-
-    def _match(self, pixels: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Similarities and plan (B, K, N, M) of pixels (B, M, D) and unit queries (B, K, N, D)."""
-        similarity = pixel_prompt_similarity(pixels, queries)
-        return similarity, multi_prompt_plan(similarity, self.score_transport, self.epsilon)
 
     def _score(self, levels: list[Tensor], queries: Tensor) -> Tensor:
         """Score maps (B, K, M) of pixels (B, M, D) per level, averaged over the levels."""
         queries = F.normalize(queries, dim=-1)
-        maps = [transport_score(*self._match(pixels, queries)) for pixels in levels]
+        maps = [
+            multi_prompt_score(
+                pixel_prompt_similarity(pixels, queries), self.score_transport, self.epsilon
+            )
+            for pixels in levels
+        ]
         if self.level_logits is None:
             return maps[0]
         weights = self.level_logits.softmax(0).to(maps[0].dtype)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from mmseg_otseg.ops.fused import wants_fused
 
 from .solvers import (
     MAX_KERNEL_EXPONENT,
@@ -19,9 +19,7 @@ from .solvers import (
     solve_on_kernel,
 )
 
-# The environment variable that turns on the fused kernels of `triton_kernels`, and the largest
-# problems that they take.
-FUSED = "MMSEG_OTSEG_TRITON"
+# The largest problems that the fused kernels take.
 FUSED_MAX_ROWS, FUSED_MAX_COLUMNS = 128 * 128, 32
 # Costs that a CPU works on at a time, so that they stay in its cache.
 CACHED_COSTS = 2**20
@@ -55,20 +53,17 @@ def implicit_sinkhorn(
     Returns:
         Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
     """
-    as_operation = torch.compiler.is_compiling() or _runs_fused(cost)
+    as_operation = torch.compiler.is_compiling() or runs_fused(cost)
     run = sinkhorn_operation if as_operation else _ImplicitSinkhorn.apply
     return run(cost, a, b, epsilon, max_iters, tol, cost_span)
 
 
-def _runs_fused(values: Tensor) -> bool:
-    """Whether Triton's kernels are asked for and take problems of this shape (P, N, M)."""
+def runs_fused(values: Tensor) -> bool:
+    """Whether Triton's kernels are asked for and take problems like these, shape (P, N, M)."""
     return (
-        os.environ.get(FUSED, "0") == "1"
-        and values.is_cuda
-        and values.dtype == torch.float32
+        wants_fused(values)
         and values.shape[1] <= FUSED_MAX_COLUMNS
         and values.shape[2] <= FUSED_MAX_ROWS
-        and find_spec("triton") is not None
     )
 
 
@@ -83,7 +78,7 @@ def _solve(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`implicit_sinkhorn` computes, without a graph."""
     on_kernel = cost_span / epsilon <= MAX_KERNEL_EXPONENT
-    if on_kernel and _runs_fused(cost):
+    if on_kernel and runs_fused(cost):
         from .triton_kernels import fused_sinkhorn
 
         return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, SMALLEST_KERNEL_VALUE)
@@ -100,7 +95,7 @@ def _solve(
 
 def _gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
     """Gradient with respect to the costs, all (P, N, M), of plans that :func:`_solve` made."""
-    if _runs_fused(plan):
+    if runs_fused(plan):
         from .triton_kernels import fused_gradient
 
         return fused_gradient(plan, grad_plan, epsilon)

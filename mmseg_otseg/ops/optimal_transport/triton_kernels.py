@@ -1,4 +1,4 @@
-"""Sinkhorn and its gradient as Triton kernels, one launch each.
+"""Sinkhorn, score maps and their gradients as Triton kernels, one launch each.
 
 They compute what :mod:`~mmseg_otseg.ops.sinkhorn` computes on the kernel ``exp(-C/epsilon)``, one
 program for each problem, with the stopping rule inside: the host waits for nothing.
@@ -18,11 +18,12 @@ BLOCK_VALUES = 8192  # of the costs that a program holds in registers at a time
 
 
 @triton.jit
-def forward_kernel(
-    cost,  # (P, N, M)
+def scaling_kernel(
+    values,  # (P, N, M), costs, or similarities if SIGN is -1
     a,  # (P, M)
     b,  # (P, N)
-    plan,  # (P, N, M), written
+    result,  # (P, N, M) the plan, or (P, M) the score map if SIGN is -1, written
+    scaling,  # (P, 2, N), written: the factors of the columns before and after the last iteration
     iterations,  # (P,), written
     converged,  # (P,), written, 0 or 1
     columns,
@@ -31,33 +32,20 @@ def forward_kernel(
     max_iters,
     tol,
     smallest,
+    SIGN: tl.constexpr,  # 1, or -1 for costs 1 - S of similarities S
     COLUMNS: tl.constexpr,  # the next power of two
     BLOCK: tl.constexpr,  # rows at a time
 ):
     problem = tl.program_id(0).to(tl.int64)
-    cost += problem * columns * rows
-    plan += problem * columns * rows
+    values += problem * columns * rows
     a += problem * rows
     column = tl.arange(0, COLUMNS)
     is_column = column < columns
     b_values = tl.load(b + problem * columns + column, mask=is_column, other=0.0)
 
-    # The kernel, 1 at best in each row, goes where the plan will be.
-    lowest_value = 1.0
-    for start in range(0, rows, BLOCK):
-        row = start + tl.arange(0, BLOCK)
-        inside = is_column[:, None] & (row < rows)[None, :]
-        place = column[:, None] * rows + row[None, :]
-        costs = tl.load(cost + place, mask=inside, other=float("inf"))
-        lowest = tl.where(row < rows, tl.min(costs, 0), 0.0)
-        kernel = tl.exp((lowest[None, :] - costs) / epsilon)
-        tl.store(plan + place, kernel, mask=inside)
-        lowest_value = tl.minimum(lowest_value, tl.min(tl.where(inside, kernel, 1.0)))
-    too_wide = lowest_value < smallest
-    tl.debug_barrier()  # what other threads wrote is read below
-
     v = tl.where(is_column, 1.0, 0.0)
     before = v
+    lowest = 1.0
     count = 0
     running = 1
     done = 0
@@ -69,7 +57,8 @@ def forward_kernel(
             is_row = row < rows
             inside = is_column[:, None] & is_row[None, :]
             place = column[:, None] * rows + row[None, :]
-            kernel = tl.load(plan + place, mask=inside, other=0.0)
+            kernel = _kernel(values + place, inside, epsilon, SIGN)
+            lowest = tl.minimum(lowest, tl.min(tl.where(inside, kernel, 1.0)))
             mass = tl.where(is_row, tl.sum(kernel * v[:, None], 0), 1.0)
             last_mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
             u = tl.load(a + row, mask=is_row, other=0.0) / mass
@@ -88,48 +77,83 @@ def forward_kernel(
         is_row = row < rows
         inside = is_column[:, None] & is_row[None, :]
         place = column[:, None] * rows + row[None, :]
-        kernel = tl.load(plan + place, mask=inside, other=0.0)
-        mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
-        u = tl.load(a + row, mask=is_row, other=0.0) / mass
-        tl.debug_barrier()  # the plan replaces what other threads have read by now
-        tl.store(plan + place, kernel * u[None, :] * v[:, None], mask=inside)
+        plan = _plan(values + place, a + row, before, v, is_row, inside, epsilon, SIGN)
+        if SIGN == 1:
+            tl.store(result + problem * columns * rows + place, plan, mask=inside)
+        else:
+            similarity = tl.load(values + place, mask=inside, other=0.0)
+            score = tl.sum(plan * similarity, 0) * (rows * columns)
+            tl.store(result + problem * rows + row, score, mask=is_row)
+    tl.store(scaling + problem * 2 * columns + column, before, mask=is_column)
+    tl.store(scaling + problem * 2 * columns + columns + column, v, mask=is_column)
     tl.store(iterations + problem, count)
-    tl.store(converged + problem, tl.where(too_wide, 0, done))
+    tl.store(converged + problem, tl.where(lowest < smallest, 0, done))
+
+
+@triton.jit
+def _kernel(values, inside, epsilon, SIGN: tl.constexpr):
+    """``exp(-C/epsilon)`` of a block (COLUMNS, BLOCK), 1 at best in each row and 0 outside."""
+    costs = SIGN * tl.load(values, mask=inside, other=0.0)
+    lowest = tl.min(tl.where(inside, costs, float("inf")), 0)
+    return tl.where(inside, tl.exp((lowest[None, :] - costs) / epsilon), 0.0)
+
+
+@triton.jit
+def _plan(values, a, before, v, is_row, inside, epsilon, SIGN: tl.constexpr):
+    """The plan in a block, of the columns' factors."""
+    kernel = _kernel(values, inside, epsilon, SIGN)
+    mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
+    u = tl.load(a, mask=is_row, other=0.0) / mass
+    return kernel * u[None, :] * v[:, None]
 
 
 @triton.jit
 def backward_kernel(
-    plan,  # (P, N, M)
-    grad_plan,  # (P, N, M)
-    grad_cost,  # (P, N, M), written
+    values,  # (P, N, M), the plan, or similarities if SIGN is -1
+    a,  # (P, M), read only if SIGN is -1
+    scaling,  # (P, 2, N), likewise
+    upstream,  # (P, N, M) gradient of the plan, or (P, M) of the score map if SIGN is -1
+    result,  # (P, N, M), written: gradient of the costs, or of the similarities if SIGN is -1
     columns,
     rows,
     epsilon,
     tiny,
+    SIGN: tl.constexpr,
     COLUMNS: tl.constexpr,  # the next power of two, at least 16 as tl.dot asks
     BLOCK: tl.constexpr,  # rows at a time
 ):
     problem = tl.program_id(0).to(tl.int64)
-    plan += problem * columns * rows
-    grad_plan += problem * columns * rows
-    grad_cost += problem * columns * rows
+    values += problem * columns * rows
+    result += problem * columns * rows
+    a += problem * rows
+    upstream += problem * rows * (columns if SIGN == 1 else 1)
     column = tl.arange(0, COLUMNS)
     is_column = column < columns
+    factors = scaling + problem * 2 * columns + column
+    before = tl.load(factors, mask=is_column & (SIGN == -1), other=0.0)
+    v = tl.load(factors + columns, mask=is_column & (SIGN == -1), other=0.0)
 
     coupling = tl.zeros([COLUMNS, COLUMNS], dtype=tl.float32)
     residual = tl.zeros([COLUMNS], dtype=tl.float32)
     column_mass = tl.zeros([COLUMNS], dtype=tl.float32)
     for start in range(0, rows, BLOCK):
         row = start + tl.arange(0, BLOCK)
-        inside = is_column[:, None] & (row < rows)[None, :]
+        is_row = row < rows
+        inside = is_column[:, None] & is_row[None, :]
         place = column[:, None] * rows + row[None, :]
-        values = tl.load(plan + place, mask=inside, other=0.0)
-        gradient = tl.load(grad_plan + place, mask=inside, other=0.0)
-        row_mass = tl.maximum(tl.sum(values, 0), tiny)
-        row_load = tl.sum(values * gradient, 0) / row_mass
-        coupling += tl.dot(values / row_mass[None, :], tl.trans(values), input_precision="ieee")
-        residual += tl.sum(values * (row_load[None, :] - gradient), 1) / epsilon
-        column_mass += tl.sum(values, 1)
+        value = tl.load(values + place, mask=inside, other=0.0)
+        if SIGN == 1:
+            plan = value
+            gradient = tl.load(upstream + place, mask=inside, other=0.0)
+        else:  # of the score, M N sum_n T S
+            plan = _plan(values + place, a + row, before, v, is_row, inside, epsilon, SIGN)
+            of_score = tl.load(upstream + row, mask=is_row, other=0.0) * (rows * columns)
+            gradient = of_score[None, :] * value
+        row_mass = tl.maximum(tl.sum(plan, 0), tiny)
+        row_load = tl.sum(plan * gradient, 0) / row_mass
+        coupling += tl.dot(plan / row_mass[None, :], tl.trans(plan), input_precision="ieee")
+        residual += tl.sum(plan * (row_load[None, :] - gradient), 1) / epsilon
+        column_mass += tl.sum(plan, 1)
 
     # The Laplacian of the coupling, with its null space filled; 1 where there is no column.
     other = tl.arange(0, COLUMNS)
@@ -154,15 +178,24 @@ def backward_kernel(
 
     for start in range(0, rows, BLOCK):
         row = start + tl.arange(0, BLOCK)
-        inside = is_column[:, None] & (row < rows)[None, :]
+        is_row = row < rows
+        inside = is_column[:, None] & is_row[None, :]
         place = column[:, None] * rows + row[None, :]
-        values = tl.load(plan + place, mask=inside, other=0.0)
-        gradient = tl.load(grad_plan + place, mask=inside, other=0.0)
-        row_mass = tl.maximum(tl.sum(values, 0), tiny)
-        row_load = tl.sum(values * gradient, 0) / row_mass
-        x = tl.sum(values * y[:, None], 0) / row_mass
-        result = (row_load[None, :] - gradient) / epsilon + x[None, :] - y[:, None]
-        tl.store(grad_cost + place, values * result, mask=inside)
+        value = tl.load(values + place, mask=inside, other=0.0)
+        if SIGN == 1:
+            plan = value
+            gradient = tl.load(upstream + place, mask=inside, other=0.0)
+        else:  # of the score, M N sum_n T S
+            plan = _plan(values + place, a + row, before, v, is_row, inside, epsilon, SIGN)
+            of_score = tl.load(upstream + row, mask=is_row, other=0.0) * (rows * columns)
+            gradient = of_score[None, :] * value
+        row_mass = tl.maximum(tl.sum(plan, 0), tiny)
+        row_load = tl.sum(plan * gradient, 0) / row_mass
+        x = tl.sum(plan * y[:, None], 0) / row_mass
+        of_costs = (row_load[None, :] - gradient) / epsilon + x[None, :] - y[:, None]
+        if SIGN == -1:  # S is in the score itself, and in the costs 1 - S
+            of_costs = of_score[None, :] - of_costs
+        tl.store(result + place, plan * of_costs, mask=inside)
 
 
 def _blocks(columns: int, rows: int, least: int) -> dict[str, int]:
@@ -190,27 +223,57 @@ def fused_sinkhorn(
     Returns:
         Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
     """
-    problems, columns, rows = cost.shape
     plan = torch.empty_like(cost)
-    iterations = torch.empty(problems, dtype=torch.int64, device=cost.device)
-    converged = torch.empty(problems, dtype=torch.int8, device=cost.device)
+    stop = (epsilon, max_iters, tol, smallest)
+    _, iterations, converged = _scale(cost, a, b, plan, stop, 1)
+    return plan, iterations, converged
+
+
+def fused_score(
+    similarity: Tensor, epsilon: float, max_iters: int, tol: float
+) -> tuple[Tensor, Tensor]:
+    """Score maps of the plans at costs ``1 - similarity``, with uniform marginals, in one launch.
+
+    The plan is never stored: a problem leaves the two factors of each column behind.
+
+    Args:
+        similarity: Shape (P, N, M): prompts before pixels, float32, contiguous.
+        epsilon, max_iters, tol: As in :func:`fused_sinkhorn`.
+
+    Returns:
+        Scores ``sum_n M N T S``, shape (P, M), and the factors, shape (P, 2, N), with which
+        :func:`fused_score_gradient` has the plan again.
+    """
+    score = similarity.new_empty(len(similarity), similarity.shape[2])
+    a, b = _uniform(similarity)
+    factors, *_ = _scale(similarity, a, b, score, (epsilon, max_iters, tol, 0.0), -1)
+    return score, factors
+
+
+def _uniform(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Uniform row sums (P, M) and column sums (P, N) of problems (P, N, M)."""
+    problems, columns, rows = values.shape
+    return (
+        values.new_full((problems, rows), 1 / rows),
+        values.new_full((problems, columns), 1 / columns),
+    )
+
+
+def _scale(
+    values: Tensor, a: Tensor, b: Tensor, result: Tensor, stop: tuple[float, ...], sign: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch :func:`scaling_kernel`; factors (P, 2, N), iterations and convergence (P,)."""
+    problems, columns, rows = values.shape
+    factors = values.new_empty(problems, 2, columns)
+    iterations = torch.empty(problems, dtype=torch.int64, device=values.device)
+    converged = torch.empty(problems, dtype=torch.int8, device=values.device)
     if problems:
-        forward_kernel[(problems,)](
-            cost,
-            a.contiguous(),
-            b.contiguous(),
-            plan,
-            iterations,
-            converged,
-            columns,
-            rows,
-            epsilon,
-            max_iters,
-            tol,
-            smallest,
-            **_blocks(columns, rows, 1),
+        blocks = _blocks(columns, rows, 1)
+        outputs = (result, factors, iterations, converged)
+        scaling_kernel[(problems,)](
+            values, a.contiguous(), b.contiguous(), *outputs, columns, rows, *stop, sign, **blocks
         )
-    return plan, iterations, converged.bool()
+    return factors, iterations, converged.bool()
 
 
 def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
@@ -224,17 +287,37 @@ def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
     Returns:
         Gradient of the loss with respect to the costs, shape (P, N, M).
     """
-    problems, columns, rows = plan.shape
-    gradient = torch.empty_like(plan)
+    return _differentiate(plan, plan, plan, grad_plan, epsilon, 1)
+
+
+def fused_score_gradient(
+    similarity: Tensor, factors: Tensor, grad_score: Tensor, epsilon: float
+) -> Tensor:
+    """The gradient of :func:`fused_score` by the similarities, in one launch.
+
+    Args:
+        similarity: Shape (P, N, M), float32, contiguous.
+        factors: What :func:`fused_score` returned with the scores, shape (P, 2, N).
+        grad_score: Gradient of the loss with respect to the scores, shape (P, M).
+        epsilon: The entropy weight.
+
+    Returns:
+        Gradient of the loss with respect to the similarities, shape (P, N, M).
+    """
+    a, _ = _uniform(similarity)
+    return _differentiate(similarity, a, factors, grad_score, epsilon, -1)
+
+
+def _differentiate(
+    values: Tensor, a: Tensor, factors: Tensor, upstream: Tensor, epsilon: float, sign: int
+) -> Tensor:
+    """Launch :func:`backward_kernel`; (P, N, M)."""
+    problems, columns, rows = values.shape
+    gradient = torch.empty_like(values)
     if problems:
+        inputs = (values, a, factors, upstream.contiguous())
+        tiny = torch.finfo(torch.float32).tiny
         backward_kernel[(problems,)](
-            plan,
-            grad_plan.contiguous(),
-            gradient,
-            columns,
-            rows,
-            epsilon,
-            torch.finfo(torch.float32).tiny,
-            **_blocks(columns, rows, 16),
+            *inputs, gradient, columns, rows, epsilon, tiny, sign, **_blocks(columns, rows, 16)
         )
     return gradient
