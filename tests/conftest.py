@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from mmengine.config import config as mmengine_config
 from mmengine.registry import init_default_scope
 from yapf.yapflib import yapf_api
@@ -32,6 +33,22 @@ def unformatted_configs() -> Iterator[None]:
     plain: dict[str, Any] = {"FormatCode": lambda text, **options: (text, True)}
     with patch.multiple(holders[0], **plain), patch.multiple(holders[-1], **plain):
         yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where operations, models and training steps are tested (default: cpu)",
+    )
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The device of ``--device``: what a test makes without saying where is made there."""
+    with torch.device(request.config.getoption("device")) as device:
+        yield device
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def build(name: str, precision: str = "fp32") -> Any:
     config.clip = ConfigDict(**CLIP, precision=precision)
     config.backbone.drop_path_rate = 0.0
     config.test_cfg = dict(mode="whole")
-    model = MODELS.build(config)
+    model = MODELS.build(config).to(torch.get_default_device())
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

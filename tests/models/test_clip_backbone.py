@@ -16,6 +16,8 @@ from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip.towers.base import resize_positions
 from tests.helpers.tiny_clip import tiny_clip
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def prompted(clip: dict[str, Any], **options: Any) -> CLIPBackbone:
     return CLIPBackbone(clip, visual_prompts={"num_tokens": 4}, **options)

@@ -8,6 +8,8 @@ import torch
 from mmseg_otseg.engine.compiled import compile_losses
 from tests.helpers.small_voc import METHODS, build, gradients, losses
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # Of aot_eager the backward pass is a graph too.
 STEPS = [
     ("otseg", "inductive", "fp32", "aot_eager"),

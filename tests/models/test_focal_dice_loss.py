@@ -11,9 +11,11 @@ from torch import Tensor, distributed
 from mmseg_otseg.models import FocalDiceLoss
 from mmseg_otseg.ops import focal_dice_sums
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def example(labels: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     logits = torch.randn(2, 4, 4, 4, generator=generator, requires_grad=True)
     return logits, torch.randint(0, labels, (2, 16, 16), generator=generator)
 

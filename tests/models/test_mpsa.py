@@ -12,9 +12,11 @@ from mmseg_otseg.models.decode_heads import mpsa
 from mmseg_otseg.models.decode_heads.mpsa import MPSADecoder, MPSADecoderLayer, MPSAMap
 from mmseg_otseg.ops import sinkhorn
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def inputs(prompts: int = 3, width: int = 16) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     queries = torch.randn(2, 4, prompts, width, generator=generator)
     pixels = F.normalize(torch.randn(2, 20, width, generator=generator), dim=-1)
     return queries, pixels
@@ -82,7 +84,7 @@ def test_gradients_are_those_of_the_formulas(prompts: int, exact: dict[str, floa
 
 
 def test_random_sizes(exact: dict[str, float]) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     for _ in range(20):
         sizes = torch.randint(1, 9, (4,), generator=generator).tolist()
         batch, classes, prompts, pixel_count = sizes

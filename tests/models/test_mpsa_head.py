@@ -12,6 +12,8 @@ from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.models.decode_heads import query_targets
 from mmseg_otseg.structures import UNLABELED, AlignedFeatures
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def features(
     seen: tuple[bool, ...] = (True, False, True),

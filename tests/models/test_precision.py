@@ -14,6 +14,8 @@ from mmseg_otseg.models.clip import FrozenTower
 from mmseg_otseg.ops import multi_prompt_plan, transport_score
 from tests.helpers.small_voc import METHODS, build, gradients, losses
 
+pytestmark = pytest.mark.usefixtures("device")
+
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Largest relative error (by norm) of maps and gradients against float32: a few roundings.
 TOLERANCE = {"bf16": 0.04, "fp16": 0.006}
@@ -126,7 +128,7 @@ def test_no_nan_at_any_epsilon(precision: str, epsilon: float) -> None:
 
 def test_scores_of_rounded_similarities_at_random_sizes() -> None:
     """Maps differ by what rounding a similarity does to it, and to a plan at this epsilon."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     for _ in range(10):
         batch, classes, prompts, pixels = torch.randint(1, 30, (4,), generator=generator).tolist()
         similarity = torch.rand(batch, classes, prompts, pixels, generator=generator) / 2

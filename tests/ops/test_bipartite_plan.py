@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mmseg_otseg.ops import multi_prompt_plan, transport_score
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def test_every_pixel_goes_to_the_prompt_that_the_plan_prefers() -> None:

@@ -11,9 +11,11 @@ from mmseg_otseg.ops import (
     transport_score,
 )
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def similarity(prompts: int = 3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     pixels = F.normalize(torch.randn(2, 10, 8, generator=generator), dim=-1)
     queries = F.normalize(torch.randn(2, 4, prompts, 8, generator=generator), dim=-1)
     return pixel_prompt_similarity(pixels, queries)

@@ -13,6 +13,8 @@ from torchvision.ops import sigmoid_focal_loss
 from mmseg_otseg.ops import FocalDiceSums, focal_dice_sums
 from mmseg_otseg.ops.mask_loss import focal_dice, negatives, positives
 
+pytestmark = pytest.mark.usefixtures("device")
+
 SHAPES = {  # (B, K, H, W), (h, w)
     "16 times larger": ((2, 5, 4, 4), (64, 64)),
     "one class": ((2, 1, 3, 5), (17, 29)),
@@ -27,7 +29,7 @@ SHAPES = {  # (B, K, H, W), (h, w)
 
 def example(shape: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     (batch, classes, *size), new_size = SHAPES[shape]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     logits = 3 * torch.randn(batch, classes, *size, generator=generator).to(dtype)
     target = torch.randint(0, classes, (batch, *new_size), generator=generator)
     ignored = torch.rand(target.shape, generator=generator) < 0.3
@@ -83,7 +85,7 @@ def test_tiles_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_sizes() -> None:
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(3)
     for _ in range(20):
         batch, classes, *sizes = torch.randint(1, 24, (6,), generator=generator).tolist()
         logits = torch.randn(min(batch, 3), classes, *sizes[:2], generator=generator).double()
@@ -143,10 +145,10 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(losses, logits.requires_grad_())
 
 
-def test_half_precision_and_autocast_compute_in_float32() -> None:
+def test_half_precision_and_autocast_compute_in_float32(device: torch.device) -> None:
     logits, target = example("16 times larger")
     expected = torch.stack(focal_dice_sums(logits.bfloat16().float(), target))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         half = logits.bfloat16().requires_grad_()
         sums = focal_dice_sums(half, target)
     assert torch.equal(torch.stack(sums), expected)

@@ -11,6 +11,8 @@ from torch import Tensor
 from mmseg_otseg.ops import SinkhornResult, sinkhorn
 from mmseg_otseg.ops.optimal_transport import implicit
 
+pytestmark = pytest.mark.usefixtures("device")
+
 DATA = Path(__file__).parents[2] / "data" / "sinkhorn.npz"
 EXACT = {"max_iters": 2000, "tol": 1e-14}  # for float64: solved to the last digits
 
@@ -18,12 +20,12 @@ EXACT = {"max_iters": 2000, "tol": 1e-14}  # for float64: solved to the last dig
 def problems(
     count: int = 5, rows: int = 40, columns: int = 6, spread: float = 0.5, seed: int = 0
 ) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     return spread * torch.rand(count, rows, columns, generator=generator)
 
 
 def marginals(count: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     a = torch.rand(count, rows, generator=generator) + 0.2
     b = torch.rand(columns, generator=generator) + 0.2
     return a / a.sum(1, keepdim=True), b / b.sum()
@@ -43,7 +45,7 @@ def cases() -> list[str]:
 @pytest.mark.parametrize("case", cases())
 def test_plans_are_the_authors(case: str, backward: str) -> None:
     with np.load(DATA) as file:
-        cost, plan = (torch.from_numpy(file[f"{case}/{name}"]) for name in ("cost", "plan"))
+        cost, plan = (torch.as_tensor(file[f"{case}/{name}"]) for name in ("cost", "plan"))
         epsilon = float(file[f"{case}/epsilon"])
     result = sinkhorn(cost, epsilon, backward=backward)
     assert (result.plan - plan).abs().max() < 1e-4 * plan.abs().max()
@@ -62,7 +64,8 @@ def test_implicit_gradient_is_the_unrolled_one(given: bool) -> None:
     if given:
         a, b = marginals(5, 40, 6)
         options.update(row_marginal=a.double(), column_marginal=b.double())
-    weight = torch.randn(cost.shape, generator=torch.Generator().manual_seed(2)).double()
+    generator = torch.Generator(torch.get_default_device()).manual_seed(2)
+    weight = torch.randn(cost.shape, generator=generator).double()
     gradients = [
         torch.autograd.grad(
             (sinkhorn(cost, backward=backward, **options).plan * weight).sum(), cost
@@ -96,9 +99,9 @@ def test_what_the_result_says_about_itself() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 1e-2, 1e-3])
-def test_half_precision_stays_finite(epsilon: float) -> None:
+def test_half_precision_stays_finite(epsilon: float, device: torch.device) -> None:
     cost = problems(4, 64, 6, spread=2.0).bfloat16().requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         result = sinkhorn(cost, epsilon)
     assert result.plan.dtype == torch.float32 and result.plan.isfinite().all()
     assert torch.allclose(result.plan.sum(1), torch.tensor(1 / 6), rtol=1e-4)
@@ -150,7 +153,7 @@ def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyP
 
 
 def test_random_sizes() -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     for _ in range(20):
         shape = torch.randint(1, 9, (3,), generator=generator).tolist()
         cost = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
