@@ -53,6 +53,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if args.exported and args.device != "cpu":
+        parser.error("--exported is measured on a CPU: leave --device out")
     return args
 
 

