@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,21 @@ def give_300_names(model: Any, folder: Path) -> None:
 
 
 def assert_equal(
-    model: Any, folder: Path, cases: list[tuple[int, int, tuple[int, int]]]
+    model: Any,
+    folder: Path,
+    cases: list[tuple[int, int, tuple[int, int]]],
+    names: Sequence[str] = NAMES,
 ) -> tuple[float, float]:
     """Compare probabilities and labels, for numbers of classes and images, and sizes in patches."""
     runtime, rng = OTSegRuntime(folder), np.random.default_rng(0)
     largest, most = 0.0, 0.0
     for classes, batch, grid in cases:
-        named = with_classes(model, NAMES[:classes])
+        named = with_classes(model, names[:classes])
         text, seen = named.neck.text().numpy(), rng.random(classes) < 0.5
-        named.neck.seen_names = frozenset(np.array(NAMES[:classes])[seen].tolist())
+        named.neck.seen_names = frozenset(np.array(names[:classes])[seen].tolist())
         size = tuple(side * step for side, step in zip(grid, model.backbone.patch_size))
         images = check._images(rng, batch, size)
-        vocabulary = Vocabulary(NAMES[:classes], text, seen, [[0, 0, 0]] * classes)
+        vocabulary = Vocabulary(tuple(names[:classes]), text, seen, [[0, 0, 0]] * classes)
         ours = runtime.run(images, vocabulary)
         theirs = check._model_values(named, images, at_image_size=True)
         assert theirs.shape == (batch, classes, *size)
