@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from torch import Tensor
 
-from .zero_shot_iou_metric import ZeroShotIoUMetric
+from .zero_shot_iou_metric import ZeroShotIoUMetric, check_label_size
 
 #: From well below zero, for models whose training favors unseen classes, to nearly 1.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
@@ -67,6 +67,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             )
         for sample in data_samples:
             probabilities = sample["seg_logits"]["data"]
+            check_label_size(sample, probabilities)
             labels = sample["gt_sem_seg"]["data"][0].to(probabilities.device)
             known = labels != self.ignore_index
             areas = self._areas(probabilities[:, known], labels[known].long(), seen, unseen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,34 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
+from torch import Tensor
 
 _WHAT_TO_TRY = (
     "What to try, in this order: another seen-class bias (tools/analysis/calibrate_seen_bias.py "
     "finds it without training); names that CLIP knows (tools/analysis/check_data.py says how they "
     "read); CLIP weights and text embeddings that belong together."
 )
+
+
+def check_label_size(sample: Mapping[str, Any], prediction: Tensor) -> None:
+    """Refuse labels that were resized, which cannot be compared with a prediction.
+
+    Args:
+        sample: An image's ``gt_sem_seg``, class indices (1, H, W), and maybe its ``img_path``.
+        prediction: Of that image, (..., H, W).
+
+    Raises:
+        ValueError: If the two sizes differ.
+    """
+    labels, predicted = (
+        " x ".join(map(str, data.shape[-2:])) for data in (sample["gt_sem_seg"]["data"], prediction)
+    )
+    if labels != predicted:
+        raise ValueError(
+            f"{sample.get('img_path', 'an image')}: its labels have {labels} pixels, the "
+            f"prediction {predicted}, as the image has on disk. Let LoadAnnotations stand after "
+            "Resize in the test pipeline, so that the labels keep their size."
+        )
 
 
 @METRICS.register_module()
@@ -49,6 +72,22 @@ class ZeroShotIoUMetric(IoUMetric):
         asked = kwargs.pop("iou_metrics", "mIoU")
         asked = [asked] if isinstance(asked, str) else list(asked)
         super().__init__(iou_metrics=asked if "mIoU" in asked else ["mIoU", *asked], **kwargs)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Add the areas of a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: For each image ``pred_sem_seg`` and ``gt_sem_seg``, class indices
+                (1, H, W).
+
+        Raises:
+            ValueError: If the labels of an image do not have the size of its prediction.
+        """
+        if not self.format_only:
+            for sample in data_samples:
+                check_label_size(sample, sample["pred_sem_seg"]["data"])
+        super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics and log the table of classes.

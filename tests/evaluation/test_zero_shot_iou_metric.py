@@ -14,7 +14,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import distributed, multiprocessing
 
-from mmseg_otseg.evaluation import ZeroShotIoUMetric
+from mmseg_otseg.evaluation import SeenBiasMetric, ZeroShotIoUMetric
 from mmseg_otseg.structures import ClassSplit
 
 META = ClassSplit(("sky", "road", "tree", "car"), (2, 3)).metainfo
@@ -51,6 +51,15 @@ def evaluate(predictions, labels, meta=META, **kwargs) -> dict[str, float]:
     for sample in samples(predictions, labels):
         metric.process({}, [sample])
     return metric.evaluate(size=len(labels))
+
+
+@pytest.mark.parametrize("metric", [ZeroShotIoUMetric(), SeenBiasMetric()])
+def test_resized_labels_are_refused_by_name(metric: ZeroShotIoUMetric) -> None:
+    metric.dataset_meta = META
+    (sample,) = samples(PREDICTIONS[:1], LABELS[:1, :, :3])
+    sample |= dict(img_path="street.png", seg_logits=dict(data=torch.rand(4, 2, 4)))
+    with pytest.raises(ValueError, match=r"street\.png.*2 x 3.*2 x 4.*Resize"):
+        metric.process({}, [sample])
 
 
 def test_numbers_worked_out_by_hand():
