@@ -151,7 +151,10 @@ needs_fakes = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("name", "stage"),
     [(name, "inductive") for name in METHODS]
-    + [("otseg", stage) for stage in ("transductive", "supervised")],
+    + [
+        ("otseg", "transductive"),
+        pytest.param("otseg", "supervised", marks=pytest.mark.slow),  # less than the transductive
+    ],
 )
 def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for Sinkhorn's look at its stopping rule, every 10 iterations: here it takes none."""
