@@ -112,7 +112,12 @@ def _explain(config: dict) -> str | None:
     cls = _class_of(config)
     if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
         return None
-    # A bare dataset joins the paths like the real one but reads no file.
+    # A dataset that is not loaded joins the paths and knows the suffixes, but reads no file.
+    options = {name: value for name, value in config.items() if name not in ("type", "_scope_")}
+    try:
+        return _problem(cls(**{**options, "pipeline": [], "lazy_init": True}), cls.__name__)
+    except Exception:  # some look for their files even then: a plain one says what they need
+        pass
     defaults = inspect.signature(cls.__init__).parameters
     known = inspect.signature(BaseSegDataset.__init__).parameters
     given = {

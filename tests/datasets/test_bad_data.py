@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -107,6 +108,17 @@ def test_data_sets_that_assert_their_folders(tmp_path, cls):
     split = "voc" if cls == "PascalVOC20Dataset" else "context"
     with raised(FileNotFoundError, f"{tmp_path}/JPEGImages", cls, "does not exist"):
         ZeroShotDataset(config, split)
+
+
+def test_suffix_that_a_class_of_ones_own_sets(root, config_of):
+    class PhotosDataset(BaseSegDataset):
+        def __init__(self, **options):
+            super().__init__(img_suffix=".jpg", **options)
+
+    config = config_of(root)
+    del config["img_suffix"]
+    with raised(FileNotFoundError, f"{root}/images", "'.jpg'", "PhotosDataset"):
+        ZeroShotDataset({**config, "type": PhotosDataset}, SPLIT)
 
 
 def test_inside_wrappers(root, config_of):

@@ -8,7 +8,8 @@ The methods differ in how text queries and local features become class maps. To 
 - a decoder, if it has a new one: :class:`Decoder` brings layers, initialization and a mark in
   checkpoints, :class:`DecoderLayer` everything after the attention;
 - a config that inherits a method's and names what is new. Levels, adapters, prompts and schedules
-  are options of what is there.
+  are options of what is there. The inherited head's options go to the new head too, unless its
+  settings have ``_delete_=True``.
 
 None of it has to be in this package. As an example, Cascade-CLIP's idea (arXiv 2406.00670): each
 level has a decoder of its own, and their maps are averaged. The head, ``cascade_head.py``::
