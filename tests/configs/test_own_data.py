@@ -169,7 +169,7 @@ def test_a_setting_in_a_derived_file(workspace: Path, setting: str) -> None:
 def test_a_setting_without_effect(workspace: Path, line: str) -> None:
     file = Path("configs/own_data/idle.py")
     file.write_text(f'_base_ = "./streets.py"\n{line}\n')
-    with pytest.raises(ValueError, match=r"has no effect: write model=dict\(split="):
+    with pytest.raises(ValueError, match=r"model=dict\(split="):
         run_tool("train", file, "--work-dir", "work_dirs/idle")
 
 
@@ -184,7 +184,7 @@ def test_a_data_root_that_nothing_reads(workspace: Path) -> None:
     cfg = small("otseg/voc_512.py", workspace)
     check_no_idle_split(cfg, ClassSplit.build("voc"))
     cfg.data_root = "data/elsewhere"
-    with pytest.raises(ValueError, match=r"data_root=data/elsewhere .* has no effect"):
+    with pytest.raises(ValueError, match="data_root=data/elsewhere"):
         check_no_idle_split(cfg, ClassSplit.build("voc"))
 
 

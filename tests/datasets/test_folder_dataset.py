@@ -91,23 +91,23 @@ def test_a_background_that_is_no_value(root: Path) -> None:
 
 
 def test_needs_a_data_folder_and_names(root: Path) -> None:
-    with pytest.raises(ValueError, match="`data_root` at the top of the config"):
+    with pytest.raises(ValueError, match="`data_root`"):
         FolderDataset()
     with pytest.raises(ValueError, match="no class names"):
         FolderDataset(str(root))
 
 
 def test_missing_folders(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataFolderError, match=r"nowhere/images/train .*does not exist"):
+    with pytest.raises(DataFolderError, match="nowhere/images/train"):
         dataset_of(tmp_path / "nowhere")
-    with pytest.raises(DataFolderError, match=r"images/test .*does not exist"):
+    with pytest.raises(DataFolderError, match="images/test"):
         dataset_of(root, subset="test")
 
 
 def test_images_without_label_files(root: Path) -> None:
     for path in label_files(root, "train")[:2]:
         path.unlink()
-    with pytest.raises(DataFolderError, match=r"2 of 4 images .*train_0.jpg, train_1.jpg"):
+    with pytest.raises(DataFolderError, match=r"2 of 4 .*train_0\.jpg, train_1\.jpg"):
         dataset_of(root)
 
 

@@ -127,13 +127,13 @@ def test_images_with_unseen_classes_can_be_left_out():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match="unknown subset 'dev'; choose one of train, val, test"):
+    with pytest.raises(ValueError, match=r"'dev'.*train, val, test"):
         ShapesDataset(subset="dev")
     with pytest.warns(FutureWarning, match="subset"), pytest.raises(ValueError, match="dev"):
         ShapesDataset(split="dev")
     with pytest.raises(ValueError, match="unknown world 'fog'"):
         ShapesDataset(world="fog")
-    with pytest.raises(ValueError, match="length is 0; a dataset needs at least one scene"):
+    with pytest.raises(ValueError, match="length is 0"):
         ShapesDataset(length=0)
 
 
@@ -198,7 +198,7 @@ def test_export_refuses_to_overwrite(tmp_path):
     export_voc(tmp_path, train=1, val=0)
     with pytest.raises(FileExistsError, match="remove it or choose another folder"):
         export_voc(tmp_path, train=1, val=0)
-    with pytest.raises(ValueError, match="must not be negative, got -1, 0, 0"):
+    with pytest.raises(ValueError, match="-1, 0, 0"):
         export_voc(tmp_path / "other", train=-1, val=0)
 
 

@@ -148,11 +148,11 @@ def test_clutter_may_be_plenty():
 
 
 def test_bad_addresses_are_refused():
-    with pytest.raises(ValueError, match="unknown subset 'dev'; choose one of train"):
+    with pytest.raises(ValueError, match=r"'dev'.*train"):
         render_scene("clean", "dev", 0)
-    with pytest.raises(ValueError, match="unknown world 'fog'; choose one of clean"):
+    with pytest.raises(ValueError, match=r"'fog'.*clean"):
         render_scene("fog", "val", 0)
-    with pytest.raises(ValueError, match=r"severity .* must lie in 0\.\.0\.95"):
+    with pytest.raises(ValueError, match=r"severity.*0\.95"):
         get_world("haze", 1.5)
 
 

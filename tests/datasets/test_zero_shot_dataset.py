@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import Draw, ReproducibleInfiniteSampler, ZeroShotDataset
 from mmseg_otseg.structures import ClassSplit
+from tests.helpers.tiny_run import tta_pipeline
 
 NAMES = ["sky", "road", "tree", "car"]
 SPLIT = dict(classes=NAMES, unseen=["tree", "car"])  # 2 and 3
@@ -198,20 +199,9 @@ def test_crop_sees_hidden_labels(write_data, config_of, label_of):
 
 
 def test_tta_pipeline_in_testing(write_data, config_of):
-    tta = [
-        dict(type="LoadImageFromFile"),
-        dict(
-            type="TestTimeAug",
-            transforms=[
-                [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
-                [dict(type="LoadAnnotations")],
-                [dict(type="PackSegInputs")],
-            ],
-        ),
-    ]
     labels = random_labels()
     config = config_of(write_data(labels), test_mode=True)
-    sample = ZeroShotDataset(config, SPLIT, pipeline=tta)[1]
+    sample = ZeroShotDataset(config, SPLIT, pipeline=tta_pipeline())[1]
     assert len(sample["inputs"]) == 2
     for packed in sample["data_samples"]:
         np.testing.assert_array_equal(packed.gt_sem_seg.data[0].numpy(), labels[1])
@@ -391,7 +381,7 @@ def test_drop_and_a_setting_that_trains_on_unseen_pixels(write_data, config_of, 
 
 def test_drop_with_nothing_left(write_data, config_of):
     config = config_of(write_data([np.full((8, 8), 3)]))
-    with pytest.raises(ValueError, match=r"all 1 training images .* tree, car"):
+    with pytest.raises(ValueError, match="tree, car"):
         ZeroShotDataset(config, SPLIT, drop_unseen_images=True)
 
 

@@ -175,7 +175,7 @@ def test_a_broken_file_is_named(content: str, trained: Path, tmp_path: Path) -> 
     whole = (trained / "iter_4.pth").read_bytes()
     file = tmp_path / "broken.pth"
     file.write_bytes(dict(truncated=whole[: len(whole) // 2], text=b"not one", empty=b"")[content])
-    with pytest.raises(ValueError, match=r"broken\.pth cannot be read as a checkpoint"):
+    with pytest.raises(ValueError, match=r"broken\.pth"):
         read_checkpoint(file)
 
 
@@ -191,7 +191,7 @@ def test_reads_safetensors(tmp_path: Path) -> None:
     load_checkpoint(other, str(tmp_path / "model.safetensors"), map_location="cpu", strict=True)
     assert torch.equal(model.weight, other.weight)
     (tmp_path / "broken.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match=r"broken\.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"broken\.safetensors"):
         read_checkpoint(tmp_path / "broken.safetensors")
 
 

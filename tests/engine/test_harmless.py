@@ -17,7 +17,7 @@ from torch import nn
 from mmseg_otseg.apis import OTSegInferencer, convert_authors_checkpoint
 from tests.helpers.hostile import fence, hostile_files
 from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, train_tiny
 
 IN_DOORS = ("exec", "exec_in_meta", "deflated", "claims", "doubled", "deep", "half", "header_shape")
 
@@ -25,11 +25,7 @@ IN_DOORS = ("exec", "exec_in_meta", "deflated", "claims", "doubled", "deep", "ha
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of tiny.py and of the run that it trained to iteration 4."""
-    folder = tmp_path_factory.mktemp("trained")
-    write_pictures(folder)
-    tiny_config(folder).dump(folder / "tiny.py")
-    run_tool("train", folder / "tiny.py")
-    return folder
+    return train_tiny(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

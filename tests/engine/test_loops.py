@@ -138,7 +138,7 @@ def test_places_that_differ_are_refused_without_our_runtime(part: str, tmp_path:
     cfg = otseg_config(tmp_path)
     cfg.custom_hooks = []
     cfg[f"{part}_dataloader"].dataset.split = dict(classes=CLASSES, unseen=["left"])
-    with pytest.raises(ValueError, match=r"the model and the .* data.*unseen are right .* left"):
+    with pytest.raises(ValueError, match=r"data.*unseen.*right.*left"):
         Runner.from_cfg(cfg).train()
 
 
@@ -157,5 +157,5 @@ def test_nested_data_sets_get_the_split_and_keep_their_own() -> None:
 
 
 def test_a_data_set_without_a_split_says_where_to_set_it() -> None:
-    with pytest.raises(ValueError, match=r"no class split.*model=dict\(split="):
+    with pytest.raises(ValueError, match=r"model=dict\(split="):
         DATASETS.build(dict(type="ZeroShotDataset", dataset=dict(type="BaseSegDataset")))

@@ -60,5 +60,5 @@ def test_without_a_norm_rule_norms_decay_as_all() -> None:
 
 
 def test_nothing_to_train_is_an_error() -> None:
-    with pytest.raises(ValueError, match="No parameter of the Model requires a gradient"):
+    with pytest.raises(ValueError, match=r"Model.*gradient"):
         build(Model().requires_grad_(False), None)

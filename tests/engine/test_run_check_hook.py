@@ -62,14 +62,14 @@ def test_other_names_are_refused(stage: str, hook: Any) -> None:
 @pytest.mark.parametrize("stage", ["before_train", "before_val", "before_test"])
 def test_other_unseen_classes_are_refused(stage: str, hook: Any) -> None:
     other = runner(SPLIT, classes=SPLIT.classes, seen=[0, 1], unseen=[2])
-    with pytest.raises(ValueError, match="unseen are dog in the first, sofa in the second"):
+    with pytest.raises(ValueError, match=r"unseen.*dog.*sofa"):
         getattr(hook, stage)(other)
 
 
 def test_another_number_of_classes_in_the_head_is_refused(hook: Any) -> None:
     other = runner(SPLIT, classes=SPLIT.classes)
     other.model.decode_head.num_classes = 21
-    with pytest.raises(ValueError, match=r"num_classes is 21.*set it to 3"):
+    with pytest.raises(ValueError, match=r"num_classes.*21.*3"):
         hook.before_train(other)
 
 
@@ -141,7 +141,7 @@ def test_settings_that_contradict_each_other_are_refused_at_the_start(
 
 def test_no_unseen_class_and_the_best_by_hiou(cfg: Config) -> None:
     with_split_everywhere(cfg, ALL_SEEN)
-    with pytest.raises(ValueError, match=r"hIoU, but no class is unseen.*save_best=mIoU"):
+    with pytest.raises(ValueError, match=r"hIoU.*save_best=mIoU"):
         Runner.from_cfg(cfg).train()
     cfg.default_hooks.checkpoint.save_best = "mIoU"
     cfg.experiment_name += "_miou"
@@ -184,7 +184,7 @@ def with_name(cfg: Config, name: str) -> Config:
 
 def test_a_trained_class_is_not_reported_as_unseen(cfg: Config, capsys: Any) -> None:
     meta = {"trained_classes": ["left", "middle"]}
-    with pytest.raises(ValueError, match="trained with labels of middle"):
+    with pytest.raises(ValueError, match="labels of middle"):
         metrics_of(cfg, meta, ["middle"], "_all")
     apart = metrics_of(cfg, meta, ["middle", "right"], "_apart")
     assert "trained with labels: middle" in capsys.readouterr().out

@@ -12,10 +12,10 @@ from tests.helpers.shapes_run import tiny_config
 
 def test_refuses_other_parts_and_other_heads(tmp_path: Path) -> None:
     cfg = tiny_config("training_free", tmp_path)
-    with pytest.raises(ValueError, match="'val' or 'test', got 'train'"):
+    with pytest.raises(ValueError, match="'train'"):
         sweep_seen_bias(cfg, None, subset="train")
     cfg.model.decode_head.type = "FCNHead"
-    with pytest.raises(ValueError, match="FCNHead has no seen-class bias"):
+    with pytest.raises(ValueError, match="FCNHead"):
         sweep_seen_bias(cfg, None)
 
 

@@ -207,7 +207,7 @@ def test_unseen_classes_without_labels_are_not_measured():
 
 
 def test_needs_a_split():
-    with pytest.raises(ValueError, match=r"wrap the dataset .* in ZeroShotDataset"):
+    with pytest.raises(ValueError, match="ZeroShotDataset"):
         evaluate(PREDICTIONS, LABELS, dict(classes=META["classes"]))
 
 

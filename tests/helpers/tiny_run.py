@@ -10,8 +10,24 @@ import numpy as np
 from mmengine.config import Config
 
 from tests.helpers.paths import ROOT
+from tests.helpers.run_tools import run_tool
 
 CLASSES = ("left", "middle", "right")
+
+
+def tta_pipeline() -> list[dict[str, Any]]:
+    """Every image twice, as it is and flipped; a new one each time, as building it changes it."""
+    return [
+        dict(type="LoadImageFromFile"),
+        dict(
+            type="TestTimeAug",
+            transforms=[
+                [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+                [dict(type="LoadAnnotations")],
+                [dict(type="PackSegInputs")],
+            ],
+        ),
+    ]
 
 
 def write_pictures(folder: Path, number: int = 4) -> None:
@@ -90,17 +106,7 @@ def tiny_config(folder: Path, **changes: Any) -> Config:
             test_dataloader=loader("val", dict(type="DefaultSampler", shuffle=False), 1),
             val_evaluator=dict(type="IoUMetric"),
             test_evaluator=dict(type="IoUMetric"),
-            tta_pipeline=[
-                dict(type="LoadImageFromFile"),
-                dict(
-                    type="TestTimeAug",
-                    transforms=[
-                        [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
-                        [dict(type="LoadAnnotations")],
-                        [dict(type="PackSegInputs")],
-                    ],
-                ),
-            ],
+            tta_pipeline=tta_pipeline(),
             train_cfg=dict(max_iters=4, val_interval=2),
             param_scheduler=dict(warmup_iters=2),
             default_hooks=dict(
@@ -110,3 +116,11 @@ def tiny_config(folder: Path, **changes: Any) -> Config:
     )
     cfg.merge_from_dict(changes)
     return cfg
+
+
+def train_tiny(folder: Path) -> Path:
+    """Write the pictures and ``tiny.py`` into a folder, and train it there; returns the folder."""
+    write_pictures(folder)
+    tiny_config(folder).dump(folder / "tiny.py")
+    run_tool("train", folder / "tiny.py")
+    return folder

@@ -84,7 +84,7 @@ def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
     config = small("otseg/voc_512.py", tmp_path).model
     imagenet, own = [123.675, 116.28, 103.53], [1.0, 2.0, 3.0]
     assert MODELS.build(config).data_preprocessor.mean.flatten().tolist() == pytest.approx(imagenet)
-    with pytest.raises(ValueError, match="data preprocessor has its own"):
+    with pytest.raises(ValueError, match="data preprocessor"):
         MODELS.build(ConfigDict({**config, "clip": {**config.clip, "mean": own}}))
     config.data_preprocessor.update(mean=None, std=None)
     processor = MODELS.build(config).data_preprocessor
@@ -93,7 +93,7 @@ def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
     config.clip.update(mean=own, std=own)
     assert MODELS.build(config).data_preprocessor.mean.flatten().tolist() == own
     config.data_preprocessor.mean = own
-    with pytest.raises(ValueError, match="data preprocessor has its own"):
+    with pytest.raises(ValueError, match="data preprocessor"):
         MODELS.build(config)
     config.clip.update(mean=None, std=None)
     with pytest.raises(ValueError, match="only mean"):

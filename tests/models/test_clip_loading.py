@@ -296,14 +296,14 @@ def test_the_file_of_another_model_by_name(tmp_path: Path) -> None:
     other = tiny_clip()
     other["text_cfg"]["width"] = 48
     torch.save(load_clip(other).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"w\.pt do not belong to .*width"):
+    with pytest.raises(ValueError, match=r"w\.pt .*width"):
         load_clip(tiny_clip(), str(tmp_path / "w.pt"))
 
 
 def test_other_architecture(clip_config: dict, weights: dict, tmp_path: Path) -> None:
     save_file(weights, tmp_path / "w.safetensors")
     clip_config["vision_cfg"]["width"] = 60
-    with pytest.raises(ValueError, match=r"do not belong to the CLIP model.*visual\."):
+    with pytest.raises(ValueError, match=r"visual\."):
         load_clip(clip_config, str(tmp_path / "w.safetensors"))
 
 

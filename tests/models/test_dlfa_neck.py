@@ -40,6 +40,12 @@ def test_identity_init(clip: dict) -> None:
     assert torch.allclose(aligned.queries, neck.text().expand(2, -1, -1, -1), atol=1e-6)
 
 
+def test_the_old_name_of_identity_init(clip: dict) -> None:
+    with pytest.warns(FutureWarning, match="identity_init"):
+        neck = build(clip, identity_start=True).eval()
+    assert torch.allclose(neck(features()).queries[1], neck.text(), atol=1e-6)
+
+
 def test_training_sees_the_seen_classes_only(clip: dict) -> None:
     neck = build(clip).train()
     aligned = neck(features())
@@ -83,7 +89,7 @@ def test_adapters_train(clip: dict) -> None:
 
 
 def test_mismatches_are_named(clip: dict) -> None:
-    with pytest.raises(ValueError, match="3 adapters but the backbone returns 2"):
+    with pytest.raises(ValueError, match=r"3 adapters.*2"):
         build(clip, adapters=3)(features(2, width=48))
     with pytest.raises(ValueError, match="width 48, the text has 32"):
         build(clip)(features(1, width=48))
@@ -102,5 +108,5 @@ def test_training_without_a_seen_class_is_an_error(clip: dict) -> None:
     neck = build(clip)
     neck.set_classes(["dog", "horse"])
     assert neck.eval()(features()).queries.shape[1] == 2
-    with pytest.raises(ValueError, match=r"dog, horse.*nothing to train"):
+    with pytest.raises(ValueError, match="dog, horse"):
         neck.train()(features())

@@ -47,7 +47,7 @@ def test_loading_without_the_weights(load: str) -> None:
 def test_loading_over_other_weights_is_refused(load: str) -> None:
     model, other = Model(seed=0), Model(seed=1)
     before = other.head.weight.clone()
-    with pytest.raises(ValueError, match="trained over other CLIP weights"):
+    with pytest.raises(ValueError, match="other CLIP weights"):
         if load == "torch":
             other.load_state_dict(model.state_dict())
         else:

@@ -140,7 +140,7 @@ def test_wrong_options(clip: dict) -> None:
         build(clip, num_prompts=0)
     with pytest.raises(ValueError, match="init_text"):
         build(clip, init_text="a photo of a", num_tokens=3)
-    with pytest.raises(ValueError, match=r"'potted plant' has 8\d tokens"):
+    with pytest.raises(ValueError, match=r"'potted plant'.* 8\d tokens"):
         build(clip, num_tokens=75)
 
 

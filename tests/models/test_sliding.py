@@ -69,5 +69,5 @@ def test_whole_mode_is_mmsegs(clip: dict) -> None:
 
 @pytest.mark.parametrize("window_batch", [0, -1, 1.5, "all"])
 def test_wrong_window_batch(window_batch: object, clip: dict) -> None:
-    with pytest.raises(ValueError, match="window_batch must be a whole number"):
+    with pytest.raises(ValueError, match="window_batch"):
         predict(build(clip, window_batch=window_batch), torch.randn(1, 3, 64, 64))

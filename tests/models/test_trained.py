@@ -57,13 +57,13 @@ def test_random_weights_do_not_predict(kind: str, config: Config, tmp_path: Path
         lambda: load_checkpoint(MODELS.build(config.model).eval(), file),
     )
     for door in doors:
-        with pytest.raises(ValueError, match=r"given\.pth lacks weights that train"):
+        with pytest.raises(ValueError, match=r"given\.pth lacks"):
             door()
 
 
 def test_an_otseg_checkpoint_in_zegot(config: Config, tmp_path: Path) -> None:
     file = saved(weights(config), tmp_path)
-    with pytest.raises(ValueError, match=r"lacks weights that train.*neck\.text\.contexts"):
+    with pytest.raises(ValueError, match=r"lacks .*neck\.text\.contexts"):
         init_model(small("zegot/voc_512.py", tmp_path), file, device="cpu")
 
 
@@ -101,7 +101,7 @@ def test_a_part_of_a_tower_does_not_predict(change: str, config: Config, tmp_pat
         state = {**bare, "backbone.clip.module.ln_post.bias": torch.zeros(48)}
     else:
         state[name] = state[name][:1]
-    with pytest.raises(ValueError, match=r"given\.pth lacks a part of the weights it brings"):
+    with pytest.raises(ValueError, match=r"given\.pth lacks a part"):
         load_checkpoint(MODELS.build(config.model).eval(), saved(state, tmp_path))
 
 

@@ -30,7 +30,7 @@ def test_no_haze_where_the_crowd_is_enough(tool: ModuleType) -> None:
 
 def test_as_much_haze_as_the_dense_map_needs(tool: ModuleType) -> None:
     assert tool.benchmark_severity(falling(crowd=40.0)) == 0.5
-    with pytest.raises(ValueError, match=r"stays above 20\.00 up to severity 0\.95"):
+    with pytest.raises(ValueError, match=r"20\.00.*severity 0\.95"):
         tool.benchmark_severity(falling(crowd=1000.0))
 
 

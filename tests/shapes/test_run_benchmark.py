@@ -123,5 +123,5 @@ def test_killed_twice_it_ends_in_the_same_table(
 def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
     run_tool(TOOL, *arguments(tmp_path, "mps_only", seeds=(0,)))
     changed = [*arguments(tmp_path, "mps_only", seeds=(0,)), "train_cfg.max_iters=3"]
-    with pytest.raises(ValueError, match=r"other settings.*choose another --work-dir"):
+    with pytest.raises(ValueError, match="--work-dir"):
         run_tool(TOOL, *changed)

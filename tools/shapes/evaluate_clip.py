@@ -49,15 +49,9 @@ from mmseg_otseg.datasets.shapes import (
     render_scene,
 )
 from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.models.text.templates import OTSEG_6
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a portrait of a {}.",
-    "a part of a {}.",
-    "a segment of a {}.",
-    "a photo of small {}.",
-    "a photo of medium {}.",
-)
+TEMPLATES = OTSEG_6
 
 
 def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
