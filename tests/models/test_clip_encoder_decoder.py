@@ -161,6 +161,11 @@ def test_other_image_towers_are_refused_before_they_are_loaded(name: str, reason
         CLIPBackbone({"model": name, "pretrained": "nowhere/weights.pt"})
 
 
+def test_towers_without_text_are_no_clip() -> None:
+    with pytest.raises(ValueError, match=r"PE-Spatial-B16-512.*text tower.*PE-Core-B-16"):
+        CLIPBackbone({"model": "PE-Spatial-B16-512"})
+
+
 def test_other_text_towers_are_refused() -> None:
     with pytest.raises(ValueError, match="xlm-roberta-base"):
         clip.check_text_tower("xlm-roberta-base-ViT-B-32")

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 
 REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+_WITHOUT_TEXT = ("PE-Spatial", "PE-Lang")  # Perception Encoder's, trained on from PE-Core
 
 
 def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
             known = open_clip.list_models()
             close = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
             hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
+            if any(name.startswith(tower) for tower in _WITHOUT_TEXT):
+                hint = f"it is an image tower without a text tower, so no CLIP; {hint}"
             raise ValueError(f"open_clip has no CLIP model named {model!r}: {hint}")
         return config
     # A mmengine ConfigDict must not reach open_clip's dataclasses.
