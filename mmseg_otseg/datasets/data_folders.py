@@ -15,7 +15,7 @@ from mmseg.registry import DATASETS
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
 from .folder_dataset import FolderDataset
-from .folder_pairs import DataFolderError
+from .folder_pairs import DataFolderError, where
 
 
 def check_folders(dataset: Any) -> None:
@@ -135,7 +135,7 @@ def _problem(dataset: Any, name: str) -> str | None:
     root = dataset.data_root
     if root and not os.path.isdir(root):
         return (
-            f"the data folder {_where(root)} of {name} does not exist. Put the data there, or set "
+            f"the data folder {where(root)} of {name} does not exist. Put the data there, or set "
             f"`data_root` in the config of {name} to where it is."
         )
     folders = (
@@ -149,7 +149,7 @@ def _problem(dataset: Any, name: str) -> str | None:
         change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
         if not os.path.isdir(folder):
             return (
-                f"the folder {_where(folder)}, where {name} looks for {what}, does not exist. Put "
+                f"the folder {where(folder)}, where {name} looks for {what}, does not exist. Put "
                 f"them there, or {change}."
             )
         if (
@@ -157,7 +157,7 @@ def _problem(dataset: Any, name: str) -> str | None:
             is None
         ):
             return (
-                f"the folder {_where(folder)} holds no {what}: {name} looked for files that end in "
+                f"the folder {where(folder)} holds no {what}: {name} looked for files that end in "
                 f"'{suffix}'. Put them there, or {change}, or `img_suffix` and `seg_map_suffix`."
             )
     return _problem_of_list(dataset, name)
@@ -169,23 +169,17 @@ def _problem_of_list(dataset: Any, name: str) -> str | None:
         return None
     if not os.path.isfile(path):
         return (
-            f"the list {_where(path)}, from which {name} reads the image names, does not exist. "
+            f"the list {where(path)}, from which {name} reads the image names, does not exist. "
             f"Put it there, or set `ann_file` in the config of {name}."
         )
     try:
         with open(path, encoding="utf-8") as lines:
             empty = not any(line.strip() for line in lines)
     except UnicodeDecodeError:
-        return f"the list {_where(path)}, from which {name} reads the image names, is not text."
+        return f"the list {where(path)}, from which {name} reads the image names, is not text."
     if empty:
         return (
-            f"the list {_where(path)}, from which {name} reads the image names, is empty. "
+            f"the list {where(path)}, from which {name} reads the image names, is empty. "
             f"Add one name per line, or set `ann_file` in the config of {name}."
         )
     return None
-
-
-def _where(path: str) -> str:
-    """A path as in the config, and the full path, which depends on the current folder."""
-    full = os.path.abspath(path)
-    return path if full == path else f"{path} ({full})"

@@ -72,6 +72,12 @@ class FolderPairs:
         return pairs
 
 
+def where(path: str) -> str:
+    """A path as in the config, and the full path, which depends on the current folder."""
+    full = os.path.abspath(path)
+    return path if full == path else f"{path} ({full})"
+
+
 def some_names(paths: Iterable[str]) -> str:
     """The names of the first few files, and how many more there are."""
     names = [Path(path).name for path in paths]
@@ -83,7 +89,7 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> list[tuple[str,
     """(Relative name without suffix, path) of the files with one of the suffixes, sorted."""
     if not os.path.isdir(folder):
         raise DataFolderError(
-            f"the folder {folder} ({os.path.abspath(folder)}), where the {what} should be, does "
+            f"the folder {where(folder)}, where the {what} should be, does "
             "not exist. Put them there, or set `data_root` to the folder that holds `images` and "
             "`labels`."
         )
