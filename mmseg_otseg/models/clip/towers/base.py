@@ -29,7 +29,7 @@ class ImageTower(ABC):
     @property
     @abstractmethod
     def num_prefix(self) -> int:
-        """Tokens before the patches, P."""
+        """Number of tokens before the patches, P."""
 
     @property
     @abstractmethod
@@ -59,7 +59,12 @@ class ImageTower(ABC):
         """
 
     def block_options(self, grid: tuple[int, int], num_prompts: int) -> dict[str, Any]:
-        """What the blocks take besides tokens, for prompts between prefix and patches."""
+        """Keyword arguments that the blocks take besides the tokens [prefix, prompts, patches].
+
+        Args:
+            grid: Rows and columns of patches, H and W.
+            num_prompts: Tokens between prefix and patches.
+        """
         return {}
 
     @abstractmethod

@@ -10,7 +10,7 @@ from .base import ImageTower
 
 
 class FeatureMapTower(ImageTower):
-    """A patch is a place of the tower's last feature map.
+    """A patch is one position of the tower's last feature map.
 
     There is no class token: the global token is the mean of the patches, brought to CLIP's joint
     space like any of them.
@@ -43,7 +43,7 @@ class FeatureMapTower(ImageTower):
         return self.to_joint_space(patches.mean(1))
 
     def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Nothing: a convolution has no positions."""
+        """Nothing to do: a convolution has no positions."""
 
 
 def as_tokens(features: Tensor) -> Tensor:

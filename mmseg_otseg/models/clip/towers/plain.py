@@ -68,7 +68,7 @@ class PlainViT(ImageTower):
             if rows < 2 or side * side != rows - 1:
                 raise ValueError(
                     f"the checkpoint is damaged: {prefix}positional_embedding has the shape "
-                    f"{tuple(position.shape)}, which is no class token and square grid"
+                    f"{tuple(position.shape)}, which is not a class token and a square grid"
                 )
             self.visual.grid_size = (side, side)
             # The parameter stays the same object: an average of the model may hold on to it.

@@ -16,8 +16,8 @@ from .base import ImageTower, resize_positions
 class TimmViT(ImageTower):
     """A ``VisionTransformer`` or ``Eva`` of timm, with or without a class token.
 
-    The global token is the class token, or what an attention pool makes of all tokens. An attention
-    pool looks at a single token through its value path alone, so that is the way of local tokens.
+    The global token is the class token, or what an attention pool makes of all tokens. Given a
+    single token, an attention pool reduces to its value path, so local tokens take that path.
     """
 
     @property
@@ -85,7 +85,7 @@ class TimmViT(ImageTower):
             grid_indexing=rope.grid_indexing,
         )
         rotation = torch.cat(waves, dim=-1)  # (M, [sine, cosine])
-        if num_prompts:  # they have no place in the image: sine 0, cosine 1
+        if num_prompts:  # prompts have no place in the image: sine 0, cosine 1
             still = torch.zeros_like(rotation[:1])
             still[:, still.shape[1] // 2 :] = 1
             rotation = torch.cat([still.expand(num_prompts, -1), rotation])
@@ -113,7 +113,7 @@ class TimmViT(ImageTower):
         return found
 
     def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
-        """As in the base class; of an attention pool without its MLP, which is not linear."""
+        """As in the base class. An attention pool's MLP is left out, as it is not linear."""
         trunk, pool = self.trunk, self.trunk.attn_pool
         norm: nn.LayerNorm = trunk.norm
         layers = [] if pool is None else [*self._value_path(pool)]
@@ -133,4 +133,4 @@ class TimmViT(ImageTower):
         return [(value, bias), (pool.proj.weight, pool.proj.bias)]
 
     def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Nothing: weights of a native size of their own are another model of open_clip."""
+        """Nothing to do: open_clip lists each native size as a model of its own."""
