@@ -79,7 +79,7 @@ def _solve(
     """What :func:`implicit_sinkhorn` computes, without a graph."""
     on_kernel = cost_span / epsilon <= MAX_KERNEL_EXPONENT
     if on_kernel and runs_fused(cost):
-        from .triton_kernels import fused_sinkhorn
+        from .triton_launch import fused_sinkhorn
 
         return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, SMALLEST_KERNEL_VALUE)
     plan = torch.empty_like(cost)
@@ -96,7 +96,7 @@ def _solve(
 def _gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
     """Gradient with respect to the costs, all (P, N, M), of plans that :func:`_solve` made."""
     if runs_fused(plan):
-        from .triton_kernels import fused_gradient
+        from .triton_launch import fused_gradient
 
         return fused_gradient(plan, grad_plan, epsilon)
     gradient = torch.empty_like(plan)

@@ -22,7 +22,7 @@ def scores_fused(similarity: Tensor, epsilon: float) -> bool:
 
 
 def _score(similarity: Tensor, epsilon: float, max_iters: int, tol: float) -> tuple[Tensor, Tensor]:
-    from .triton_kernels import fused_score
+    from .triton_launch import fused_score
 
     return fused_score(similarity, epsilon, max_iters, tol)
 
@@ -30,7 +30,7 @@ def _score(similarity: Tensor, epsilon: float, max_iters: int, tol: float) -> tu
 def _score_gradient(
     similarity: Tensor, factors: Tensor, grad_score: Tensor, epsilon: float
 ) -> Tensor:
-    from .triton_kernels import fused_score_gradient
+    from .triton_launch import fused_score_gradient
 
     return fused_score_gradient(similarity, factors, grad_score, epsilon)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmseg_otseg.ops import multi_prompt_plan, sinkhorn, transport_score
-from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
+from mmseg_otseg.ops.optimal_transport import triton_launch as fused
 from mmseg_otseg.ops.optimal_transport.implicit import implicit_cost_gradient
 from mmseg_otseg.ops.optimal_transport.solvers import SMALLEST_KERNEL_VALUE
 

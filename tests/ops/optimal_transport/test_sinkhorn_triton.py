@@ -14,7 +14,7 @@ from tests.helpers.fused_kernels import (
 )
 
 pytest.importorskip("triton", reason="this torch comes without Triton")
-from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
+from mmseg_otseg.ops.optimal_transport import triton_kernels, triton_launch
 
 
 @needs_interpreter
@@ -41,8 +41,8 @@ BACKWARD = {
 )
 def test_compiles_for_gpus(architecture: int, size: tuple[int, int], sign: int) -> None:
     for kernel, signature, least in (
-        (fused.scaling_kernel, FORWARD, 1),
-        (fused.backward_kernel, BACKWARD, 16),
+        (triton_kernels.scaling_kernel, FORWARD, 1),
+        (triton_kernels.backward_kernel, BACKWARD, 16),
     ):
-        constants = {"SIGN": sign, **fused._blocks(*size, least)}
+        constants = {"SIGN": sign, **triton_launch._blocks(*size, least)}
         assert_compiles(kernel, signature, constants, architecture)
