@@ -12,6 +12,8 @@ from mmseg_otseg.models import CLIPBackbone, DLFANeck
 from mmseg_otseg.models.necks import RelationshipDescriptor
 from mmseg_otseg.structures import CLIPFeatures
 
+pytestmark = pytest.mark.usefixtures("device")
+
 SPLIT = {"classes": ["cat", "dog", "sofa"], "unseen": ["dog"]}
 TEXT = {"type": "TemplatePrompts", "split": SPLIT}
 

@@ -19,6 +19,7 @@ from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_run import write_pictures
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (3, 4), (2, 24)])
 def test_decoder_is_the_papers(layers: int, heads: int) -> None:
     decoder = MultiHeadDecoder(24, layers, heads).double().eval()
@@ -27,6 +28,7 @@ def test_decoder_is_the_papers(layers: int, heads: int) -> None:
     assert torch.allclose(decoder(queries, pixels), expected, atol=1e-12)
 
 
+@pytest.mark.usefixtures("device")
 def test_prompts_of_a_class_are_decoded_alone_and_averaged() -> None:
     decoder = MultiHeadDecoder(16, num_heads=4).double().eval()
     queries, pixels = torch.randn(2, 3, 5, 16).double(), torch.randn(2, 10, 16).double()
@@ -34,6 +36,7 @@ def test_prompts_of_a_class_are_decoded_alone_and_averaged() -> None:
     assert torch.allclose(decoder(queries, pixels), sum(alone) / 5, atol=1e-12)
 
 
+@pytest.mark.usefixtures("device")
 def test_dropout_reaches_the_attention_in_training_only() -> None:
     layer = MultiHeadDecoder(16, num_heads=4, dropout=0.5).layers[0]
     queries, pixels = torch.randn(1, 2, 1, 16), torch.randn(1, 50, 16)
@@ -44,6 +47,7 @@ def test_dropout_reaches_the_attention_in_training_only() -> None:
     assert torch.equal(layer(queries, pixels), layer(queries, pixels))
 
 
+@pytest.mark.usefixtures("device")
 def test_one_map_learns_and_labels() -> None:
     head = ZegCLIPHead(num_classes=3, embed_dim=16, decoder_heads=4)
     pixels = torch.nn.functional.normalize(torch.randn(2, 16, 3, 5), dim=1)

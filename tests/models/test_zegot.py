@@ -16,6 +16,8 @@ from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
 from tests.helpers.small_configs import CLIP, small
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def zegot() -> nn.Module:
     torch.manual_seed(0)
