@@ -1,4 +1,4 @@
-"""Reports which files of a dataset are missing from the places where the config expects them."""
+"""Reports which folders or files of a dataset are not where its config says they are."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ def build_checked(config: dict) -> Any:
     Args:
         config: Config of any registered dataset, with ``type``.
 
+    Returns:
+        The dataset.
+
     Raises:
         FileNotFoundError: As in :func:`check_folders`.
         Exception: Any other error raised when the dataset is built.
@@ -79,7 +82,7 @@ def check_config(config: dict) -> None:
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
-    """Copy the config of a dataset, with the class names of a split where it has none."""
+    """Copy a dataset's config and add a split's class names to each part that has none."""
     if isinstance(split, Mapping) and "classes" not in split:
         return config
     names, config = list(ClassSplit.build(split).classes), copy.deepcopy(config)
@@ -112,11 +115,11 @@ def _explain(config: dict) -> str | None:
     cls = _class_of(config)
     if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
         return None
-    # A dataset that is not loaded joins the paths and knows the suffixes, but reads no file.
+    # With lazy_init, a dataset sets its paths and suffixes without reading any file.
     options = {name: value for name, value in config.items() if name not in ("type", "_scope_")}
     try:
         return _problem(cls(**{**options, "pipeline": [], "lazy_init": True}), cls.__name__)
-    except Exception:  # some look for their files even then: a plain one says what they need
+    except Exception:  # some read files even then: use a BaseSegDataset with the same paths
         pass
     defaults = inspect.signature(cls.__init__).parameters
     known = inspect.signature(BaseSegDataset.__init__).parameters
@@ -158,7 +161,8 @@ def _problem(dataset: Any, name: str) -> str | None:
         ):
             return (
                 f"the folder {where(folder)} holds no {what}: {name} looked for files that end in "
-                f"'{suffix}'. Put them there, or {change}, or `img_suffix` and `seg_map_suffix`."
+                f"'{suffix}'. Put them there, {change}, or correct `img_suffix` and "
+                "`seg_map_suffix`."
             )
     return _problem_of_list(dataset, name)
 

@@ -22,12 +22,13 @@ class FolderDataset(BaseSegDataset):
 
     Args:
         data_root: Folder that holds ``images`` and ``labels``.
-        subset: Name of the subfolders, ``"train"`` or ``"val"``.
-        background: The label value of pixels that belong to no class. They are ignored in training
-            and testing, and the class names belong to the other values. With ``background=0``, the
-            first name belongs to the value 1. If it is None, every value 0..K-1 is a class.
+        subset: Name of the subfolders, such as ``"train"`` or ``"val"``.
+        background: The label value of pixels that belong to no class. It becomes 255 (ignored), and
+            the K class names are those of the other values in increasing order: with
+            ``background=0``, the first name is that of the value 1. None means that the values
+            0..K-1 are the classes.
         metainfo: ``dict(classes=[names])``, in the order of the label values. Not needed inside a
-            :class:`ZeroShotDataset`, where the names are those of the class split.
+            :class:`ZeroShotDataset`, which takes the names from its class split.
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
@@ -66,7 +67,7 @@ class FolderDataset(BaseSegDataset):
         )
 
     def find_pairs(self) -> FolderPairs:
-        """Find the pairs of images and label files that are now in the folders.
+        """Find the images and label files that the folders hold at the time of the call.
 
         Raises:
             DataFolderError: If a folder is missing or empty, or an image has no label file.
@@ -82,7 +83,12 @@ class FolderDataset(BaseSegDataset):
         return found
 
     def load_data_list(self) -> list[dict]:
-        """The samples: their files, and the mapping from label values to class indices."""
+        """The samples: their files, and the mapping from label values to class indices.
+
+        Raises:
+            DataFolderError: As in :meth:`find_pairs`.
+            ValueError: If there are no class names.
+        """
         names = self.metainfo.get("classes")
         if not names:
             raise ValueError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
@@ -100,7 +106,10 @@ class FolderDataset(BaseSegDataset):
 
 
 def _label_map(num_classes: int, background: int | None) -> dict[int, int] | None:
-    """Class index of each label value that differs from it; the loader removes a 0 itself."""
+    """Map each label value that differs from its class index to that index.
+
+    None if there is no such value, or if the background is 0, which mmseg's loader handles.
+    """
     if background in (None, 0, IGNORED):
         return None
     assert background is not None

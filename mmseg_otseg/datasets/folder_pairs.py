@@ -25,7 +25,8 @@ class FolderPairs:
         pairs: (image, label file), sorted by image.
         lone_images: Images without a label file.
         lone_labels: Label files without an image.
-        label_ending: What follows the image's name in the label files' names, such as ``"_L"``.
+        label_ending: Text between the image's name and the suffix of each label file, such as
+            ``"_L"``; often empty.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -46,7 +47,8 @@ class FolderPairs:
 
         Raises:
             DataFolderError: If a folder does not exist or holds no such files, the label files are
-                JPEGs, or no label file has the name of an image.
+                JPEGs, two files in a folder differ only in the suffix, or no label file has the
+                name of an image.
         """
         image_of = _by_name(_files(images, "images", IMAGE_SUFFIXES))
         label_files = _files(labels, "label files", LABEL_SUFFIXES)
@@ -73,7 +75,7 @@ class FolderPairs:
 
 
 def where(path: str) -> str:
-    """A path as in the config, and the full path, which depends on the current folder."""
+    """A path as given and, if it is relative, the absolute path in parentheses."""
     full = os.path.abspath(path)
     return path if full == path else f"{path} ({full})"
 
@@ -100,7 +102,7 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> list[tuple[str,
         jpeg = suffixes == LABEL_SUFFIXES and {".jpg", ".jpeg"} & set(others)
         raise DataFolderError(
             f"the folder {folder} holds no {what} ({', '.join(suffixes)})"
-            + (f", but {', '.join(others)}" if others else "")
+            + (f", only other files ({', '.join(others)})" if others else "")
             + ". "
             + (
                 "JPEG changes the values of labels: save them as PNG. If these are the images, "
@@ -125,7 +127,7 @@ def _by_name(files: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _common_ending(labels: list[tuple[str, str]], image_of: dict[str, str]) -> str:
-    """What most label files have after the name of an image; empty if none fits."""
+    """The most frequent text after an image's name in the label files' names, perhaps empty."""
     endings: Counter[str] = Counter()
     for name, _ in labels:
         cut = next((end for end in range(len(name), 0, -1) if name[:end] in image_of), None)

@@ -100,15 +100,15 @@ class GuardedPipeline(Compose):
         return results
 
     def run_whole(self, info: dict, keep: Callable[[Callable], bool]) -> dict:
-        """Run some of the transforms, and keep the original label map besides the hidden one.
+        """Run some of the transforms, and also keep the label map as it was before hiding classes.
 
         Args:
-            info: What the dataset knows of the sample, from ``get_data_info``.
-            keep: Returns whether to run a transform.
+            info: The dataset's entry for the sample, from ``get_data_info``.
+            keep: Returns whether to run a given transform.
 
         Returns:
-            The results, with ``whole_seg_map`` (H, W), to which the same transforms were applied as
-            to ``gt_seg_map``; without it if no transform reads labels.
+            The results. If a transform reads labels, they include ``whole_seg_map`` (H, W): the
+            original label map, transformed in the same way as ``gt_seg_map``.
 
         Raises:
             MissingFileError, SampleError: As in :meth:`transform`.
@@ -126,10 +126,10 @@ class GuardedPipeline(Compose):
         """Read a label map with the pipeline's own loader, without hiding or transforming anything.
 
         Args:
-            info: What the dataset knows of the sample, from ``get_data_info``.
+            info: The dataset's entry for the sample, from ``get_data_info``.
 
         Returns:
-            Class indices, (H, W).
+            Class indices, (H, W), 255 = ignored.
 
         Raises:
             MissingFileError, SampleError: As in :meth:`transform`, and if no transform of the

@@ -18,8 +18,8 @@ class LabelRule:
     """Checks label maps and hides the unseen classes in them.
 
     Args:
-        split: The class split; K classes.
-        hide_as: The label that pixels of unseen classes get; None hides nothing.
+        split: The class split, with K classes.
+        hide_as: The label for pixels of unseen classes, 255 or 254; None hides nothing.
     """
 
     def __init__(self, split: ClassSplit, hide_as: int | None = None) -> None:
@@ -49,7 +49,11 @@ class LabelRule:
         return self._table[label]
 
     def holds_unseen(self, label: np.ndarray, path: str) -> bool:
-        """Whether any pixel of a label map (H, W) belongs to an unseen class."""
+        """Whether any pixel of a label map (H, W) belongs to an unseen class.
+
+        Raises:
+            SampleError: As in a call.
+        """
         return bool(self._present(label, path)[self._unseen].any())
 
     def _present(self, label: np.ndarray, path: str) -> np.ndarray:

@@ -19,10 +19,10 @@ from mmseg.registry import DATA_SAMPLERS
 
 
 class Draw(int):
-    """The index of a sample that also knows the seed of its augmentation.
+    """The index of a sample, together with the seed of its augmentation.
 
-    Adding, subtracting and taking the remainder keep the seed, so that it survives the index
-    arithmetic of mmengine's ``ConcatDataset`` and ``RepeatDataset``.
+    Addition, subtraction and modulo keep the seed, so that it survives the index arithmetic of
+    mmengine's ``ConcatDataset`` and ``RepeatDataset``.
 
     Args:
         index: Index of the sample.
@@ -65,7 +65,7 @@ class Draw(int):
 
 @contextmanager
 def seeded_by(index: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's CPU generators by a draw; restore their states after.
+    """Seed Python's, NumPy's and torch's CPU generators from a draw; restore their states on exit.
 
     Args:
         index: A :class:`Draw`; a plain index seeds nothing.
@@ -97,7 +97,7 @@ class ReproducibleInfiniteSampler(InfiniteSampler):
     Args:
         dataset: The dataset to draw from; :class:`ZeroShotDataset` uses the seeds of the draws.
         shuffle: Whether to shuffle the samples, differently in each pass.
-        seed: Seed of the run; None draws one that all processes share.
+        seed: Seed of the run; None chooses one at random that all processes share.
     """
 
     def _indices_of_rank(self) -> Iterator[Draw]:

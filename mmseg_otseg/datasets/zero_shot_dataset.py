@@ -32,7 +32,8 @@ class ZeroShotDataset:
 
     In training, pixels of unseen classes lose their label as soon as the pipeline has read it. In
     testing (``test_mode=True`` in the wrapped dataset), labels are kept. In both cases, labels are
-    indices 0..K-1 among all classes, 255 for ignored and 254 for unlabeled pixels.
+    indices 0..K-1 into all classes, seen and unseen, with 255 for ignored pixels and 254 for
+    unlabeled ones.
 
     ``metainfo`` is that of the wrapped dataset plus ``seen`` and ``unseen`` (class indices) and
     ``hide_as`` (the label that hides unseen classes; None if nothing is hidden).
@@ -41,9 +42,8 @@ class ZeroShotDataset:
     draw's seed, independently of what was loaded before.
 
     Args:
-        dataset: The dataset to wrap: a config, or an object. mmengine's and mmseg's wrappers
-            (``ConcatDataset``, ``RepeatDataset``, ...) of datasets work as well. An object is not
-            modified.
+        dataset: The dataset to wrap, as a config or an object. It may be one of mmengine's or
+            mmseg's wrappers (``ConcatDataset``, ``RepeatDataset``, ...). An object is not modified.
         split: The class split, in any form that :meth:`ClassSplit.build` accepts. Its names must be
             those of the wrapped dataset; a dataset config without names gets them from the split.
             Config files leave it out, because a run gives its datasets the split of the model; see
@@ -52,17 +52,18 @@ class ZeroShotDataset:
             "transductive" = unlabeled (254), "supervised" = they keep their label.
         drop_unseen_images: Whether to leave out training images that contain an unseen class. This
             reads all label files once, when the dataset is initialized.
-        pipeline: If given, replaces the pipelines of the wrapped datasets. Tools that set or read
-            ``dataloader.dataset.pipeline`` work with it.
+        pipeline: If given, replaces the pipelines of the wrapped datasets. mmseg's tools can thus
+            set ``dataset.pipeline`` in a data loader's config, as they do for unwrapped datasets.
         lazy_init: Whether to postpone initialization until :meth:`full_init`.
 
     Raises:
         FileNotFoundError: If a data folder or list is missing or empty.
         TypeError: If ``dataset`` is not an mmengine dataset.
         ValueError: If the split is missing or invalid, the setting is unknown, the class names
-            differ from the split's, there are more than 254 classes, or ``drop_unseen_images`` is
-            used in testing, with a setting other than "inductive", or leaves no image. Loading a
-            sample raises it (or FileNotFoundError) for bad files and names them.
+            differ from the split's, there are more than 254 classes, only some of the wrapped
+            datasets are in test mode, or ``drop_unseen_images`` is used in testing, is used with a
+            setting other than "inductive", or leaves no image. Loading a sample raises it (or
+            FileNotFoundError) for files that are missing or invalid, and names them.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class ZeroShotDataset:
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """A sample's files and how to read them, as the wrapped dataset describes them."""
+        """The wrapped dataset's entry for a sample: its files and how to read them."""
         return self.dataset.get_data_info(int(idx))
 
     @force_full_init

@@ -38,7 +38,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
 
     Args:
         path: A file written by ``torch.save``, or a ``.safetensors`` file.
-        map_location: As for :func:`torch.load`; for ``.safetensors``, a device.
+        map_location: As for :func:`torch.load`. A ``.safetensors`` file accepts only a device here;
+            with anything else, its tensors are on the CPU.
 
     Returns:
         The saved object, usually a dict with ``state_dict`` and ``meta``; for a ``.safetensors``
@@ -47,7 +48,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file contains anything other than tensors and plain values (nothing is
-            executed), is truncated or damaged, or is not a checkpoint.
+            executed), is truncated or damaged, is not a checkpoint, or was saved on a device that
+            this machine does not have.
     """
     file = Path(path).expanduser()
     if not file.is_file():

@@ -30,7 +30,7 @@ def load_from_http(
     model_dir: str | None = None,
     progress: bool = True,
 ) -> Any:
-    """Download to torch's hub folder once, then read the file.
+    """Download a file to torch's hub folder if it is not there yet, and read it.
 
     The file is stored under its own name plus a digest of the URL, because other URLs may end in
     the same name.
@@ -40,6 +40,13 @@ def load_from_http(
         map_location: As for :func:`torch.load`.
         model_dir: Where to keep the file. Default: ``checkpoints`` in torch's hub folder.
         progress: Whether to show a progress bar.
+
+    Returns:
+        The content; see :func:`~mmseg_otseg.engine.read_checkpoint`.
+
+    Raises:
+        OSError: If the download fails.
+        ValueError: If the file is refused; see :func:`~mmseg_otseg.engine.read_checkpoint`.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir()) / "checkpoints")
     name = Path(urlparse(filename).path)
@@ -47,7 +54,7 @@ def load_from_http(
     if is_main_process():
         _download(filename, file, progress)
     barrier()
-    _download(filename, file, progress)  # on another machine, whose folder is separate
+    _download(filename, file, progress)  # a process on another machine has a folder of its own
     return read_checkpoint(file, map_location)
 
 
@@ -58,7 +65,7 @@ def _download(url: str, file: Path, progress: bool) -> None:
 
 
 def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any:
-    """Read a model that mmengine knows by name, such as ``open-mmlab://resnet50_v1c``.
+    """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``.
 
     Raises:
         ValueError: If mmengine does not know the name.

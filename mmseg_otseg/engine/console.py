@@ -14,7 +14,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from .compiled import compile_losses
 
-#: How the messages begin that go to the log file only: long ones and harmless warnings.
+#: Beginnings of the messages that go only to the log file: long ones and harmless warnings.
 FOR_THE_FILE = re.compile(
     r"\n-{60}\nSystem environment:|Config:\n|Hooks will be executed in the following order"
     r"|paramwise_options -- |Distributed training is not used, all SyncBatchNorm"
@@ -27,8 +27,9 @@ class ConsoleRunner(Runner):
     """mmengine's ``Runner`` with less output on the screen.
 
     The environment, the config, the hooks and the options of each parameter go to the log file
-    only. A checkpoint is checked before the model is built, as far as that is possible. ``compile``
-    in a config compiles the losses; see :func:`~.compiled.compile_losses`.
+    only. The ``load_from`` file is read once before the model is built, so that an unusable file
+    fails early. ``compile`` in a config compiles the losses; see
+    :func:`~.compiled.compile_losses`.
     """
 
     @classmethod
@@ -43,7 +44,7 @@ class ConsoleRunner(Runner):
         return super().from_cfg(cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build the logger as ``Runner`` does, and name its file."""
+        """Build the logger as ``Runner`` does, and log the path of its file."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:

@@ -12,12 +12,12 @@ from mmengine.device import get_device
 
 @contextmanager
 def process_group(cfg: Config) -> Iterator[None]:
-    """Initialize the process group on a machine without a GPU; destroy any group on exit.
+    """Initialize the process group on a machine without a GPU; destroy any group at the end.
 
     For the launcher ``pytorch``, mmengine calls ``torch.cuda.set_device`` and wraps the model with
     ``device_ids`` even if the machine has no GPU. It does neither if the process group already
     exists and ``model_wrapper_cfg`` is set. With a GPU or a single process, mmengine does
-    everything.
+    everything. After an error, the group is not destroyed.
 
     Args:
         cfg: The config of the run. ``launcher`` is read; ``model_wrapper_cfg`` is set if missing.
@@ -32,6 +32,6 @@ def process_group(cfg: Config) -> Iterator[None]:
                 broadcast_buffers=False,
                 find_unused_parameters=cfg.get("find_unused_parameters", False),
             )
-    yield  # after an error, do not wait for the other processes: they may never finish
+    yield  # without `finally`: destroying waits for other processes, which may have failed too
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()

@@ -112,11 +112,11 @@ def _harmless_hub(hub: dict[str, Any]) -> dict[str, dict[str, Any]]:
     info = {name: item for name, item in info.items() if name not in (*CONFIGS, "last_ckpt")}
     for name, item in info.items():
         if name.startswith("best_ckpt") and item is not None:
-            # Keep the name, but under a path where there is never anything to delete.
+            # Keep the name, but under a path where no file can exist that mmengine would delete.
             info[name] = os.path.join(os.devnull, Path(str(item)).name)
         elif name.startswith("best_score"):
             _expect(item is None or isinstance(item, (int, float, np.number)), name)
-        elif name == "keep_ckpt_ids":  # become part of the names of files to delete
+        elif name == "keep_ckpt_ids":  # mmengine deletes files with these numbers in their names
             _expect(_is_list(item, _is_count), name)
     resumed = {
         name: bool(item) for name, item in resumed.items() if name in scalars or name in info

@@ -1,10 +1,11 @@
 """mmengine's loops, extended to give a run's datasets the class split of its model.
 
-A config names the split once, as ``model.split``, and a data folder once, at its top level. The
-Runner builds the model before any data, and the loops have access to both: they fill in the split
-of each :class:`ZeroShotDataset` that has none, and the folder of each :class:`FolderDataset`.
-They also register the hooks that check every run: :class:`RunCheckHook`, :class:`ResumeCheckHook`
-and :class:`FiniteLossHook`.
+A config names the split once, as ``model.split``. The data folder and the background of a
+:class:`FolderDataset` are also named once, at the top level. The Runner builds the model before any
+dataset, so the loops can copy the split to each :class:`ZeroShotDataset` and the folder and the
+background to each :class:`FolderDataset` whose config does not set them. They also register the
+hooks that check every run: :class:`RunCheckHook`, :class:`ResumeCheckHook` and
+:class:`FiniteLossHook`.
 
 The loops are registered in mmseg's registry under mmengine's names, so every config with mmseg's
 default scope uses them, whichever tool runs it. For a loop without a ``type`` (``val_cfg=dict()``),
@@ -93,8 +94,11 @@ def with_split(config: Any, split: SplitLike | None, top: Mapping[str, Any] | No
 
     Args:
         config: Config of a data loader or a dataset, or a part of one.
-        split: The class split; None changes nothing.
-        top: The whole config; None changes nothing.
+        split: The class split; if it is None, no split is filled in.
+        top: The whole config; if it is None, nothing is taken from it.
+
+    Returns:
+        The copy.
     """
     if isinstance(config, Mapping):
         filled = ConfigDict({key: with_split(value, split, top) for key, value in config.items()})

@@ -70,7 +70,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """What a forward pass runs in.
+        """The context of a forward pass: the base class's, and autocast to bfloat16.
 
         Args:
             model: The model in training.

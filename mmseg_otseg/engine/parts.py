@@ -1,4 +1,4 @@
-"""Access to the parts of a model, whatever wraps it."""
+"""Access to the parts of a model, whether or not it is wrapped."""
 
 from __future__ import annotations
 

@@ -37,15 +37,15 @@ def default_work_dir(config: str | os.PathLike) -> str:
 def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
     """Find the checkpoint to resume from, even if the folder was moved or copied.
 
-    This is the checkpoint named in ``last_checkpoint``, preferably the one in this folder. If it is
-    missing or damaged, the most recently written readable ``iter_*.pth`` or ``epoch_*.pth`` is used
-    instead, and the log says so.
+    This is the checkpoint named in ``last_checkpoint``. A file of that name in this folder takes
+    precedence over the recorded path. If neither can be read, the most recently written readable
+    ``iter_*.pth`` or ``epoch_*.pth`` is used instead, with a warning.
 
     Returns:
         The path; None if the folder holds no checkpoint yet.
 
     Raises:
-        ValueError: If there should be a checkpoint, but none can be read.
+        ValueError: If the folder holds checkpoints or names one, but none can be resumed from.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"

@@ -1,4 +1,4 @@
-"""What the parts of the package pass to each other."""
+"""The types of what the parts of the package share: class splits, features and label values."""
 
 from .class_split import ClassSplit, SplitLike
 from .features import AlignedFeatures, CLIPFeatures

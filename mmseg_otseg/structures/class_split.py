@@ -1,4 +1,4 @@
-"""Which classes there are, and which of them training never sees a label of."""
+"""The class split: all classes, and which of them are unseen (without labels in training)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMED: dict[str, tuple[Sequence[str], tuple[int, ...]]] = {
         COCOStuffDataset.METAINFO["classes"],
         (19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160),
     ),
-    # Only tested on, with a model trained elsewhere: none of its classes is held back.
+    # Used only to test models trained on other datasets, so no class is unseen here.
     "ade20k": (ADE20KDataset.METAINFO["classes"], ()),
 }
 
@@ -40,11 +40,12 @@ class ClassSplit:
 
     Args:
         classes: The K class names; the label of a pixel is an index into them.
-        unseen: Indices of the unseen classes, kept in increasing order. Empty means supervised.
+        unseen: Indices of the unseen classes, stored in increasing order. Empty if all classes are
+            seen.
 
     Raises:
-        ValueError: For no name, a name or index given twice, an index outside 0..K-1, or a split
-            without any seen class.
+        ValueError: If there is no name, a name or index is given twice, an index is outside 0..K-1,
+            or no class is seen.
     """
 
     classes: tuple[str, ...]
@@ -63,7 +64,7 @@ class ClassSplit:
 
     @classmethod
     def build(cls, split: SplitLike, classes: Sequence[str] | None = None) -> ClassSplit:
-        """Make a split from what a config holds.
+        """Build a split from any form that a config may use.
 
         Args:
             split: A split; the name of a known one ("voc", "context", "cocostuff", "ade20k"); or a
@@ -71,14 +72,18 @@ class ClassSplit:
                 a known split), ``unseen`` (names, indices, or the name of a known split) and,
                 optionally, ``seen`` (names or indices). If only one of the two lists is given, the
                 other one is the rest of the classes; if neither is, all classes are seen.
-            classes: The class names of the data. They are used where the dict has no ``classes``;
+            classes: The class names of the data. They are used if the dict has no ``classes``;
                 otherwise both must be the same.
 
+        Returns:
+            The split.
+
         Raises:
-            TypeError: When ``split`` is none of the above.
-            ValueError: For an unknown split, key or class name, seen and unseen classes that
-                overlap or do not cover all classes, names that differ from ``classes``, and
-                whatever the constructor refuses.
+            FileNotFoundError: If ``classes`` names a text file that does not exist.
+            TypeError: If ``split`` is none of the above.
+            ValueError: If a split, key or class name is unknown, seen and unseen classes overlap or
+                do not cover all classes, the names differ from ``classes``, the text file is
+                invalid, or the constructor refuses the classes.
         """
         if isinstance(split, str):
             names, unseen = _named(split)
@@ -137,10 +142,10 @@ class ClassSplit:
         """The split that several places of a config agree on.
 
         Args:
-            places: The split given in each place, by the name of the place; None where none is.
+            places: For the name of each place, the split given there, or None.
 
         Raises:
-            ValueError: When two places give different splits, or none gives one.
+            ValueError: If two places give different splits, or no place gives one.
         """
         named = {place: cls.build(split) for place, split in places.items() if split is not None}
         if not named:
@@ -179,7 +184,7 @@ class ClassSplit:
 
     @property
     def metainfo(self) -> dict:
-        """The split as a dataset's ``metainfo`` has it: ``classes``, ``seen`` and ``unseen``."""
+        """The split's entries in a dataset's ``metainfo``: ``classes``, ``seen`` and ``unseen``."""
         return {"classes": self.classes, "seen": list(self.seen), "unseen": list(self.unseen)}
 
 
@@ -205,8 +210,8 @@ def _unseen_of(name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
     names, unseen = _named(name)
     if tuple(names) != classes:
         raise ValueError(
-            f"`unseen={name!r}` means the unseen classes of the split {name!r}, but `classes` are "
-            f"others ({', '.join(classes[:4])}, ...): list the unseen ones of these, "
+            f"`unseen={name!r}` stands for the unseen classes of the split {name!r}, but `classes` "
+            f"differ from that split's ({', '.join(classes[:4])}, ...): list the unseen classes, "
             "unseen=[names or indices]."
         )
     return unseen

@@ -1,4 +1,4 @@
-"""What travels from the backbone to the neck and from the neck to the head."""
+"""The features that the backbone passes to the neck and the neck to the head."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class CLIPFeatures:
     """Output of :class:`~mmseg_otseg.models.CLIPBackbone` for B images.
 
     Attributes:
-        local: Patch tokens of each chosen layer, shape (B, C, H, W) each. C is CLIP's joint width D
-            when the backbone projects, else the tower's width.
+        local: Patch tokens of each chosen layer, shape (B, C, H, W) each. C is the width D of
+            CLIP's joint space if the backbone projects the tokens, otherwise the tower's width.
         global_token: CLIP's image embedding, shape (B, D), unit length: its class token in the
-            joint space or, for a CLIP without one, what its pooling makes of the patches.
+            joint space or, for a CLIP without a class token, the result of pooling its patches.
     """
 
     local: tuple[Tensor, ...]
@@ -30,10 +30,10 @@ class AlignedFeatures:
         pixels: Local features of each level, shape (B, D, H, W) each, unit length.
         queries: Text queries, shape (B, K, N, D): N prompts of each of K classes.
         classes: Full class index of each of the K query classes, shape (K,), int64.
-        seen: Whether each of them is a seen class, shape (K,), bool.
-        unseen: The query classes that self-training takes pseudo labels from, as indices into the
-            queries, shape (U,), int64; empty where there is no self-training. None means all that
-            are not seen, but finding these makes the host wait for a GPU.
+        seen: Whether each query class is a seen class, shape (K,), bool.
+        unseen: The query classes that self-training uses as pseudo labels, as indices into the
+            queries, shape (U,), int64; empty without self-training. None means all classes that are
+            not seen, but finding them makes the host wait for the GPU.
     """
 
     pixels: tuple[Tensor, ...]

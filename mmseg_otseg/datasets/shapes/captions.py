@@ -1,8 +1,9 @@
-"""Captions of shapes scenes, which describe the whole image and use no mask.
+"""Captions of shapes scenes. They describe the whole image and say nothing about locations.
 
 A caption and an image each correspond to a set of facts. A caption is true of an image if its facts
-are a subset of the image's facts. The facts for each of the 20 classes are: it occurs; it occurs in
-small, medium or large size; it occurs partly hidden (as in "a part of a red circle").
+are a subset of the image's facts. There are five possible facts for each of the 20 classes: it
+occurs; it occurs in small, medium or large size; it occurs partly hidden (as in "a part of a red
+circle").
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ VOCABULARY: tuple[str, ...] = (
     *("a", "an", "and", "background", "image", "of", "part", "photo", "picture", "portrait"),
     *("segment", ",", "."),
 )
-"""All words and punctuation in captions. Each is one token of CLIP's tokenizer."""
+"""All words and punctuation marks in captions. Each is a single token for CLIP's tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Caption:
     Args:
         text: The sentence.
         facts: (NUM_FACTS,) bool, the facts that must all hold for the sentence to be true.
-        nouns: (20,) bool, the classes it names.
+        nouns: (20,) bool, the classes that the sentence names.
     """
 
     text: str
@@ -60,7 +61,9 @@ def _size(thing: SceneObject) -> int:
 
 
 def scene_facts(scene: Scene) -> np.ndarray:
-    """What is true of a scene.
+    """The facts that are true of a scene.
+
+    Objects that are mostly covered or tiny do not count.
 
     Args:
         scene: The scene.
@@ -78,10 +81,10 @@ def scene_facts(scene: Scene) -> np.ndarray:
 
 
 def caption_scene(scene: Scene, seed: int = 0) -> Caption:
-    """Describe a scene in one sentence, at random.
+    """Describe a scene in one random sentence.
 
-    One sentence in eight names a part of one partly hidden object (if there is one); the others
-    name some or all objects, each with its size in one case out of four.
+    If a class occurs partly hidden, one sentence in eight names a part of it. The other sentences
+    name one to four of the classes that occur, each with a size in one case out of four.
 
     Args:
         scene: The scene.

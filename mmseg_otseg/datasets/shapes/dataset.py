@@ -23,18 +23,20 @@ __all__ = ["LoadShapesScene", "ShapesDataset"]
 class ShapesDataset(BaseSegDataset):
     """Procedural scenes of colored shapes, a benchmark that any machine can run.
 
-    Item ``i`` depends only on (seed, subset, i, world, size), in whatever process it is drawn.
-    Nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene`` instead of
-    ``LoadImageFromFile`` and ``LoadAnnotations``.
+    Item ``i`` depends only on (seed, subset, i, world, severity, size), not on the process that
+    draws it. Nothing is read from or written to disk. The pipeline starts with ``LoadShapesScene``
+    instead of ``LoadImageFromFile`` and ``LoadAnnotations``.
 
     Args:
         world: Name of a world; see ``WORLDS``.
-        subset: ``train``, ``val`` (for all decisions) or ``test`` (only for reported results).
+        subset: ``train``; ``val``, for all decisions; ``test``, only for reported results; or
+            ``pretrain``, for training CLIP.
         length: Number of scenes.
         size: Image side in pixels, or (height, width).
         seed: Another seed gives different scenes in every subset.
         severity: Mean photometric severity, 0..0.95; None uses the world's own.
-        metainfo: As in ``BaseSegDataset``; with a selection of the 20 classes, others become 255.
+        metainfo: As in ``BaseSegDataset``. If ``classes`` lists only some of the 20 classes, pixels
+            of the others become 255.
         pipeline: Transforms or their configs.
         **kwargs: Other arguments of ``BaseSegDataset`` (test_mode, indices, lazy_init, ...).
 

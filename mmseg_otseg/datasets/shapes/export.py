@@ -35,7 +35,7 @@ def export_voc(
         out: Folder to write to, usually mmsegmentation's ``data``.
         train: Number of training scenes.
         val: Number of validation scenes.
-        aug: Number of additional training scenes, like VOC's additional masks.
+        aug: Number of additional training scenes, which take the place of VOC's extra masks (SBD).
         world: World of the scenes.
         size: Image side in pixels, or (height, width).
         seed: Seed of the scenes.

@@ -23,10 +23,10 @@ BACKGROUND = 255
 """Label of all pixels outside objects."""
 
 SUBSETS = {"train": 0, "val": 1, "test": 2, "pretrain": 3}
-"""Number of each subset in the seed sequence; different subsets have independent scenes."""
+"""The subsets, with their entries in the random seed: each subset has scenes of its own."""
 
 _MEAN_COLORS = tuple(COLORS.values())
-# Area of each shape with radius 1, see `_distance`; radii are comparable between shapes.
+# Area of each shape at radius 1; see `_distance`. The areas are similar, so radii can be compared.
 _AREAS = (math.pi, 1.72 * 1.72, 0.75 * math.sqrt(3.0) * 1.45 * 1.45, 8 * 1.1 * 0.38 - 4 * 0.38**2)
 _PER_SCENE, _PER_OBJECT, _PER_STROKE = 16, 12, 8  # uniform numbers reserved for each
 
@@ -39,7 +39,8 @@ class SceneObject:
         label: Class index, 0..19.
         radius: Radius as a fraction of the shorter image side.
         pixels: Number of visible pixels.
-        visible: Visible fraction of the object's area, 0..1.
+        visible: Visible fraction of the object's area, 0..1. Parts outside the image are not
+            visible.
     """
 
     label: int

@@ -16,17 +16,17 @@ class World:
     """How the scenes of one world are composed and photographed.
 
     A photograph of the composed image ``x`` is ``x * (1 - a) + t * a`` plus sensor noise, with one
-    airlight color ``t`` and one severity ``a`` per image. A light ``t`` gives haze, a dark one low
-    light. Sensor noise is added last, so it is not reduced along with the contrast.
+    airlight color ``t`` and one severity ``a`` per image. A light ``t`` gives haze, a dark ``t``
+    low light. Sensor noise is added last, so it is not reduced along with the contrast.
 
     Args:
         name: Name of the world.
         objects: Minimum and maximum number of objects.
         radius: Minimum and maximum object radius, as a fraction of the shorter image side.
         clutter: Minimum and maximum number of gray clutter strokes, labeled as background.
-        noise: Maximum sensor noise, in gray levels of 255 (triangular distribution).
-        severity: Mean of ``a`` over the images; 0 means no shift.
-        spread: ``a`` is uniform in ``severity - spread .. severity + spread``.
+        noise: Maximum sensor noise (triangular distribution), for pixel values 0..255.
+        severity: Mean of ``a`` over the images, 0..0.95; 0 means no shift.
+        spread: ``a`` is uniform in ``severity - spread .. severity + spread``, clipped to 0..0.97.
         airlight: Darkest and lightest airlight color ``t``, RGB in 0..255.
     """
 
@@ -74,7 +74,7 @@ objects and clutter. ``haze``, ``lowlight``: the same crowd, photometrically shi
 
 
 def get_world(world: str | World, severity: float | None = None) -> World:
-    """Look a world up by name and, if asked, change its severity.
+    """Look up a world by name and, if a severity is given, change it.
 
     Args:
         world: Name of a world, or a ``World``, which is used directly.

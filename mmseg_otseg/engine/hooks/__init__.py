@@ -1,3 +1,5 @@
+"""Hooks for training and testing: checkpoints, checks of a run, self-training, and logs."""
+
 from mmseg_otseg.engine.hooks.durable_checkpoint_hook import DurableCheckpointHook
 from mmseg_otseg.engine.hooks.fine_tune_hook import FineTuneHook
 from mmseg_otseg.engine.hooks.finite_loss_hook import FiniteLossHook

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment."""
+"""Checkpoints that stay usable if the run is killed at any moment."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class DurableCheckpointHook(CheckpointHook):
       resumed run whose checkpoint lacks the result of a validation that was due validates first.
     - The best checkpoint holds its own score. A resumed run reads both from the folder, so a better
       checkpoint saved after the resumed one is not replaced by a worse one.
-    - A run that resumes from the latest checkpoint uses the latest readable one.
+    - A run that resumes without naming a checkpoint uses the latest readable one.
 
     Args:
-        options: Options of ``CheckpointHook``; the folder must be on this machine.
+        options: Options of ``CheckpointHook``; ``out_dir`` must be a local folder.
 
     Raises:
-        ValueError: If the folder is not on this machine, or ``save_best`` names a metric that the
-            validation does not report.
+        ValueError: If the folder is not local, ``save_best`` names a metric that the validation
+            does not report, or a run resumes and none of its checkpoints can be read.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -51,7 +51,7 @@ class DurableCheckpointHook(CheckpointHook):
             runner._resume = runner._load_from is not None
 
     def before_train(self, runner: Runner) -> None:
-        """Restore the state from the folder, and validate if a kill prevented it."""
+        """Restore the state from the folder, and run a validation that a kill prevented."""
         info = runner.message_hub.runtime_info
         if "keep_ckpt_ids" in info:  # mmengine deletes files with these numbers in their names
             info["keep_ckpt_ids"] = [int(step) for step in info["keep_ckpt_ids"]]
@@ -107,9 +107,9 @@ class DurableCheckpointHook(CheckpointHook):
             )
 
     def _recall_best(self, runner: Runner, indicator: str, rule: str) -> None:
-        """Restore the best checkpoint and its score from the folder.
+        """Find the best checkpoint in the folder, and record it and its score.
 
-        It is either the one recorded in the resumed checkpoint or one written after it.
+        It is either the one recorded in the resumed checkpoint or one written later.
         """
         if indicator == "auto":  # the first validation determines the metric
             return

@@ -17,12 +17,13 @@ from mmseg_otseg.engine.parts import neck, segmentor
 
 @HOOKS.register_module()
 class FineTuneHook(Hook):
-    """Logs what training takes over from the ``load_from`` checkpoint, and what it does not.
+    """Adapts the ``load_from`` checkpoint to this run's classes, and logs which weights carry over.
 
     Trainable weights carry over by name and shape, whatever the classes are. Class-specific parts
     do not: text embeddings are recomputed, per-class contexts (:class:`LearnablePrompts` with
     ``per_class``) carry over only for the class names that both runs have, and a calibrated
-    seen-class bias is dropped. The hook does nothing when a run is resumed or tested.
+    seen-class bias is dropped. If the checkpoint was trained with labels of this run's unseen
+    classes, the hook warns. It does nothing when a run is resumed or tested.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

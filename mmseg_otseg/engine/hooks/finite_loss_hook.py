@@ -28,14 +28,15 @@ class FiniteLossHook(Hook):
     with mmseg's loops has this hook; see :mod:`mmseg_otseg.engine.loops`. It checks only the total
     loss, which mmengine copies from the GPU in every iteration anyway.
 
-    With a loss scale, single steps may overflow and the scale then corrects this, so only a longer
-    series of them stops the training.
+    With a loss scale, a step may overflow, after which the scale is reduced. Training therefore
+    stops only after several such steps in a row.
 
     Args:
-        overflows: How many losses in a row may be NaN or infinite if there is a loss scale.
+        overflows: Number of successive NaN or infinite losses to tolerate with a loss scale.
 
     Raises:
-        ValueError: If the loss, the loaded weights or the weights to be saved hold NaN or infinity.
+        ValueError: If the total loss, the loaded weights or the weights to be saved hold NaN or
+            infinity.
     """
 
     def __init__(self, overflows: int = 20) -> None:

@@ -1,4 +1,4 @@
-"""Random numbers on the device that depend on the iteration only."""
+"""Makes torch's random numbers depend only on the run's seed, the rank and the iteration."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ class IterationSeedHook(Hook):
 
 
 def iteration_seed(seed: int, rank: int, iteration: int) -> int:
-    """A well-mixed 64-bit seed, so that consecutive iterations are uncorrelated."""
+    """A 64-bit hash of the arguments, so that successive iterations get uncorrelated seeds."""
     return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0])

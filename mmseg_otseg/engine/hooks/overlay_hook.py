@@ -22,7 +22,8 @@ class OverlayHook(Hook):
     """Writes ``out_dir/NAME.jpg`` for every test image: labels and prediction side by side.
 
     NAME is the image's path relative to the common folder of all test images, without the suffix.
-    Each process writes the images that it tested.
+    Each process writes the overlays of the images that it tested. An image without labels gets only
+    its prediction; an image that cannot be read is skipped with a warning.
 
     Args:
         out_dir: Output folder; it is created when the first overlay is written.

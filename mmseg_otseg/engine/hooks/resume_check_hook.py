@@ -24,7 +24,7 @@ PROGRESS = {"base_values", "last_step", "total_iters"}
 
 @HOOKS.register_module()
 class ResumeCheckHook(Hook):
-    """Checks that a resumed run can go on from its checkpoint, and has something left to train.
+    """Checks that a resumed run can continue from its checkpoint and has iterations left to train.
 
     mmengine loads optimizers and schedules without checking them. A mismatch would end the run at
     the first step with an error that does not name the file, or would change the learning rates.
@@ -32,7 +32,8 @@ class ResumeCheckHook(Hook):
 
     Raises:
         ValueError: If the checkpoint has no optimizer; if its optimizer or schedules are of another
-            model or type, or have invalid values; or if it was trained for longer than this run.
+            model or type, or have invalid values; or if it was trained for longer than this run
+            is set to train.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -55,7 +56,7 @@ class ResumeCheckHook(Hook):
             ) from error
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the length of the run with what the checkpoint was trained for."""
+        """Compare the length of the run with the number of steps that the checkpoint has."""
         loop, unit = runner.train_loop, "iterations"
         done, length, key = runner.iter, loop.max_iters, "max_iters"
         if isinstance(loop, EpochBasedTrainLoop):

@@ -26,9 +26,9 @@ class RunCheckHook(Hook):
 
     With the text prompts of another dataset, or with a class that is labeled in training but
     counted as unseen by the metric, a run would finish with wrong numbers and no error. Other
-    contradictions would appear only at the first validation, after hours. Models without text
-    prompts are not checked. Every run with mmseg's loops has this hook; see
-    :mod:`mmseg_otseg.engine.loops`.
+    contradictions would appear only at the first validation, after hours. For models without text
+    prompts, only the file names of label maps are checked. Every run with mmseg's loops has this
+    hook; see :mod:`mmseg_otseg.engine.loops`.
 
     Checkpoints record the classes they were trained on with labels (``meta.trained_classes``). The
     hook passes them to the metric, so that none of them counts as unseen. Training may start from a
@@ -36,10 +36,11 @@ class RunCheckHook(Hook):
     refused.
 
     Raises:
-        ValueError: If the model and the data have different classes, the config has a class split
-            that nothing reads, evaluation data hides labels, training data does not hide them, the
-            setting of the training data does not fit the model, the best checkpoint is chosen by a
-            metric that will not be computed, or label maps would overwrite each other.
+        ValueError: If the model and the data have different classes, a setting at the top level of
+            the config has no effect, evaluation data hides labels, training data does not hide
+            them, the setting of the training data does not fit the model or the hooks, a tested
+            model was trained on all unseen classes, the best checkpoint is chosen by a metric that
+            will not be computed, or label maps would overwrite each other.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class RunCheckHook(Hook):
                 f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
                 f"in the dataset that the ZeroShotDataset of {part}_dataloader wraps"
             )
-        # In the "supervised" setting all classes are trained on purpose, and both means are wanted.
+        # The "supervised" setting trains all classes on purpose; both means are still reported.
         trained = frozenset() if _is_supervised(runner.cfg) else self.trained
         if split.unseen and trained.issuperset(split.unseen_names) and not _trains(runner):
             raise ValueError(
@@ -98,7 +99,7 @@ class RunCheckHook(Hook):
         for metric in evaluator.metrics:
             if isinstance(metric, ZeroShotIoUMetric):
                 metric.dataset_meta = {**(metric.dataset_meta or {}), "trained": sorted(trained)}
-                metric.reported_classes()  # raises an error for a wrong split
+                metric.reported_classes()  # raises if the data has no split or hides labels
 
 
 def trained_classes(meta: Any) -> frozenset[str]:

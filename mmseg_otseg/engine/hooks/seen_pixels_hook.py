@@ -15,11 +15,11 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class SeenPixelsHook(Hook):
-    """Logs ``seen_pixels``: the percentage of pixels with a seen class's label in each interval.
+    """Logs ``seen_pixels``: the percentage of training pixels with the label of a seen class.
 
-    All other pixels are ignored, unlabeled, or of unseen classes. The interval is that of the
-    logger hook. An interval without any seen pixel causes a warning. The hook does nothing for data
-    without a class split.
+    The percentage is of all pixels in an interval of the logger hook, including ignored ones. An
+    interval without any such label causes a warning. The hook does nothing for data without a class
+    split.
     """
 
     priority = "NORMAL"  # before the logger hook, which writes the number

@@ -26,9 +26,10 @@ class SelfTrainingHook(Hook):
         begin: First iteration (counted from 0) of self-training.
 
     Raises:
-        ValueError: Before training, if the model has no :class:`DLFANeck`-like neck, the training
-            dataset does not mark unlabeled pixels, there is no unseen class, or self-training would
-            begin at once with an untrained model or only after the last iteration.
+        ValueError: If ``begin`` is negative. Before training: if the model's neck is not a
+            :class:`DLFANeck` or similar, the training dataset does not mark unlabeled pixels, no
+            class is unseen, or self-training would begin at once with an untrained model or only
+            after the last iteration.
 
     Source:
         OTSeg (arXiv 2403.14183), section 4.1, the transductive setting.

@@ -1,4 +1,4 @@
-"""Prevents two training runs in the same folder."""
+"""Prevents two runs from training in the same work folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WorkDirLockHook(Hook):
     """Locks the work folder during training, and stops workers whose launcher was killed.
 
     The first process of the run holds the lock. Processes started by torchrun stop when torchrun is
-    killed. Otherwise they would keep training in the background and keep the folder locked.
+    killed. Without this, they would continue in the background and keep the folder locked.
 
     Raises:
         BlockingIOError: If another process trains in the folder; raised before anything is loaded.
