@@ -1,4 +1,4 @@
-"""The zero-shot numbers for many seen-class biases, from one pass over the data."""
+"""The zero-shot metrics for many seen-class biases, from one pass over the data."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ from torch import Tensor
 
 from .zero_shot_iou_metric import ZeroShotIoUMetric, check_label_size
 
-#: From well below zero, for models whose training favors unseen classes, to nearly 1.
+#: -0.3 to 0.9 in steps of 0.005; negative biases are for models that favor unseen classes.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
 
 
 @METRICS.register_module()
 class SeenBiasMetric(ZeroShotIoUMetric):
-    """What :class:`ZeroShotIoUMetric` would say for each of several seen-class biases.
+    """The metrics of :class:`ZeroShotIoUMetric` for each of several seen-class biases.
 
-    The model must predict without a bias (``seen_bias=0`` in its head). Subtracting a bias never
-    changes which seen class is best at a pixel, nor which unseen one: it only decides between these
-    two. So two class maps, and for every pixel the number of biases that leave it to the seen
-    class, hold the predictions for all biases.
+    The model must predict without a bias (``seen_bias=0`` in its head). Subtracting a bias from all
+    seen classes changes neither the best seen class of a pixel nor its best unseen class; it only
+    decides between these two. Two class maps, and for each pixel the number of biases at which its
+    seen class wins, are therefore enough to count the predictions for all biases.
 
-    The metrics returned are those of the best bias: the one of highest hIoU, of several the one
-    nearest to zero. :attr:`table` holds all.
+    The metrics returned are those of the best bias, see :func:`best_bias`; :attr:`table` has the
+    metrics of all biases.
 
     Args:
-        biases: Biases to try, probabilities; None is :data:`DEFAULT_BIASES`.
+        biases: Biases to try, in units of probability; None means :data:`DEFAULT_BIASES`.
         **kwargs: As in :class:`ZeroShotIoUMetric`.
 
     Attributes:
         table: After an evaluation: for each bias, in increasing order, ``seen_bias`` and the
-            metrics of :class:`ZeroShotIoUMetric`.
+            metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        ValueError: If there is no bias. In an evaluation: if no class is unseen, or none is seen.
+        ValueError: If there is no bias. In an evaluation: if no class is unseen, no class is seen,
+            or :func:`best_bias` cannot choose.
+
+    Source:
+        Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning for Object
+        Recognition in the Wild" (ECCV 2016), calibrated stacking.
     """
 
     def __init__(self, biases: Sequence[float] | None = None, **kwargs: Any) -> None:
@@ -58,6 +63,10 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             data_batch: Not used.
             data_samples: For each image ``seg_logits``, probabilities (K, H, W), and
                 ``gt_sem_seg``, class indices (1, H, W).
+
+        Raises:
+            ValueError: If no class is seen or unseen, or the labels of an image do not have the
+                size of its prediction.
         """
         seen, unseen = (torch.tensor(indices, dtype=torch.int64) for indices in self._split())
         if not len(unseen) or not len(seen):
@@ -71,19 +80,23 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             labels = sample["gt_sem_seg"]["data"][0].to(probabilities.device)
             known = labels != self.ignore_index
             areas = self._areas(probabilities[:, known], labels[known].long(), seen, unseen)
-            # A running sum: a table of areas for each image and bias would fill the memory. The
-            # last image stands apart, as it may be one that only pads this process's share.
+            # Keep a running sum, because the areas of each image and bias would fill the memory.
+            # The last image is kept apart, because `evaluate` may have to leave it out.
             number, total, last = self.results or (0, 0, 0)
             self.results[:] = [number + 1, total + last, areas]
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Add up the areas of all processes and compute the metrics.
 
-        mmengine's samplers deal the images out in turn, and give the processes that would have one
-        less an image that another process has too.
+        mmengine's samplers distribute the images over the processes in turn. A process that would
+        get one image fewer than others is also given an image that another process has; that image
+        is not counted again.
 
         Args:
             size: Number of images in the dataset.
+
+        Returns:
+            The metrics of the best bias.
         """
         if self.results:
             number, total, last = self.results
@@ -95,7 +108,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         """Areas of one image for every bias.
 
         Args:
-            probabilities: Shape (K, M), of the M labeled pixels.
+            probabilities: Probabilities of the M labeled pixels, shape (K, M).
             labels: Class indices, shape (M,), int64.
             seen: Indices of the seen classes.
             unseen: Indices of the unseen classes.
@@ -108,8 +121,8 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         best_seen, at_seen = probabilities[seen].max(0)
         best_unseen, at_unseen = probabilities[unseen].max(0)
         seen_class, unseen_class = seen[at_seen], unseen[at_unseen]
-        # How many of the biases, from the smallest on, leave the pixel to its seen class. On a tie
-        # argmax takes the class of lower index.
+        # The number of biases at which the seen class wins; these are always the smallest. Ties go
+        # to the class with the lower index, as in argmax.
         first = seen_class < unseen_class
         wins = torch.zeros_like(labels)
         for bias in self.biases:
@@ -117,17 +130,21 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             wins += (left > best_unseen) | ((left == best_unseen) & first)
 
         def by_bias(classes: Tensor, taken: Tensor | None = None) -> Tensor:
-            """Pixels of each class, (biases + 1, K), by the number of their wins."""
+            """Number of pixels with each number of wins and class, (biases + 1, K)."""
             index = wins * len(probabilities) + classes
             index = index if taken is None else index[taken]
             size = (len(self.biases) + 1) * len(probabilities)
             return torch.bincount(index, minlength=size).view(-1, len(probabilities)).double()
 
         def predicted(right: bool) -> Tensor:
-            """Pixels predicted (rightly) as each class at each bias, (biases, K)."""
+            """Number of pixels predicted as each class at each bias, (biases, K).
+
+            Args:
+                right: Whether to count only correct predictions.
+            """
             to_seen = by_bias(seen_class, seen_class == labels if right else None)
             to_unseen = by_bias(unseen_class, unseen_class == labels if right else None)
-            # Bias number i leaves a pixel to its seen class if the pixel has more than i wins.
+            # At bias number i, the seen class wins at the pixels that have more than i wins.
             to_seen = to_seen.flip(0).cumsum(0).flip(0)[1:]
             return to_seen + to_unseen.cumsum(0)[:-1]
 
@@ -138,13 +155,13 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         return torch.stack([intersection, union, prediction, label], dim=1).cpu()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute the metrics of every bias, by mmseg's own formulas, and log the best.
+        """Compute the metrics of every bias as the base class does, and log the best bias.
 
         Args:
             results: Sums of the areas, one for each process.
 
         Returns:
-            The best row of :attr:`table`.
+            The row of :attr:`table` for the best bias.
         """
         self.table = [
             {"seen_bias": bias, **super(SeenBiasMetric, self).compute_metrics([tuple(areas)])}
@@ -158,23 +175,23 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         return dict(best)
 
     def _log(self, *args: Any) -> None:
-        """No table of classes for each bias."""
+        """Log nothing: there would be a table of classes for each bias."""
 
 
 def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The row of highest hIoU, of several the one whose bias is nearest to zero.
+    """The row with the highest hIoU; among equal ones, the row whose bias is nearest to zero.
 
     Args:
         table: For each bias ``seen_bias`` and ``hIoU``.
 
     Raises:
-        ValueError: If no bias has an hIoU, which is nan when the data holds and the model predicts
-            no seen class, or no unseen one.
+        ValueError: If hIoU is nan for every bias. This happens if the seen classes, or the unseen
+            classes, occur neither in the labels nor in the predictions.
     """
     known = [row for row in table if not math.isnan(row["hIoU"])]
     if not known:
         raise ValueError(
-            "no seen-class bias can be chosen: hIoU is nan for each of them, as no seen or no "
-            "unseen class occurs in the data. Take more data, or another class split"
+            "no seen-class bias can be chosen: hIoU is nan for each of them, because no seen or no "
+            "unseen class occurs in the data. Use more data or another class split"
         )
     return max(known, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))

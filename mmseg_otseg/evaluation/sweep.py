@@ -1,4 +1,4 @@
-"""Evaluating a model once for many seen-class biases."""
+"""Evaluates a model for many seen-class biases at once, and stores a bias in a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def sweep_seen_bias(
     biases: Sequence[float] | None = None,
     subset: str = "val",
 ) -> list[dict[str, float]]:
-    """Evaluate a checkpoint for each bias, in one pass over the data, by mmengine's Runner.
+    """Evaluate a checkpoint for each bias with mmengine's Runner, in one pass over the data.
 
     Args:
         cfg: Config of a model with a :class:`ZeroShotHead`; it is not changed.
-        checkpoint: What to load; None for a model with nothing trained.
-        biases: Seen-class biases, probabilities; None is :data:`DEFAULT_BIASES`.
-        subset: Which data: ``"val"`` or ``"test"``.
+        checkpoint: File to load; None evaluates the model as it is built from the config.
+        biases: Seen-class biases, in units of probability; None means :data:`DEFAULT_BIASES`.
+        subset: The data to evaluate on, ``"val"`` or ``"test"``.
 
     Returns:
-        For each bias, in increasing order: ``seen_bias``, ``mIoU_S``, ``mIoU_U``, ``hIoU`` and the
-        other metrics of :class:`ZeroShotIoUMetric`, in percent.
+        For each bias, in increasing order: ``seen_bias``, in units of probability; and ``mIoU_S``,
+        ``mIoU_U``, ``hIoU`` and the other metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        ValueError: If ``subset`` is something else, or the model's head has no seen-class bias.
+        ValueError: If ``subset`` is not one of these, or the model's head has no seen-class bias.
     """
     if subset not in ("val", "test"):
         raise ValueError(f"subset must be 'val' or 'test', got {subset!r}")
@@ -43,7 +43,8 @@ def sweep_seen_bias(
     head = MODELS.get(cfg.model.decode_head.type)
     if head is None or not issubclass(head, ZeroShotHead):
         raise ValueError(
-            f"{cfg.model.decode_head.type} has no seen-class bias; a config with MPSAHead is needed"
+            f"{cfg.model.decode_head.type} has no seen-class bias; use a config whose head derives "
+            "from ZeroShotHead, such as MPSAHead"
         )
     cfg.model.decode_head.seen_bias = 0.0
     cfg[f"{subset}_evaluator"] = dict(
@@ -59,15 +60,16 @@ def sweep_seen_bias(
 
 
 def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: str | Path) -> None:
-    """Write a checkpoint that brings a seen-class bias along.
+    """Write a copy of a checkpoint that also holds a seen-class bias.
 
-    Models whose config names no bias take it from there when they are tested or used.
+    A model that loads it uses this bias for testing and inference, unless its config sets one.
 
     Args:
-        cfg: The config for which the bias was found; it says which maps predict.
-        checkpoint: What to read.
-        bias: A probability.
-        target: What to write; may be the same file, which stays whole if this is interrupted.
+        cfg: The config with which the bias was found. The bias applies only to the same
+            ``predict_from`` of the head.
+        checkpoint: File to read.
+        bias: The bias, in units of probability.
+        target: File to write. It may be the same file; that file stays intact if writing fails.
 
     Raises:
         FileNotFoundError, ValueError: If the checkpoint cannot be read, or ``target`` is a
@@ -84,7 +86,10 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
 
 
 def evaluation_only(cfg: Config, subset: str) -> Config:
-    """A copy of a config with only what a Runner needs to evaluate on one subset of the data.
+    """Copy a config for evaluation on one subset of the data.
+
+    The copy does not evaluate on the other subset, resumes nothing, and has no visualization or
+    checkpoint hook.
 
     Args:
         cfg: A config.
@@ -96,9 +101,9 @@ def evaluation_only(cfg: Config, subset: str) -> Config:
         cfg[f"{other}_{name}"] = None
     cfg.resume = False
     if cfg.get("visualizer"):
-        # mmengine keeps one visualizer per name, with the folder of the first run that had it.
+        # mmengine keeps one visualizer per name, which writes to the folder of its first run.
         cfg.visualizer.pop("name", None)
     if cfg.get("default_hooks"):
         cfg.default_hooks.pop("visualization", None)
-        cfg.default_hooks.checkpoint = None  # mmengine's fails on validation without training
+        cfg.default_hooks.checkpoint = None  # mmengine's hook fails if there is no training
     return cfg

@@ -15,17 +15,17 @@ from torch import Tensor
 
 _WHAT_TO_TRY = (
     "What to try, in this order: another seen-class bias (tools/analysis/calibrate_seen_bias.py "
-    "finds it without training); names that CLIP knows (tools/analysis/check_data.py says how they "
-    "read); CLIP weights and text embeddings that belong together."
+    "finds it without training); class names that CLIP knows (tools/analysis/check_data.py shows "
+    "which of them are close to each other); CLIP weights and text embeddings of the same CLIP."
 )
 
 
 def check_label_size(sample: Mapping[str, Any], prediction: Tensor) -> None:
-    """Refuse labels that were resized, which cannot be compared with a prediction.
+    """Refuse labels of another size than the prediction, because the two cannot be compared.
 
     Args:
-        sample: An image's ``gt_sem_seg``, class indices (1, H, W), and maybe its ``img_path``.
-        prediction: Of that image, (..., H, W).
+        sample: An image's ``gt_sem_seg``, class indices (1, H, W), and perhaps its ``img_path``.
+        prediction: The prediction for that image, (..., H, W).
 
     Raises:
         ValueError: If the two sizes differ.
@@ -35,9 +35,9 @@ def check_label_size(sample: Mapping[str, Any], prediction: Tensor) -> None:
     )
     if labels != predicted:
         raise ValueError(
-            f"{sample.get('img_path', 'an image')}: its labels have {labels} pixels, the "
-            f"prediction {predicted}, as the image has on disk. Let LoadAnnotations stand after "
-            "Resize in the test pipeline, so that the labels keep their size."
+            f"{sample.get('img_path', 'an image')}: its labels have {labels} pixels, but the "
+            f"prediction has {predicted}, like the image on disk. Put LoadAnnotations after Resize "
+            "in the test pipeline, so that the labels are not resized."
         )
 
 
@@ -47,24 +47,29 @@ class ZeroShotIoUMetric(IoUMetric):
 
     The metrics, all in percent:
 
-    - ``pAcc``: pixels labeled correctly, of all that are not ignored;
-    - ``mIoU``, ``mAcc``: means over the classes;
+    - ``pAcc``: share of the pixels that are classified correctly, ignored pixels left out;
+    - ``mIoU``, ``mAcc``: mean IoU and mean accuracy over all classes;
     - ``mIoU_S``, ``mIoU_U``: mean IoU over the seen and over the unseen classes;
-    - ``hIoU``: 2 * mIoU_S * mIoU_U / (mIoU_S + mIoU_U), 0 when both are 0;
-    - means of the Dice or F-score metrics, when ``iou_metrics`` asks for them.
+    - ``hIoU``: 2 * mIoU_S * mIoU_U / (mIoU_S + mIoU_U), or 0 if both are 0;
+    - means of the Dice or F-score metrics, if ``iou_metrics`` requests them.
 
-    ``mIoU_U`` and ``hIoU`` are left out when no class is unseen. A class that occurs neither in the
-    predictions nor in the labels has no IoU (nan) and does not count. Which classes are unseen
-    comes from the dataset's ``metainfo``, as :class:`ZeroShotDataset` gives it. If it also has
-    ``trained``, names of classes that the model was trained on with labels, those of them that are
-    called unseen are marked, and left out of both means unless no unseen class would remain. To
-    keep the best checkpoint: ``CheckpointHook(save_best="hIoU", rule="greater")``.
+    ``mIoU_U`` and ``hIoU`` are left out if no class is unseen or the unseen classes have no labels.
+    A class that occurs neither in the predictions nor in the labels has no IoU (nan) and is left
+    out of the means. The split comes from the dataset's ``metainfo``; see
+    :class:`ZeroShotDataset`. The metainfo may also have ``trained``, the names of the classes that
+    the model was trained on with labels. An unseen class among them is marked, and is left out of
+    ``mIoU_S`` and ``mIoU_U`` unless no unseen class would remain. To keep the best checkpoint, use
+    ``CheckpointHook(save_best="hIoU", rule="greater")``.
 
     Args:
-        unseen_labeled: Whether the data has labels of the unseen classes. False leaves these
-            classes out of all numbers: nothing can be measured of them. Pixels of seen classes
-            that are predicted as unseen ones still count as wrong.
+        unseen_labeled: Whether the data has labels of the unseen classes. If False, these classes
+            are left out of all means. A pixel of a seen class that is predicted as an unseen class
+            still counts as wrong.
         **kwargs: As in ``IoUMetric``; mIoU is always among the metrics.
+
+    Source:
+        Xian et al., "Semantic Projection Network for Zero- and Few-Label Semantic Segmentation"
+        (CVPR 2019), for the harmonic mean.
     """
 
     def __init__(self, *, unseen_labeled: bool = True, **kwargs: Any) -> None:
@@ -93,14 +98,14 @@ class ZeroShotIoUMetric(IoUMetric):
         """Compute the metrics and log the table of classes.
 
         Args:
-            results: For each image its areas of intersection, union, prediction and label in
+            results: For each image, its areas of intersection, union, prediction and label in
                 pixels, each (K,).
 
         Returns:
             The metrics by name, in percent.
 
         Raises:
-            ValueError: When the dataset has no class split, or hides labels.
+            ValueError: If the dataset has no class split, or hides labels.
         """
         if self.format_only:
             return super().compute_metrics(results)
@@ -125,7 +130,7 @@ class ZeroShotIoUMetric(IoUMetric):
 
     @property
     def names(self) -> set[str]:
-        """Names of the zero-shot metrics that there will be, as a checkpoint hook asks for them."""
+        """Names of the zero-shot metrics of this split, as used in a hook's ``save_best``."""
         names = ["mIoU_S", "mIoU_U", "hIoU"] if self.reported_classes()[1] else ["mIoU_S"]
         return {f"{self.prefix}/{name}" if self.prefix else name for name in names}
 
@@ -135,7 +140,7 @@ class ZeroShotIoUMetric(IoUMetric):
         Unseen classes that the model was trained on with labels are left out, if others remain.
 
         Raises:
-            ValueError: As :meth:`compute_metrics`.
+            ValueError: As in :meth:`compute_metrics`.
         """
         seen, unseen = self._split()
         trained = self._trained(unseen)
@@ -155,8 +160,8 @@ class ZeroShotIoUMetric(IoUMetric):
             )
         if meta.get("hide_as") is not None:
             raise ValueError(
-                "the labels of unseen classes are hidden in this dataset, so it cannot be tested "
-                "on: set test_mode=True in the dataset that ZeroShotDataset wraps here."
+                "the labels of unseen classes are hidden in this dataset, so a model cannot be "
+                "tested on it: set test_mode=True in the dataset that ZeroShotDataset wraps here."
             )
         return list(meta["seen"]), list(meta["unseen"])
 
@@ -187,29 +192,33 @@ class ZeroShotIoUMetric(IoUMetric):
         if trained:
             left_out = not unseen.intersection(trained)
             print_log(
-                "T = called unseen, but the model was trained with labels: "
+                "T = unseen in this split, but the model was trained with labels: "
                 f"{', '.join(names[index] for index in trained)}. "
-                + ("They are in neither mean." if left_out else "mIoU(U) is not zero-shot."),
+                + (
+                    "They are left out of mIoU(S) and mIoU(U)."
+                    if left_out
+                    else "mIoU(U) is not zero-shot."
+                ),
                 logger,
                 logging.WARNING,
             )
         lost = [name for name in at_zero if names.index(name) in unseen]
         if lost and metrics["mIoU_S"] > 0:
             problem = (
-                f"{len(lost)} of {len(unseen)} unseen classes are at 0 ({', '.join(lost)}), the "
-                f"seen ones at {metrics['mIoU_S']:.2f} on average."
+                f"{len(lost)} of {len(unseen)} unseen classes are at 0 ({', '.join(lost)}), but "
+                f"the seen classes are at {metrics['mIoU_S']:.2f} on average."
             )
             print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
         elif metrics["mIoU_S"] == 0 < metrics.get("mIoU_U", 0):
             problem = (
-                "All seen classes are at 0: the seen-class bias exceeds their lead over the unseen "
-                "ones."
+                "All seen classes are at 0: the seen-class bias is larger than their lead over the "
+                "unseen classes."
             )
             print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of those values (K,) that are not nan; nan when all are."""
+    """The mean of the values (K,) that are not nan; nan if all are nan."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 

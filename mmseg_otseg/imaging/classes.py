@@ -38,7 +38,8 @@ def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) ->
             that is not a (K, 3) array of values in 0..255 is ignored.
 
     Returns:
-        RGB values in 0..255. Other classes get hues that are as far apart as possible.
+        RGB values in 0..255 for each class. Other classes get hues spaced by the golden ratio, so
+        that successive classes look different.
     """
     colors = _known_colors(known or {})
     palette = []

@@ -20,10 +20,10 @@ def labels_at_size(
     The result is that of ``argmax(interpolate(values, size))``, but the resized maps are never
     stored. The image is processed in tiles, and in each tile only the classes that can win are
     resized. A class cannot win if its largest value is below the smallest value of another class,
-    because bilinear values are means.
+    because bilinear interpolation computes weighted means.
 
     Args:
-        values: Class maps at the model's output size, shape (K, h, w), finite.
+        values: Class maps at the model's output size, shape (K, h, w), finite, in any unit.
         size: Rows and columns (H, W) of the image.
         none_below: Pixels whose best value is below this get the label K.
         align_corners: As in ``interpolate``.

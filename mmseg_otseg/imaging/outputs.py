@@ -1,4 +1,4 @@
-"""Writes the masks and overlays of many images without overwriting any."""
+"""Writes the masks and overlays of many images, each under a different name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class OutputFolder:
     """A folder with masks ``pred/NAME.png`` and overlays ``vis/NAME.jpg``.
 
     NAME is the image's path relative to the common folder of all images, without its suffix unless
-    two names would then be equal. Arrays are numbered, starting after the files already in the
-    folder. Files are always written completely or not at all.
+    two names would then be equal. An array gets the next number that no mask in the folder has yet.
+    Files are always written completely or not at all.
 
     Args:
         folder: Output folder; it is created when the first file is written.
-        images: All images whose results will be written, paths and arrays.
+        images: All images whose results will be written, as paths or arrays.
     """
 
     def __init__(self, folder: str | os.PathLike, images: Sequence[str | np.ndarray]) -> None:
@@ -69,7 +69,8 @@ def output_names(paths: Sequence[str]) -> list[str]:
     """A name for each path; different files have different names.
 
     Returns:
-        The paths relative to their common folder, without the suffix unless two would be equal.
+        The paths relative to their common folder, without the suffix unless two names would then be
+        equal.
     """
     full = [os.path.abspath(path) for path in paths]
     if not full:

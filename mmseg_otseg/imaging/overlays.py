@@ -19,9 +19,10 @@ def paint(
 
     Args:
         image: RGB values (h, w, 3), uint8.
-        mask: Class indices of the same image at any size; values of K or more stay unpainted.
+        mask: Class indices of the same image, at any size (H, W), uint8 or uint16. Pixels with
+            values of K or more stay unpainted.
         names: The K class names.
-        palette: Their colors, RGB.
+        palette: Their colors, K lists of RGB values in 0..255.
         opacity: Opacity of the colors, 0..1.
 
     Returns:

@@ -21,7 +21,7 @@ SUFFIXES = (
 # Formats that Pillow decodes itself. For others, such as EPS, it starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 2**29  # 2 GiB at Pillow's four bytes per pixel
-MAX_PIXELS_KEPT = 2**26
+MAX_PIXELS_KEPT = 2**26  # larger images are reduced while they are read
 ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -37,7 +37,8 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
 
     Returns:
         Paths and arrays in the order of the inputs, with the images of a folder sorted by name; and
-        the paths in the folders that were left out: subfolders and files without an image suffix.
+        the paths inside folders that are left out: subfolders and files without an image suffix.
+        Hidden files (names that begin with a period) are in neither list.
 
     Raises:
         TypeError: If an input is neither a path nor an array.
@@ -90,7 +91,7 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     Args:
         source: A path; or an array of type uint8, (H, W), (H, W, 1), (H, W, 3) in BGR or
             (H, W, 4) in BGRA.
-        max_pixels: A file of an image with more pixels is refused.
+        max_pixels: Refuse a file whose image has more pixels than this.
 
     Returns:
         RGB values (h, w, 3), uint8; and the image's size (H, W). The values have this size unless
@@ -171,7 +172,7 @@ def _reduced(image: Image.Image, factor: int) -> np.ndarray:
 
 
 def _factor(image: Image.Image) -> int:
-    """How many pixels in a row are merged into one."""
+    """How many pixels are merged into one along each axis."""
     return int(np.ceil((image.width * image.height / MAX_PIXELS_KEPT) ** 0.5))
 
 
@@ -181,7 +182,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
     values = np.asarray(image)  # gray values with more than 8 bits
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ImageError(f"its values have {8 * values.dtype.itemsize} bits; save it with 8")
+        raise ImageError(f"its values have {8 * values.dtype.itemsize} bits; save it with 8 bits")
     return _three_channels((values >> 8).astype(np.uint8))
 
 

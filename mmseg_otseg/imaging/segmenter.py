@@ -52,7 +52,7 @@ class Prediction(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A model with the classes of a call.
+    """A model and the classes that it segments in one call.
 
     Attributes:
         model: The model to pass to :meth:`Segmenter.predict_all`.
@@ -78,10 +78,19 @@ class Segmenter(ABC):
     def predict_all(
         self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
     ) -> Iterator[Prediction]:
-        """Predict each image, in the order of the inputs."""
+        """Predict each image, in the order of the inputs.
+
+        Args:
+            model: The model of :meth:`with_classes`.
+            images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
+            batch_size: How many images of the same size go through the model at once.
+
+        Yields:
+            One prediction per image; one that failed holds the error.
+        """
 
     def report(self, message: str, level: int = logging.INFO) -> None:
-        """Tell the user about an image that is left out."""
+        """Log that an input was left out or an image was skipped."""
         logging.getLogger("mmseg_otseg").log(level, message)
 
     def __call__(
@@ -102,7 +111,7 @@ class Segmenter(ABC):
             the names of the skipped images.
 
         Raises:
-            TypeError, ValueError: As :meth:`segment`.
+            TypeError, ValueError: As in :meth:`segment`.
         """
         results = list(self.segment(inputs, classes, **options))
         return {
@@ -132,7 +141,8 @@ class Segmenter(ABC):
             inputs: A path, a folder (its images, sorted), an image as an array (BGR, 0..255, also
                 with an alpha channel, or gray), or a list of these.
             classes: Classes for this call: names as a list or a string like ``"cat, sofa"``, or a
-                split, see :func:`set_classes`. None means the model's own classes.
+                class split; see :func:`~mmseg_otseg.apis.set_classes`. None means the model's own
+                classes.
             none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
                 below this become the extra class "none of these" with index K.
             out_dir: Folder for masks (``pred/``) and overlays (``vis/``), written as soon as each
@@ -203,5 +213,5 @@ class Segmenter(ABC):
             yield Segmented(name, mask, overlay if return_vis else None, labels)
         if not done:
             raise ValueError(
-                f"none of the {len(images)} images could be segmented. The first: {first_reason}"
+                f"none of the {len(images)} images could be segmented. First error: {first_reason}"
             )
