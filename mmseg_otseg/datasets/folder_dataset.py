@@ -24,9 +24,9 @@ class FolderDataset(BaseSegDataset):
         data_root: Folder that holds ``images`` and ``labels``.
         subset: Name of the subfolders, such as ``"train"`` or ``"val"``.
         background: The label value of pixels that belong to no class. It becomes 255 (ignored), and
-            the K class names are those of the other values in increasing order: with
-            ``background=0``, the first name is that of the value 1. None means that the values
-            0..K-1 are the classes.
+            the class names belong to the other values in increasing order: with ``background=0``,
+            the first name belongs to the value 1. None means that the values 0..K-1 are the K
+            classes.
         metainfo: ``dict(classes=[names])``, in the order of the label values. Not needed inside a
             :class:`ZeroShotDataset`, which takes the names from its class split.
         **kwargs: As in ``BaseSegDataset``.

@@ -31,7 +31,7 @@ class _Guard:
 
     Attributes:
         rule: Checks label maps and hides the unseen classes.
-        applied: How many label maps the rule was applied to.
+        applied: Number of label maps to which the rule was applied.
         keep_whole: Whether to also keep the original label map, as ``whole_seg_map``.
     """
 

@@ -1,8 +1,8 @@
 """Sampling in which every draw can be reproduced on its own.
 
-A run that is killed and resumed must see the same samples as without the interruption. Therefore
-the augmentation of a sample depends only on the seed of the run and the number of the draw, not on
-the random numbers drawn before.
+A run that is killed and resumed must see the same samples as a run that is not interrupted.
+Therefore the augmentation of a sample depends only on the seed of the run and the number of the
+draw, not on earlier random numbers.
 """
 
 from __future__ import annotations

@@ -158,4 +158,4 @@ def _is_count(value: Any, largest: int = LARGEST_STEP) -> bool:
 
 def _expect(true: bool, name: str) -> None:
     if not true:
-        raise ValueError(f"{name} is not what mmengine writes there")
+        raise ValueError(f"{name} has a form that mmengine never writes")

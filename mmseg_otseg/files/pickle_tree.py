@@ -98,8 +98,9 @@ def parse_pickle(data: bytes | BinaryIO) -> tuple[Any, dict[str, Stored]]:
         :class:`Call` and :class:`Stored`; and all storages it refers to, by name.
 
     Raises:
-        ValueError: If it is not a pickle of protocol 2, or if its content is nested more deeply or
-            expands to far more values than that of a genuine file of its size.
+        ValueError: If it is not a pickle, has an instruction that ``torch.save`` never writes, is
+            nested more than ``MAX_DEPTH`` levels deep, contains itself, or expands to far more
+            values than a genuine file of its size.
     """
     stream = BytesIO(data) if isinstance(data, bytes) else data
     start = stream.tell()
@@ -256,7 +257,11 @@ class _Extent:
         self.open: set[int] = set()
 
     def measure(self, value: Any, depth: int = 0) -> tuple[int, int]:
-        """Number of values in ``value``, itself included, and number of levels below it."""
+        """Number of values in ``value``, including itself, and number of levels below it.
+
+        Raises:
+            ValueError: If it contains itself, is too deep, or exceeds the limit.
+        """
         if value is None or isinstance(value, (int, float)):
             return 1, 0
         if isinstance(value, str):

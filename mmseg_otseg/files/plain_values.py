@@ -37,7 +37,8 @@ class PlainValues:
     Args:
         storage: Returns the values of a storage, shape (count,).
         size: Size of the file in bytes. All tensors together may have at most ``SHARED_AT_MOST``
-            times as many bytes, since tensors can share a storage.
+            times as many bytes; they can have more than the file, because tensors can share a
+            storage.
     """
 
     def __init__(self, storage: Callable[[Stored], Tensor], size: int) -> None:
@@ -58,7 +59,8 @@ class PlainValues:
 
         Raises:
             ForeignObjectError: If a file may not hold such an object.
-            ValueError: If its parts do not fit together.
+            ValueError: If the parts of an object do not fit together, or all tensors together have
+                too many bytes.
         """
         if node is None or isinstance(node, (str, int, float)):
             return node
@@ -111,9 +113,9 @@ class PlainValues:
         parts = [self.make(state.get(name)) for name in ("_log_history", "_count_history")]
         length = state.get("max_length")
         if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts):
-            raise ValueError("its history of a value is not a list of numbers")
+            raise ValueError("its history of a logged value is not a list of numbers")
         if not isinstance(length, int) or length < 1:
-            raise ValueError(f"its history of a value has the length {str(length)[:20]}")
+            raise ValueError(f"its history of a logged value has the length {str(length)[:20]}")
         return HistoryBuffer(*parts, max_length=length)
 
     def _numpy_dtype(self, call: Call) -> np.dtype:

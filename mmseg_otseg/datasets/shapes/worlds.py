@@ -69,8 +69,9 @@ WORLDS: Mapping[str, World] = {
         ),
     )
 }
-"""``clean``: few objects, no shift (CLIP is trained on these images). ``crowd``: many overlapping
-objects and clutter. ``haze``, ``lowlight``: the same crowd, photometrically shifted."""
+"""``clean``: few objects, no shift (the shipped CLIP is trained on scenes of this world).
+``crowd``: many overlapping objects and clutter. ``haze``, ``lowlight``: the same crowd,
+photometrically shifted."""
 
 
 def get_world(world: str | World, severity: float | None = None) -> World:

@@ -32,8 +32,8 @@ class ResumeCheckHook(Hook):
 
     Raises:
         ValueError: If the checkpoint has no optimizer; if its optimizer or schedules are of another
-            model or type, or have invalid values; or if it was trained for longer than this run
-            is set to train.
+            model or type, or have invalid values; or if it was trained for more iterations than
+            this run has.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

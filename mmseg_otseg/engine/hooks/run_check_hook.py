@@ -135,8 +135,8 @@ def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
     """
     if cfg.get("background") is not None and not _reads_folders(cfg):
         raise ValueError(
-            f"the setting background={cfg.background} has no effect: only the data of "
-            "configs/own_data uses it. For a background of 0 in other datasets, set "
+            f"the setting background={cfg.background} has no effect: only FolderDataset, as in "
+            "configs/own_data, uses it. For a background of 0 in other datasets, set "
             "reduce_zero_label=True in them"
         )
     root, given = cfg.get("data_root"), set(_data_roots(cfg))
