@@ -131,7 +131,8 @@ class ZeroShotIoUMetric(IoUMetric):
     @property
     def names(self) -> set[str]:
         """Names of the zero-shot metrics of this split, as used in a hook's ``save_best``."""
-        names = ["mIoU_S", "mIoU_U", "hIoU"] if self.reported_classes()[1] else ["mIoU_S"]
+        unseen = self.unseen_labeled and self.reported_classes()[1]
+        names = ["mIoU_S", "mIoU_U", "hIoU"] if unseen else ["mIoU_S"]
         return {f"{self.prefix}/{name}" if self.prefix else name for name in names}
 
     def reported_classes(self) -> tuple[list[int], list[int]]:
