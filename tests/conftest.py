@@ -5,31 +5,35 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
-import torch
-from mmengine.config import config as mmengine_config
-from mmengine.registry import init_default_scope
-from yapf.yapflib import yapf_api
 
-import mmseg_otseg  # noqa: F401 (registers the components)
-from tests.helpers.tiny_clip import tiny_clip
-
-# mmengine collects garbage for every dataset it builds: spare it all that was imported.
-gc.freeze()
+# What takes seconds to import is imported where it is used: with -n, pytest's first process reads
+# this file too, although it runs no test.
+if TYPE_CHECKING:
+    import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
 def mmseg_scope() -> None:
     """Find components in mmseg's registries first, as its tools do."""
+    from mmengine.registry import init_default_scope
+
+    import mmseg_otseg  # noqa: F401 (registers the components)
+
     init_default_scope("mmseg")
+    # mmengine collects garbage for every dataset it builds: spare it all that was imported.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def unformatted_configs() -> Iterator[None]:
     """Formatting the config, which mmengine does for each checkpoint, takes longer than a run."""
+    from mmengine.config import config as mmengine_config
+    from yapf.yapflib import yapf_api
+
     holders = [holder for holder in (yapf_api, mmengine_config) if hasattr(holder, "FormatCode")]
     plain: dict[str, Any] = {"FormatCode": lambda text, **options: (text, True)}
     with patch.multiple(holders[0], **plain), patch.multiple(holders[-1], **plain):
@@ -48,6 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device of ``--device``: what a test makes without saying where is made there."""
+    import torch
+
     device = torch.device(request.config.getoption("device"))
     # On the CPU not as a mode: torch before 2.10 cannot compile everything below one.
     with device if device.type != "cpu" else nullcontext():
@@ -56,6 +62,8 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 
 @pytest.fixture
 def clip_config() -> dict[str, Any]:
+    from tests.helpers.tiny_clip import tiny_clip
+
     return tiny_clip()
 
 

@@ -18,10 +18,10 @@ from mmseg_otseg.ops.mask_loss.triton_kernels import fused_sums_and_gradients
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
 SIZES = {  # (B, K, H, W), (h, w)
-    "16 times larger": ((1, 2, 2, 3), (32, 48)),
+    "16 times larger": ((1, 1, 2, 3), (32, 48)),
     "smaller": ((1, 3, 9, 8), (5, 4)),
     "same size": ((2, 2, 7, 6), (7, 6)),
-    "one row larger, one column smaller": ((1, 4, 8, 8), (9, 7)),
+    "one row larger, one column smaller": ((1, 2, 8, 8), (9, 7)),
     "one patch": ((1, 4, 1, 1), (6, 5)),
     "one pixel": ((1, 2, 3, 3), (1, 1)),
     "several blocks of pixels": ((1, 2, 2, 70), (4, 150)),
@@ -83,14 +83,14 @@ def test_other_weights_and_exponents(settings: tuple[float, float]) -> None:
 
 def test_random_sizes() -> None:
     generator = torch.Generator().manual_seed(3)
-    for seed in range(6):
+    for seed in range(4):  # masked or not, with corners aligned or not
         batch, classes, *sizes = torch.randint(1, 16, (6,), generator=generator).tolist()
         logits, target = random_example(min(batch, 2), min(classes, 3), *sizes, seed=seed)
         assert_is_todays(logits, target, masked=bool(seed % 2), align_corners=seed % 3 == 0)
 
 
 def test_huge_logits_stay_finite() -> None:
-    logits, target = random_example(1, 3, 4, 4, 12, 12)
+    logits, target = random_example(1, 2, 3, 3, 7, 7)
     assert_is_todays(20 * logits, target)
     found, gradients = run_fused(1e4 * logits, target)
     expected, _ = focal_dice._sums_and_gradients(
@@ -101,6 +101,6 @@ def test_huge_logits_stay_finite() -> None:
 
 
 def test_no_label() -> None:
-    logits, target = random_example(1, 3, 4, 4, 12, 12)
+    logits, target = random_example(1, 2, 3, 3, 7, 7)
     for masked in (False, True):
         assert_is_todays(logits, torch.full_like(target, 255), masked=masked)

@@ -18,7 +18,7 @@ from mmseg_otseg.ops.optimal_transport.solvers import SMALLEST_KERNEL_VALUE
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
 # Problems, rows, columns: one and two blocks of rows, sizes that are no powers of two.
-SHAPES = [(1, 1, 1), (2, 17, 1), (3, 50, 6), (2, 64, 8), (1, 300, 32)]
+SHAPES = [(1, 1, 1), (2, 17, 1), (2, 50, 6), (1, 64, 8), (1, 300, 32)]
 
 
 def solve(cost: torch.Tensor, max_iters: int = 100) -> tuple[torch.Tensor, ...]:
