@@ -155,7 +155,10 @@ class PatchCheck:
                 pairs = labels[known].astype(np.int64) * number + found[known]
                 counts[level] += np.bincount(pairs, minlength=number**2).reshape(number, number)
         if not counts.any():
-            raise ValueError("the images have no labels of these classes")
+            raise ValueError(
+                f"no pixel of the images has a label from 0 to {number - 1}: give images with "
+                "labels of these classes"
+            )
         return self._compare([partial(mean_iou, level) for level in counts])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> list[Agreement]:

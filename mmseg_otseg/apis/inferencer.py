@@ -119,9 +119,8 @@ class OTSegInferencer(Segmenter):
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
         (prediction,) = self.predict_all(named.model, [source], 1)
         if isinstance(prediction.values, Exception):
-            raise ValueError(
-                f"cannot segment the image: {prediction.values}"
-            ) from prediction.values
+            what = "the image" if isinstance(source, np.ndarray) else source
+            raise ValueError(f"cannot segment {what}: {prediction.values}") from prediction.values
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
         return Inspection(

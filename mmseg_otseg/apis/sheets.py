@@ -129,7 +129,9 @@ def plan_sheet(
     grid = figure.subplots(len(lines), columns, squeeze=False)
     for (look, label), line in zip(lines, grid):
         if look.share is None:
-            raise ValueError("this model's head has no transport plan to draw")
+            raise ValueError(
+                "this model's head has no transport plan to draw: take a model with MPSAHead"
+            )
         share, image = look.share[label], _drawn(look.image)
         for axes in line:
             axes.set_axis_off()

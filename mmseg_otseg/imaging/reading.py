@@ -62,7 +62,7 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
             images.extend(str(path) for path in inside)
             left_out.extend(str(path) for path in listed if path not in set(inside))
     if not images:
-        raise ValueError("there is no image to segment")
+        raise ValueError(f"there is no image in {inputs!r}: give paths, folders or arrays")
     return images, left_out
 
 

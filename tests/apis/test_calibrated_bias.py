@@ -21,7 +21,7 @@ def test_the_inferencer_uses_the_bias_of_the_checkpoint(
     assert torch.load(weights)["meta"]  # what else the file holds is still there
     inferencer = OTSegInferencer(config, weights, device="cpu")
     assert inferencer.model.decode_head.seen_bias == 0.25
-    assert said == ["Seen-class bias 0.25, calibrated, from the checkpoint."]
+    assert len(said) == 1 and " 0.25, calibrated" in said[0]
 
 
 def test_a_checkpoint_is_never_written_under_another_formats_name(

@@ -44,7 +44,7 @@ def test_a_trained_clip_agrees_with_labels(check: PatchCheck, scenes: list) -> N
     assert levels[-1].aligned and levels[-1].score > 2 * levels[-1].chance
     moved = [(image, np.where(labels < 20, (labels + 7) % 20, 255)) for image, labels in scenes]
     assert not check.on_labels(moved)[-1].aligned
-    with pytest.raises(ValueError, match="no labels"):
+    with pytest.raises(ValueError, match=r"label .* 19"):
         check.on_labels([(image, np.full_like(labels, 255)) for image, labels in scenes[:1]])
 
 
@@ -54,7 +54,7 @@ def test_and_with_the_global_score(check: PatchCheck, scenes: list, tmp_path: Pa
     read = list(pictures([tmp_path / f"{index}.png" for index in range(20)]))
     assert all(torch.equal(image, scene[0]) for image, scene in zip(read, scenes, strict=True))
     assert check.on_pictures(read)[-1].aligned
-    with pytest.raises(ValueError, match="give 2"):
+    with pytest.raises(ValueError, match=" 2 "):
         check.on_pictures(read[:1])
 
 

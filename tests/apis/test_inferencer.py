@@ -122,12 +122,12 @@ def test_wrong_inputs(inferencer: OTSegInferencer, pictures: Path, tmp_path: Pat
     (pictures / "empty").mkdir()
     image, out = pictures / "0.jpg", tmp_path / "out"
     wrong: list[tuple[Any, dict[str, Any], str]] = [
-        (pictures / "gone.jpg", {}, r"none of the 1 images.*gone\.jpg"),
-        ([], {}, "no image to segment"),
-        (pictures / "empty", {}, "holds no image"),
-        (image, {"classes": []}, "no class"),
-        (image, {"classes": ["a", "a"]}, "more than once"),
-        (image, {"classes": "cat,,dog"}, "class name is empty"),
+        (pictures / "gone.jpg", {}, r"gone\.jpg"),
+        ([], {}, r"\[\]"),
+        (pictures / "empty", {}, "empty "),
+        (image, {"classes": []}, "class name"),
+        (image, {"classes": ["a", "a"]}, "names a "),
+        (image, {"classes": "cat,,dog"}, "empty"),
         (image, {"none_below": 90}, "none_below"),
         (image, {"none_below": float("nan")}, "none_below"),
         (image, {"opacity": 7}, "opacity"),
@@ -229,7 +229,7 @@ def test_classes_change_in_another_thread(inferencer: OTSegInferencer, pictures:
 def test_damaged_weights_are_no_masks(inferencer: OTSegInferencer, pictures: Path) -> None:
     for parameter in inferencer.model.neck.descriptor.parameters():
         parameter.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="finite"):
         inferencer(pictures / "0.jpg")
 
 
@@ -266,7 +266,7 @@ def test_what_is_no_config(weights: str, config: Config) -> None:
         with pytest.raises(TypeError, match="config"):
             OTSegInferencer(wrong, weights)
     config.test_dataloader = config.val_dataloader = config.test_pipeline = None
-    with pytest.raises(ValueError, match="no test pipeline"):
+    with pytest.raises(ValueError, match="test_pipeline"):
         OTSegInferencer(config, weights)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_the_share_is_the_plan_behind_the_score_map(
 
 def test_a_picture_that_cannot_be_read(inferencer: OTSegInferencer, pictures: Path) -> None:
     for name in ("1b.jpg", "notes.txt", "gone.jpg"):
-        with pytest.raises(ValueError, match="cannot segment"):
+        with pytest.raises(ValueError, match=re.escape(name)):
             inferencer.inspect(pictures / name)
 
 

@@ -63,5 +63,5 @@ def test_every_prompt_has_a_map_over_its_own_range() -> None:
 
 
 def test_heads_without_a_plan() -> None:
-    with pytest.raises(ValueError, match="no transport plan"):
+    with pytest.raises(ValueError, match="MPSAHead"):
         plan_sheet([look_with(None)], [[0]])

@@ -57,10 +57,10 @@ def test_training_goes_on_with_another_vocabulary(model: Any) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "no class"),
-        (["cat", "sofa", "cat"], "cat are given more than once"),
-        (["cat", " "], "a class name is empty"),
-        ("cat, sofa", "unknown class split"),
+        ([], "class name"),
+        (["cat", "sofa", "cat"], "names cat "),
+        (["cat", " "], "empty"),
+        ("cat, sofa", "'cat, sofa'"),
     ],
 )
 def test_wrong_names(names: Any, message: str, model: Any) -> None:
@@ -71,7 +71,7 @@ def test_wrong_names(names: Any, message: str, model: Any) -> None:
 
 
 def test_models_without_a_vocabulary() -> None:
-    with pytest.raises(TypeError, match="Linear has no neck"):
+    with pytest.raises(TypeError, match=r"Linear .*DLFANeck"):
         set_classes(nn.Linear(1, 1), ["cat"])
 
 

@@ -93,7 +93,7 @@ def test_a_background_that_is_no_value(root: Path) -> None:
 def test_needs_a_data_folder_and_names(root: Path) -> None:
     with pytest.raises(ValueError, match="`data_root`"):
         FolderDataset()
-    with pytest.raises(ValueError, match="no class names"):
+    with pytest.raises(ValueError, match=r"metainfo=dict\(classes="):
         FolderDataset(str(root))
 
 
@@ -121,9 +121,7 @@ def test_label_files_without_images_are_named(root: Path) -> None:
 def test_no_names_in_common(root: Path) -> None:
     for path in label_files(root, "train"):
         path.rename(path.with_name(f"label_of_{path.name}"))
-    with pytest.raises(
-        DataFolderError, match=r"train_0.jpg.*label_of_train_0.png.*name of its image"
-    ):
+    with pytest.raises(DataFolderError, match=r"train_0\.jpg.*label_of_train_0\.png"):
         dataset_of(root)
 
 
@@ -137,5 +135,5 @@ def test_folders_swapped(root: Path) -> None:
 
 def test_two_images_of_one_name(root: Path) -> None:
     Image.new("RGB", (4, 4)).save(root / "images" / "train" / "train_0.png")
-    with pytest.raises(DataFolderError, match=r"train_0.jpg and .*train_0.png"):
+    with pytest.raises(DataFolderError, match=r"train_0\.jpg .*train_0\.png"):
         dataset_of(root)

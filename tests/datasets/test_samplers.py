@@ -93,7 +93,7 @@ def test_skip_carries_the_right_draws(rank, world_size):
 
 
 def test_negative_skip():
-    with pytest.raises(ValueError, match="cannot skip -1"):
+    with pytest.raises(ValueError, match="-1"):
         sampler_of().skip(-1)
 
 

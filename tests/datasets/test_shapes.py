@@ -131,9 +131,9 @@ def test_bad_options_are_refused():
         ShapesDataset(subset="dev")
     with pytest.warns(FutureWarning, match="subset"), pytest.raises(ValueError, match="dev"):
         ShapesDataset(split="dev")
-    with pytest.raises(ValueError, match="unknown world 'fog'"):
+    with pytest.raises(ValueError, match="'fog'"):
         ShapesDataset(world="fog")
-    with pytest.raises(ValueError, match="length is 0"):
+    with pytest.raises(ValueError, match=r"length.* 0"):
         ShapesDataset(length=0)
 
 
@@ -196,7 +196,7 @@ def test_exported_masks_are_palette_pngs_with_background_zero(tmp_path):
 
 def test_export_refuses_to_overwrite(tmp_path):
     export_voc(tmp_path, train=1, val=0)
-    with pytest.raises(FileExistsError, match="remove it or choose another folder"):
+    with pytest.raises(FileExistsError, match=str(tmp_path)):
         export_voc(tmp_path, train=1, val=0)
     with pytest.raises(ValueError, match="-1, 0, 0"):
         export_voc(tmp_path / "other", train=-1, val=0)

@@ -39,7 +39,7 @@ def test_pictures_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
             file.write_bytes(file.read_bytes()[:60])
         else:
             file.write_bytes(png_of(20_000, 20_000))
-    with pytest.raises(ValueError, match="cannot be used"):
+    with pytest.raises(ValueError, match="picture"):
         load_picture(file)
 
 
@@ -48,7 +48,7 @@ def test_names() -> None:
     assert read_names(" \n ") is None
     for names in (["cat", "chair, wooden"], ["zebra"]):
         assert read_names(write_names(names)) == names
-    with pytest.raises(ValueError, match="201 class names"):
+    with pytest.raises(ValueError, match=r" 201 .* 200"):
         read_names(",".join(map(str, range(201))))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def test_urls_with_one_file_name_are_kept_apart(served: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("source", ["s3://a/b.pth", "petrel://a/b.pth", "pavi://a/b.pth"])
 def test_object_stores_are_refused(source: str) -> None:
-    with pytest.raises(ValueError, match="copy the file here"):
+    with pytest.raises(ValueError, match=re.escape(source)):
         CheckpointLoader.load_checkpoint(source)
 
 
@@ -180,7 +181,7 @@ def test_a_broken_file_is_named(content: str, trained: Path, tmp_path: Path) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         read_checkpoint(tmp_path / "none.pth")
 
 

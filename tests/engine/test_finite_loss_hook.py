@@ -34,7 +34,7 @@ def damage(runner: Runner, at: int, what: str) -> None:
 def test_a_run_whose_loss_is_no_number_stops(what: str, tmp_path: Path) -> None:
     runner = toy_runner(tmp_path, [1, 2, 3, 4])
     damage(runner, 2, what)
-    with pytest.raises(ValueError, match=rf"iteration 3.*{what}.*learning rate.*iter_2\.pth"):
+    with pytest.raises(ValueError, match=rf" 3.*{what}.*optimizer\.lr.*iter_2\.pth"):
         runner.train()
     assert (tmp_path / "iter_2.pth").is_file()
     assert not list(tmp_path.glob("*3*.pth*"))
@@ -71,5 +71,5 @@ def test_every_config_has_it(tmp_path: Path) -> None:
     cfg.optim_wrapper.optimizer.lr = 1e30
     cfg.param_scheduler.warmup_iters = 0
     cfg.dump(tmp_path / "untyped.py")
-    with pytest.raises(ValueError, match=r"iteration \d"):
+    with pytest.raises(ValueError, match=r" \d.*optimizer\.lr"):
         run_tool("train", tmp_path / "untyped.py")

@@ -74,10 +74,10 @@ def test_resuming_runs_no_config(
 def test_no_model_is_built_from_a_config_in_a_checkpoint(
     inferencer: type, config: Any, changed: Callable, code: str, tmp_path: Path
 ) -> None:
-    with pytest.raises((ValueError, TypeError), match="config file"):
+    with pytest.raises((ValueError, TypeError), match="config"):
         inferencer(config, str(changed(dict(cfg=code, config=code), cfg=code)), device="cpu")
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "changed.pth")
-    with pytest.raises((ValueError, TypeError), match="config file"):
+    with pytest.raises((ValueError, TypeError), match="config"):
         inferencer(config, str(tmp_path / "changed.pth"), device="cpu")
     assert not (tmp_path / "executed").exists()
 
@@ -133,7 +133,7 @@ def test_the_best_checkpoint_of_another_run_stays(trained: Path, tmp_path: Path)
 )
 def test_what_has_no_meaning_is_refused(meta: dict, info: dict, changed: Callable) -> None:
     file = changed(meta, **info)
-    with pytest.raises(ValueError, match=r"changed\.pth is damaged.*" + next(iter(meta | info))):
+    with pytest.raises(ValueError, match=r"changed\.pth .*" + next(iter(meta | info))):
         CheckpointLoader.load_checkpoint(str(file))
 
 

@@ -99,15 +99,15 @@ def test_own_text_embeddings_are_one_line(way: str, data: Path, tmp_path: Path) 
 @pytest.mark.parametrize("method", ["otseg", "zegot"])
 def test_without_effect_is_an_error(method: str, data: Path, tmp_path: Path) -> None:
     lines = {
-        'split = dict(classes="voc", unseen=["cow"])': "split.*no effect.*model=dict",
-        'split = dict(unseen=["cow"])': "split.*no effect.*model=dict",
+        'split = dict(classes="voc", unseen=["cow"])': r"split.*model=dict",
+        'split = dict(unseen=["cow"])': r"split.*model=dict",
         'val_dataloader = dict(dataset=dict(split=dict(classes="voc", unseen=["cow"])))': (
-            "the model and the validation data.*cow"
+            "model .*validation .*cow"
         ),
         'model = dict(neck=dict(text=dict(split=dict(classes="voc", unseen=["cow"]))))': (
-            "model.split and its neck's text.*cow"
+            "model.split .*neck.*cow"
         ),
-        "model = dict(decode_head=dict(num_classes=21))": "num_classes=21.*20 classes",
+        "model = dict(decode_head=dict(num_classes=21))": "num_classes=21.* 20 ",
         "model = dict(decode_head=dict(num_levels=2))": "num_levels=2.*out_indices",
         "model = dict(neck=dict(adapters=2))": "adapters=2.*out_indices",
     }

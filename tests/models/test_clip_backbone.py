@@ -128,7 +128,7 @@ def test_other_towers_are_refused() -> None:
 
 
 def test_zero_prompts(clip: dict) -> None:
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ValueError, match="num_tokens=0"):
         CLIPBackbone(clip, visual_prompts={"num_tokens": 0})
 
 

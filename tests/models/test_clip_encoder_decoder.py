@@ -84,7 +84,7 @@ def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
     config = small("otseg/voc_512.py", tmp_path).model
     imagenet, own = [123.675, 116.28, 103.53], [1.0, 2.0, 3.0]
     assert MODELS.build(config).data_preprocessor.mean.flatten().tolist() == pytest.approx(imagenet)
-    with pytest.raises(ValueError, match="data preprocessor"):
+    with pytest.raises(ValueError, match=r"`clip` .*mean.*data_preprocessor"):
         MODELS.build(ConfigDict({**config, "clip": {**config.clip, "mean": own}}))
     config.data_preprocessor.update(mean=None, std=None)
     processor = MODELS.build(config).data_preprocessor
@@ -93,10 +93,10 @@ def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
     config.clip.update(mean=own, std=own)
     assert MODELS.build(config).data_preprocessor.mean.flatten().tolist() == own
     config.data_preprocessor.mean = own
-    with pytest.raises(ValueError, match="data preprocessor"):
+    with pytest.raises(ValueError, match=r"`clip` .*mean.*data_preprocessor"):
         MODELS.build(config)
     config.clip.update(mean=None, std=None)
-    with pytest.raises(ValueError, match="only mean"):
+    with pytest.raises(ValueError, match=r"mean.* std"):
         MODELS.build(config)
 
 
@@ -149,11 +149,11 @@ def _no_text(prompts: TemplatePrompts, split: str) -> None:
     [
         ("ViTamin-L-336", "timm's vitamin_large_336"),
         ("swin_base_patch4_window7_224", "swin_transformer"),
-        ("vit_medium_patch16_gap_256", "no class token or attention pool"),
+        ("vit_medium_patch16_gap_256", "attention pool"),
         ("RN50", "ModifiedResNet"),
-        ("coca_ViT-L-14", "pools all tokens"),
-        ("ViT-L-14-CLIPA-336", "pools all tokens.*Try ViT-L-14"),
-        ("ViT-SO400M-14-SigLIP-384", "no multiple of its patch.*Try ViT-SO400M-14-SigLIP-378"),
+        ("coca_ViT-L-14", "tokens"),
+        ("ViT-L-14-CLIPA-336", "tokens.* ViT-L-14"),
+        ("ViT-SO400M-14-SigLIP-384", "patch.* ViT-SO400M-14-SigLIP-378"),
     ],
 )
 def test_other_image_towers_are_refused_before_they_are_loaded(name: str, reason: str) -> None:
@@ -162,7 +162,7 @@ def test_other_image_towers_are_refused_before_they_are_loaded(name: str, reason
 
 
 def test_towers_without_text_are_no_clip() -> None:
-    with pytest.raises(ValueError, match=r"PE-Spatial-B16-512.*text tower.*PE-Core-B-16"):
+    with pytest.raises(ValueError, match=r"PE-Spatial-B16-512.*PE-Core-B-16"):
         CLIPBackbone({"model": "PE-Spatial-B16-512"})
 
 
@@ -171,7 +171,7 @@ def test_other_text_towers_are_refused() -> None:
         clip.check_text_tower("xlm-roberta-base-ViT-B-32")
     with pytest.raises(ValueError, match="PrecomputedPrompts"):
         clip.check_text_tower("coca_ViT-B-32")
-    with pytest.raises(ValueError, match=r"not causal.*TemplatePrompts"):
+    with pytest.raises(ValueError, match=r"MobileCLIP2-L-14.*causal.*TemplatePrompts"):
         clip.check_text_tower("MobileCLIP2-L-14", learnable=True)
-    with pytest.raises(ValueError, match=r"tokenizer.*TemplatePrompts"):
+    with pytest.raises(ValueError, match=r"ViT-B-16-SigLIP2.*tokenizer.*TemplatePrompts"):
         clip.check_text_tower("ViT-B-16-SigLIP2", learnable=True)

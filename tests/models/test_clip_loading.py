@@ -82,7 +82,7 @@ def test_pickle_is_refused(clip_config: dict, tmp_path: Path) -> None:
 
     path = tmp_path / "evil.bin"
     torch.save({"state_dict": Malicious()}, path)
-    with pytest.raises(ValueError, match="cannot read CLIP weights"):
+    with pytest.raises(ValueError, match=r"evil\.bin"):
         load_clip(clip_config, str(path))
     assert not (tmp_path / "executed").exists()
 
@@ -111,17 +111,17 @@ def test_random_weights_depend_on_the_seed_alone(clip_config: dict) -> None:
 def test_unknown_model_suggests_others() -> None:
     with pytest.raises(ValueError, match="ViT-B-16"):
         load_clip("ViT-B-17")
-    with pytest.raises(ValueError, match="missing: text_cfg"):
+    with pytest.raises(ValueError, match="text_cfg"):
         clip_config({"embed_dim": 8, "vision_cfg": {}})
 
 
 def test_unknown_tag_lists_the_tags() -> None:
-    with pytest.raises(ValueError, match="its tags: openai"):
+    with pytest.raises(ValueError, match=r"'opnai'.* openai"):
         load_clip("ViT-B-16", "opnai")
 
 
 def test_tag_of_a_dict_config(clip_config: dict) -> None:
-    with pytest.raises(ValueError, match="give a path"):
+    with pytest.raises(ValueError, match=r"'openai'.*path"):
         load_clip(clip_config, "openai")
 
 
@@ -168,7 +168,7 @@ def test_truncated_file(
         torch.save(weights, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept if kept >= 1 else kept * len(data))])
-    with pytest.raises(ValueError, match="cannot read CLIP weights"):
+    with pytest.raises(ValueError, match=re.escape(str(path))):
         load_clip(clip_config, str(path))
 
 

@@ -91,9 +91,9 @@ def test_adapters_train(clip: dict) -> None:
 
 
 def test_mismatches_are_named(clip: dict) -> None:
-    with pytest.raises(ValueError, match=r"3 adapters.*2"):
+    with pytest.raises(ValueError, match=r" 3 adapters.* 2"):
         build(clip, adapters=3)(features(2, width=48))
-    with pytest.raises(ValueError, match="width 48, the text has 32"):
+    with pytest.raises(ValueError, match=r" 48,.* 32"):
         build(clip)(features(1, width=48))
     with pytest.raises(ValueError, match="train_classes"):
         build(clip, train_classes="unseen")
@@ -102,7 +102,7 @@ def test_mismatches_are_named(clip: dict) -> None:
 def test_text_of_another_width_is_named_at_once(clip: dict, tmp_path: Path) -> None:
     np.save(tmp_path / "text.npy", np.ones((3, 2, 16)))
     text = {"type": "PrecomputedPrompts", "path": str(tmp_path / "text.npy"), "split": SPLIT}
-    with pytest.raises(ValueError, match=r"width 16.*has 32"):
+    with pytest.raises(ValueError, match=r" 16,.* 32"):
         DLFANeck(clip, text)
 
 

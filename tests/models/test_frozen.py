@@ -47,7 +47,7 @@ def test_loading_without_the_weights(load: str) -> None:
 def test_loading_over_other_weights_is_refused(load: str) -> None:
     model, other = Model(seed=0), Model(seed=1)
     before = other.head.weight.clone()
-    with pytest.raises(ValueError, match="other CLIP weights"):
+    with pytest.raises(ValueError, match="pretrained"):
         if load == "torch":
             other.load_state_dict(model.state_dict())
         else:
@@ -76,7 +76,7 @@ def test_fingerprint_is_of_the_values() -> None:
 
 
 def test_another_activation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"QuickGELU.*than the model.*GELU.*quick_gelu"):
+    with pytest.raises(ValueError, match=r"QuickGELU.*GELU.*quick_gelu"):
         Model().load_state_dict(Model(quick_gelu=True).state_dict())
 
 
@@ -112,7 +112,7 @@ def test_trained_weights_are_saved() -> None:
     # Whoever loads them passes them on, and a config without them no longer fits.
     assert "tower.module.0.weight" in again.state_dict()
     bare = {name: value for name, value in state.items() if ".module." not in name}
-    with pytest.raises(ValueError, match="other CLIP weights"):
+    with pytest.raises(ValueError, match="pretrained"):
         Model().load_state_dict(bare)
 
 

@@ -107,7 +107,7 @@ def test_checkpoint_holds_the_contexts_alone(clip: dict) -> None:
     }
     other = LearnablePrompts(clip, {"classes": ["dog"]}, num_prompts=2, num_tokens=4)
     other.load_state_dict(build(clip).state_dict(), strict=True)
-    with pytest.raises(ValueError, match="other CLIP weights"):
+    with pytest.raises(ValueError, match="pretrained"):
         build({**clip, "seed": 3}).load_state_dict(other.state_dict())
 
 
@@ -123,7 +123,7 @@ def test_contexts_per_class(clip: dict) -> None:
         prompts.set_classes({"classes": ["dog", "sofa"]})
         assert torch.allclose(prompts()[1], sofa, atol=1e-6)
     assert torch.equal(prompts.contexts[0], prompts.init_contexts)
-    with pytest.raises(ValueError, match="of another vocabulary"):
+    with pytest.raises(ValueError, match="set_classes"):
         load_state_dict(build(clip, per_class=True), prompts.state_dict())
 
 
@@ -136,11 +136,11 @@ def test_registered_and_built_like_other_prompts(clip: dict, tmp_path: Path) -> 
 def test_wrong_options(clip: dict) -> None:
     with pytest.raises(ValueError, match="position"):
         build(clip, position="before")
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="num_prompts=0"):
         build(clip, num_prompts=0)
     with pytest.raises(ValueError, match="init_text"):
         build(clip, init_text="a photo of a", num_tokens=3)
-    with pytest.raises(ValueError, match=r"'potted plant'.* 8\d tokens"):
+    with pytest.raises(ValueError, match=r"'potted plant'.* 8\d .*num_tokens"):
         build(clip, num_tokens=75)
 
 

@@ -33,14 +33,14 @@ def test_one_prompt_per_class(tmp_path: Path) -> None:
 
 def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.ones((5, 2, 8)))
-    with pytest.raises(ValueError, match=r"5 classes.*3 names"):
+    with pytest.raises(ValueError, match=r"t\.npy .* 5 .* 3 "):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 
 @pytest.mark.parametrize("array", [np.ones(3), np.ones((3, 2, 8), dtype=int), np.ones((0, 2, 8))])
 def test_precomputed_shape(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", array)
-    with pytest.raises(ValueError, match=r"shape \(K, N, D\)"):
+    with pytest.raises(ValueError, match=r"t\.npy .*\(K, N, D\)"):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 
@@ -48,7 +48,7 @@ def test_precomputed_file_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.npy"):
         PrecomputedPrompts(str(tmp_path / "none.npy"), SPLIT)
     np.save(tmp_path / "t.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="cannot read text embeddings"):
+    with pytest.raises(ValueError, match=r"t\.npy"):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 
@@ -57,7 +57,7 @@ def test_rows_follow_their_names(tmp_path: Path) -> None:
     prompts = PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
     prompts.set_classes({"classes": ["tv monitor", "cat"]})
     assert prompts()[:, 0].argmax(-1).tolist() == [2, 0]
-    with pytest.raises(ValueError, match="no embeddings of dog"):
+    with pytest.raises(ValueError, match=r"t\.npy .*dog:"):
         prompts.set_classes({"classes": ["cat", "dog", "tv monitor"]})
     assert prompts.split.classes == ("tv monitor", "cat")
 
@@ -74,7 +74,7 @@ def test_rows_without_a_direction(value: float, tmp_path: Path) -> None:
     array = np.ones((3, 2, 8), dtype=np.float32)
     array[1, 1] = value
     np.save(tmp_path / "t.npy", array)
-    with pytest.raises(ValueError, match=r"t\.npy.*row 1, prompt 1"):
+    with pytest.raises(ValueError, match=r"t\.npy.* 1,.* 1 "):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 

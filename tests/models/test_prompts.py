@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import open_clip
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_checkpoint_of_another_vocabulary_is_left(clip: dict) -> None:
 
 @pytest.mark.parametrize("text", ["a {} in {place}", "a {0} {}", "{} }", "{{}}"])
 def test_templates_with_other_braces(text: str) -> None:
-    with pytest.raises(ValueError, match="no other braces"):
+    with pytest.raises(ValueError, match=re.escape(text)):
         resolve_templates([text])
 
 
@@ -107,11 +109,11 @@ def test_names_with_braces(clip: dict) -> None:
 
 
 def test_names_that_are_too_long(clip: dict) -> None:
-    with pytest.raises(ValueError, match="longer than the 77 tokens"):
+    with pytest.raises(ValueError, match=r"very .* 77 "):
         TemplatePrompts(clip, {"classes": ["cat", "very " * 80 + "long"]})
     length = 77 - len(["start", "a", "photo", "of", "a", ".", "end"])
     TemplatePrompts(clip, {"classes": ["cat " * length]}, templates="photo")
-    with pytest.raises(ValueError, match="longer than the 77 tokens"):
+    with pytest.raises(ValueError, match=r"cat .* 77 "):
         TemplatePrompts(clip, {"classes": ["cat " * (length + 1)]}, templates="photo")
 
 
@@ -126,7 +128,7 @@ def test_text_of_another_clip_is_refused(clip: dict) -> None:
     """With other names the model's own text would be used, which is another CLIP's."""
     state = TemplatePrompts(clip, SPLIT).state_dict()
     for other in ({**clip, "seed": 3}, {**clip, "quick_gelu": True}):
-        with pytest.raises(ValueError, match="text of another CLIP"):
+        with pytest.raises(ValueError, match="pretrained"):
             TemplatePrompts(other, {"classes": ["dog"]}).load_state_dict(state)
 
 
@@ -135,7 +137,7 @@ def test_a_table_of_another_clip_serves_its_own_names_only(clip: dict) -> None:
     prompts = TemplatePrompts({**clip, "seed": 3}, SPLIT)
     prompts.load_state_dict(trained.state_dict())
     assert torch.equal(prompts(), trained())
-    with pytest.raises(ValueError, match="encoded by another CLIP"):
+    with pytest.raises(ValueError, match="`clip`"):
         prompts.set_classes({"classes": ["dog"]})
     assert torch.equal(prompts(), trained())
 
@@ -146,7 +148,7 @@ def test_damaged_embeddings_in_a_checkpoint_are_refused(value: float, clip: dict
     state = prompts.state_dict()
     state["embeddings"] = state["embeddings"].clone()
     state["embeddings"][1, 0] = value
-    with pytest.raises(ValueError, match="text embedding"):
+    with pytest.raises(ValueError, match=r"damaged.*embeddings"):
         prompts.load_state_dict(state)
 
 

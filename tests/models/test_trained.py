@@ -57,13 +57,13 @@ def test_random_weights_do_not_predict(kind: str, config: Config, tmp_path: Path
         lambda: load_checkpoint(MODELS.build(config.model).eval(), file),
     )
     for door in doors:
-        with pytest.raises(ValueError, match=r"given\.pth lacks"):
+        with pytest.raises(ValueError, match=r"given\.pth .*random"):
             door()
 
 
 def test_an_otseg_checkpoint_in_zegot(config: Config, tmp_path: Path) -> None:
     file = saved(weights(config), tmp_path)
-    with pytest.raises(ValueError, match=r"lacks .*neck\.text\.contexts"):
+    with pytest.raises(ValueError, match=r"given\.pth .*neck\.text\.contexts"):
         init_model(small("zegot/voc_512.py", tmp_path), file, device="cpu")
 
 
@@ -71,7 +71,7 @@ def test_an_otseg_checkpoint_in_zegot(config: Config, tmp_path: Path) -> None:
 def test_weights_that_are_no_numbers(value: float, config: Config, tmp_path: Path) -> None:
     state = weights(config)
     state["decode_head.decoder.last.query.weight"].fill_(value)
-    with pytest.raises(ValueError, match=r"given\.pth holds NaN.*last\.query\.weight"):
+    with pytest.raises(ValueError, match=r"given\.pth .*NaN.*last\.query\.weight"):
         load_checkpoint(MODELS.build(config.model), saved(state, tmp_path))
 
 
@@ -86,7 +86,7 @@ def test_frozen_tensors_that_are_no_numbers(name: str, config: Config, tmp_path:
     config.model.backbone.save_clip = True
     state = weights(config)
     state[name] = torch.full_like(state[name], torch.nan)
-    with pytest.raises(ValueError, match=rf"given\.pth holds NaN.*{name}"):
+    with pytest.raises(ValueError, match=rf"given\.pth .*NaN.*{name}"):
         load_checkpoint(MODELS.build(config.model), saved(state, tmp_path))
 
 
@@ -101,26 +101,26 @@ def test_a_part_of_a_tower_does_not_predict(change: str, config: Config, tmp_pat
         state = {**bare, "backbone.clip.module.ln_post.bias": torch.zeros(48)}
     else:
         state[name] = state[name][:1]
-    with pytest.raises(ValueError, match=r"given\.pth lacks a part"):
+    with pytest.raises(ValueError, match=r"given\.pth .*backbone\.clip\.module\."):
         load_checkpoint(MODELS.build(config.model).eval(), saved(state, tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "word"),
     [
-        ("backbone.clip.quick_gelu", torch.zeros(3)),
-        ("backbone.clip.fingerprint", torch.zeros(32)),
-        ("backbone.class_embedding_times", torch.tensor(1000)),
-        ("backbone.clip.module.positional_embedding", torch.zeros(8, 48)),
-        ("backbone.clip.module.positional_embedding", torch.zeros(())),
-        ("decode_head.decoder.kind_name", torch.tensor(3.5)),
+        ("backbone.clip.quick_gelu", torch.zeros(3), r"damaged.* backbone\.clip\."),
+        ("backbone.clip.fingerprint", torch.zeros(32), r"damaged.* backbone\.clip\."),
+        ("backbone.class_embedding_times", torch.tensor(1000), "class_embedding_times"),
+        ("backbone.clip.module.positional_embedding", torch.zeros(8, 48), r"\(8, 48\)"),
+        ("backbone.clip.module.positional_embedding", torch.zeros(()), r"\(\)"),
+        ("decode_head.decoder.kind_name", torch.tensor(3.5), "decoder"),
     ],
 )
 def test_tensors_that_say_what_a_model_is(
-    name: str, value: torch.Tensor, config: Config, tmp_path: Path
+    name: str, value: torch.Tensor, word: str, config: Config, tmp_path: Path
 ) -> None:
     file = saved({**weights(config), name: value}, tmp_path)
-    with pytest.raises(ValueError, match=r"damaged|decoder is of the kind"):
+    with pytest.raises(ValueError, match=word):
         load_checkpoint(MODELS.build(config.model), file)
 
 
@@ -128,7 +128,7 @@ def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None
     write_data(tmp_path)
     state = wrong_states(config, tmp_path)["one missing"]
     config.load_from = saved(state, tmp_path)
-    with pytest.raises(ValueError, match=r"given\.pth lacks.*descriptor\.linear\.bias"):
+    with pytest.raises(ValueError, match=r"given\.pth .*descriptor\.linear\.bias"):
         Runner.from_cfg(copy.deepcopy(config)).test()
     config.experiment_name = "training"
     Runner.from_cfg(config).train()  # with a validation

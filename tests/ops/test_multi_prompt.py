@@ -71,5 +71,5 @@ def test_half_precision_similarities_give_float32_maps() -> None:
 
 
 def test_unknown_transport() -> None:
-    with pytest.raises(ValueError, match=r"one of sinkhorn, .*emd"):
+    with pytest.raises(ValueError, match=r"sinkhorn, .*'emd'"):
         multi_prompt_plan(similarity(), "emd")

@@ -73,13 +73,13 @@ def test_classes_of_a_call(otseg: Exported) -> None:
     assert vocabulary.text.shape == (2, 6, 32)
     assert runtime.vocabulary(["cat", "unicorn"]) is vocabulary
     for names, word in (
-        ([], "one or more"),
-        (["a", "a"], "twice|more than once"),
-        ([" "], "empty"),
+        ([], r"names .*\(\)"),
+        (["a", "a"], "names a are"),
+        ([" "], r"\[\' \'\]"),
     ):
         with pytest.raises(ValueError, match=word):
             runtime.vocabulary(names)
-    with pytest.raises(ValueError, match="tokens"):
+    with pytest.raises(ValueError, match=r"very .* 77"):
         runtime.vocabulary(["very " * 90])
 
 
@@ -110,7 +110,7 @@ def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
     with np.load(copy / "vocabulary.npz") as file:
         arrays = dict(file)
     np.savez(copy / "vocabulary.npz", **{**arrays, "clip": np.array("00" * 32)})
-    with pytest.raises(ValueError, match="another CLIP"):
+    with pytest.raises(ValueError, match=r"vocabulary\.npz .*fingerprint"):
         OTSegRuntime(copy)
 
 
@@ -148,7 +148,7 @@ def test_metadata_that_makes_no_sense(
     if value != "deleted":
         metadata[key] = value
     (copy / "model.json").write_text(json.dumps(metadata))
-    with pytest.raises(ValueError, match=rf"model\.json is damaged.*{key}|KeyError: 'templates'"):
+    with pytest.raises(ValueError, match=rf"model\.json .*({key}|templates)"):
         OTSegRuntime(copy)
 
 
@@ -225,12 +225,12 @@ def test_weights_outside_of_the_folder(location: str, otseg: Exported, tmp_path:
 def test_files_that_do_not_belong_together(otseg: Exported, tmp_path: Path) -> None:
     text = OTSegRuntime(otseg.folder).known.text
     copy = changed(otseg, tmp_path, text=text[:, :3])
-    with pytest.raises(ValueError, match=r"model\.onnx cannot be run"):
+    with pytest.raises(ValueError, match=r"model\.onnx .*text"):
         OTSegRuntime(copy)(np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match=r"text_encoder\.onnx .*vocabulary\.npz"):
         OTSegRuntime(copy).vocabulary(["cat"])
     shutil.copy(copy / "model.onnx", copy / "text_encoder.onnx")
-    with pytest.raises(ValueError, match="another model"):
+    with pytest.raises(ValueError, match=r"text_encoder\.onnx .*seen_bias"):
         OTSegRuntime(copy).vocabulary(["cat"])
 
 

@@ -83,7 +83,7 @@ def test_names_of_a_named_split_with_other_unseen_classes():
 
 def test_unseen_classes_of_a_named_split():
     assert ClassSplit.build(dict(classes="voc", unseen="voc")) == ClassSplit.build("voc")
-    with pytest.raises(ValueError, match=r"unseen='context'.*aeroplane, bicycle.*list the unseen"):
+    with pytest.raises(ValueError, match=r"unseen='context'.*aeroplane, bicycle"):
         ClassSplit.build(dict(classes="voc", unseen="context"))
 
 
@@ -92,13 +92,13 @@ def test_agreed():
     places = {"here": None, "there": dict(classes=NAMES, unseen=["car"]), "elsewhere": split}
     assert ClassSplit.agreed(places) == split
     for other, message in (
-        (ClassSplit(NAMES), "unseen are car in the first, none in the second"),
-        (ClassSplit(NAMES[:2]), "4 in the first, 2 in the second"),
-        (ClassSplit(("sky", "way", *NAMES[2:]), (3,)), "index 1, 'road' in the first, 'way'"),
+        (ClassSplit(NAMES), " car .* none "),
+        (ClassSplit(NAMES[:2]), " 4 .* 2 "),
+        (ClassSplit(("sky", "way", *NAMES[2:]), (3,)), "1.*'road'.*'way'"),
     ):
-        with pytest.raises(ValueError, match=f"there and last do not mean.*{message}"):
+        with pytest.raises(ValueError, match=f"there .*last .*{message}"):
             ClassSplit.agreed({**places, "last": other})
-    with pytest.raises(ValueError, match="no class split"):
+    with pytest.raises(ValueError, match=r"model=dict\(split="):
         ClassSplit.agreed({"here": None})
 
 
@@ -127,24 +127,24 @@ def test_is_frozen_and_can_be_pickled():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("vcc", "unknown class split 'vcc'; known are voc, context, cocostuff"),
-        (dict(classes="ade", unseen=[1]), "unknown class split 'ade'"),
-        (dict(classes=NAMES, unseen=[4]), "index 4, which is out of range.*0 to 3"),
-        (dict(classes=NAMES, unseen=[-1]), "index -1, which is out of range"),
-        (dict(classes=NAMES, unseen=[1, 1]), "more than once: 1 \\(road\\)"),
-        (dict(classes=NAMES, unseen=[1, "road"]), "more than once: 1 \\(road\\)"),
-        (dict(classes=NAMES, unseen=["bus"]), "unknown class 'bus'; the classes are sky, road"),
-        (dict(classes=NAMES, unseen=[1.5]), "1.5 is neither"),
-        (dict(classes=NAMES, unseen="car"), "must be a list of class names or indices"),
-        (dict(classes=NAMES, seen=[0, 1, 2], unseen=[2, 3]), "overlap: tree"),
-        (dict(classes=NAMES, seen=[0, 1], unseen=[3]), "tree are neither seen nor unseen"),
-        (dict(classes=NAMES, unseen=[0, 1, 2, 3]), "all 4 classes are unseen"),
-        (dict(classes=NAMES, seen=[]), "all 4 classes are unseen"),
-        (dict(classes=["a", "b", "a"], unseen=[1]), "class names a are given more than once"),
-        (dict(classes=[], unseen=[]), "no class"),
-        (dict(classes=["a", 3]), "3 is not"),
-        (dict(unseen=[1]), "no `classes`"),
-        (dict(classes=NAMES, unsen=[1]), "no key 'unsen'"),
+        ("vcc", "'vcc'.* voc, context, cocostuff"),
+        (dict(classes="ade", unseen=[1]), "'ade'.* voc"),
+        (dict(classes=NAMES, unseen=[4]), "index 4,.* 3"),
+        (dict(classes=NAMES, unseen=[-1]), "index -1,.* 3"),
+        (dict(classes=NAMES, unseen=[1, 1]), r"`unseen`.* 1 \(road\)"),
+        (dict(classes=NAMES, unseen=[1, "road"]), r"`unseen`.* 1 \(road\)"),
+        (dict(classes=NAMES, unseen=["bus"]), "'bus'.* sky, road"),
+        (dict(classes=NAMES, unseen=[1.5]), r"`unseen`.* 1\.5 "),
+        (dict(classes=NAMES, unseen="car"), "`unseen`.*'car'"),
+        (dict(classes=NAMES, seen=[0, 1, 2], unseen=[2, 3]), "overlap.* tree"),
+        (dict(classes=NAMES, seen=[0, 1], unseen=[3]), "tree .*neither"),
+        (dict(classes=NAMES, unseen=[0, 1, 2, 3]), " 4 .*`unseen`"),
+        (dict(classes=NAMES, seen=[]), " 4 .*`unseen`"),
+        (dict(classes=["a", "b", "a"], unseen=[1]), "names a "),
+        (dict(classes=[], unseen=[]), "class name"),
+        (dict(classes=["a", 3]), " 3 "),
+        (dict(unseen=[1]), "`classes`"),
+        (dict(classes=NAMES, unsen=[1]), "'unsen'"),
     ],
 )
 def test_mistakes(given, message):
@@ -153,22 +153,22 @@ def test_mistakes(given, message):
 
 
 def test_wrong_type():
-    with pytest.raises(TypeError, match="not int"):
+    with pytest.raises(TypeError, match=r"\bint\b"):
         ClassSplit.build(3)
 
 
 def test_constructor_checks_as_well():
-    with pytest.raises(ValueError, match="out of range"):
+    with pytest.raises(ValueError, match="index 7,"):
         ClassSplit(NAMES, (7,))
-    with pytest.raises(ValueError, match="single string"):
+    with pytest.raises(ValueError, match="'sky'"):
         ClassSplit("sky", ())
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (("sky", "tree", "road", "car"), "first at index 1: 'road' in the split, 'tree' in the"),
-        (("sky", "road"), "split has 4 classes and the data 2"),
+        (("sky", "tree", "road", "car"), " 1: 'road' .*'tree'"),
+        (("sky", "road"), " 4 .* 2"),
     ],
 )
 def test_names_that_differ_from_the_data(data, message):

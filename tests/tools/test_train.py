@@ -52,7 +52,7 @@ def test_resume_goes_on_from_the_latest_checkpoint(config: Path, tmp_path: Path)
 
 
 def test_a_checkpoint_to_resume_from_must_exist(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         run_tool("train", config, "--resume", tmp_path / "none.pth")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text("iter_9.pth")
@@ -96,9 +96,9 @@ def test_amp_replaces_the_optimizer_wrapper(
     gpu, cpu = "AmpOptimWrapper", "CPUAmpOptimWrapper"
     assert found == [(gpu, "dynamic"), (gpu, 8.0), (cpu, None), (cpu, None)]
     for wrong, message in (
-        ("optim_wrapper.type=Other", "--amp works with"),
-        ("optim_wrapper.dtype=float16", "float16 needs a GPU"),
-        ("model.clip.precision=fp16", "float16 needs a GPU"),
+        ("optim_wrapper.type=Other", "--amp .*'Other'"),
+        ("optim_wrapper.dtype=float16", "--amp .*float16"),
+        ("model.clip.precision=fp16", "--amp .*float16"),
     ):
         with pytest.raises(ValueError, match=message):
             run_tool("train", config, "--amp", "--cfg-options", wrong)

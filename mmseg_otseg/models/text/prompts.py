@@ -124,7 +124,8 @@ class FrozenPrompts(TextPrompts):
         length = state_dict[prefix + "embeddings"].float().norm(dim=-1)
         if not (length.isfinite() & (length > 0)).all():
             raise ValueError(
-                "this checkpoint is damaged: a text embedding in it is zero or not finite"
+                f"this checkpoint is damaged: a text embedding in {prefix}embeddings is zero or "
+                "not finite. Use an intact copy."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -50,7 +50,7 @@ def test_names_in_their_places(reader: NameReader, crops: dict) -> None:
 @pytest.mark.parametrize("shift", [-2, -1, 1])
 def test_a_shifted_list(reader: NameReader, crops: dict, shift: int) -> None:
     (finding,) = judged(reader, crops, NAMES[shift:] + NAMES[:shift])
-    assert finding.level == "error" and "looks shifted" in finding.text
+    assert finding.level == "error" and "shifted" in finding.text
     assert f"{abs(shift)} place" in finding.text
     assert ("earlier" if shift > 0 else "later") in finding.text
 
@@ -84,12 +84,12 @@ def test_nearest_names(reader: NameReader) -> None:
 def test_names_that_read_alike(reader: NameReader) -> None:
     (finding,) = reader.read([*NAMES, "Red  Circle"]).findings
     assert finding.level == "warning"
-    assert "'red circle' and 'Red  Circle'" in finding.text
+    assert "'red circle'" in finding.text and "'Red  Circle'" in finding.text
 
 
 def test_names_that_do_not_fit(reader: NameReader) -> None:
     long = " ".join(["very"] * 30 + ["red circle"])
-    with pytest.raises(ValueError, match="longer than the 32 tokens"):
+    with pytest.raises(ValueError, match=r"very .* 32 "):
         reader.read([*NAMES, long])
 
 

@@ -179,10 +179,10 @@ def test_strided_logits_and_no_gradient() -> None:
     [
         ({"logits": torch.zeros(2, 3, 4)}, r"\(B, K, H, W\)"),
         ({"target": torch.zeros(1, 4, 4)}, r"\(B, h, w\)"),
-        ({"logits": torch.zeros(2, 0, 4, 4)}, "nothing to compute a loss of"),
-        ({"alpha": 1.5}, "alpha must be from 0 to 1"),
-        ({"gamma": -1.0}, "gamma not negative"),
-        ({"ignored": "skip"}, "ignored must be"),
+        ({"logits": torch.zeros(2, 0, 4, 4)}, r"logits .*\(2, 0, 4, 4\)"),
+        ({"alpha": 1.5}, "alpha .* 1.5 "),
+        ({"gamma": -1.0}, "gamma .* -1.0"),
+        ({"ignored": "skip"}, "ignored .*'skip'"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict, message: str) -> None:
