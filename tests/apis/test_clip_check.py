@@ -61,10 +61,10 @@ def test_and_with_the_global_score(check: PatchCheck, scenes: list, tmp_path: Pa
 def test_verdicts() -> None:
     good, bad = Agreement(2, 9.0, 1.0, 1.0), Agreement(3, 1.0, 1.0, 0.4)
     assert "random" in verdict([good], 20, trained=False)
-    assert "too few" in verdict([good], 3, trained=True)
+    assert verdict([good], 3, trained=True).startswith("3 names")
     assert "Warning" not in verdict([bad, good], 20, trained=True)
     assert "out_indices=[2]" in verdict([good, bad], 20, trained=True)
-    assert "any layer" in verdict([bad], 20, trained=True)
+    assert verdict([bad], 20, trained=True).startswith("Warning")
 
 
 def test_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -102,5 +102,5 @@ def test_a_run_at_its_end_is_told_so(resume: Callable) -> None:
 
 def test_another_length_of_the_schedule_is_told(resume: Callable) -> None:
     run = resume(lambda saved: None, "train_cfg.max_iters=6")
-    assert "end is 4, not 6" in next(run.glob("*/*.log")).read_text()
+    assert re.search("end .*4, .*6", next(run.glob("*/*.log")).read_text())
     assert (run / "iter_6.pth").is_file()

@@ -75,11 +75,11 @@ def test_classes_of_a_call(otseg: Exported) -> None:
     for names, word in (
         ([], r"names .*\(\)"),
         (["a", "a"], "names a are"),
-        ([" "], r"\[\' \'\]"),
+        ([" "], r"names .*\(' ',\)"),
     ):
         with pytest.raises(ValueError, match=word):
             runtime.vocabulary(names)
-    with pytest.raises(ValueError, match=r"very .* 77"):
+    with pytest.raises(ValueError, match=r"very .* 97 "):
         runtime.vocabulary(["very " * 90])
 
 
@@ -218,7 +218,7 @@ def test_weights_outside_of_the_folder(location: str, otseg: Exported, tmp_path:
     weight.data_location = onnx.TensorProto.EXTERNAL
     weight.external_data.add(key="location", value=location)
     (copy / "model.onnx").write_bytes(graph.SerializeToString())
-    with pytest.raises(ValueError, match=r"model\.onnx.*[Ee]xternal data"):
+    with pytest.raises(ValueError, match=r"model\.onnx.*[Ee]xternal"):
         OTSegRuntime(copy)
 
 
