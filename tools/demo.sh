@@ -2,8 +2,9 @@
 # From a fresh clone to unseen classes segmented, with nothing but the package index:
 #     bash tools/demo.sh            # tests the OTSeg+ that comes with the project on fresh scenes
 #     bash tools/demo.sh --train    # trains two seeds instead, and tests them
-# Makes an environment, prints a table beside CLIP's own map, and leaves pictures. What is there is
-# used again, also after an interruption. PYTHON says which Python 3.10+ to make it with.
+# Makes an environment, prints a table that compares the model with CLIP's own map, and writes
+# pictures. A second run reuses finished steps, also after an interruption. PYTHON names the
+# Python 3.10+ to make the environment with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

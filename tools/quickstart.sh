@@ -4,8 +4,8 @@
 #     bash tools/quickstart.sh
 # Makes an environment, writes generated scenes in VOC's layout, trains the VOC config on them with a
 # small CLIP of random weights, on two processes, and tests it with pictures. It shows that everything
-# runs; it says nothing of accuracy. What is there is used again, also after an interruption. PYTHON
-# says which Python 3.10+ to make the environment with.
+# runs; it says nothing about accuracy. A second run reuses finished steps, also after an
+# interruption. PYTHON names the Python 3.10+ to make the environment with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

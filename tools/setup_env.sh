@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Make or renew the environment .venv-<stack> of this checkout, from the package index alone:
 #     tools/setup_env.sh onedl|openmmlab [EXTRA,...]
-# with the extras of setup.py that are named, such as test,demo. Nothing is done while what it is
-# made from is the same. PYTHON says which Python 3.10+ to take.
+# with the named extras of setup.py, such as test,demo. Does nothing if neither setup.py nor this
+# script has changed. PYTHON names the Python 3.10+ to use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-"""A close look at what a model says of one image."""
+"""A model's predictions and transport plan for one image, for closer inspection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mmseg_otseg.imaging import labels_at_size
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model says of every place of an image, before anything is decided.
+    """A model's values at every position of an image, before any class is chosen.
 
     Attributes:
         image: RGB values (h, w, 3), uint8, perhaps of a reduced image.
         size: Rows and columns (H, W) of the whole image.
         names: The K class names.
         palette: Their colors, RGB.
-        seen: Whether training saw labels of them, (K,), bool.
-        seen_bias: What the model subtracts from the values of the seen classes.
-        values: Class maps at the model's size, (K, h', w'), without that bias.
-        prompts: What the N prompts of a class are called.
+        seen: Whether each class had labels in training, (K,), bool.
+        seen_bias: The probability that the model subtracts from those of the seen classes.
+        values: Class probabilities at the model's size, (K, h', w'), before the bias is subtracted.
+        prompts: Display names of the N prompts of a class.
         align_corners: How the class maps are resized.
         plan: Computes the transport plan (K, N, H, W), of total mass 1 per class; or returns None,
             as not every head has one.
@@ -45,7 +45,7 @@ class Inspection:
 
     @cached_property
     def share(self) -> np.ndarray | None:
-        """What each prompt takes of the mass of each patch, (K, N, H, W); None without a plan.
+        """Share of each patch's mass that goes to each prompt, (K, N, H, W); None without a plan.
 
         With Sinkhorn the shares of a class's prompts add up to 1 in every patch.
         """
@@ -81,7 +81,7 @@ class Inspection:
         return self._at(self.biased(seen_bias), row, column)
 
     def share_at(self, row: float, column: float, label: int) -> np.ndarray | None:
-        """What each prompt of a class takes of one pixel, (N,), adding up to 1; or None."""
+        """The share of one pixel that each prompt of a class takes, (N,), summing to 1; or None."""
         if self.share is None:
             return None
         share = self._at(self.share[label], row, column)
@@ -102,7 +102,7 @@ class Inspection:
 
 
 def prompt_names(text: Any) -> tuple[str, ...]:
-    """What the prompts of a class are called: their templates, or numbers.
+    """Display names of the prompts of a class: their templates, or numbers.
 
     Args:
         text: The :class:`~mmseg_otseg.models.text.TextPrompts` of a model.

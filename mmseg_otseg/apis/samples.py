@@ -1,4 +1,4 @@
-"""Pictures of a config's dataset, to look at."""
+"""Samples of a config's dataset, for figures and the web demo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_LOOKED_AT = 300
 
 
 class Sample(NamedTuple):
-    """A picture and its labels.
+    """An image and its labels.
 
     Attributes:
         name: Its name, without folder and suffix.
@@ -50,7 +50,8 @@ def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
 def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sample]:
     """The first samples of a dataset in whose labels an unseen class occurs.
 
-    Where the first few hundred have too few of them, the first samples fill the list up.
+    If fewer than ``number`` of the first ``MOST_LOOKED_AT`` samples have one, the first samples
+    without an unseen class fill the list.
     """
     found: list[Sample] = []
     others: list[Sample] = []

@@ -1,4 +1,4 @@
-"""The page itself, with gradio: what is on it, and what happens on it."""
+"""The web page, built with gradio: its layout and its event handlers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THUMBNAIL = 192
 
 
 class Page:
-    """What happens on the page, for any number of users: what one sees is kept in their session.
+    """Event handlers of the page; each user's state is kept in their own session.
 
     Args:
         inferencer: The model.
@@ -56,7 +56,7 @@ class Page:
     def segment(
         self, request: gr.Request, picture: np.ndarray | None, names: str, *settings: float
     ) -> tuple[Any, ...]:
-        """Run the model, and forget the place that was looked at before."""
+        """Run the model and clear the details of the position clicked before."""
         if picture is None:
             raise ValueError("Choose or upload a picture first.")
         look = self.inferencer.inspect(picture, read_names(names))
@@ -89,7 +89,7 @@ class Page:
         none_below: float,
         opacity: float,
     ) -> tuple[Any, ...]:
-        """The place that was clicked, marked in the overlay, and what is to be known of it."""
+        """Mark the clicked position in the overlay and show its classes and prompts."""
         if look is None:
             return (gr.skip(),) * 4
         x, y = event.index

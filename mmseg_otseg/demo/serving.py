@@ -1,4 +1,4 @@
-"""Serving the page, so that nothing of it leaves the machine that serves it."""
+"""Serves the page without sending any of its data to other sites."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def serve(page: Page, host: str, port: int) -> None:
 
     Args:
         page: The page.
-        host: Address to serve on; of the machine's own, only requests to that name are answered.
+        host: Address to serve on. On a loopback address, only requests to a loopback name are
+            answered.
         port: Port; 0 is any that is free.
 
     Raises:
@@ -81,7 +82,7 @@ def serve(page: Page, host: str, port: int) -> None:
     blocks.queue(default_concurrency_limit=2, max_size=32)
     app = FastAPI(openapi_url=None)
     app.add_middleware(WithPolicy)
-    if host in LOCAL:  # another site's name that is made to lead here gets no answer
+    if host in LOCAL:  # against DNS rebinding
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     gr.mount_gradio_app(
         app,

@@ -1,4 +1,4 @@
-"""What the page shows of a picture: an overlay, a legend, and a closer look at one place."""
+"""What the page shows for an image: an overlay, a legend, and details of one position."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def legend(look: Inspection, labels: np.ndarray) -> str:
 def place_in_image(
     look: Inspection, x: float, y: float, shown: tuple[int, int]
 ) -> tuple[float, float]:
-    """Row and column in the whole image of a place (x, y) in it as it is shown, (rows, columns)."""
+    """Map a position (x, y) in the displayed image to row and column in the original image."""
     rows, columns = (
         min(max((position + 0.5) * side / drawn - 0.5, 0.0), side - 1.0)
         for position, side, drawn in zip((y, x), look.size, shown)
@@ -91,7 +91,7 @@ def best_at(look: Inspection, row: float, column: float, seen_bias: float) -> st
 
 
 def prompts_at(look: Inspection, row: float, column: float, label: int) -> str:
-    """What each prompt of a class takes of a pixel, as HTML; says so where there is no plan."""
+    """The share of a pixel that each prompt of a class takes, as HTML; a note without a plan."""
     share = look.share_at(row, column, label)
     if share is None:
         return '<p class="absent">This model\'s head has no transport plan.</p>'
@@ -104,7 +104,7 @@ def prompts_at(look: Inspection, row: float, column: float, label: int) -> str:
 
 
 def prompt_maps(look: Inspection, label: int) -> list[tuple[np.ndarray, str]]:
-    """Where each prompt of a class takes its mass from: pictures with what they are called."""
+    """Heat maps of where each prompt of a class takes its mass from, with the prompts' names."""
     if look.share is None:
         return []
     image = shown_image(look.image, SHOWN_SIDE // 3)

@@ -65,7 +65,7 @@ def export_folder(
         The largest difference of the final files from the model, by check.
 
     Raises:
-        ImportError: If the packages of the extra ``export`` are not there, or torch is too old.
+        ImportError: If the packages of the extra ``export`` are missing, or torch is too old.
         ValueError: If an argument does not fit, torch cannot export the model's CLIP, or what was
             written differs from the model.
         FileExistsError: If the folder is not empty.

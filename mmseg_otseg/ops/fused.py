@@ -1,4 +1,4 @@
-"""Whether the fused kernels are asked for and can run."""
+"""Decides whether the fused Triton kernels run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FUSED = "MMSEG_OTSEG_TRITON"
 
 
 def wants_fused(values: Tensor) -> bool:
-    """Whether kernels written in Triton are asked for and take values of this kind.
+    """Whether the Triton kernels are enabled and support this tensor.
 
     Args:
-        values: What they would compute with.
+        values: The tensor they would compute with, any shape.
 
     Returns:
-        True for float32 on a GPU if ``MMSEG_OTSEG_TRITON=1`` is set and Triton is there.
+        True for float32 on a GPU if ``MMSEG_OTSEG_TRITON=1`` is set and Triton is installed.
     """
     return (
         os.environ.get(FUSED, "0") == "1"

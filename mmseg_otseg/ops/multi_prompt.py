@@ -48,7 +48,8 @@ def multi_prompt_plan(
         tol: Sinkhorn's stopping threshold, see :func:`~mmseg_otseg.ops.sinkhorn`.
 
     Returns:
-        Plans of total mass 1 per (image, class), shape (B, K, N, M), float32 (or float64).
+        Plans of total mass 1 per (image, class), shape (B, K, N, M), float32 (or float64);
+        ``"none"`` keeps the type of ``similarity``.
 
     Raises:
         ValueError: If ``transport`` is unknown.
@@ -104,17 +105,20 @@ def multi_prompt_score(
     max_iters: int = 100,
     tol: float = 1e-6,
 ) -> Tensor:
-    """:func:`transport_score` of :func:`multi_prompt_plan`, where nothing else needs the plan.
+    """:func:`transport_score` of :func:`multi_prompt_plan`, for callers that only need the score.
 
-    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment takes one Triton kernel for the score and
-    one for its gradient, which never store the plan.
+    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment selects one Triton kernel for the score
+    and one for its gradient; neither stores the plan.
 
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).
         transport, epsilon, max_iters, tol: As in :func:`multi_prompt_plan`.
 
     Returns:
-        Logits, shape (B, K, M), float32 (or float64).
+        Logits, shape (B, K, M), float32 (or float64); ``"none"`` keeps the type of ``similarity``.
+
+    Raises:
+        ValueError: If ``transport`` is unknown.
     """
     batch, classes, _, pixels = similarity.shape
     wide = similarity.to(torch.promote_types(similarity.dtype, torch.float32)).flatten(0, 1)

@@ -19,7 +19,7 @@ from .vocabulary import TextEncoder, Vocabulary, read_vocabulary
 
 
 class OTSegRuntime(Segmenter):
-    """What ``OTSegInferencer`` does, from an exported folder, without torch and mmseg.
+    """Segments images like ``OTSegInferencer``, from an exported folder, without torch or mmseg.
 
     Args:
         folder: What ``tools/export.py`` wrote.

@@ -1,8 +1,8 @@
 """Run the rows of the shapes benchmark over seeds and write their table.
 
-What is finished is kept: the command that was killed, given again, ends in the table of one that
-was not. Choices (the seen-class bias) are made on val; the table reports test, which every trained
-model sees once.
+Finished runs are kept: repeating a command that was killed gives the same table as an uninterrupted
+one. Choices (the seen-class bias) are made on val; the table reports test, on which every trained
+model is evaluated once.
 """
 
 from __future__ import annotations

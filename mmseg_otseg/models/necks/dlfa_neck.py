@@ -188,7 +188,7 @@ class DLFANeck(TrainedModule):
 def _class_tables(
     names: tuple[str, ...], seen_names: frozenset[str], only_seen: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tables of the classes that get queries, kept as a step on a GPU must not send them again.
+    """Tables of the classes that get queries, cached so that they are sent to a GPU only once.
 
     Returns:
         Their full class indices (K,); whether each is seen (K,); which of the K are not (U,).
@@ -206,7 +206,7 @@ def _class_tables(
 
 @torch.compiler.assume_constant_result
 def _constant_tables(*key: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`_class_tables`, which a compiled step holds instead of making them again."""
+    """:func:`_class_tables`, whose result a compiled step treats as a constant."""
     return _class_tables(*key)
 
 

@@ -143,8 +143,8 @@ class TemplatePrompts(FrozenPrompts):
             back to unit length; otherwise it has one for each sentence.
 
     Raises:
-        ValueError: If the split or the templates make no sense, or the model's text tower is no
-            causal CLIP one.
+        ValueError: If the split or the templates are invalid, or the model's text tower is not
+            open_clip's own transformer.
 
     Source:
         The templates of OTSeg (arXiv 2403.14183), section 4.1 and supplement; ``"vild"`` and the

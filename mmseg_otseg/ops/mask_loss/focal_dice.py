@@ -51,8 +51,8 @@ def focal_dice_sums(
     over the labels then corrects the one class that each pixel belongs to. All that is left for the
     backward pass is a weighted sum of two maps of the logits' size.
 
-    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment takes two Triton kernels for all of the
-    forward pass.
+    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment selects two Triton kernels for the
+    whole forward pass.
 
     Args:
         logits: Class maps, shape (B, K, H, W), logits; upsampled bilinearly to (h, w).
@@ -120,7 +120,7 @@ def _sums_and_gradients(
 
 
 def _runs_fused(logits: Tensor) -> bool:
-    """Whether Triton's kernels are asked for and take maps of this shape (B, K, H, W)."""
+    """Whether the Triton kernels are enabled and support maps of this shape (B, K, H, W)."""
     return (
         wants_fused(logits)
         and max(logits.shape[2:]) <= FUSED_MAX_SIDE
@@ -142,7 +142,7 @@ def _backward(ctx: Any, grad_sums: Tensor, _: Any) -> tuple[Tensor | None, ...]:
 
 
 class _FocalDice(torch.autograd.Function):
-    """For ordinary steps: autograd, and what traces a step, sees every operation inside."""
+    """For eager steps: autograd and tracers see every operation inside."""
 
     forward = staticmethod(_sums_and_gradients)
     setup_context = staticmethod(_keep_gradients)

@@ -1,4 +1,4 @@
-"""Sinkhorn with the implicit gradient: what autograd and compiled graphs see of it."""
+"""Sinkhorn with the implicit gradient, for autograd and for compiled graphs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def implicit_sinkhorn(
 
 
 def runs_fused(values: Tensor) -> bool:
-    """Whether Triton's kernels are asked for and take problems like these, shape (P, N, M)."""
+    """Whether the Triton kernels are enabled and support problems of shape (P, N, M)."""
     return (
         wants_fused(values)
         and values.shape[1] <= FUSED_MAX_COLUMNS
@@ -120,7 +120,7 @@ def _keep_plan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
 
 
 class _ImplicitSinkhorn(torch.autograd.Function):
-    """For ordinary steps: autograd, and what traces a step, sees every operation inside."""
+    """For eager steps: autograd and tracers see every operation inside."""
 
     forward = staticmethod(_solve)
     setup_context = staticmethod(_keep_plan)

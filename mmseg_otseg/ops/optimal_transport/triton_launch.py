@@ -31,7 +31,7 @@ def fused_sinkhorn(
         max_iters: Most iterations.
         tol: Stopping threshold for the mean absolute change of the row potential.
         smallest: What the kernel ``exp(-C/epsilon)``, 1 at best in each row, must not fall below;
-            a problem where it does is marked as not converged.
+            a problem that violates this is marked as not converged.
 
     Returns:
         Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
@@ -54,8 +54,8 @@ def fused_score(
         epsilon, max_iters, tol: As in :func:`fused_sinkhorn`.
 
     Returns:
-        Scores ``sum_n M N T S``, shape (P, M), and the factors, shape (P, 2, N), with which
-        :func:`fused_score_gradient` has the plan again.
+        Scores ``sum_n M N T S``, shape (P, M), and the factors, shape (P, 2, N), from which
+        :func:`fused_score_gradient` rebuilds the plan.
     """
     score = similarity.new_empty(len(similarity), similarity.shape[2])
     a, b = _uniform(similarity)
@@ -90,7 +90,7 @@ def _scale(
 
 
 def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
-    """The gradient of :func:`~mmseg_otseg.ops.sinkhorn` by the costs, in one launch.
+    """The gradient of :func:`~mmseg_otseg.ops.sinkhorn` with respect to the costs, in one launch.
 
     Args:
         plan: Transport plans, shape (P, N, M), float32, contiguous.
@@ -106,7 +106,7 @@ def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
 def fused_score_gradient(
     similarity: Tensor, factors: Tensor, grad_score: Tensor, epsilon: float
 ) -> Tensor:
-    """The gradient of :func:`fused_score` by the similarities, in one launch.
+    """The gradient of :func:`fused_score` with respect to the similarities, in one launch.
 
     Args:
         similarity: Shape (P, N, M), float32, contiguous.
