@@ -1,4 +1,4 @@
-"""Parts of a model that know whether a checkpoint brought all that they train."""
+"""A base for modules that check whether a checkpoint holds all of their trainable weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TrainedModule(BaseModule):
     """Refuses to predict with weights that a checkpoint has left as they were built.
 
     mmengine only prints which tensors of a checkpoint were missing or had another shape. Here,
-    after such a checkpoint, switching to evaluation is an error; switching to training ends the
-    matter with a warning, as training may begin from a part of the weights. A checkpoint may leave
+    after such a checkpoint, switching to evaluation is an error; switching to training only
+    warns, because training may start from a part of the weights. A checkpoint may leave
     out a frozen tower, but not a part of one.
 
     Raises:

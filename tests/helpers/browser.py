@@ -120,7 +120,7 @@ class Visitor:
         return self.wait_for(lambda: " ".join(self.texts("#status .wrong")).strip())
 
     def screenshot(self, file: Path) -> None:
-        """Keep what is to be seen."""
+        """Save a screenshot of the page."""
         self.driver.execute_script("window.scrollTo(0, 0)")
         self.driver.save_screenshot(str(file))
 

@@ -1,3 +1,5 @@
+"""Small models of the project and the folders they are exported to."""
+
 from __future__ import annotations
 
 from functools import cache

@@ -20,7 +20,7 @@ Place = Callable[[Path], object]
 
 
 def hostile_media(marker: Path) -> dict[str, Place]:
-    """What puts each file under a given path, by what the file tries."""
+    """Functions that write each hostile file to a given path, by name."""
     contents = {
         "png_of_400_million": png_of(20_000, 20_000),
         "png_of_10_billion": png_of(100_000, 100_000),

@@ -1,4 +1,4 @@
-"""A run of one linear layer, whose validations score what they are told to."""
+"""A run of one linear layer whose validation scores are given in advance."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def check_precision(precision: str) -> str:
 
 
 def in_precision(module: Module, precision: str) -> Module:
-    """The module in that precision: a copy, unless it is float32, in which CLIP is built.
+    """The module in a precision: a converted copy, or the module itself for ``"fp32"``.
 
     Raises:
         ValueError: If there is no such precision.

@@ -96,7 +96,7 @@ def _fill_fields(
     """Write the fields (rows, 4, n) of logits x (rows, n); x and ``scratch`` are used up."""
     p, p_squared, focal, rest = fields.unbind(1)
     torch.sigmoid(x, out=p)
-    # softplus(x) = max(x, 0) - log(sigmoid(|x|)) never overflows, and needs only what is fast.
+    # softplus(x) = max(x, 0) - log(sigmoid(|x|)) never overflows, and uses only fast operations.
     torch.abs(x, out=scratch).sigmoid_().log_()
     softplus = x.clamp_min_(0).sub_(scratch)
     if counted is not None:
