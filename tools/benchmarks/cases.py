@@ -41,7 +41,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Shapes:
+class Sizes:
     """Sizes of a training step.
 
     Attributes:
@@ -60,29 +60,29 @@ class Shapes:
     width: int = 512
     size: int = 512
 
-    def tiny(self) -> Shapes:
+    def tiny(self) -> Sizes:
         """The same, small enough for a test."""
         return replace(self, classes=min(self.classes, 9), grid=6, width=16, size=96)
 
 
-VOC = Shapes(batch=4, classes=15, prompts=6)
-COCO_STUFF = Shapes(batch=1, classes=156, prompts=8)
+VOC = Sizes(batch=4, classes=15, prompts=6)
+COCO_STUFF = Sizes(batch=1, classes=156, prompts=8)
 
 
 def relative(value: Tensor, expected: Tensor) -> float:
     """Largest difference, in units of the largest expected magnitude."""
-    return float((value - expected).abs().max() / expected.abs().max())
+    return float((value - expected).detach().abs().max() / expected.detach().abs().max())
 
 
-def random_cost(problems: int, shapes: Shapes, spread: float, device: str) -> Tensor:
+def random_cost(problems: int, sizes: Sizes, spread: float, device: str) -> Tensor:
     """Costs (P, M, N), uniform in an interval of length ``spread``."""
-    return spread * torch.rand(problems, shapes.grid**2, shapes.prompts, device=device)
+    return spread * torch.rand(problems, sizes.grid**2, sizes.prompts, device=device)
 
 
-def text_cost(path: Path, shapes: Shapes, device: str) -> Tensor:
+def text_cost(path: Path, sizes: Sizes, device: str) -> Tensor:
     """Costs (P, M, N) between random pixels and the text embeddings (K, N, D) in a .npy file."""
     text = torch.from_numpy(np.load(path, allow_pickle=False)).to(device, torch.float32)
-    pixels = torch.randn(shapes.batch, shapes.grid**2, text.shape[-1], device=device)
+    pixels = torch.randn(sizes.batch, sizes.grid**2, text.shape[-1], device=device)
     similarity = torch.einsum("bmd,knd->bkmn", F.normalize(pixels, dim=-1), text)
     return 1 - similarity.flatten(0, 1)
 
@@ -119,19 +119,19 @@ def sinkhorn_case(cost: Tensor, max_iters: int = 100, tol: float = 1e-6) -> Case
     return Case(ours, other, "POT", check, None if fixed else 4.0, 5.0 if fixed else None)
 
 
-def random_labels(shapes: Shapes, device: str) -> Tensor:
+def random_labels(sizes: Sizes, device: str) -> Tensor:
     """Blobs of all classes with a border of ignored pixels, (B, h, w), int64."""
-    coarse = torch.randn(shapes.batch, shapes.classes, 8, 8)
-    labels = F.interpolate(coarse, (shapes.size, shapes.size), mode="bilinear").argmax(1)
-    labels[:, : shapes.size // 16] = 255
+    coarse = torch.randn(sizes.batch, sizes.classes, 8, 8)
+    labels = F.interpolate(coarse, (sizes.size, sizes.size), mode="bilinear").argmax(1)
+    labels[:, : sizes.size // 16] = 255
     return labels.to(device)
 
 
-def loss_case(shapes: Shapes, device: str) -> Case:
+def loss_case(sizes: Sizes, device: str) -> Case:
     """Mask loss of one class map, forward and backward, against the formulas as they read."""
-    size = (shapes.batch, shapes.classes, shapes.grid, shapes.grid)
+    size = (sizes.batch, sizes.classes, sizes.grid, sizes.grid)
     logits = torch.randn(size, device=device, requires_grad=True)
-    target = random_labels(shapes, device)
+    target = random_labels(sizes, device)
     loss = FocalDiceLoss()
 
     def ours() -> tuple[Tensor, Tensor]:
@@ -158,18 +158,18 @@ HEADS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def head_case(shapes: Shapes, device: str, method: str = "OTSeg") -> Case:
+def head_case(sizes: Sizes, device: str, method: str = "OTSeg") -> Case:
     """A training step of a method's head: forward, losses of all maps, backward."""
     head_type, plain_maps = HEADS[method]
-    head = head_type(num_classes=shapes.classes, embed_dim=shapes.width).to(device).train()
-    size = (shapes.batch, shapes.width, shapes.grid, shapes.grid)
+    head = head_type(num_classes=sizes.classes, embed_dim=sizes.width).to(device).train()
+    size = (sizes.batch, sizes.width, sizes.grid, sizes.grid)
     pixels = F.normalize(torch.randn(size, device=device), dim=1).requires_grad_()
     queries = torch.randn(
-        shapes.batch, shapes.classes, shapes.prompts, shapes.width, device=device
+        sizes.batch, sizes.classes, sizes.prompts, sizes.width, device=device
     ).requires_grad_()
-    classes = torch.arange(shapes.classes, device=device)
+    classes = torch.arange(sizes.classes, device=device)
     inputs = AlignedFeatures((pixels,), queries, classes, torch.ones_like(classes).bool())
-    target = random_labels(shapes, device)
+    target = random_labels(sizes, device)
     leaves = [pixels, queries, *head.parameters()]
     loss = head.loss_decode
     assert isinstance(loss, FocalDiceLoss)

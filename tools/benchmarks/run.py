@@ -82,28 +82,28 @@ Row = dict[str, Any]
 def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
     """Name of every case, and what builds it."""
     device = args.device
-    shapes = {"VOC": cases.VOC, "COCO-Stuff": cases.COCO_STUFF}
+    sizes = {"VOC": cases.VOC, "COCO-Stuff": cases.COCO_STUFF}
     if args.tiny:
-        shapes = {name: each.tiny() for name, each in shapes.items()}
+        sizes = {name: each.tiny() for name, each in sizes.items()}
     found: dict[str, Callable[[], Case]] = {}
 
     def add_sinkhorn(name: str, cost: Callable[[], torch.Tensor], **options: Any) -> None:
         if importlib.util.find_spec("ot"):
             found[f"sinkhorn {name}"] = lambda: cases.sinkhorn_case(cost(), **options)
 
-    for name, each in shapes.items():
+    for name, each in sizes.items():
         problems = each.classes * 4  # of four images
         for spread in (0.1, 0.5):
             cost = partial(cases.random_cost, problems, each, spread, device)
             add_sinkhorn(f"{name}, spread {spread}", cost)
         add_sinkhorn(f"{name}, 100 iterations", cost, tol=0.0)
     for file in args.text_embeddings:
-        add_sinkhorn(f"text {file.stem}", partial(cases.text_cost, file, shapes["VOC"], device))
-    for name, each in shapes.items():
+        add_sinkhorn(f"text {file.stem}", partial(cases.text_cost, file, sizes["VOC"], device))
+    for name, each in sizes.items():
         found[f"loss {name}"] = partial(cases.loss_case, each, device)
-    for name, each in shapes.items():
+    for name, each in sizes.items():
         found[f"head step {name}"] = partial(cases.head_case, each, device)
-    for name, each in shapes.items():
+    for name, each in sizes.items():
         one = replace(each, prompts=1)
         found[f"head step ZegCLIP, {name}"] = partial(cases.head_case, one, device, "ZegCLIP")
     found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
@@ -114,14 +114,14 @@ def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
     if args.exported:
         found["inference exported, VOC"] = partial(exported_case, args.tiny, args.exported)
     if args.growth:
-        found = growth_cases(args, shapes["VOC"])
+        found = growth_cases(args, sizes["VOC"])
     if args.only:
         words = [word.lower() for word in args.only]
         found = {k: v for k, v in found.items() if any(word in k.lower() for word in words)}
     return found
 
 
-def growth_cases(args: argparse.Namespace, base: cases.Shapes) -> dict[str, Callable[[], Case]]:
+def growth_cases(args: argparse.Namespace, base: cases.Sizes) -> dict[str, Callable[[], Case]]:
     """One image, one size at a time: how cost grows with pixels, classes and prompts."""
     base, device = replace(base, batch=1), args.device
     found: dict[str, Callable[[], Case]] = {}
