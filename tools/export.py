@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--residual",
         action="store_true",
-        help="also output how far the plans are from convergence",
+        help="also output the largest relative error of the row sums of the transport plans",
     )
     options.add_argument(
         "--program", action="store_true", help="also write model.pt2, for torch.export.load"

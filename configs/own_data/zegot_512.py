@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 data_root = "data/own"  # holds images/{train,val} and labels/{train,val}
-background = None  # the label value that is no class; None if each of them is one
+background = None  # the label value that is not a class; None if every value is one
 model = dict(
     split=dict(
         # Names in the order of the label values, or a file with one name per line.

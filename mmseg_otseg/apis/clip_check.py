@@ -54,6 +54,13 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
         model: The segmentor.
         clip: The ``clip`` setting.
         backbone: The CLIP's image tower.
+
+    Returns:
+        The text of each row by its title, in the order of the table.
+
+    Raises:
+        ValueError: If the ``clip`` setting is invalid.
+        FileNotFoundError: If it names a weights file that does not exist.
     """
     source, config = resolve_clip(**clip), clip_config(clip["model"])
     text, tower = config["text_cfg"], backbone.tower
@@ -144,6 +151,12 @@ class PatchCheck:
 
         Args:
             samples: Images (3, h, w), BGR, with class indices (h', w'); other values are ignored.
+
+        Returns:
+            The agreement of each layer, with mIoU in percent as its score.
+
+        Raises:
+            ValueError: If no pixel has the label of a class.
         """
         number = len(self.text)
         counts = np.zeros((len(self.backbone.out_indices), number, number), np.int64)
@@ -166,6 +179,9 @@ class PatchCheck:
 
         Args:
             pictures: Images (3, h, w), BGR, at least two.
+
+        Returns:
+            The agreement of each layer, with the correlation as its score.
 
         Raises:
             ValueError: If there are fewer than two.
@@ -231,7 +247,17 @@ def pictures(paths: Sequence[Any]) -> Iterable[Tensor]:
 
 
 def verdict(levels: Sequence[Agreement], names: int, trained: bool) -> str:
-    """The conclusion from the measured agreement, and what to do."""
+    """The conclusion from the measured agreement, and what to do.
+
+    Args:
+        levels: The agreement of each layer, at least one; the last is the tower's last layer.
+        names: Number of names the layers were compared with.
+        trained: Whether CLIP's weights are pretrained.
+
+    Returns:
+        One line of text. It begins with "Warning" if the last layer does not agree with the text
+        better than chance, although the weights are trained and there are enough names.
+    """
     last, best = levels[-1], max(levels, key=lambda level: (level.beaten, level.score))
     if not trained:
         return "The weights are random, so patches and text cannot agree: set clip.pretrained."

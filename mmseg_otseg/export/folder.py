@@ -151,7 +151,18 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
 
 
 def windows(test_cfg: Mapping[str, Any], size: tuple[int, int] | None) -> dict[str, Any] | None:
-    """Rows and columns of the sliding windows and their stride; None for whole images."""
+    """How an exported model cuts images into windows.
+
+    Args:
+        test_cfg: The model's ``test_cfg``, with ``crop_size`` and ``stride`` in slide mode.
+        size: Rows and columns that images must have; None takes any.
+
+    Returns:
+        ``size`` and ``stride`` of the windows, [rows, columns] in pixels; None for whole images.
+
+    Raises:
+        ValueError: If the windows are not of the size that images must have.
+    """
     if test_cfg.get("mode", "whole") != "slide":
         return None
     crop, stride = list(test_cfg["crop_size"]), list(test_cfg["stride"])

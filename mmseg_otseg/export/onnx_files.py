@@ -36,6 +36,20 @@ def write_graph(
     size: tuple[int, int] | None,
     program: bool,
 ) -> None:
+    """Write the segmenter.
+
+    Args:
+        graph: The segmenter.
+        example: Inputs to trace it with, see :func:`example_inputs`.
+        path: The ONNX file to write.
+        opset: Version of the ONNX operators.
+        size: Rows and columns that images must have; None takes any multiples of the patch, at
+            least two patches a side.
+        program: Whether to write the same graph beside it for ``torch.export.load`` too.
+
+    Raises:
+        ValueError: If torch cannot export the graph.
+    """
     batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
     image: dict[int, Any] = {0: batch}
     if size is None:

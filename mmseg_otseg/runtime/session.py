@@ -20,7 +20,7 @@ class Session:
         threads: Threads to run on; None is all cores.
 
     Raises:
-        ValueError: If the file is no model, or another one.
+        ValueError: If the file is not a model, or is another one.
     """
 
     def __init__(self, path: Path, inputs: Sequence[str], output: str, threads: int | None) -> None:
@@ -40,8 +40,8 @@ class Session:
         outputs = [value.name for value in self._session.get_outputs()]
         if sorted(found) != sorted(inputs) or output not in outputs:
             raise ValueError(
-                f"{path} makes {', '.join(outputs)} of {', '.join(found)}, it should make {output} "
-                f"of {', '.join(inputs)}: it is another model. Export it again."
+                f"{path} computes {', '.join(outputs)} from {', '.join(found)}, but should "
+                f"compute {output} from {', '.join(inputs)}: it is another model. Export it again."
             )
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:

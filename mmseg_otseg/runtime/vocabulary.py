@@ -73,13 +73,13 @@ def _check_arrays(
     """Check that the arrays of a vocabulary belong to the same K classes."""
     number = names.shape[:1]
     if names.ndim != 1 or names.dtype.kind != "U" or not names.size:
-        raise ValueError("its names are no list of names")
+        raise ValueError("its names are not a list of names")
     if not all(name.isprintable() for name in names.tolist()):
         raise ValueError("its names hold characters that cannot be printed")
     if len(set(names.tolist())) < len(names):
         raise ValueError("its names are not all different")
     if text.ndim != 3 or text.shape[:1] != number or text.dtype.kind != "f" or not text.size:
-        raise ValueError(f"its text is no array of shape (K, N, D) for {len(names)} names")
+        raise ValueError(f"its text is not an array of shape (K, N, D) for {len(names)} names")
     if not np.isfinite(text).all():
         raise ValueError("its text is not finite")
     if seen.shape != number or palette.shape != (*number, 3) or palette.dtype != np.uint8:
@@ -114,7 +114,7 @@ class TextEncoder:
             self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
             self.tokenizer.no_truncation()
         except Exception as error:  # its errors have no class of their own
-            raise ValueError(f"{folder / TOKENIZER} is no tokenizer ({error})") from error
+            raise ValueError(f"{folder / TOKENIZER} is not a tokenizer ({error})") from error
         self.session = Session(folder / TEXT_ENCODER, ("tokens",), "embeddings", threads)
 
     def __call__(self, names: Sequence[str]) -> Vocabulary:
@@ -144,8 +144,8 @@ class TextEncoder:
         prompts, width = self.known.text.shape[1:]
         if text.shape[1:] != (prompts, width):
             raise ValueError(
-                f"{self.session.path} makes embeddings of the shape {text.shape[1:]} of a name, "
-                f"those of {VOCABULARY} have ({prompts}, {width}): the files do not belong "
+                f"{self.session.path} makes embeddings of the shape {text.shape[1:]} for a name, "
+                f"but those of {VOCABULARY} have ({prompts}, {width}): the files do not belong "
                 "together. Export the model again."
             )
         seen_names = {name for name, seen in zip(self.known.names, self.known.seen) if seen}
@@ -160,7 +160,7 @@ class TextEncoder:
             rows = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # where it panics, it raises what is no Exception
+        except BaseException as error:  # a panic in it does not raise an Exception
             raise ValueError(f"{self.folder / TOKENIZER} cannot read names ({error})") from error
         longest = max(rows, key=len)
         if len(longest) > self.prompts["max_tokens"]:

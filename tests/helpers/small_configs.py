@@ -39,18 +39,18 @@ def write_data(folder: Path) -> None:
     rng = np.random.default_rng(0)
     data = folder / "data"
     voc = data / "VOCdevkit" / "VOC2012"
-    for split, kind in (("train", "Class"), ("aug", "ClassAug"), ("val", "Class")):
-        names = [f"{split}{index}" for index in range(2)]
+    for subset, kind in (("train", "Class"), ("aug", "ClassAug"), ("val", "Class")):
+        names = [f"{subset}{index}" for index in range(2)]
         _write(rng, voc / "JPEGImages", voc / f"Segmentation{kind}", names, 21)
-        _list(voc / "ImageSets" / "Segmentation" / f"{split}.txt", names)
+        _list(voc / "ImageSets" / "Segmentation" / f"{subset}.txt", names)
     context = data / "VOCdevkit" / "VOC2010"
-    for split in ("train", "val"):
-        names = [f"{split}{index}" for index in range(2)]
+    for subset in ("train", "val"):
+        names = [f"{subset}{index}" for index in range(2)]
         _write(rng, context / "JPEGImages", context / "SegmentationClassContext", names, 60)
-        _list(context / "ImageSets" / "SegmentationContext" / f"{split}.txt", names)
+        _list(context / "ImageSets" / "SegmentationContext" / f"{subset}.txt", names)
     coco, ade = data / "coco_stuff164k", data / "ade" / "ADEChallengeData2016"
-    for split in ("train2017", "val2017"):
-        folders = coco / "images" / split, coco / "annotations" / split
+    for subset in ("train2017", "val2017"):
+        folders = coco / "images" / subset, coco / "annotations" / subset
         _write(rng, *folders, ["0", "1"], 171, "_labelTrainIds.png")
     _write(rng, ade / "images" / "validation", ade / "annotations" / "validation", ["0"], 151)
 

@@ -19,7 +19,7 @@ PRINTED_ROWS = 16
 
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none for a model as built")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
     parser.add_argument(
         "--range",
         nargs=3,
@@ -46,7 +46,7 @@ def biases_between(first: float, last: float, step: float) -> list[float]:
     """
     if step <= 0 or last < first or (last - first) / step > 10_000:
         raise ValueError(
-            f"--range {first:g} {last:g} {step:g} is no range of biases: give the first, a last "
+            f"--range {first:g} {last:g} {step:g} is not a range of biases: give the first, a last "
             "that is not smaller, and a step above 0 that makes at most 10000 of them"
         )
     number = int((last - first) / step + 1e-6) + 1

@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--no-clip", action="store_true", help="do not build CLIP")
     parser.add_argument(
-        "--sheet", type=Path, help="picture to write. Default: data_check.png in the work folder"
+        "--sheet", type=Path, help="image to write. Default: data_check.png in the work folder"
     )
     return parser.parse_args()
 
@@ -103,7 +103,7 @@ def main() -> None:
     if report.sheet is not None:
         print(f"samples as the model sees them: {report.sheet}")
     number = sum(finding.level == "error" for finding in report.findings)
-    print("training makes sense" if not number else f"errors to mend before training: {number}")
+    print("training makes sense" if not number else f"errors to fix before training: {number}")
     if not report.can_train:
         sys.exit(1)
 

@@ -16,7 +16,7 @@ from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none for a model as built")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
     parser.add_argument("--images", nargs="+", metavar="FILE", help="pictures to draw")
     parser.add_argument(
         "--indices",
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         help="samples of the data to draw. Default: the first four with an unseen class",
     )
     parser.add_argument(
-        "--subset", choices=["val", "test"], default="test", help="of which data. Default: test"
+        "--subset", choices=["val", "test"], default="test", help="data to draw from. Default: test"
     )
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all pictures"

@@ -66,6 +66,12 @@ def check_data(
         sheet: Image file to draw samples into; None draws no samples.
         workers: Number of worker processes that read.
         ask_clip: Whether to build the config's CLIP and check the names with it.
+
+    Returns:
+        What was read and what was found. A dataset or a CLIP that cannot be built is a finding too.
+
+    Raises:
+        OSError: If the sheet cannot be written.
     """
     init_default_scope("mmseg")
     report = DataReport()

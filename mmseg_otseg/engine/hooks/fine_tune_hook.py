@@ -42,9 +42,9 @@ class FineTuneHook(Hook):
         if split is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(
-                f"It was trained on {len(theirs)} other classes ({_some(theirs)}); this run shares "
-                f"{_some(both) if both else 'none'} of them. Text embeddings are recomputed for "
-                "this run's names."
+                f"It was trained on {len(theirs)} classes ({_some(theirs)}), of which this run has "
+                f"{_some(both) if both else 'none'}. Text embeddings are recomputed for this run's "
+                "names."
             )
             if getattr(text, "per_class", False):
                 _adopt_contexts(text, state, theirs)

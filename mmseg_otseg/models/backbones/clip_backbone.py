@@ -26,7 +26,7 @@ class CLIPBackbone(TrainedModule):
     """The image tower of an open_clip ViT: local tokens of any layers and the global token.
 
     CLIP's weights never train. Without visual prompts the tower runs without a graph. Images of any
-    size are taken; sides that are no multiple of the patch are stretched to the next one.
+    size are taken; sides that are not a multiple of the patch are stretched to the next one.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -75,11 +75,11 @@ class CLIPBackbone(TrainedModule):
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
         if double_class_embedding and not tower.num_prefix:
-            raise ValueError("double_class_embedding needs a class token, this CLIP has none")
+            raise ValueError("double_class_embedding needs a class token, but this CLIP has none")
         if visual_prompts is not None and not tower.takes_prompts:
             raise ValueError(
-                "visual prompts stand among tokens, and this CLIP makes a feature map, which "
-                "has none: set model.backbone.visual_prompts=None, or use a ViT"
+                "visual prompts need a sequence of tokens, but this CLIP computes a feature map: "
+                "set model.backbone.visual_prompts=None, or use a ViT"
             )
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
@@ -208,7 +208,7 @@ class CLIPBackbone(TrainedModule):
         times = state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
         if times.numel() != 1 or times.item() not in (1, 2):
             raise ValueError(
-                f"the checkpoint is damaged: {prefix}class_embedding_times is no count"
+                f"the checkpoint is damaged: {prefix}class_embedding_times is not 1 or 2"
             )
         # The checkpoint's tower may have another native resolution, as the authors' files do.
         self.tower.take_positions(state_dict, prefix + "clip.module.")

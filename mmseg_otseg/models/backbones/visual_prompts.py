@@ -18,6 +18,9 @@ class DeepVisualPrompts(nn.Module):
         patch_size: Patch side in pixels; sets the scale of the initial values.
         dropout: Dropout of the projected tokens.
 
+    Raises:
+        ValueError: If ``num_tokens`` is less than 1, or ``dropout`` is not between 0 and 1.
+
     Source:
         Jia et al., "Visual Prompt Tuning" (ECCV 2022), VPT-Deep, as ZegCLIP (arXiv 2212.03588) uses
         it.

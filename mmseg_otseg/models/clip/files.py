@@ -48,9 +48,7 @@ def read_clip_weights(path: Path) -> dict[str, Tensor]:
 
 def _check_weight(name: object, tensor: object) -> None:
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        raise ValueError(
-            f"its entry {name!r} is no tensor with a name, but {type(tensor).__name__}"
-        )
+        raise ValueError(f"its entry {name!r} is not a named tensor, but {type(tensor).__name__}")
     # A view that repeats a few numbers (stride 0) could take any amount of memory once it is used.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"the tensor {name!r} claims more numbers than the file holds")

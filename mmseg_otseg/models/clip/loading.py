@@ -204,8 +204,8 @@ def _report(source: CLIPSource, path: Path) -> None:
     )
     if not source.activation_is_known:
         print_log(
-            f"Nothing says which activation the CLIP weights in {path} were trained with, so it is "
-            "GELU. OpenAI's, DFN's and MetaCLIP's weights need QuickGELU: if they are such, set "
+            f"Nothing states which activation the CLIP weights in {path} were trained with, so it "
+            "is GELU. OpenAI's, DFN's and MetaCLIP's weights need QuickGELU: if they are such, set "
             "clip=dict(quick_gelu=True). If not, clip=dict(quick_gelu=False) ends this warning.",
             logger="current",
             level=logging.WARNING,

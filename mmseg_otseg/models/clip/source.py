@@ -46,7 +46,7 @@ class CLIPSource:
 
     @property
     def activation_is_known(self) -> bool:
-        """Whether anything says what the activation is."""
+        """Whether anything states what the activation is."""
         return self.said_by["quick_gelu"] != DEFAULT
 
 
@@ -85,8 +85,8 @@ def resolve_clip(
         ("the model's configuration", {"quick_gelu": config.get("quick_gelu")}),
     ]
     if tag is not None:
-        says = {"quick_gelu": tag.get("quick_gelu", False), **_in_255(tag)}
-        statements.append((f"the tag {pretrained!r}", says))
+        stated = {"quick_gelu": tag.get("quick_gelu", False), **_in_255(tag)}
+        statements.append((f"the tag {pretrained!r}", stated))
     elif file is not None and is_torchscript_archive(file):
         statements.append(("OpenAI's archive format", {"quick_gelu": True}))
     elif file is not None and (beside := file.with_name(CONFIG_FILE)).is_file():
@@ -104,7 +104,7 @@ def resolve_clip(
         )
     if not isinstance(decided["quick_gelu"], bool):
         raise ValueError(
-            f"quick_gelu must be True or False, {said_by['quick_gelu']} says "
+            f"quick_gelu must be True or False, but {said_by['quick_gelu']} states "
             f"{decided['quick_gelu']!r}"
         )
     config["quick_gelu"] = decided["quick_gelu"]
@@ -148,7 +148,7 @@ def _find_weights(
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
-    """What an ``open_clip_config.json`` says of activation, mean and standard deviation."""
+    """What an ``open_clip_config.json`` states about activation, mean and standard deviation."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         model, pixels = content.get("model_cfg", content), content.get("preprocess_cfg") or {}
@@ -185,6 +185,6 @@ def _rgb(key: str, value: Any, who: str) -> RGB:
     smallest = -math.inf if key == "mean" else 1e-6
     if not all(smallest <= part < math.inf for part in (red, green, blue)):
         raise ValueError(
-            f"{key} must be three numbers (RGB, pixels of 0..255), {who} says {value!r}"
+            f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
         )
     return red, green, blue

@@ -89,13 +89,13 @@ def _timm_problem(vision: Mapping[str, Any]) -> str | None:
     if family == "fastvit" and vision.get("timm_pool") == "avg":
         return _projection_problem(vision)
     if family not in TIMM_VITS:
-        return f"its image tower is timm's {name} ({family}), no plain ViT, ConvNeXt or FastViT"
+        return f"its image tower is timm's {name} ({family}), not a plain ViT, ConvNeXt or FastViT"
     if vision.get("timm_pool") not in TIMM_POOLS:
         return f"its image tower, timm's {name}, has no class token or attention pool for the text"
     patch, native = re.search(r"patch(\d+)", name), timm.get_pretrained_cfg(name)
     if patch and native and native.input_size[-1] % int(patch[1]):
         return (
-            f"its native size, {native.input_size[-1]} pixels, is no multiple of its patch, "
+            f"its native size, {native.input_size[-1]} pixels, is not a multiple of its patch, "
             f"{patch[1]}, so that open_clip cuts off the rest"
         )
     return _projection_problem(vision)

@@ -88,11 +88,11 @@ def _plain(value: Any) -> float:
     """A bias from a file.
 
     Raises:
-        ValueError: If it is no number between -1 and 1.
+        ValueError: If it is not a number between -1 and 1.
     """
     if isinstance(value, Tensor) and value.numel() == 1 and -1 <= float(value) <= 1:
         return float(value)
     raise ValueError(
-        "the checkpoint's calibrated seen-class bias is no probability; calibrate it again with "
-        "tools/analysis/calibrate_seen_bias.py --write"
+        "the checkpoint's calibrated seen-class bias is not a number between -1 and 1; calibrate "
+        "it again with tools/analysis/calibrate_seen_bias.py --write"
     )

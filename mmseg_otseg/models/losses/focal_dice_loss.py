@@ -48,7 +48,7 @@ class FocalDiceLoss(nn.Module):
 
         Args:
             logits: Class maps, shape (B, K, H, W), logits, of any resolution.
-            target: Class indices 0..K-1, shape (B, h, w), int64; anything else is no class.
+            target: Class indices 0..K-1, shape (B, h, w), int64; anything else is not a class.
             align_corners: How class maps are upsampled.
 
         Returns:

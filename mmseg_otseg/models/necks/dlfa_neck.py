@@ -100,6 +100,12 @@ class DLFANeck(TrainedModule):
         Args:
             classes: Class names, of which those that were seen stay seen; or a split, which says
                 itself which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
+
+        Raises:
+            FileNotFoundError: If a file with names or text embeddings does not exist.
+            TypeError: If ``classes`` is neither names nor a split.
+            ValueError: If the split is invalid, or the text prompts refuse the names, see their
+                ``set_classes``.
         """
         if isinstance(classes, Sequence) and not isinstance(classes, str):
             self.text.set_classes({"classes": classes})

@@ -88,7 +88,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
         found = state_dict.setdefault(prefix + "pixels", self.pixels)
         own = self.pixels.cpu()
         if not isinstance(found, Tensor) or found.shape not in ((2, 3), (0,)):
-            raise ValueError(f"the checkpoint is damaged: {prefix}pixels is no mean and deviation")
+            raise ValueError(
+                f"the checkpoint is damaged: {prefix}pixels is not a mean and a standard deviation"
+            )
         if found.shape != own.shape or not torch.allclose(found.cpu(), own, atol=1e-3):
             raise ValueError(
                 "the checkpoint was trained with pixels normalized by (mean, std) "

@@ -34,7 +34,7 @@ def slide_in_batches(
         Class maps of the images, shape (B, K, h, w).
 
     Raises:
-        ValueError: If ``window_batch`` is no positive whole number.
+        ValueError: If ``window_batch`` is not a positive whole number.
     """
     at_once = test_cfg.get("window_batch", WINDOW_BATCH)
     if not isinstance(at_once, int) or at_once < 1:

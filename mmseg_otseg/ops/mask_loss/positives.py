@@ -44,7 +44,7 @@ def positive_sums(
 
     Args:
         logits: Class maps, shape (K, H, W), float32 or float64.
-        target: Class indices, shape (h, w), int64; what is not in 0..K-1 is no class.
+        target: Class indices, shape (h, w), int64; what is not in 0..K-1 is not a class.
         rows: How the maps are resized from H to h.
         columns: How they are resized from W to w.
         alpha: Weight of positive pixels in the focal loss.

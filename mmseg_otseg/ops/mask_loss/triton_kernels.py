@@ -191,7 +191,7 @@ def fused_sums_and_gradients(
 
     Args:
         logits: Class maps, shape (B, K, H, W), float32.
-        target: Class indices, shape (B, h, w), int64; what is not in 0..K-1 is no class.
+        target: Class indices, shape (B, h, w), int64; what is not in 0..K-1 is not a class.
         rows: How the maps are resized from H to h.
         columns: How they are resized from W to w.
         alpha: Weight of positive pixels in the focal loss.

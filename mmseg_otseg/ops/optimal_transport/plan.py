@@ -64,7 +64,8 @@ def sinkhorn(
         tol: Stopping threshold for the mean absolute change of ``u``, in units of the cost.
         backward: ``"implicit"``: the gradient of the fixed point by the implicit function theorem,
             from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through
-            every iteration, the (memory-hungry) reference.
+            every iteration, the (memory-hungry) reference. An export (``torch.export``, ONNX)
+            ignores it: the iterations are then one loop in the graph.
         row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
         column_marginal: Column sums, shape (N,) or (P, N), positive, of the same total; None is
             1/N. Not differentiated.

@@ -77,7 +77,15 @@ class ImageTower(ABC):
 
     @abstractmethod
     def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
-        """What CLIP compares with text, (B, D), from the last tokens (B, P, C) and (B, M, C)."""
+        """What CLIP compares with text.
+
+        Args:
+            prefix: Prefix tokens after the last block, shape (B, P, C).
+            patches: Patches after the last block, shape (B, M, C).
+
+        Returns:
+            Global tokens, shape (B, D), not scaled to unit length.
+        """
 
     @abstractmethod
     def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
