@@ -10,7 +10,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadShapesScene"),
-    dict(type="Resize", scale=(size, size), keep_ratio=True),  # pictures that are no scenes
+    dict(type="Resize", scale=(size, size), keep_ratio=True),  # images that are not scenes
     dict(type="PackSegInputs"),
 ]
 
