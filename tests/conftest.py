@@ -40,6 +40,14 @@ def unformatted_configs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def runs_of_its_own() -> None:
+    """No test goes on with the logger of the test before."""
+    from tests.helpers.run_tools import forget_runs
+
+    forget_runs()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--device",

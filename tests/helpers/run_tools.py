@@ -22,14 +22,18 @@ from mmseg.visualization import SegLocalVisualizer
 from tests.helpers.paths import ROOT
 
 
+def forget_runs() -> None:
+    """Drop mmengine's loggers and the like: a run that begins in the same second would get them."""
+    for singleton in (MMLogger, MessageHub, Visualizer, SegLocalVisualizer):
+        singleton._instance_dict.clear()
+
+
 def run_tool(name: str, *arguments: object) -> None:
     """Run ``tools/<name>.py`` with these arguments, in this process.
 
     The tool finds mmseg's components itself: the scope of the tests is not there meanwhile.
     """
-    # Or mmengine goes on with those of the last run, if it began in the same second.
-    for singleton in (MMLogger, MessageHub, Visualizer, SegLocalVisualizer):
-        singleton._instance_dict.clear()
+    forget_runs()
     spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
     assert spec and spec.loader
     tool = importlib.util.module_from_spec(spec)

@@ -222,7 +222,7 @@ def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:
     if count:
         first, weight, bias = image_tower(load_clip(**clip).visual).linear_alignment()
         for _ in range(count):
-            norm = nn.LayerNorm(first.normalized_shape, eps=first.eps)
+            norm = nn.LayerNorm(list(first.normalized_shape), eps=first.eps)
             norm.load_state_dict(first.state_dict())
             linear = nn.Linear(weight.shape[1], weight.shape[0])
             with torch.no_grad():
