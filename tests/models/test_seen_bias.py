@@ -40,6 +40,12 @@ def test_without_anything_it_is_the_papers() -> None:
     assert model.seen_bias == 0.1
 
 
+@pytest.mark.parametrize("bias", [7, -1.5, float("nan"), "0.1", True])
+def test_must_fit_probabilities(bias: object) -> None:
+    with pytest.raises(ValueError, match="seen_bias"):
+        head(seen_bias=bias)
+
+
 def test_of_the_checkpoint(said: Callable[[], str]) -> None:
     model = head()
     model.load_state_dict(state(ensemble=0.25), strict=True)

@@ -28,9 +28,17 @@ class SeenBias:
 
     Attributes:
         value: The bias that holds, a probability.
+
+    Raises:
+        ValueError: If the bias is not a number between -1 and 1.
     """
 
     def __init__(self, configured: float | None) -> None:
+        if configured is not None and not _is_bias(configured):
+            raise ValueError(
+                "seen_bias is subtracted from probabilities, so it must be a number between -1 and "
+                f"1, or None for the checkpoint's own; got {configured!r}"
+            )
         self.configured = configured
         self.value = DEFAULT_SEEN_BIAS if configured is None else configured
         self._calibrated = False
@@ -84,13 +92,17 @@ class SeenBias:
             )
 
 
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1 <= value <= 1
+
+
 def _plain(value: Any) -> float:
     """A bias from a file.
 
     Raises:
         ValueError: If it is not a number between -1 and 1.
     """
-    if isinstance(value, Tensor) and value.numel() == 1 and -1 <= float(value) <= 1:
+    if isinstance(value, Tensor) and value.numel() == 1 and _is_bias(value.item()):
         return float(value)
     raise ValueError(
         "the checkpoint's calibrated seen-class bias is not a number between -1 and 1; calibrate "
