@@ -15,7 +15,7 @@ import pytest
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import DATASETS
-from mmseg_otseg_tools.cli import what_to_mend
+from mmseg_otseg_tools.cli import what_to_fix
 from prettytable import PrettyTable
 
 from mmseg_otseg.apis import OTSegInferencer
@@ -27,7 +27,7 @@ from tests.helpers.hostile_media import Place, hostile_media
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_clip import tiny_clip
-from tests.helpers.tiny_run import CLASSES, write_pictures
+from tests.helpers.tiny_run import CLASSES, write_images
 
 SECONDS, GIGABYTES = 10, 2
 Door = tuple[str, Callable[[str], Any]]
@@ -37,7 +37,7 @@ Door = tuple[str, Callable[[str], Any]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, and otseg.py to train on them."""
     folder = tmp_path_factory.mktemp("doors")
-    write_pictures(folder)
+    write_images(folder)
     otseg_config(folder).dump(folder / "otseg.py")
     return folder
 
@@ -98,10 +98,10 @@ def doors(folder: Path) -> dict[str, Door]:
         "CLIP .safetensors": (".safetensors", lambda file: load_clip(tiny_clip(), file)),
         "text embeddings": (".npy", lambda file: PrecomputedPrompts(file, split)),
         "label": (".png", lambda file: sample("seg_map_path", file)),
-        "training picture": (".png", lambda file: sample("img_path", file)),
+        "training image": (".png", lambda file: sample("img_path", file)),
         "check_data, label": (".png", lambda file: data_check("seg_map_path", file)),
-        "check_data, picture": (".png", lambda file: data_check("img_path", file)),
-        "picture": (".jpg", lambda file: list(inferencer.segment([file]))),
+        "check_data, image": (".png", lambda file: data_check("img_path", file)),
+        "image": (".jpg", lambda file: list(inferencer.segment([file]))),
     }
     return {**{name: (".pth", call) for name, call in checkpoints.items()}, **others}
 
@@ -149,7 +149,7 @@ def problem(door: Callable[[str], Any], file: Path, took: dict[str, float]) -> s
             message = door(str(file))
         message = message if isinstance(message, str) and message else None
     except Exception as error:
-        message = what_to_mend(error)
+        message = what_to_fix(error)
         if message is None:
             return f"{type(error).__name__} with a traceback: {str(error)[:200]}"
     if message is None:

@@ -93,7 +93,7 @@ def run(command: str, checkpoint: Path | str = "") -> None:
 
 
 def test_training_and_testing(workspace: Path, checkpoint: Path) -> None:
-    """Test on several processes, resume, test with pictures and augmentation."""
+    """Test on several processes, resume, test with overlays and augmentation."""
     commands = [line for section, line in COMMANDS if section == "Training and testing"]
     assert len(commands) == 4
     script, config, best, _ = shlex.split(commands[1])
@@ -104,8 +104,8 @@ def test_training_and_testing(workspace: Path, checkpoint: Path) -> None:
     run(resume + " --cfg-options train_cfg.max_iters=3")
     assert (checkpoint.parent / "iter_3.pth").is_file()
     run(commands[3], checkpoint)
-    pictures = [file for file in Path().glob("**/pictures/**/*") if file.is_file()]
-    assert len(pictures) == 2 and all(cv2.imread(str(file)) is not None for file in pictures)
+    overlays = [file for file in Path().glob("**/drawn/**/*") if file.is_file()]
+    assert len(overlays) == 2 and all(cv2.imread(str(file)) is not None for file in overlays)
 
 
 def derived(line: str, tmp_path: Path) -> Path:

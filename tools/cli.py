@@ -207,12 +207,12 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted")
     except Exception as error:
-        message = None if os.environ.get(TRACEBACK, "0") != "0" else what_to_mend(error)
-        _tell(message or "".join(traceback.format_exception(error)), mendable=message is not None)
+        message = None if os.environ.get(TRACEBACK, "0") != "0" else what_to_fix(error)
+        _tell(message or "".join(traceback.format_exception(error)), fixable=message is not None)
         sys.exit(1)
 
 
-def what_to_mend(error: Exception) -> str | None:
+def what_to_fix(error: Exception) -> str | None:
     """The message of an error that the user can fix; None for a bug."""
     steps, message = _raised_by(error)
     file, line = steps[-1] if steps else ("", "")
@@ -253,13 +253,13 @@ def _told(error: BaseException) -> str:
     return (str(error.args[0]) if plain else str(error)).strip() or type(error).__name__
 
 
-def _tell(message: str, mendable: bool) -> None:
+def _tell(message: str, fixable: bool) -> None:
     """Print the message; one of several processes passes it to ``launch.py`` instead."""
-    text = f"{Path(sys.argv[0]).name}: error: {message}" if mendable else message
+    text = f"{Path(sys.argv[0]).name}: error: {message}" if fixable else message
     sys.stdout.flush()
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
-        told = {"message": text, "timestamp": int(time.time()), "mendable": mendable}
+        told = {"message": text, "timestamp": int(time.time()), "fixable": fixable}
         Path(file).write_text(json.dumps({**told, "time": time.time()}), encoding="utf-8")
     else:
         print(text, file=sys.stderr)

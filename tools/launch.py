@@ -66,7 +66,7 @@ def first_failure(failures: Sequence[Any]) -> Any:
 
     def order(failure: Any) -> tuple[bool, float]:
         told = failure.error_file_data
-        return not told.get("mendable", False), told.get("time", float(failure.timestamp))
+        return not told.get("fixable", False), told.get("time", float(failure.timestamp))
 
     return min(failures, key=order)
 

@@ -3,8 +3,8 @@
 # index:
 #     bash tools/quickstart.sh
 # Makes an environment, writes generated scenes in VOC's layout, trains the VOC config on them with a
-# small CLIP of random weights, on two processes, and tests it with pictures. It shows that everything
-# runs; it says nothing about accuracy. A second run reuses finished steps, also after an
+# small CLIP of random weights, on two processes, tests the model, and draws overlays. It shows that
+# everything runs; it says nothing about accuracy. A second run reuses finished steps, also after an
 # interruption. PYTHON names the Python 3.10+ to make the environment with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +31,6 @@ say "training on two processes"
 bash "$root/tools/dist_train.sh" "$config" 2 --work-dir run --resume
 
 say "testing"
-python "$root/tools/test.py" "$config" "$(cat run/last_checkpoint)" --work-dir run/test --show-dir pictures
+python "$root/tools/test.py" "$config" "$(cat run/last_checkpoint)" --work-dir run/test --show-dir drawn
 
-say "done: checkpoints and logs in $out/run, pictures in $out/run/test"
+say "done: checkpoints and logs in $out/run, overlays in $out/run/test"

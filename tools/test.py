@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show_pictures(cfg: Config, wait_time: float) -> None:
+def show_predictions(cfg: Config, wait_time: float) -> None:
     """Let the visualization hook show the predictions on the screen."""
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
@@ -95,7 +95,7 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show:
-        show_pictures(cfg, args.wait_time)
+        show_predictions(cfg, args.wait_time)
     if args.show_dir is not None:
         hook = dict(type="OverlayHook", out_dir=args.show_dir)
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]

@@ -1,4 +1,4 @@
-"""Serve a page on this machine to try a model on: pictures, class names, and a closer look."""
+"""Serve a page on this machine to try a model: choose an image, type class names, look closer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="IMG",
-        help="pictures to choose from, or folders of them. Default: some of the config's test data",
+        help="images to choose from, or folders of them. Default: some of the config's test data",
     )
     parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     parser.add_argument(
@@ -49,8 +49,8 @@ def main() -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_SHARE"] = "False"
         from mmseg_otseg.apis import OTSegInferencer
         from mmseg_otseg.apis.shipped import shipped_model
+        from mmseg_otseg.demo.images import samples_for
         from mmseg_otseg.demo.page import Page
-        from mmseg_otseg.demo.pictures import samples_for
         from mmseg_otseg.demo.serving import serve
 
         config, weights = (args.model, args.weights) if args.model else shipped_model()

@@ -1,5 +1,5 @@
 # The VOC config, small: generated scenes in VOC's layout and a small CLIP with random weights, so
-# that training, evaluation and pictures run in minutes without any download. See
+# that training, evaluation and overlays take minutes and need no download. See
 # tools/quickstart.sh. Nothing is known by name to a random CLIP: expect no unseen class.
 _base_ = "../otseg/voc_512.py"
 

@@ -130,13 +130,13 @@ class PatchCheck:
         self.text = TemplatePrompts(clip, split, templates, average=True)()[:, 0]  # (K, D)
 
     @torch.no_grad()
-    def scores(self, picture: Tensor) -> tuple[list[Tensor], Tensor]:
+    def scores(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """Cosine similarities of one image (3, h, w), BGR, with the names.
 
         Returns:
             The similarities of each layer's patches, (K, H, W), and of the global token, (K,).
         """
-        inputs = self.preprocessor({"inputs": [picture], "data_samples": None})["inputs"]
+        inputs = self.preprocessor({"inputs": [image], "data_samples": None})["inputs"]
         inputs = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
         size = self.backbone.visual.image_size
         features = self.backbone(F.interpolate(inputs, size, mode="bilinear", antialias=True))
@@ -160,9 +160,9 @@ class PatchCheck:
         """
         number = len(self.text)
         counts = np.zeros((len(self.backbone.out_indices), number, number), np.int64)
-        for picture, labels in samples:
+        for image, labels in samples:
             known = labels < number
-            for level, scores in enumerate(self.scores(picture)[0]):
+            for level, scores in enumerate(self.scores(image)[0]):
                 resized = F.interpolate(scores[None], labels.shape, mode="bilinear")
                 found = resized[0].argmax(0).numpy()
                 pairs = labels[known].astype(np.int64) * number + found[known]
@@ -174,11 +174,11 @@ class PatchCheck:
             )
         return self._compare([partial(mean_iou, level) for level in counts])
 
-    def on_pictures(self, pictures: Iterable[Tensor]) -> list[Agreement]:
+    def on_images(self, images: Iterable[Tensor]) -> list[Agreement]:
         """Correlation of each layer's mean score with the global score, over images and names.
 
         Args:
-            pictures: Images (3, h, w), BGR, at least two.
+            images: Images (3, h, w), BGR, at least two.
 
         Returns:
             The agreement of each layer, with the correlation as its score.
@@ -187,8 +187,8 @@ class PatchCheck:
             ValueError: If there are fewer than two.
         """
         pooled, whole = [], []
-        for picture in pictures:
-            maps, scores = self.scores(picture)
+        for image in images:
+            maps, scores = self.scores(image)
             pooled.append(torch.stack([level.mean((1, 2)) for level in maps]))
             whole.append(scores)
         if len(whole) < 2:
@@ -240,7 +240,7 @@ def labeled_samples(cfg: Config, split: ClassSplit, number: int) -> Iterable[tup
         yield sample["inputs"], sample["data_samples"].gt_sem_seg.data[0].numpy()
 
 
-def pictures(paths: Sequence[Any]) -> Iterable[Tensor]:
+def read_images(paths: Sequence[Any]) -> Iterable[Tensor]:
     """Read image files as tensors (3, h, w), BGR."""
     for path in paths:
         yield torch.from_numpy(read_image(path)[0][..., ::-1].copy()).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Sheets of pictures: what a model predicts, and how the prompts of a class share a picture out."""
+"""Sheets that show what a model predicts, and how the prompts of a class divide up an image."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .inspection import Inspection
 
 CELL = 2.6  # inches
 MOST_PROMPTS = 8
-DRAWN_AT = 320  # pixels of a picture's longer side
+DRAWN_AT = 320  # pixels of an image's longer side
 HATCH = "////"
-LEAST_NAMED = 0.01  # of the picture
+LEAST_NAMED = 0.01  # of the image
 GRAY = 238  # of pixels without a class
 PROMPT_COLORS = (
     *("#4477aa", "#ee6677", "#228833", "#b8a030"),
@@ -32,7 +32,7 @@ PROMPT_COLORS = (
 
 
 class Row(NamedTuple):
-    """One picture of a sheet.
+    """One row of a sheet: an image, its labels and its predictions.
 
     Attributes:
         image: RGB values, (h, w, 3), uint8.
@@ -51,13 +51,13 @@ def segmentation_sheet(
     palette: Sequence[Sequence[int]],
     unseen: Sequence[int],
 ) -> Figure:
-    """Pictures, truth and predictions side by side, and how well each unseen class is met.
+    """Images, truth and predictions side by side, and how well each unseen class is met.
 
     Unseen classes are hatched and named; below a prediction stands the IoU of each that occurs in
-    the picture's truth, in percent. Pixels that the truth ignores are left gray.
+    the image's truth, in percent. Pixels that the truth ignores are left gray.
 
     Args:
-        rows: The pictures, with predictions of the same titles.
+        rows: One for each image, with predictions of the same titles.
         names: The K class names.
         palette: Their colors, RGB.
         unseen: Indices of the unseen classes.
@@ -111,12 +111,12 @@ def plan_sheet(
 ) -> Figure:
     """Where each prompt of a class takes its mass from.
 
-    One row for each class of a picture: the picture with the class outlined as it is predicted;
+    One row for each class of an image: the image with the class outlined as it is predicted;
     which prompt takes the most of every place; and each prompt's share, stretched to its own range.
 
     Args:
-        looks: The pictures, as a model with a transport plan sees them.
-        labels: For each picture the classes to draw, as indices.
+        looks: The images, as a model with a transport plan sees them.
+        labels: For each image, the classes to draw, as indices.
         most_prompts: Prompts of a class to draw at most.
 
     Raises:
@@ -211,7 +211,7 @@ def _outline(axes: Axes, region: np.ndarray, color: str = "black", width: float 
 def _scores(
     labels: np.ndarray, truth: np.ndarray, names: Sequence[str], unseen: Sequence[int]
 ) -> str:
-    """The IoU in this picture of each unseen class that its truth has, in percent."""
+    """The IoU of each unseen class in the truth of this image, in percent."""
     parts = []
     for label in sorted(set(np.unique(truth).tolist()) & set(unseen)):
         found, true = labels == label, truth == label

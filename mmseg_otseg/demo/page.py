@@ -17,11 +17,11 @@ from PIL import Image
 from mmseg_otseg.apis import Inspection, OTSegInferencer
 
 from . import views
-from .pictures import load_picture, read_names, write_names
+from .images import load_image, read_names, write_names
 
 HOUR = 3600
 HEAD = (
-    "# Segment what you can name\nChoose a picture, type class names, and click into the result. "
+    "# Segment what you can name\nChoose an image, type class names, and click into the result. "
     "Classes marked *unseen* had no mask in training."
 )
 THUMBNAIL = 192
@@ -32,7 +32,7 @@ class Page:
 
     Args:
         inferencer: The model.
-        samples: Pictures to choose from, by name: BGR values (h, w, 3).
+        samples: Images to choose from, by name: BGR values (h, w, 3).
         folder: Where the masks to be saved are written.
     """
 
@@ -45,21 +45,21 @@ class Page:
 
     def choose(self, event: gr.SelectData, request: gr.Request, *settings: Any) -> tuple[Any, ...]:
         """Segment the sample that was clicked."""
-        picture = self.samples[event.index][1]
-        return picture, *self.segment(request, picture, *settings)
+        image = self.samples[event.index][1]
+        return image, *self.segment(request, image, *settings)
 
     def upload(self, request: gr.Request, path: str, *settings: Any) -> tuple[Any, ...]:
-        """Segment the picture that was uploaded."""
-        picture = load_picture(path)
-        return picture, *self.segment(request, picture, *settings)
+        """Segment the image that was uploaded."""
+        image = load_image(path)
+        return image, *self.segment(request, image, *settings)
 
     def segment(
-        self, request: gr.Request, picture: np.ndarray | None, names: str, *settings: float
+        self, request: gr.Request, image: np.ndarray | None, names: str, *settings: float
     ) -> tuple[Any, ...]:
         """Run the model and clear the details of the position clicked before."""
-        if picture is None:
-            raise ValueError("Choose or upload a picture first.")
-        look = self.inferencer.inspect(picture, read_names(names))
+        if image is None:
+            raise ValueError("Choose or upload an image first.")
+        look = self.inferencer.inspect(image, read_names(names))
         return look, *self.decide(request, look, *settings), "", "", []
 
     def decide(
@@ -109,7 +109,7 @@ class Page:
             title="Segment what you can name", analytics_enabled=False, delete_cache=(HOUR, HOUR)
         ) as blocks:
             gr.Markdown(HEAD, elem_id="title")
-            picture, look = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR)
+            image, look = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR)
             with gr.Row():
                 with gr.Column(scale=2, min_width=340):
                     gallery, file, names, button, sliders = self._inputs()
@@ -151,10 +151,10 @@ class Page:
                 event(told, inputs, [*outputs, status], show_progress_on=result, **how)
 
             settings = [names, *sliders]
-            on(gallery.select, self.choose, settings, [picture, *segmented])
-            on(file.upload, self.upload, [file, *settings], [picture, *segmented])
-            on(button.click, self.segment, [picture, *settings], segmented)
-            on(names.submit, self.segment, [picture, *settings], segmented)
+            on(gallery.select, self.choose, settings, [image, *segmented])
+            on(file.upload, self.upload, [file, *settings], [image, *segmented])
+            on(button.click, self.segment, [image, *settings], segmented)
+            on(names.submit, self.segment, [image, *settings], segmented)
             for slider in sliders:
                 last = dict(trigger_mode="always_last", show_progress="hidden")
                 on(slider.change, self.decide, [look, *sliders], decided, **last)
@@ -163,7 +163,7 @@ class Page:
 
     def _inputs(self) -> tuple[Any, ...]:
         """The left column."""
-        gr.Markdown("**1. Choose a picture**, or upload one", elem_classes="step")
+        gr.Markdown("**1. Choose an image**, or upload one", elem_classes="step")
         gallery = gr.Gallery(
             [(views.shown_image(image[..., ::-1], THUMBNAIL), None) for _, image in self.samples],
             show_label=False,

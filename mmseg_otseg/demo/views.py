@@ -31,7 +31,7 @@ def overlay(
     opacity: float,
     place: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """The classes over their picture, (h, w, 3), with a ring around a place (x, y) of it."""
+    """The classes painted over the image, (h, w, 3), with a ring around a place (x, y)."""
     image = shown_image(look.image)
     labels = look.labels(seen_bias, none_below or None, image.shape[:2])
     painted = paint(image, labels, look.names, look.palette, opacity)
@@ -45,10 +45,10 @@ def overlay(
 
 
 def legend(look: Inspection, labels: np.ndarray) -> str:
-    """The classes of a picture with the share of each, largest first, as HTML.
+    """The classes of an image with the share of each, largest first, as HTML.
 
     Args:
-        look: The picture.
+        look: The image.
         labels: Its class indices; K is "none of these".
     """
     share = np.bincount(labels.ravel(), minlength=len(look.names) + 1) / labels.size

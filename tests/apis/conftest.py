@@ -34,14 +34,14 @@ def weights(model: Any, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of three good pictures, a truncated one and a text file."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder of three good images, a truncated one and a text file."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for index, size in enumerate([(64, 80), (70, 64), (64, 64)]):
         image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / f"{index}.jpg"), image)
     (folder / "1b.jpg").write_bytes((folder / "1.jpg").read_bytes()[:100])
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_otseg.apis.clip_check import Agreement, PatchCheck, mean_iou, pictures, verdict
+from mmseg_otseg.apis.clip_check import Agreement, PatchCheck, mean_iou, read_images, verdict
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
@@ -51,11 +51,11 @@ def test_a_trained_clip_agrees_with_labels(check: PatchCheck, scenes: list) -> N
 def test_and_with_the_global_score(check: PatchCheck, scenes: list, tmp_path: Path) -> None:
     for index, (image, _) in enumerate(scenes):
         cv2.imwrite(str(tmp_path / f"{index}.png"), image.permute(1, 2, 0).numpy())
-    read = list(pictures([tmp_path / f"{index}.png" for index in range(20)]))
+    read = list(read_images([tmp_path / f"{index}.png" for index in range(20)]))
     assert all(torch.equal(image, scene[0]) for image, scene in zip(read, scenes, strict=True))
-    assert check.on_pictures(read)[-1].aligned
+    assert check.on_images(read)[-1].aligned
     with pytest.raises(ValueError, match=" 2 "):
-        check.on_pictures(read[:1])
+        check.on_images(read[:1])
 
 
 def test_verdicts() -> None:

@@ -26,30 +26,30 @@ def files(folder: Path) -> list[str]:
 
 
 def test_folder_with_a_broken_image(
-    inferencer: OTSegInferencer, pictures: Path, tmp_path: Path
+    inferencer: OTSegInferencer, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    result = inferencer(pictures, classes=["cat", "zebra"], out_dir=out, return_vis=True)
+    result = inferencer(images, classes=["cat", "zebra"], out_dir=out, return_vis=True)
     first, second, broken, third = result["predictions"]
     assert (
         broken is None and result["visualization"][2] is None and len(result["visualization"]) == 4
     )
     assert [mask.shape for mask in (first, second, third)] == [(64, 80), (70, 64), (64, 64)]
     assert result["classes"] == ("cat", "zebra")
-    assert result["names"] == [str(pictures / f"{name}.jpg") for name in ("0", "1", "1b", "2")]
-    assert result["skipped"] == [str(pictures / "1b.jpg")]
+    assert result["names"] == [str(images / f"{name}.jpg") for name in ("0", "1", "1b", "2")]
+    assert result["skipped"] == [str(images / "1b.jpg")]
     assert files(out) == [f"pred/{i}.png" for i in range(3)] + [f"vis/{i}.jpg" for i in range(3)]
     assert np.array_equal(Image.open(out / "pred" / "1.png"), second)
     painted = cv2.imread(str(out / "vis" / "1.jpg"))[..., ::-1]
     assert np.abs(painted - result["visualization"][1].astype(int)).mean() < 20
 
 
-def test_one_image_and_many_have_one_shape(inferencer: OTSegInferencer, pictures: Path) -> None:
-    path = pictures / "0.jpg"
+def test_one_image_and_many_have_one_shape(inferencer: OTSegInferencer, images: Path) -> None:
+    path = images / "0.jpg"
     one = inferencer(path)["predictions"]
-    many = inferencer([path, pictures / "gone.jpg", path], batch_size=2)
+    many = inferencer([path, images / "gone.jpg", path], batch_size=2)
     assert isinstance(one, list) and len(one) == 1
-    assert many["predictions"][1] is None and many["skipped"] == [str(pictures / "gone.jpg")]
+    assert many["predictions"][1] is None and many["skipped"] == [str(images / "gone.jpg")]
     for mask in (many["predictions"][0], many["predictions"][2]):
         assert np.array_equal(mask, one[0])
     array = cv2.imread(str(path))
@@ -64,8 +64,8 @@ def test_one_image_and_many_have_one_shape(inferencer: OTSegInferencer, pictures
     assert np.array_equal(masks["predictions"][3], masks["predictions"][2])
 
 
-def test_names_of_a_call_are_not_kept(inferencer: OTSegInferencer, pictures: Path) -> None:
-    path, own = pictures / "0.jpg", inferencer.model.neck.text.split.classes
+def test_names_of_a_call_are_not_kept(inferencer: OTSegInferencer, images: Path) -> None:
+    path, own = images / "0.jpg", inferencer.model.neck.text.split.classes
     before = inferencer(path)
     assert before["classes"] == own
     for classes in ("cat, sofa", ["cat", "sofa"], {"classes": ["cat", "sofa"]}):
@@ -79,20 +79,20 @@ def test_names_of_a_call_are_not_kept(inferencer: OTSegInferencer, pictures: Pat
 
 
 def test_same_names_are_encoded_once(
-    inferencer: OTSegInferencer, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    inferencer: OTSegInferencer, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, calls = type(inferencer.model.neck.text), []
     encode = text.set_classes
     monkeypatch.setattr(text, "set_classes", lambda *args: (calls.append(args), encode(*args)))
     for _ in range(3):
-        inferencer(pictures / "0.jpg", classes=["cat", "sofa"])
+        inferencer(images / "0.jpg", classes=["cat", "sofa"])
     assert len(calls) == 1
     set_classes(inferencer.model, ["dog"])
-    assert inferencer(pictures / "0.jpg")["classes"] == ("dog",)
+    assert inferencer(images / "0.jpg")["classes"] == ("dog",)
 
 
-def test_none_of_these(inferencer: OTSegInferencer, pictures: Path, tmp_path: Path) -> None:
-    path = pictures / "0.jpg"
+def test_none_of_these(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
+    path = images / "0.jpg"
     set_classes(inferencer.model, ["cat", "dog"])
     with torch.no_grad():
         sample = inference_model(with_config(inferencer), str(path))
@@ -110,21 +110,21 @@ def with_config(inferencer: OTSegInferencer) -> Any:
     return inferencer.model
 
 
-def test_many_classes(inferencer: OTSegInferencer, pictures: Path, tmp_path: Path) -> None:
+def test_many_classes(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
     names = [f"thing {index}" for index in range(300)]
-    result = inferencer(pictures / "0.jpg", classes=names, out_dir=tmp_path / "out")
+    result = inferencer(images / "0.jpg", classes=names, out_dir=tmp_path / "out")
     written = np.array(Image.open(tmp_path / "out" / "pred" / "0.png"))
     assert np.array_equal(written, result["predictions"][0]) and written.max() > 255
-    assert not inferencer(pictures / "0.jpg", classes=["cat"])["predictions"][0].any()
+    assert not inferencer(images / "0.jpg", classes=["cat"])["predictions"][0].any()
 
 
-def test_wrong_inputs(inferencer: OTSegInferencer, pictures: Path, tmp_path: Path) -> None:
-    (pictures / "empty").mkdir()
-    image, out = pictures / "0.jpg", tmp_path / "out"
+def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
+    (images / "empty").mkdir()
+    image, out = images / "0.jpg", tmp_path / "out"
     wrong: list[tuple[Any, dict[str, Any], str]] = [
-        (pictures / "gone.jpg", {}, r"gone\.jpg"),
+        (images / "gone.jpg", {}, r"gone\.jpg"),
         ([], {}, r"\[\]"),
-        (pictures / "empty", {}, "empty "),
+        (images / "empty", {}, "empty "),
         (image, {"classes": []}, "class name"),
         (image, {"classes": ["a", "a"]}, "names a "),
         (image, {"classes": "cat,,dog"}, "empty"),
@@ -174,21 +174,19 @@ def test_a_huge_image_is_done_at_the_models_size(
     assert max(sizes[0]) <= 256
 
 
-def test_masks_appear_one_by_one(
-    inferencer: OTSegInferencer, pictures: Path, tmp_path: Path
-) -> None:
+def test_masks_appear_one_by_one(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (pictures / "1b.jpg").unlink()
-    results = inferencer.segment(pictures, out_dir=out, overlays=False)
+    (images / "1b.jpg").unlink()
+    results = inferencer.segment(images, out_dir=out, overlays=False)
     for done in range(1, 4):
         assert next(results).overlay is None
         assert files(out) == [f"pred/{index}.png" for index in range(done)]
 
 
 def test_nothing_overwrites_another(
-    inferencer: OTSegInferencer, pictures: Path, tmp_path: Path
+    inferencer: OTSegInferencer, images: Path, tmp_path: Path
 ) -> None:
-    folder, image = tmp_path / "photos", Image.open(pictures / "0.jpg")
+    folder, image = tmp_path / "photos", Image.open(images / "0.jpg")
     names = ["a/x.jpg", "b/x.jpg", "c/x.jpg", "a/x.png"]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -202,8 +200,8 @@ def test_nothing_overwrites_another(
     assert files(tmp_path / "arrays") == [f"pred/{index:08d}.png" for index in range(4)]
 
 
-def test_classes_change_in_another_thread(inferencer: OTSegInferencer, pictures: Path) -> None:
-    path = pictures / "0.jpg"
+def test_classes_change_in_another_thread(inferencer: OTSegInferencer, images: Path) -> None:
+    path = images / "0.jpg"
     vocabularies = [("cat", "sofa"), ("zebra", "tree", "road")]
     expected = {names: inferencer(path, classes=names)["predictions"][0] for names in vocabularies}
     stop = threading.Event()
@@ -226,16 +224,16 @@ def test_classes_change_in_another_thread(inferencer: OTSegInferencer, pictures:
         thread.join()
 
 
-def test_damaged_weights_are_no_masks(inferencer: OTSegInferencer, pictures: Path) -> None:
+def test_damaged_weights_are_no_masks(inferencer: OTSegInferencer, images: Path) -> None:
     for parameter in inferencer.model.neck.descriptor.parameters():
         parameter.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="finite"):
-        inferencer(pictures / "0.jpg")
+        inferencer(images / "0.jpg")
 
 
-def test_mmsegs_own_tools(config: Config, weights: str, pictures: Path, tmp_path: Path) -> None:
+def test_mmsegs_own_tools(config: Config, weights: str, images: Path, tmp_path: Path) -> None:
     path = str(tmp_path / "x.png")
-    Image.open(pictures / "0.jpg").save(path)
+    Image.open(images / "0.jpg").save(path)
     config.dump(str(tmp_path / "config.py"))
     stock = MMSegInferencer(str(tmp_path / "config.py"), weights, device="cpu")
     expected = OTSegInferencer(config, weights, device="cpu")(path)["predictions"][0]
@@ -245,8 +243,8 @@ def test_mmsegs_own_tools(config: Config, weights: str, pictures: Path, tmp_path
 
 
 @pytest.mark.parametrize("wrap", [None, "ConcatDataset", "test_pipeline"])
-def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, pictures: Path) -> None:
-    expected = OTSegInferencer(config, weights, device="cpu")(pictures / "0.jpg")["predictions"]
+def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, images: Path) -> None:
+    expected = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg")["predictions"]
     dataset = config.test_dataloader.dataset
     steps = dataset.pop("pipeline")
     if wrap is None:  # as the wrapper stands in a config of mmseg
@@ -256,7 +254,7 @@ def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, pict
     else:
         config.test_dataloader = config.val_dataloader = None
         config.test_pipeline = steps
-    found = OTSegInferencer(config, weights, device="cpu")(pictures / "0.jpg")["predictions"]
+    found = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg")["predictions"]
     assert np.array_equal(found[0], expected[0])
 
 
@@ -270,12 +268,12 @@ def test_what_is_no_config(weights: str, config: Config) -> None:
         OTSegInferencer(config, weights)
 
 
-def test_precision(config: Config, weights: str, pictures: Path) -> None:
+def test_precision(config: Config, weights: str, images: Path) -> None:
     towers = OTSegInferencer(config, weights, device="cpu", precision="bf16")
     assert towers.model.backbone.visual.conv1.weight.dtype == torch.bfloat16
     assert "precision" not in config.model.clip  # which is the caller's
-    masks = towers(pictures / "0.jpg", classes=["cat", "zebra"])["predictions"]
-    exact = OTSegInferencer(config, weights, device="cpu")(pictures / "0.jpg", ["cat", "zebra"])
+    masks = towers(images / "0.jpg", classes=["cat", "zebra"])["predictions"]
+    exact = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg", ["cat", "zebra"])
     assert (masks[0] == exact["predictions"][0]).mean() > 0.9
     with pytest.raises(ValueError, match="precision"):
         OTSegInferencer(config, weights, precision="fp64")

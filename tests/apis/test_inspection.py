@@ -18,8 +18,8 @@ def inferencer(config: Config, weights: str) -> OTSegInferencer:
     return OTSegInferencer(config, weights, device="cpu")
 
 
-def test_the_labels_are_those_of_segment(inferencer: OTSegInferencer, pictures: Path) -> None:
-    path = pictures / "0.jpg"
+def test_the_labels_are_those_of_segment(inferencer: OTSegInferencer, images: Path) -> None:
+    path = images / "0.jpg"
     for classes, none_below in ((None, None), ("cat, sofa, zebra", 0.3)):
         look = inferencer.inspect(path, classes)
         expected = inferencer(path, classes, none_below=none_below)
@@ -28,18 +28,18 @@ def test_the_labels_are_those_of_segment(inferencer: OTSegInferencer, pictures: 
 
 
 def test_the_bias_lowers_the_seen_classes(
-    inferencer: OTSegInferencer, config: Config, weights: str, pictures: Path
+    inferencer: OTSegInferencer, config: Config, weights: str, images: Path
 ) -> None:
-    look = inferencer.inspect(pictures / "0.jpg", "cat, sofa")
+    look = inferencer.inspect(images / "0.jpg", "cat, sofa")
     config.model.decode_head.seen_bias = 0.0
     plain = OTSegInferencer(config, weights, device="cpu")
-    expected = plain(pictures / "0.jpg", "cat, sofa")["predictions"][0]
+    expected = plain(images / "0.jpg", "cat, sofa")["predictions"][0]
     assert look.seen_bias > 0 and np.array_equal(look.labels(0.0), expected)
     assert look.labels(1.0).all() and not look.labels(-1.0).any()
 
 
-def test_a_place_agrees_with_the_labels(inferencer: OTSegInferencer, pictures: Path) -> None:
-    look = inferencer.inspect(pictures / "0.jpg")
+def test_a_place_agrees_with_the_labels(inferencer: OTSegInferencer, images: Path) -> None:
+    look = inferencer.inspect(images / "0.jpg")
     labels = look.labels()
     for row in range(0, 64, 13):
         for column in range(0, 80, 13):
@@ -51,23 +51,23 @@ def test_a_place_agrees_with_the_labels(inferencer: OTSegInferencer, pictures: P
 
 
 def test_the_share_is_the_plan_behind_the_score_map(
-    inferencer: OTSegInferencer, pictures: Path
+    inferencer: OTSegInferencer, images: Path
 ) -> None:
-    look = inferencer.inspect(pictures / "2.jpg")
+    look = inferencer.inspect(images / "2.jpg")
     # Sinkhorn: every patch is shared out, and all prompts of a class take the same.
     np.testing.assert_allclose(look.share.sum(1), 1, rtol=1e-3)
     np.testing.assert_allclose(look.share.mean((2, 3)), 1 / len(look.prompts), rtol=1e-3)
     assert look.share.std() > 0
 
 
-def test_a_picture_that_cannot_be_read(inferencer: OTSegInferencer, pictures: Path) -> None:
+def test_an_image_that_cannot_be_read(inferencer: OTSegInferencer, images: Path) -> None:
     for name in ("1b.jpg", "notes.txt", "gone.jpg"):
         with pytest.raises(ValueError, match=re.escape(name)):
-            inferencer.inspect(pictures / name)
+            inferencer.inspect(images / name)
 
 
 def test_some_vocabularies_are_kept(
-    inferencer: OTSegInferencer, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    inferencer: OTSegInferencer, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, calls = type(inferencer.model.neck.text), []
     encode = text.set_classes
@@ -75,13 +75,13 @@ def test_some_vocabularies_are_kept(
     split = {"classes": ["cat", "sofa"], "unseen": ["cat"]}
     for _ in range(3):
         for classes in ("cat, sofa", ["dog"], split):
-            inferencer.inspect(pictures / "2.jpg", classes)
+            inferencer.inspect(images / "2.jpg", classes)
     assert len(calls) == 3
     for number in range(20):
-        inferencer.inspect(pictures / "2.jpg", f"thing {number}")
+        inferencer.inspect(images / "2.jpg", f"thing {number}")
     assert len(inferencer._kept) < 20
     set_classes(inferencer.model, ["dog"])
-    inferencer.inspect(pictures / "2.jpg", "cat, sofa")
+    inferencer.inspect(images / "2.jpg", "cat, sofa")
     assert len(inferencer._kept) == 1  # those made from the other vocabulary are gone
 
 
@@ -97,8 +97,8 @@ def test_clips_own_map_is_that_of_the_training_free_config(name: str, tmp_path: 
     np.testing.assert_allclose(values[0], values[1], atol=1e-6)
 
 
-def test_pictures_of_the_shapes_configs(tmp_path: Path) -> None:
-    """Their pipeline draws scenes; pictures of any size come in too, at the scenes' size."""
+def test_images_of_the_shapes_configs(tmp_path: Path) -> None:
+    """Their pipeline draws scenes; images of any size come in too, at the scenes' size."""
     cfg = tiny_config("otseg_plus", tmp_path)
     look = OTSegInferencer(cfg, device="cpu").inspect(np.zeros((300, 600, 3), np.uint8))
     height, width = look.values.shape[1:]

@@ -11,7 +11,7 @@ from mmseg_otseg.structures import ClassSplit
 from tests.helpers.shapes_run import tiny_config
 
 
-def test_samples_are_pictures_of_the_data(tmp_path: Path) -> None:
+def test_samples_are_images_of_the_data(tmp_path: Path) -> None:
     cfg = tiny_config("otseg", tmp_path)
     split = ClassSplit.build(cfg.model.split)
     dataset = build_dataset(cfg, split)

@@ -14,7 +14,7 @@ NAMES = ["sky", "road", "tree", "car"]
 
 @pytest.fixture
 def write_data(tmp_path) -> Callable[..., Path]:
-    """Write pictures and label files, and return their root.
+    """Write images and label files, and return their root.
 
     Labels are (H, W) arrays; sample i gets the files images/i.png and labels/i.png.
     """
@@ -25,8 +25,8 @@ def write_data(tmp_path) -> Callable[..., Path]:
         (root / "labels").mkdir()
         rng = np.random.default_rng(0)
         for i, label in enumerate(labels):
-            picture = rng.integers(0, 256, (*label.shape, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(root / "images" / f"{i}.png")
+            image = rng.integers(0, 256, (*label.shape, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / "images" / f"{i}.png")
             Image.fromarray(label.astype(np.uint8)).save(root / "labels" / f"{i}.png")
         return root
 

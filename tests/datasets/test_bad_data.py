@@ -54,7 +54,7 @@ def test_missing_or_empty_folder(root, config_of, folder, with_list, left):
     if left != "nothing":
         (root / folder).mkdir()
     if left == "other files":
-        (root / folder / "notes.txt").write_text("no picture")
+        (root / folder / "notes.txt").write_text("not an image")
     changes = {}
     if with_list:
         (root / "list.txt").write_text("0\n1\n")
@@ -153,11 +153,11 @@ def test_other_mistakes_keep_their_own_error(root, config_of):
 
 def damage(path, how: str) -> None:
     whole = path.read_bytes()
-    damaged = {"truncated": whole[: len(whole) // 2], "empty": b"", "no picture": b"hello"}
+    damaged = {"truncated": whole[: len(whole) // 2], "empty": b"", "not an image": b"hello"}
     path.write_bytes(damaged[how])
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "no picture"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "not an image"])
 @pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label file")])
 @pytest.mark.parametrize("test_mode", [False, True])
 def test_files_that_cannot_be_decoded(root, config_of, how, folder, what, test_mode):
@@ -172,8 +172,8 @@ def test_files_that_cannot_be_decoded(root, config_of, how, folder, what, test_m
 def test_truncated_jpeg(root, config_of):
     path = root / "images" / "1.jpg"
     for i in range(3):
-        picture = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(picture).save(root / "images" / f"{i}.jpg")
+        image = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(image).save(root / "images" / f"{i}.jpg")
     damage(path, "truncated")
     dataset = ZeroShotDataset(config_of(root, img_suffix=".jpg"), SPLIT)
     with raised(ValueError, f"image {path} cannot be decoded"):
@@ -257,7 +257,7 @@ def test_color_labels_one_pixel_wide(write_data, config_of, size, like_it):
     root = write_data([np.zeros(size), np.zeros(size)])
     path = root / "labels" / "0.png"
     Image.new("RGB", size[::-1]).save(path)
-    if like_it:  # the picture has the size that such a label is taken for
+    if like_it:  # the image has the size that such a label is taken for
         Image.new("RGB", (3, max(size))).save(root / "images" / "0.png")
     dataset = ZeroShotDataset(config_of(root), SPLIT)
     with raised(ValueError, f"{path}"):
@@ -267,7 +267,7 @@ def test_color_labels_one_pixel_wide(write_data, config_of, size, like_it):
 
 @pytest.mark.parametrize("resized_first", [True, False])
 @pytest.mark.parametrize("test_mode", [True, False])
-def test_labels_of_another_size_than_the_picture(root, config_of, test_mode, resized_first):
+def test_labels_of_another_size_than_the_image(root, config_of, test_mode, resized_first):
     for name, size in (("0", (5, 4)), ("1", (4, 5)), ("2", (10, 8))):  # width x height
         Image.new("L", size).save(root / "labels" / f"{name}.png")
     resize = [dict(type="Resize", scale=(10, 8), keep_ratio=True)] if resized_first else []

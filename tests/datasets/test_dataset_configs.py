@@ -20,7 +20,7 @@ FOLDER = ROOT / "configs" / "_base_" / "datasets"
 SPLITS = {"voc_512": "voc", "context_480": "context", "cocostuff_512": "cocostuff"}
 FILES: dict[
     str, list[tuple[str, str, str | None]]
-] = {  # picture, label and list for each split: train, (VOC only) aug, val
+] = {  # image, label and list for each split: train, (VOC only) aug, val
     "voc_512": [
         ("JPEGImages/a.jpg", "SegmentationClass/a.png", "ImageSets/Segmentation/train.txt"),
         ("JPEGImages/b.jpg", "SegmentationClassAug/b.png", "ImageSets/Segmentation/aug.txt"),
@@ -52,17 +52,17 @@ def config(name, tmp_path, monkeypatch):
     config = Config.fromfile(FOLDER / f"{name}.py")
     classes = ClassSplit.build(SPLITS[name]).num_classes
     zero_is_background = name != "cocostuff_512"
-    for i, (picture, label, names) in enumerate(FILES[name]):
+    for i, (image, label, names) in enumerate(FILES[name]):
         root = tmp_path / config.data_root
-        for path in filter(None, (picture, label, names)):
+        for path in filter(None, (image, label, names)):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(i)
-        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(root / picture)
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(root / image)
         values = rng.integers(0, classes + zero_is_background, (60, 80), dtype=np.uint8)
         values[0] = 255
         Image.fromarray(values).save(root / label)
         if names:
-            (root / names).write_text(Path(picture).stem + "\n")
+            (root / names).write_text(Path(image).stem + "\n")
     for part in ("train", "val", "test"):
         config[f"{part}_dataloader"].update(num_workers=0, persistent_workers=False)
         config[f"{part}_dataloader"] = with_split(config[f"{part}_dataloader"], SPLITS[name])
@@ -84,8 +84,8 @@ def test_training_batches(name, config):
     assert len(batch["inputs"]) == 4
     side = config.crop_size[0]
     assert side == int(name.split("_")[1])
-    for picture, sample in zip(batch["inputs"], batch["data_samples"]):
-        assert picture.shape[0] == 3 and max(picture.shape[1:]) <= side
+    for image, sample in zip(batch["inputs"], batch["data_samples"]):
+        assert image.shape[0] == 3 and max(image.shape[1:]) <= side
         values = set(sample.gt_sem_seg.data.unique().tolist())
         assert len(values) > 5 and values <= {*split.seen, 255}
 

@@ -56,11 +56,11 @@ def test_zero_shot(config, setting, hidden):
 
 
 def test_outline_colors_of_palette_files(config):
-    # The files of VOC are palette pictures: the values are indices, whatever the colors.
+    # The files of VOC are palette images: the values are indices, whatever the colors.
     path = f"{config['data_root']}/labels/0.png"
-    picture = Image.open(path).convert("L")
-    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tolist())
-    picture.save(path)
+    image = Image.open(path).convert("L")
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tolist())
+    image.save(path)
     assert Image.open(path).mode == "P"
     label = PascalVOC20Dataset(**config)[0]["gt_seg_map"].ravel()
     assert label.tolist() == [255, *range(20), 255, 255, 255]

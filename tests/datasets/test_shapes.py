@@ -169,8 +169,8 @@ def test_exported_scenes_are_those_of_the_dataset(tmp_path):
             scene = render_scene("crowd", split, first + index, seed=1)
             labels = voc[index]["data_samples"].gt_sem_seg.data[0].numpy()
             np.testing.assert_array_equal(labels, scene.labels)
-            picture = voc[index]["inputs"].numpy()[::-1].transpose(1, 2, 0).astype(int)
-            assert np.abs(picture - scene.image).mean() < 6  # JPEG
+            image = voc[index]["inputs"].numpy()[::-1].transpose(1, 2, 0).astype(int)
+            assert np.abs(image - scene.image).mean() < 6  # JPEG
     assert torch.equal(
         train[1]["data_samples"].gt_sem_seg.data[0],
         torch.from_numpy(render_scene("crowd", "train", 1, seed=1).labels),

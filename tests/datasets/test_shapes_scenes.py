@@ -54,7 +54,7 @@ def test_same_address_same_scene_in_another_process():
 
 
 def test_scenes_are_the_recorded_ones():
-    """The shipped CLIP and every published figure belong to exactly these pictures."""
+    """The shipped CLIP and every published figure belong to exactly these images."""
     scene = render_scene(get_world("haze", 0.6), "test", 7, seed=1)
     digest = hashlib.sha256(scene.image.tobytes() + scene.labels.tobytes()).hexdigest()
     assert digest[:16] == "8f112a03eb0c707d"

@@ -432,19 +432,19 @@ def test_workers_do_not_matter(augmented):
         assert same(alone, worked)
 
 
-# Pictures -----------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1", "I;16"])
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])
-def test_grey_and_rgba_pictures(write_data, config_of, mode, backend):
+def test_gray_and_rgba_images(write_data, config_of, mode, backend):
     from PIL import Image
 
     root = write_data(random_labels(1))
     path = root / "images" / "0.png"
     if mode == "I;16":
         if backend == "pillow":
-            pytest.skip("Pillow clips 16-bit pictures")
+            pytest.skip("Pillow clips 16-bit images")
         Image.fromarray(np.full((30, 40), 40000, dtype=np.uint16)).save(path)
     else:
         Image.open(path).convert(mode).save(path)

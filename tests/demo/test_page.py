@@ -125,10 +125,10 @@ def test_the_threshold_and_the_mask(visitor: Visitor) -> None:
     assert visitor.wait_for(lambda: "none of these" not in visitor.one("#legend").text)
 
 
-def test_a_picture_of_ones_own(visitor: Visitor, tmp_path: Path) -> None:
+def test_an_image_of_ones_own(visitor: Visitor, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (40, 120, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "own.jpg")
+    image = rng.integers(0, 255, (40, 120, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "own.jpg")
     visitor.after(lambda: visitor.upload(tmp_path / "own.jpg"))
     visitor.click_at(0.25, 0.5)
     head = visitor.wait_for(lambda: [t for t in visitor.texts("#best h4") if t])[0]
@@ -138,12 +138,12 @@ def test_a_picture_of_ones_own(visitor: Visitor, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("cut", "decoded"), ("text", "format")])
-def test_a_broken_picture_is_answered_in_words(
+def test_a_broken_image_is_answered_in_words(
     visitor: Visitor, kind: str, reason: str, tmp_path: Path
 ) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "broken.png")
     whole = (tmp_path / "broken.png").read_bytes()
-    (tmp_path / "broken.png").write_bytes(whole[:70] if kind == "cut" else b"no picture")
+    (tmp_path / "broken.png").write_bytes(whole[:70] if kind == "cut" else b"not an image")
     before = visitor.source()
     visitor.upload(tmp_path / "broken.png")
     visitor.wait_for(lambda: reason in visitor.message())

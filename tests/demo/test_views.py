@@ -11,7 +11,7 @@ from mmseg_otseg.demo import views
 
 @pytest.fixture
 def look() -> Inspection:
-    """Two classes: the left half of the picture is of the first, the right half of the other."""
+    """Two classes: the left half of the image is of the first, the right half of the other."""
     values = np.zeros((2, 8, 16), np.float32)
     values[0, :, :8] = values[1, :, 8:] = 0.5
     plan = np.zeros((2, 2, 2, 4), np.float32)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmseg_otseg.engine import checkpoint_sources, read_checkpoint
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 
 
 class Evil:
@@ -63,7 +63,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, with checkpoints at 2 and 4 iterations."""
     folder = tmp_path_factory.mktemp("trained")
-    write_pictures(folder)
+    write_images(folder)
     Runner.from_cfg(tiny_config(folder)).train()
     return folder / "run"
 

@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmseg_otseg.engine.console import ConsoleRunner
 from tests.helpers.otseg_run import otseg_config
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 COUNTER = CompileCounterWithBackend("eager")
 torch._dynamo.register_backend(COUNTER, name="counter")
@@ -18,7 +18,7 @@ torch._dynamo.register_backend(COUNTER, name="counter")
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_a_run_compiles_once(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     weights = []
     for options in ({}, dict(compile=dict(backend="counter", fullgraph=True))):
         torch._dynamo.reset()
@@ -30,6 +30,6 @@ def test_a_run_compiles_once(tmp_path: Path) -> None:
 
 
 def test_testing_is_not_compiled(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     runner = ConsoleRunner.from_cfg(otseg_config(tmp_path, compile=dict(backend="no such")))
     assert 0 <= runner.test()["hIoU"] <= 100

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmseg_otseg.engine import FiniteLossHook
 from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 from tests.helpers.toy_run import toy_runner
 
 
@@ -64,7 +64,7 @@ def test_a_loss_scale_may_overflow_for_a_while() -> None:
 
 def test_every_config_has_it(tmp_path: Path) -> None:
     """Also one whose loops have no type, and which names no hook of this project."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = tiny_config(tmp_path, custom_hooks=[])
     cfg.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=2)
     cfg.val_cfg = cfg.test_cfg = dict()

@@ -14,7 +14,7 @@ from mmseg_otseg.models.clip.precision import PRECISIONS
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_clip import tiny_clip
-from tests.helpers.tiny_run import CLASSES, write_pictures
+from tests.helpers.tiny_run import CLASSES, write_images
 
 ZEGOT = dict(
     backbone=dict(visual_prompts=None, out_indices=(-2, -1), project=False),
@@ -48,7 +48,7 @@ def config(folder: Path, method: str, precision: str) -> Config:
 def test_a_resumed_run_has_the_weights_of_an_unbroken_one(
     method: str, precision: str, tmp_path: Path
 ) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     file, whole, resumed = (tmp_path / name for name in ("half.py", "whole", "resumed"))
     config(tmp_path, method, precision).dump(file)
     run_tool("train", file, "--work-dir", whole)

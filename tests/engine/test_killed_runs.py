@@ -19,7 +19,7 @@ import torch
 
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.run_tools import start_processes, start_tool
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 
 ITERS = 10
 SEEDS = range(40)
@@ -132,7 +132,7 @@ class Reference(NamedTuple):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    write_pictures(folder, number=6)
+    write_images(folder, number=6)
     return folder
 
 

@@ -18,7 +18,7 @@ from mmseg_otseg.structures import ClassSplit
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
-from tests.helpers.tiny_run import CLASSES, write_pictures
+from tests.helpers.tiny_run import CLASSES, write_images
 
 UNSEEN = ("cow", "motorbike")
 
@@ -122,7 +122,7 @@ def test_without_effect_is_an_error(method: str, data: Path, tmp_path: Path) -> 
 
 
 def test_a_config_that_names_the_split_in_every_place_still_runs(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path)
     assert "split" in cfg.model.neck.text and "split" in cfg.train_dataloader.dataset
     cfg.custom_hooks.append(dict(type="VocabularyCheckHook"))
@@ -134,7 +134,7 @@ def test_a_config_that_names_the_split_in_every_place_still_runs(tmp_path: Path)
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_places_that_differ_are_refused_without_our_runtime(part: str, tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path)
     cfg.custom_hooks = []
     cfg[f"{part}_dataloader"].dataset.split = dict(classes=CLASSES, unseen=["left"])

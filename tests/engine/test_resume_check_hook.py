@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 
 NAN = float("nan")
 
@@ -19,7 +19,7 @@ NAN = float("nan")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of tiny.py and of the run that it trained to iteration 4."""
     folder = tmp_path_factory.mktemp("trained")
-    write_pictures(folder)
+    write_images(folder)
     tiny_config(folder, val_cfg=None, val_dataloader=None, val_evaluator=None).dump(
         folder / "tiny.py"
     )

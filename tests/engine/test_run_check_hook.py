@@ -15,7 +15,7 @@ from mmseg_otseg.engine import RunCheckHook
 from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.otseg_run import otseg_config
-from tests.helpers.tiny_run import CLASSES, write_pictures
+from tests.helpers.tiny_run import CLASSES, write_images
 
 SPLIT = ClassSplit(("cat", "dog", "sofa"), (1,))
 
@@ -87,7 +87,7 @@ ALL_SEEN = dict(classes=CLASSES, unseen=[])
 @pytest.fixture
 def cfg(tmp_path: Path) -> Config:
     """A run over mmseg's own runtime: no hook of this project is in it."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path)
     cfg.custom_hooks = []
     cfg.experiment_name = tmp_path.name

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmseg_otseg.datasets import Draw
 from tests.helpers.otseg_run import otseg_config
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 
 def share(dataset, indices: list[int]) -> float:
@@ -22,7 +22,7 @@ def share(dataset, indices: list[int]) -> float:
 
 def test_share_of_an_interval(tmp_path: Path) -> None:
     """Two iterations of two samples are one interval; its number is that of these four samples."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=2, val_interval=2))
     cfg.default_hooks.logger.interval = 2
     runner = Runner.from_cfg(cfg)
@@ -36,7 +36,7 @@ def test_share_of_an_interval(tmp_path: Path) -> None:
 
 
 def test_nothing_seen_is_said(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=1, val_interval=2))
     # No pixel is of the one class that is seen.
     split = dict(classes=("left", "middle", "right"), unseen=["left", "middle", "right"][:2])

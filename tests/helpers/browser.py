@@ -79,7 +79,7 @@ class Visitor:
         self.wait_for(lambda: element.click() or True)
 
     def source(self) -> str:
-        """Where the picture of the result comes from; empty before there is one."""
+        """The source of the result image; empty before there is one."""
         images = self.all("#result img")
         return images[0].get_attribute("src") if images else ""
 

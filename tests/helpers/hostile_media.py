@@ -1,4 +1,4 @@
-"""Pictures, label maps and text embeddings of a few kilobytes that try to do harm."""
+"""Images, label maps and text embeddings of a few kilobytes that try to do harm."""
 
 from __future__ import annotations
 

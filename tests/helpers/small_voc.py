@@ -1,4 +1,4 @@
-"""The methods' VOC models over a small CLIP, and a training step of two pictures."""
+"""The methods' VOC models over a small CLIP, and a training step of two images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build(name: str, precision: str = "fp32") -> Any:
 
 
 def losses(model: Any) -> dict[str, Tensor]:
-    """Losses of two pictures with labels of the seen classes."""
+    """Losses of two images with labels of the seen classes."""
     torch.manual_seed(1)
     label = torch.randint(0, 15, (8, 8)).repeat_interleave(8, 0).repeat_interleave(8, 1)
     sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))

@@ -30,8 +30,8 @@ def tta_pipeline() -> list[dict[str, Any]]:
     ]
 
 
-def write_pictures(folder: Path, number: int = 4) -> None:
-    """Write ``number`` pictures of 32 x 32 with labels for training and for validation."""
+def write_images(folder: Path, number: int = 4) -> None:
+    """Write ``number`` images of 32 x 32 with labels for training and for validation."""
     rng = np.random.default_rng(0)
     for part in ("train", "val"):
         for kind in ("images", "labels"):
@@ -47,7 +47,7 @@ def tiny_config(folder: Path, **changes: Any) -> Config:
     """A config that trains for 4 iterations, with a checkpoint and a validation every 2.
 
     Args:
-        folder: Where :func:`write_pictures` wrote the data, and where the run writes.
+        folder: Where :func:`write_images` wrote the data, and where the run writes.
         changes: Top-level entries to merge in.
     """
 
@@ -119,8 +119,8 @@ def tiny_config(folder: Path, **changes: Any) -> Config:
 
 
 def train_tiny(folder: Path) -> Path:
-    """Write the pictures and ``tiny.py`` into a folder, and train it there; returns the folder."""
-    write_pictures(folder)
+    """Write the images and ``tiny.py`` into a folder, and train it there; returns the folder."""
+    write_images(folder)
     tiny_config(folder).dump(folder / "tiny.py")
     run_tool("train", folder / "tiny.py")
     return folder

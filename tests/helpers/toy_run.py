@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-PICTURES: Any = [dict(inputs=torch.ones(2))]
+IMAGES: Any = [dict(inputs=torch.ones(2))]
 _numbers = itertools.count()
 
 
@@ -60,10 +60,10 @@ def toy_runner(work_dir: Path, scores: Sequence[float], hooks: Any = (), **optio
     metric.runner = Runner(
         ToyModel(),
         str(work_dir),
-        train_dataloader=DataLoader(PICTURES * 4, batch_size=2),
+        train_dataloader=DataLoader(IMAGES * 4, batch_size=2),
         train_cfg=dict(type="IterBasedTrainLoop", max_iters=len(scores), val_interval=1),
         optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
-        val_dataloader=DataLoader(PICTURES * 2),
+        val_dataloader=DataLoader(IMAGES * 2),
         val_cfg=dict(),
         val_evaluator=Evaluator(metric),
         default_hooks=dict(checkpoint=checkpoint),

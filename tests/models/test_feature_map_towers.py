@@ -23,7 +23,7 @@ from tests.helpers.small_clips import (
     slow_but_for_one_of_each,
 )
 from tests.helpers.small_configs import small
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def test_what_it_has_not_is_refused(weights: dict) -> None:
 @pytest.mark.parametrize("weights", slow_but_for_one_of_each(FEATURE_MAPS), indirect=True)
 def test_a_run(weights: dict, tmp_path: Path) -> None:
     """Training, evaluation, resume, other classes, and no other weights."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     without = {"model.backbone.visual_prompts": None, "model.backbone.drop_path_rate": 0.0}
     otseg_runner(tmp_path, weights, train_cfg=dict(max_iters=2), **without).train()
     runner = otseg_runner(tmp_path, weights, resume=True, train_cfg=dict(max_iters=4), **without)

@@ -25,7 +25,7 @@ from tests.helpers.small_clips import (
     make_towers_small,
     slow_but_for_one_of_each,
 )
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def test_adapters_start_from_the_towers_own_alignment(weights: dict) -> None:
 @pytest.mark.parametrize("name", slow_but_for_one_of_each(VITS), indirect=True)
 def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     """Training, evaluation, resume, other classes, and no other weights."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     otseg_runner(tmp_path, weights, train_cfg=dict(max_iters=2)).train()
     runner = otseg_runner(tmp_path, weights, resume=True, train_cfg=dict(max_iters=4))
     model = runner.train()

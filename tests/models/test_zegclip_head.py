@@ -16,7 +16,7 @@ from mmseg_otseg.models.decode_heads import MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 
 @pytest.mark.usefixtures("device")
@@ -72,7 +72,7 @@ def test_levels_that_nothing_would_read_are_refused() -> None:
 
 
 def test_a_run_resumes_bit_for_bit_and_its_checkpoint_takes_any_names(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path)
     cfg.model.decode_head.type = "ZegCLIPHead"
     cfg.model.neck.text.average = True

@@ -40,9 +40,9 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         notebook, timeout=600, startup_timeout=300, kernel_name="python3", resources=folder
     ).execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-    pictures = [out for out in outputs if "image/png" in out.get("data", {})]
+    drawings = [out for out in outputs if "image/png" in out.get("data", {})]
     printed = "".join(out.get("text", "") for out in outputs)
-    assert len(pictures) == 3
+    assert len(drawings) == 3
     assert "('yellow circle', 'something blue', 'none of these')" in printed
     assert re.search(r"Iter\(train\) \[ *50/50\]", printed) and re.search(
         r"^hIoU \d", printed, re.M

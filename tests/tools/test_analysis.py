@@ -16,7 +16,7 @@ from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
 from tests.helpers.small_configs import small, write_data
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 CALIBRATE, SHOW = "analysis/calibrate_seen_bias", "analysis/show_transport"
 
@@ -50,8 +50,8 @@ def test_every_bias_of_the_table_is_what_the_runner_measures(
         assert Runner.from_cfg(cfg).val() == row
 
 
-def test_calibrates_configs_with_pictures_on_disk(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+def test_calibrates_configs_with_images_on_disk(tmp_path: Path) -> None:
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path)
     cfg.dump(tmp_path / "config.py")
     run_tool(CALIBRATE, tmp_path / "config.py", "--work-dir", tmp_path / "out")
@@ -115,16 +115,16 @@ def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", ["training_free", "zegot", "softmax", "zegclip"])
-def test_sheets_of_pictures_from_files(config: str, tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / "picture.png"), picture)
-    arguments = ["--images", tmp_path / "picture.png", "--out", tmp_path / "sheet.png"]
+def test_sheets_of_images_from_files(config: str, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "image.png"), image)
+    arguments = ["--images", tmp_path / "image.png", "--out", tmp_path / "sheet.png"]
     run_tool(SHOW, SHAPES / f"{config}.py", *arguments, *tiny_options())
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
     assert (tmp_path / "sheet_plans.png").exists() == (config != "zegclip")
 
 
-def test_sheets_of_pictures_on_disk(tmp_path: Path) -> None:
+def test_sheets_of_images_on_disk(tmp_path: Path) -> None:
     write_data(tmp_path)
     cfg = small("otseg/voc_512.py", tmp_path)
     cfg.dump(tmp_path / "config.py")

@@ -20,7 +20,7 @@ from mmseg_otseg.models.text import TemplatePrompts
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 
 TOOLS = sorted(
     file
@@ -55,20 +55,20 @@ def caught(function, *arguments: object) -> Exception:
 
 
 def test_what_the_project_says_on_purpose_is_for_the_user() -> None:
-    assert "names" in cli.what_to_mend(caught(ClassSplit.build, {"classes": ["cat", "cat"]}))
-    assert cli.what_to_mend(OSError(28, "No space left on device")).endswith("device")
-    assert cli.what_to_mend(torch.OutOfMemoryError("out of memory")) == "out of memory"
-    assert "Nothing is not in" in cli.what_to_mend(caught(MODELS.build, dict(type="Nothing")))
+    assert "names" in cli.what_to_fix(caught(ClassSplit.build, {"classes": ["cat", "cat"]}))
+    assert cli.what_to_fix(OSError(28, "No space left on device")).endswith("device")
+    assert cli.what_to_fix(torch.OutOfMemoryError("out of memory")) == "out of memory"
+    assert "Nothing is not in" in cli.what_to_fix(caught(MODELS.build, dict(type="Nothing")))
     unknown = dict(type="CLIPBackbone", color=3)
-    assert "color" in cli.what_to_mend(caught(MODELS.build, unknown))
+    assert "color" in cli.what_to_fix(caught(MODELS.build, unknown))
 
 
 def test_faults_of_the_program_are_not() -> None:
-    assert cli.what_to_mend(caught(int, "three")) is None
-    assert cli.what_to_mend(caught(torch.zeros(2).view, 3)) is None
+    assert cli.what_to_fix(caught(int, "three")) is None
+    assert cli.what_to_fix(caught(torch.zeros(2).view, 3)) is None
     # A ValueError in the project's own code that nobody raised there on purpose.
-    assert cli.what_to_mend(caught(TemplatePrompts, 5, 5, 5)) is None
-    assert cli.what_to_mend(caught([].pop)) is None
+    assert cli.what_to_fix(caught(TemplatePrompts, 5, 5, 5)) is None
+    assert cli.what_to_fix(caught([].pop)) is None
 
 
 class Unreadable(Dataset):
@@ -81,12 +81,12 @@ class Unreadable(Dataset):
 
 def test_errors_of_other_processes() -> None:
     error = caught(next, iter(DataLoader(Unreadable(), num_workers=1)))
-    message = cli.what_to_mend(error)
+    message = cli.what_to_fix(error)
     assert "cat" in message and "Traceback" not in message
     with ProcessPoolExecutor(1) as pool:
         error = caught(pool.submit(ClassSplit.build, {"classes": ["cat", "cat"]}).result)
-        assert cli.what_to_mend(error) == message
-        assert cli.what_to_mend(caught(pool.submit(int, "three").result)) is None
+        assert cli.what_to_fix(error) == message
+        assert cli.what_to_fix(caught(pool.submit(int, "three").result)) is None
 
 
 def test_run_tells_one_paragraph_and_the_traceback_if_asked(
@@ -139,7 +139,7 @@ assert not {{"torch", "mmseg", "mmseg_otseg"}} & set(sys.modules)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     config = tmp_path / "tiny.py"
     cfg = tiny_config(tmp_path)
     cfg.dump(config)

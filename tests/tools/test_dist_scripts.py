@@ -13,7 +13,7 @@ from mmseg_otseg_tools.launch import first_failure, group
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import last_metrics
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 
 
 def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
@@ -82,7 +82,7 @@ def test_mistakes_are_told_once_and_before_any_process_starts(
 
 
 def test_clip_weights_are_fetched_before_any_process_starts(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = tiny_config(tmp_path)
     cfg.model.clip = dict(model="ViT-B-16", pretrained="openai")
     cfg.dump(tmp_path / "tiny.py")
@@ -131,16 +131,16 @@ def failure(seconds: float, message: str | None = None, **told: object) -> Simpl
     return SimpleNamespace(error_file_data=data, timestamp=int(seconds))
 
 
-def test_the_first_failure_is_the_one_to_mend_or_the_earliest() -> None:
+def test_the_first_failure_is_the_one_to_fix_or_the_earliest() -> None:
     bug, follows = failure(5.2, "bug"), failure(5.7, "connection closed")
-    mendable, silent = failure(5.6, "no file", mendable=True), failure(4.0)
+    fixable, silent = failure(5.6, "no file", fixable=True), failure(4.0)
     assert first_failure([follows, bug]) is bug
-    assert first_failure([follows, bug, mendable, silent]) is mendable
+    assert first_failure([follows, bug, fixable, silent]) is fixable
     assert first_failure([bug, silent]) is silent
 
 
 def test_trains_in_two_processes_without_a_gpu(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     tiny_config(tmp_path, train_cfg=dict(max_iters=1)).dump(tmp_path / "tiny.py")
     no_gpu = dict(PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
     done = run_script("dist_train.sh", tmp_path / "tiny.py", 2, **no_gpu)

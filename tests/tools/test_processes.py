@@ -14,7 +14,7 @@ from mmseg.registry import HOOKS
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import last_metrics, run_processes, run_tool, start_tool
-from tests.helpers.tiny_run import write_pictures
+from tests.helpers.tiny_run import write_images
 
 
 @HOOKS.register_module()
@@ -44,7 +44,7 @@ def exit_of(name: str, *arguments: object) -> int | None:
 def test_a_killed_run_resumes_as_if_it_had_never_stopped(
     workers: int, setting: str, tmp_path: Path
 ) -> None:
-    write_pictures(tmp_path, number=6)
+    write_images(tmp_path, number=6)
     cfg = otseg_config(
         tmp_path,
         train_cfg=dict(max_iters=8, val_interval=4),
@@ -72,7 +72,7 @@ def test_a_killed_run_resumes_as_if_it_had_never_stopped(
 
 
 def test_two_processes_train_as_one_with_their_batches_together(tmp_path: Path) -> None:
-    write_pictures(tmp_path, number=6)
+    write_images(tmp_path, number=6)
     otseg_config(
         tmp_path,
         dropout=False,

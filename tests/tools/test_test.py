@@ -42,13 +42,13 @@ def test_the_checkpoint_has_the_metrics_of_its_validation(test_tool, trained: Pa
     }
 
 
-def test_writes_label_maps_and_pictures(test_tool, tmp_path: Path) -> None:
-    test_tool("--out", tmp_path / "labels", "--show-dir", tmp_path / "pictures")
+def test_writes_label_maps_and_overlays(test_tool, tmp_path: Path) -> None:
+    test_tool("--out", tmp_path / "labels", "--show-dir", tmp_path / "drawn")
     label = cv2.imread(str(tmp_path / "labels" / "0.png"), cv2.IMREAD_UNCHANGED)
     assert label.shape == (32, 32) and label.max() <= 2
-    pictures = sorted((tmp_path / "pictures").iterdir())
-    assert [path.name for path in pictures] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
-    painted = cv2.imread(str(pictures[0]))
+    overlays = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in overlays] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    painted = cv2.imread(str(overlays[0]))
     assert painted.shape == (32, 64, 3)  # labels beside predictions
     assert np.abs(painted[:, :32].astype(int) - painted[:, 32:]).mean() > 1
 

@@ -9,12 +9,12 @@ from mmengine.config import Config
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import tiny_config, write_pictures
+from tests.helpers.tiny_run import tiny_config, write_images
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     tiny_config(tmp_path).dump(tmp_path / "tiny.py")
     return tmp_path / "tiny.py"
 
@@ -64,7 +64,7 @@ def test_the_screen_shows_what_concerns_the_user(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     """At most 60 lines for four iterations with checkpoints and a validation; the file has all."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=4, val_interval=4))
     cfg.dump(tmp_path / "tiny.py")
     capfd.readouterr()
@@ -106,7 +106,7 @@ def test_amp_replaces_the_optimizer_wrapper(
 
 def test_amp_on_a_cpu_trains_under_autocast(tmp_path: Path) -> None:
     """As far as float32, but for what rounding does; and it resumes to the same weights."""
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     otseg_config(tmp_path, dropout=False).dump(tmp_path / "otseg.py")
     runs = {name: tmp_path / name for name in ("exact", "amp", "resumed")}
     run_tool("train", tmp_path / "otseg.py", "--work-dir", runs["exact"])

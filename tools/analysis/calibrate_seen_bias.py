@@ -1,6 +1,6 @@
 """Choose the seen-class bias of a trained model on the validation data.
 
-Predicts every picture once and evaluates all biases on the same probabilities. Writes the table as
+Predicts every image once and evaluates all biases on the same probabilities. Writes the table as
 ``seen_bias.json`` and the curves as ``seen_bias.png`` to the work folder, and names the best.
 """
 

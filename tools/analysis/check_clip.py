@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         "--images", type=Path, help="image or folder, in place of the validation data"
     )
     parser.add_argument("--classes", help="class names, in place of the config's, for --images")
-    parser.add_argument("--number", type=int, default=50, help="how many pictures (default: 50)")
+    parser.add_argument("--number", type=int, default=50, help="how many images (default: 50)")
     args = parser.parse_args()
     if args.classes and not args.images:
         parser.error("--classes goes with --images: the validation data have classes of their own")
@@ -42,7 +42,7 @@ def main() -> None:
         PatchCheck,
         describe_clip,
         labeled_samples,
-        pictures,
+        read_images,
         verdict,
     )
     from mmseg_otseg.engine.parts import class_split
@@ -63,7 +63,7 @@ def main() -> None:
         table.add_row([line[0], textwrap.fill(str(line[1]), WIDTH - 24)])
     print(table)
     if args.images:
-        levels = check.on_pictures(pictures(find_images([str(args.images)])[0][: args.number]))
+        levels = check.on_images(read_images(find_images([str(args.images)])[0][: args.number]))
         measure = "correlation with the global score"
     else:
         levels = check.on_labels(labeled_samples(cfg, split, args.number))

@@ -1,6 +1,6 @@
 """Count parameters and multiply-adds of a model, part by part.
 
-Two counts of one picture through the model in testing, in multiply-adds ("FLOPs" in the papers):
+Two counts of one image through the model in testing, in multiply-adds ("FLOPs" in the papers):
 
 - complete: every matrix product and convolution, those inside attention and of Sinkhorn too;
 - modules: what counters see that hook Linear and Conv modules and nothing else. They miss the
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=[512, 512],
         metavar="PIXELS",
-        help="height and width of the picture, or its side (default: 512 512)",
+        help="height and width of the image, or its side (default: 512 512)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE")
     add_cfg_options(parser)
@@ -82,7 +82,7 @@ def count_multiply_adds(model: Any, image: Tensor) -> dict[str, dict[str, int]]:
 
     Args:
         model: A segmentor with the parts :data:`PARTS`.
-        image: Pictures, shape (B, 3, h, w).
+        image: Images, shape (B, 3, h, w).
 
     Returns:
         ``complete`` and ``modules``, multiply-adds of each part.
@@ -166,7 +166,7 @@ def main() -> None:
         table.add_row([name, f"{row['parameters']:,}", f"{row['trainable']:,}", *giga])
     print(table)
     height, width = result["shape"]
-    print(f"G: 10^9 multiply-adds for one picture of {height} x {width} pixels.")
+    print(f"G: 10^9 multiply-adds for one image of {height} x {width} pixels.")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
 

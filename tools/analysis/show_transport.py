@@ -1,6 +1,6 @@
-"""Draw what a model predicts and how the prompts of a class share the picture out.
+"""Draw what a model predicts and how the prompts of a class divide up the image.
 
-Two sheets are written. The first has a row for each picture: the picture, its labels, CLIP's own
+Two sheets are written. The first has a row for each image: the image, its labels, CLIP's own
 map and the prediction, unseen classes hatched and named, with the IoU of each below. The second has
 a row for each chosen class: which prompt takes the most of every place, and each prompt's share of
 the transport plan, the mass that a patch gives to the prompt relative to 1/M.
@@ -17,7 +17,7 @@ from mmseg_otseg_tools.cli import config_parser, load_config, run
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
-    parser.add_argument("--images", nargs="+", metavar="FILE", help="pictures to draw")
+    parser.add_argument("--images", nargs="+", metavar="FILE", help="images to draw")
     parser.add_argument(
         "--indices",
         nargs="+",
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         "--subset", choices=["val", "test"], default="test", help="data to draw from. Default: test"
     )
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all pictures"
+        "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all images"
     )
     parser.add_argument(
         "--most-classes",
@@ -61,7 +61,7 @@ from mmseg_otseg.imaging import read_image
 from mmseg_otseg.structures import IGNORED
 
 DPI = 110
-PICTURES = 4
+IMAGES = 4
 
 
 def classes_of(sample: Sample, look: Inspection, most: int) -> list[int]:
@@ -97,7 +97,7 @@ def main() -> None:
         if args.indices:
             samples = take_samples(dataset, args.indices)
         else:
-            samples = samples_with_unseen(dataset, split, PICTURES)
+            samples = samples_with_unseen(dataset, split, IMAGES)
     looks = [ours.inspect(sample.image) for sample in samples]
     rows = [
         row_of(sample, {"CLIP's own map": clip.inspect(sample.image), "prediction": look})

@@ -55,10 +55,10 @@ Step = Callable[[EncoderDecoder], dict[str, Tensor]]
 
 
 def training_step(batch: int, tiny: bool, device: str) -> Step:
-    """What runs a training step of a model, losses and gradients, on pictures of its own.
+    """What runs a training step of a model, losses and gradients, on images of its own.
 
     Args:
-        batch: Pictures.
+        batch: Number of images.
         tiny: Whether they are of 64 x 64 pixels in the place of 512 x 512.
         device: Where they are.
     """
@@ -88,7 +88,7 @@ def zegot_case(tiny: bool, device: str) -> Case:
 
 
 def precision_step_case(tiny: bool, device: str, precision: str) -> Case:
-    """A whole training step of OTSeg, 4 pictures, CLIP's tower in half precision and in float32."""
+    """A whole training step of OTSeg, 4 images, CLIP's tower in half precision and in float32."""
     config, step = "otseg/voc_512.py", training_step(4, tiny, device)
     half = build_model(config, tiny, device, precision).train()
     full = build_model(config, tiny, device).train()
@@ -104,8 +104,8 @@ def precision_step_case(tiny: bool, device: str, precision: str) -> Case:
 
 
 def precision_inference_case(tiny: bool, device: str, precision: str) -> Case:
-    """A picture by sliding window, CLIP's tower in half precision and in float32."""
-    picture = torch.randn(1, 3, *((128, 256) if tiny else (512, 1024)), device=device)
+    """An image by sliding window, CLIP's tower in half precision and in float32."""
+    image = torch.randn(1, 3, *((128, 256) if tiny else (512, 1024)), device=device)
     window = dict(crop_size=(128, 128), stride=(106, 106)) if tiny else {}
     half, full = (
         build_model("otseg/voc_512.py", tiny, device, kind, test_cfg=window).eval()
@@ -114,7 +114,7 @@ def precision_inference_case(tiny: bool, device: str, precision: str) -> Case:
 
     @torch.no_grad()
     def predict(model: EncoderDecoder) -> Tensor:
-        return model.predict(picture)[0].seg_logits.data
+        return model.predict(image)[0].seg_logits.data
 
     def check() -> dict[str, float]:
         return {"probability": relative(predict(half), predict(full))}
@@ -160,8 +160,8 @@ def exported_case(tiny: bool, folder: Path) -> Case:
 
 
 def inference_case(tiny: bool, device: str) -> Case:
-    """A picture by sliding window, against one crop at a time with the text encoded anew."""
-    picture = torch.randn(1, 3, *((128, 256) if tiny else (512, 1024)), device=device)
+    """An image by sliding window, against one crop at a time with the text encoded anew."""
+    image = torch.randn(1, 3, *((128, 256) if tiny else (512, 1024)), device=device)
     window = dict(crop_size=(128, 128), stride=(106, 106)) if tiny else {}
     model = build_model("otseg/voc_512.py", tiny, device, test_cfg=window).eval()
     prompts = model.neck.text
@@ -172,15 +172,15 @@ def inference_case(tiny: bool, device: str) -> Case:
 
     @torch.no_grad()
     def ours() -> Tensor:
-        return model.predict(picture)[0].seg_logits.data
+        return model.predict(image)[0].seg_logits.data
 
     @torch.no_grad()
     def other() -> Tensor:
         encoded = clip.encode_text(texts, normalize=True)
         prompts.embeddings.copy_(encoded.view_as(prompts.embeddings))
-        size = picture.shape[2:]
+        size = image.shape[2:]
         metas = [dict(ori_shape=size, img_shape=size)]
-        return model.postprocess_result(EncoderDecoder.slide_inference(model, picture, metas))[
+        return model.postprocess_result(EncoderDecoder.slide_inference(model, image, metas))[
             0
         ].seg_logits.data
 

@@ -66,8 +66,8 @@ def export_voc(
         (lists / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
         for index, name in enumerate(names, start=first):
             scene = render_scene(world, subset, index, seed, size)
-            picture = Image.fromarray(scene.image)
-            picture.save(root / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
+            image = Image.fromarray(scene.image)
+            image.save(root / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
             values = np.where(scene.labels == BACKGROUND, 0, scene.labels + 1).astype(np.uint8)
             mask = Image.fromarray(values).convert("P")
             mask.putpalette(palette.tobytes())

@@ -70,7 +70,7 @@ def has(report: DataReport, level: str, *words: str) -> None:
     assert report.can_train == (not any(found == "error" for found, _ in report.findings))
 
 
-def test_good_data_has_nothing_to_mend(root: Path) -> None:
+def test_good_data_has_nothing_to_fix(root: Path) -> None:
     report = report_of(root)
     assert report.can_train and [level for level, _ in report.findings] == ["note"], said(report)
     tree = CLASSES.index("tree")
@@ -136,7 +136,7 @@ def test_everything_ignored(root: Path) -> None:
     has(report_of(root), "error", "train: no pixel has a seen class")
 
 
-def test_one_picture_ignored(root: Path) -> None:
+def test_one_image_ignored(root: Path) -> None:
     Image.new("L", (64, 48), 255).save(label_files(root, "train")[1])
     has(report_of(root), "warning", "train_1.png", "every pixel is ignored")
 
@@ -272,7 +272,7 @@ def test_files(root: Path, change: Change, words: tuple[str, ...]) -> None:
     has(report_of(root), *words)
 
 
-def test_same_picture_twice(root: Path) -> None:
+def test_same_image_twice(root: Path) -> None:
     for kind, suffix in (("images", "jpg"), ("labels", "png")):
         folder = root / kind / "train"
         shutil.copy(folder / f"train_0.{suffix}", folder / f"copy.{suffix}")

@@ -1,4 +1,4 @@
-"""The pictures and class names that come in over the page."""
+"""The images and class names that come in from the page."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MOST_NAMES = 200
 SAMPLES = 8
 
 
-def load_picture(path: str | os.PathLike) -> np.ndarray:
-    """Read a picture, reduced to ``LONGER_SIDE`` pixels if it is larger.
+def load_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image, reduced to ``LONGER_SIDE`` pixels if it is larger.
 
     Returns:
         BGR values (h, w, 3), uint8.
@@ -32,10 +32,10 @@ def load_picture(path: str | os.PathLike) -> np.ndarray:
         rgb, _ = read_image(path, MOST_PIXELS)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"This picture cannot be used: {reason}.") from error
-    picture = Image.fromarray(rgb)
-    picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
-    return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
+        raise ValueError(f"This image cannot be used: {reason}.") from error
+    image = Image.fromarray(rgb)
+    image.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])
 
 
 def read_names(text: str) -> list[str] | None:
@@ -58,21 +58,21 @@ def write_names(names: Sequence[str]) -> str:
 
 
 def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Pictures to choose from, by name: those of the files, else some of the config's test data.
+    """Images to choose from, by name: those of the files, else some of the config's test data.
 
     The colors of the test data's classes become the model's.
 
     Args:
         inferencer: The model.
-        files: Pictures and folders of them.
+        files: Images and folders of them.
 
     Raises:
-        ValueError: If a given picture cannot be read.
+        ValueError: If a given image cannot be read.
     """
     if files:
         found, _ = find_images(list(files))
         paths = [Path(path) for path in found if isinstance(path, str)]
-        return [(path.stem, load_picture(path)) for path in paths]
+        return [(path.stem, load_image(path)) for path in paths]
     split = inferencer.model.neck.text.split
     try:
         dataset = build_dataset(inferencer.cfg, split)

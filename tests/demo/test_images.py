@@ -7,9 +7,9 @@ from PIL import Image
 
 from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.datasets.shapes import SHAPES_PALETTE
-from mmseg_otseg.demo.pictures import (
+from mmseg_otseg.demo.images import (
     LONGER_SIDE,
-    load_picture,
+    load_image,
     read_names,
     samples_for,
     write_names,
@@ -18,19 +18,19 @@ from tests.helpers.claimed_size import png_of
 from tests.helpers.shapes_run import tiny_config
 
 
-def test_large_pictures_are_reduced(tmp_path: Path) -> None:
+def test_large_images_are_reduced(tmp_path: Path) -> None:
     Image.new("RGB", (3 * LONGER_SIDE, 300), (9, 8, 7)).save(tmp_path / "wide.png")
-    assert load_picture(tmp_path / "wide.png").shape == (100, LONGER_SIDE, 3)
+    assert load_image(tmp_path / "wide.png").shape == (100, LONGER_SIDE, 3)
     Image.new("RGBA", (30, 20), (9, 8, 7, 6)).save(tmp_path / "small.png")
-    small = load_picture(tmp_path / "small.png")
+    small = load_image(tmp_path / "small.png")
     assert small.shape == (20, 30, 3) and small[0, 0].tolist() == [7, 8, 9]
 
 
 @pytest.mark.parametrize("kind", ["text", "cut", "huge", "folder", "none"])
-def test_pictures_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
-    file = tmp_path / "picture.png"
+def test_images_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
     if kind == "text":
-        file.write_text("no picture")
+        file.write_text("not an image")
     elif kind == "folder":
         file.mkdir()
     elif kind != "none":
@@ -39,8 +39,8 @@ def test_pictures_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
             file.write_bytes(file.read_bytes()[:60])
         else:
             file.write_bytes(png_of(20_000, 20_000))
-    with pytest.raises(ValueError, match="picture"):
-        load_picture(file)
+    with pytest.raises(ValueError, match="This image"):
+        load_image(file)
 
 
 def test_names() -> None:
