@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 
 TRACEBACK = "MMSEG_OTSEG_TRACEBACK"
 TOOLS = Path(__file__).resolve().parent
+HIDDEN_BLANK = "\x1f"
 REGISTRY = f"{os.sep}mmengine{os.sep}registry{os.sep}"
 
 
 class Settings(argparse.Action):
-    """mmengine's ``DictAction``, imported only when the option is used."""
+    """mmengine's ``DictAction``, imported only when used; blanks in names and paths are kept."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         for value in values:
@@ -51,7 +52,19 @@ class Settings(argparse.Action):
                 parser.error(f"{option} takes KEY=VALUE, not '{value}'")
         from mmengine.config import DictAction
 
-        DictAction(self.option_strings, self.dest)(parser, namespace, values, option)
+        # It drops all blanks. Those that do not stand beside a bracket, comma or = are hidden.
+        blanks = re.compile(r"(?<=[^\s,=(\[]) +(?=[^\s,)\]])")
+        hidden = [blanks.sub(lambda found: len(found[0]) * HIDDEN_BLANK, value) for value in values]
+        DictAction(self.option_strings, self.dest)(parser, namespace, hidden, option)
+        setattr(namespace, self.dest, _with_blanks(getattr(namespace, self.dest)))
+
+
+def _with_blanks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_blanks(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_blanks(item) for item in value)
+    return value.replace(HIDDEN_BLANK, " ") if isinstance(value, str) else value
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
@@ -87,7 +100,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action=Settings,
         metavar="KEY=VALUE",
-        help='settings that override the config, e.g. train_cfg.max_iters=100 key="[a,b]"',
+        help='settings that override the config, e.g. train_cfg.max_iters=100 key="[a,b c]"',
     )
 
 

@@ -48,6 +48,24 @@ for tool in {tools}:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[red cross, sky]", ["red cross", "sky"]),
+        ("['red cross','a  b']", ["red cross", "a  b"]),
+        ("/my data/x", "/my data/x"),
+        ("[(1, 2), [3 , None]]", [(1, 2), [3, None]]),
+        (" 0.5 ", 0.5),
+        ("a, b c", ["a", "b c"]),
+    ],
+)
+def test_settings_keep_blanks_in_names_and_paths(text: str, value: object) -> None:
+    parser = cli.new_parser(None)
+    cli.add_cfg_options(parser)
+    args = parser.parse_args(["--cfg-options", f"model.a={text}", "b=1"])
+    assert args.cfg_options == {"model.a": value, "b": 1}
+
+
 def caught(function, *arguments: object) -> Exception:
     with pytest.raises(Exception) as error:
         function(*arguments)
