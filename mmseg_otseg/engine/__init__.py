@@ -1,21 +1,8 @@
 """Everything that runs around the model: hooks, optimizers, schedules, checkpoints, processes."""
 
-from mmseg_otseg.engine import checkpoint_sources, loops
+from mmseg_otseg.engine import checkpoint_sources, hooks, loops
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
-from mmseg_otseg.engine.hooks import (
-    DurableCheckpointHook,
-    FineTuneHook,
-    FiniteLossHook,
-    IterationSeedHook,
-    MasterLoggerHook,
-    OverlayHook,
-    ResumeCheckHook,
-    RunCheckHook,
-    SeenPixelsHook,
-    SelfTrainingHook,
-    WorkDirLockHook,
-)
 from mmseg_otseg.engine.loops import with_split
 from mmseg_otseg.engine.optimizers import CPUAmpOptimWrapper, TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.runner import ConfigFolderRunner
@@ -27,19 +14,9 @@ loops.install()
 __all__ = [
     "CPUAmpOptimWrapper",
     "ConfigFolderRunner",
-    "DurableCheckpointHook",
-    "FineTuneHook",
-    "FiniteLossHook",
-    "IterationSeedHook",
-    "MasterLoggerHook",
-    "OverlayHook",
-    "ResumeCheckHook",
-    "RunCheckHook",
-    "SeenPixelsHook",
-    "SelfTrainingHook",
     "TrainableOptimWrapperConstructor",
     "WarmupPolyLR",
-    "WorkDirLockHook",
+    "hooks",
     "process_group",
     "read_checkpoint",
     "with_split",

@@ -9,7 +9,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
-from mmseg_otseg.engine import FiniteLossHook
+from mmseg_otseg.engine.hooks import FiniteLossHook
 from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_run import tiny_config, write_images
 from tests.helpers.toy_run import toy_runner

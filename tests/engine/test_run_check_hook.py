@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine import RunCheckHook
+from mmseg_otseg.engine.hooks import RunCheckHook
 from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.otseg_run import otseg_config

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_otseg.engine import SelfTrainingHook
+from mmseg_otseg.engine.hooks import SelfTrainingHook
 from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.structures import IGNORED, UNLABELED
 from tests.helpers.small_configs import small, write_data

@@ -43,7 +43,7 @@ class LearnablePrompts(TextPrompts):
             it) or ``"middle"`` (between its halves).
         per_class: Whether every class has its own contexts. Their checkpoint fits only the
             vocabulary it was trained with; fine-tuning on other classes keeps the contexts of the
-            names that both have, see :class:`~mmseg_otseg.engine.FineTuneHook`.
+            names that both have, see :class:`~mmseg_otseg.engine.hooks.FineTuneHook`.
         init_text: Words to initialize the contexts with, such as ``"a photo of a"``. None draws
             random numbers.
 
