@@ -107,27 +107,37 @@ def segmentation_sheet(
 
 
 def plan_sheet(
-    looks: Sequence[Inspection], labels: Sequence[Sequence[int]], most_prompts: int = MOST_PROMPTS
+    looks: Sequence[Inspection],
+    labels: Sequence[Sequence[int]],
+    truths: Sequence[np.ndarray | None] | None = None,
+    most_prompts: int = MOST_PROMPTS,
 ) -> Figure:
     """Where each prompt of a class takes its mass from.
 
-    One row for each class of an image: the image with the class outlined as it is predicted;
-    which prompt takes the most of every place; and each prompt's share, stretched to its own range.
+    One row for each class of an image: the image with the class outlined, as it is labeled or else
+    predicted; which prompt takes the most of every place; and each prompt's share, stretched to its
+    own range.
 
     Args:
         looks: The images, as a model with a transport plan sees them.
         labels: For each image, the classes to draw, as indices.
+        truths: For each image, its labels (h, w), class indices, or None if it has none.
         most_prompts: Prompts of a class to draw at most.
 
     Raises:
         ValueError: If the model has no transport plan.
     """
-    lines = [(look, label) for look, chosen in zip(looks, labels) for label in chosen]
+    truths = truths or [None] * len(looks)
+    lines = [
+        (look, label, truth)
+        for look, chosen, truth in zip(looks, labels, truths)
+        for label in chosen
+    ]
     prompts = looks[0].prompts[:most_prompts]
     columns = 2 + len(prompts)
     figure = Figure(figsize=(1.75 * columns, 2.1 * len(lines) + 0.5), layout="constrained")
     grid = figure.subplots(len(lines), columns, squeeze=False)
-    for (look, label), line in zip(lines, grid):
+    for (look, label, truth), line in zip(lines, grid):
         if look.share is None:
             raise ValueError(
                 "this model's head has no transport plan to draw: take a model with MPSAHead"
@@ -136,9 +146,10 @@ def plan_sheet(
         for axes in line:
             axes.set_axis_off()
         line[0].imshow(image)
-        found = look.labels(size=image.shape[:2]) == label
-        _outline(line[0], found, "black", 3.0)
-        _outline(line[0], found, "white", 1.5)
+        size = image.shape[:2]
+        found = look.labels(size=size) if truth is None else _resized(truth, size)
+        _outline(line[0], found == label, "black", 3.0)
+        _outline(line[0], found == label, "white", 1.5)
         line[0].set_title(_called(look, label), fontsize=9)
         line[1].imshow(_most(image, share[: len(prompts)]))
         line[1].set_title("takes the most", fontsize=8)
@@ -162,6 +173,13 @@ def _drawn(image: np.ndarray) -> np.ndarray:
     factor = DRAWN_AT / max(image.shape[:2])
     size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _resized(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Class indices at another (height, width)."""
+    return np.asarray(
+        Image.fromarray(labels.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST)
+    )
 
 
 def _most(image: np.ndarray, share: np.ndarray) -> np.ndarray:

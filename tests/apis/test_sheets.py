@@ -62,6 +62,18 @@ def test_every_prompt_has_a_map_over_its_own_range() -> None:
     assert upper[0].sum() > upper[-1].sum() and lower[0].sum() < lower[-1].sum()
 
 
+def test_classes_are_outlined_where_the_truth_has_them() -> None:
+    truth = np.full((8, 12), 255, np.uint8)
+    truth[2:6, :6] = 2
+    plan = np.full((3, 2, 2, 3), 1 / 12, np.float32)
+    figure = plan_sheet([look_with(plan)], [[2]], [truth])
+    image, drawn = figure.axes[0], figure.axes[0].images[0].get_array()
+    rows = np.concatenate(
+        [path.vertices[:, 1] for c in image.collections for path in c.get_paths()]
+    )
+    assert np.ptp(rows) / len(drawn) == pytest.approx(0.5, abs=0.02)
+
+
 def test_heads_without_a_plan() -> None:
     with pytest.raises(ValueError, match="MPSAHead"):
         plan_sheet([look_with(None)], [[0]])

@@ -39,9 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     parser.add_argument(
         "--out",
-        default="pictures.png",
+        default="sheet.png",
         type=Path,
-        help="first sheet; the second is NAME_plans.png. Default: pictures.png",
+        help="first sheet; the second is NAME_plans.png. Default: sheet.png",
     )
     return parser.parse_args()
 
@@ -113,7 +113,7 @@ def main() -> None:
     wanted = [split.classes.index(name) for name in args.classes or ()]
     chosen = [wanted or classes_of(s, look, args.most_classes) for s, look in zip(samples, looks)]
     plans = args.out.with_name(f"{args.out.stem}_plans{args.out.suffix}")
-    plan_sheet(looks, chosen).savefig(plans, dpi=DPI)
+    plan_sheet(looks, chosen, [sample.label for sample in samples]).savefig(plans, dpi=DPI)
     print(f"written: {plans}")
 
 
