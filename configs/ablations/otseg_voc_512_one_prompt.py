@@ -1,6 +1,7 @@
-# OTSeg on Pascal VOC: one prompt per class.
+# OTSeg on Pascal VOC: one prompt per class, six times. Copies share what one would take, and the
+# logits keep the range that six prompts give them.
 _base_ = "../otseg/voc_512.py"
 
 model = dict(
-    neck=dict(text=dict(templates="photo")),
+    neck=dict(text=dict(templates=["a photo of a {}."] * 6)),
 )

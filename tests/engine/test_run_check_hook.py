@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine.hooks import RunCheckHook
+from mmseg_otseg.engine.hooks import RunCheckHook, run_check_hook
 from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.otseg_run import otseg_config
@@ -70,6 +70,18 @@ def test_another_number_of_classes_in_the_head_is_refused(hook: Any) -> None:
     other.model.decode_head.num_classes = 21
     with pytest.raises(ValueError, match=r"num_classes.*21.*3"):
         hook.before_train(other)
+
+
+def test_warns_of_a_single_prompt(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(run_check_hook, "print_log", lambda text, *_: said.append(text))
+    for prompts, transport in ((6, "sinkhorn"), (1, "softmax"), (1, "sinkhorn")):
+        assert not said
+        run = runner(SPLIT, classes=SPLIT.classes)
+        run.model.neck.text.num_prompts = prompts
+        run.model.decode_head.score_transport = transport
+        hook.before_train(run)
+    assert "one prompt" in said[0]
 
 
 def test_models_without_text_prompts_pass(hook: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
@@ -60,6 +62,7 @@ class RunCheckHook(Hook):
         dataset = runner.train_dataloader.dataset
         _check_classes(runner.model, dataset, "the training data")
         _check_setting(runner, dataset)
+        _warn_of_one_prompt(runner.model)
         if runner.val_loop is not None:
             self.before_val(runner)
             _check_best(runner)
@@ -232,6 +235,21 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
             f"the neck has train_classes={text_neck.train_classes!r}, but the setting of the "
             f"training data requires {classes!r}: leave train_classes out, and choose "
             "train_dataloader.dataset.setting ('inductive', 'supervised')"
+        )
+
+
+def _warn_of_one_prompt(model: Any) -> None:
+    """Warn if optimal transport has a single prompt per class to match."""
+    head = segmentor(model).decode_head
+    prompts = getattr(neck(model).text, "num_prompts", None)
+    if prompts == 1 and getattr(head, "score_transport", None) == "sinkhorn":
+        print_log(
+            "The model has one prompt per class. Its plan is then the same for every image, and "
+            "its logits are cosines between -1 and 1, a range in which training tends to find no "
+            "class at all. Use several prompts (several copies of one keep the range of several), "
+            "or ZegCLIPHead.",
+            "current",
+            logging.WARNING,
         )
 
 
