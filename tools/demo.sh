@@ -3,7 +3,7 @@
 #     bash tools/demo.sh            # tests the OTSeg+ that comes with the project on fresh scenes
 #     bash tools/demo.sh --train    # trains two seeds instead, and tests them
 # Makes an environment, prints a table that compares the model with CLIP's own map, and writes
-# pictures. A second run reuses finished steps, also after an interruption. PYTHON names the
+# sheets of images. A second run reuses finished steps, also after an interruption. PYTHON names the
 # Python 3.10+ to make the environment with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,23 +38,23 @@ mkdir -p "$out"
 
 draw() { # CONFIG CHECKPOINT OPTION...
     "$python" tools/analysis/show_transport.py "$1" "$2" --work-dir "$out" \
-        --out "$out/pictures.png" --cfg-options "${@:3}"
+        --out "$out/sheet.png" --cfg-options "${@:3}"
 }
 
 if [ "$out" = work_dirs/demo ]; then
-    say "testing on fresh scenes, and drawing pictures"
+    say "testing on fresh scenes, and drawing sheets"
     # Scenes of a seed that nothing was trained or chosen with.
     fresh=(test_dataloader.dataset.dataset.seed=1)
-    draw "$trained.py" "$trained.safetensors" "${fresh[@]}" > "$out/pictures.log" 2>&1 &
+    draw "$trained.py" "$trained.safetensors" "${fresh[@]}" > "$out/sheet.log" 2>&1 &
     "$python" tools/shapes/run_benchmark.py --rows training_free checkpoint/otseg_plus \
         --seeds 0 --show-bias calibrated --work-dir "$out" --cfg-options "${fresh[@]}" \
         test_dataloader.dataset.dataset.length=300 val_dataloader.dataset.dataset.length=100
-    wait $! || { cat "$out/pictures.log" >&2; exit 1; }
+    wait $! || { cat "$out/sheet.log" >&2; exit 1; }
 else
     say "training and testing two seeds, each on one core"
     "$python" tools/shapes/run_benchmark.py --rows training_free otseg otseg_plus --seeds 0 1 \
         --jobs "$jobs" --show-bias calibrated --work-dir "$out"
-    say "drawing pictures"
+    say "drawing sheets"
     bias=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["bias"])' \
         "$out/otseg/seed_0/evaluation/result.json")
     draw configs/shapes/otseg.py "$(cat "$out/otseg/seed_0/last_checkpoint")" \
@@ -63,4 +63,4 @@ fi
 
 say "done"
 cat "$out/table.md"
-echo "pictures, unseen classes hatched: $PWD/$out/pictures.png; who takes what: pictures_plans.png"
+echo "results, unseen classes hatched: $PWD/$out/sheet.png; who takes what: sheet_plans.png"

@@ -1,4 +1,5 @@
-# OTSeg with a single prompt per class, "a photo of a {}.".
+# OTSeg with one prompt per class, "a photo of a {}.", six times: copies share what one would take,
+# and the logits keep the range that six prompts give them.
 _base_ = "./otseg.py"
 
-model = dict(neck=dict(text=dict(templates="photo")))
+model = dict(neck=dict(text=dict(templates=["a photo of a {}."] * 6)))

@@ -178,11 +178,11 @@ def test_exported_scenes_are_those_of_the_dataset(tmp_path):
 
 
 def test_exported_masks_are_palette_pngs_with_background_zero(tmp_path):
-    root = export_voc(tmp_path, train=1, val=0)
+    root = export_voc(tmp_path, train=1, val=0, world="crowd")
     mask = Image.open(root / "SegmentationClass" / "train_000000.png")
     assert mask.mode == "P"
     assert mask.getpalette()[3:63] == [v for rgb in SHAPES_PALETTE for v in rgb]
-    labels = render_scene("haze", "train", 0).labels
+    labels = render_scene("crowd", "train", 0).labels
     expected = np.where(labels == BACKGROUND, 0, labels + 1)
     np.testing.assert_array_equal(np.asarray(mask), expected)
     assert not (root / "SegmentationClass" / "val_000000.png").exists()

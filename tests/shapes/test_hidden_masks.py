@@ -19,8 +19,8 @@ SEEN_INDICES = tuple(set(range(len(SHAPES_CLASSES))) - set(SHAPES_UNSEEN_INDICES
 
 
 def trained(work_dir: Path, setting: str) -> dict[str, torch.Tensor]:
-    """Weights after four iterations."""
-    cfg = tiny_config("otseg", work_dir)
+    """Weights after four iterations of the recipe of the checkpoint that is shipped."""
+    cfg = tiny_config("checkpoint/otseg_plus", work_dir)
     cfg.train_dataloader.dataset.setting = setting
     cfg.experiment_name = f"{work_dir.name}_{setting}"
     if setting == "transductive":

@@ -47,8 +47,8 @@ def test_trained_checkpoint_knows_unseen_classes(tmp_path: Path) -> None:
         cfg.test_dataloader.dataset.dataset.update(seed=5, length=100)
         results += sweep_seen_bias(cfg, weights, [0.0], subset="test")
     free, trained = results
-    assert trained["mIoU_U"] > 1.3 * free["mIoU_U"]
-    assert trained["mIoU_S"] > 1.3 * free["mIoU_S"]
+    for metric in ("mIoU_S", "mIoU_U"):
+        assert trained[metric] > max(1.4 * free[metric], free[metric] + 15)
 
 
 def test_trained_checkpoint_comes_with_its_bias() -> None:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Measure a CLIP on shapes scenes without training anything: accuracy and dense mIoU.
 
-Accuracy: pictures of the clean world with one object, global token against the 20 class names.
+Accuracy: images of the clean world with one object, global token against the 20 class names.
 Dense: every patch token after CLIP's own ``ln_post`` and projection against the class names, the
-cosines upsampled bilinearly to the picture, argmax over the 20 classes; mIoU over the seen, the
+cosines upsampled bilinearly to the image, argmax over the 20 classes; mIoU over the seen, the
 unseen, and the harmonic mean of both. Background pixels are ignored.
 """
 
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--severity", type=float, help="severity in place of the worlds' own")
     parser.add_argument("--subset", default="val")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--count", type=int, default=1000, help="pictures of each kind")
+    parser.add_argument("--count", type=int, default=1000, help="images of each kind")
     return parser.parse_args()
 
 
@@ -70,14 +70,14 @@ def class_embeddings(model: open_clip.CLIP, templates: Sequence[str] = TEMPLATES
 
 
 def to_tensor(images: Sequence[np.ndarray], preprocess: dict) -> Tensor:
-    """RGB uint8 pictures (H, W, 3) to one normalized float32 batch (B, 3, H, W)."""
+    """RGB uint8 images (H, W, 3) to one normalized float32 batch (B, 3, H, W)."""
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     mean, std = (torch.tensor(preprocess[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     return (batch - mean) / std
 
 
 def encode(model: open_clip.CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Global token (B, D) and patch tokens (B, M, D) of pictures (B, 3, H, W), unit length."""
+    """Global token (B, D) and patch tokens (B, M, D) of images (B, 3, H, W), unit length."""
     visual, had = model.visual, model.visual.output_tokens
     visual.output_tokens = True
     try:
@@ -102,10 +102,10 @@ def evaluate(
     Args:
         model: The CLIP, in float32 on the CPU.
         preprocess: ``mean`` and ``std`` of the pixels, RGB in 0..255.
-        world: World of the pictures; those with one object are in its photometry, too.
+        world: World of the images; those with one object are in its photometry, too.
         subset: Subset of the scenes.
-        seed: Seed of the pictures.
-        count: Number of pictures of each kind.
+        seed: Seed of the images.
+        count: Number of images of each kind.
         templates: Prompts whose embeddings are averaged.
 
     Returns:

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1464, help="number of training scenes")
     parser.add_argument("--aug", type=int, default=0, help="number of further training scenes")
     parser.add_argument("--val", type=int, default=200, help="number of validation scenes")
-    parser.add_argument("--world", default="crowd", help="clean, crowd, haze, ...")
+    parser.add_argument("--world", default="clean", help="clean, crowd, haze or lowlight")
     parser.add_argument("--size", type=int, default=64, help="image side in pixels")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

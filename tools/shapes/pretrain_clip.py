@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Train the tiny CLIP of the shapes benchmark from pictures and captions, never from masks.
+"""Train the tiny CLIP of the shapes benchmark from images and captions, never from masks.
 
 Plain CLIP: global image token against caption, softmax over the batch in both directions. A caption
-is a positive for every picture of the batch of which it is true. With ``noun_weight`` above 0, each
+is a positive for every image of the batch of which it is true. With ``noun_weight`` above 0, each
 class noun is also matched, at image level, with the log-mean-exp of its cosines to the patches.
 
-In the first ``single_steps`` every picture shows one large object and the text tower stands still.
+In the first ``single_steps`` every image shows one large object and the text tower stands still.
 Otherwise the two towers soon agree on colors, which explain most of the loss, texts that differ in
 the shape alone become equal, and then neither tower has a reason to learn shapes for a long time.
 
 The run continues by itself from ``WORK_DIR/last.pt`` if it was stopped, and ends in the same
-weights as an unbroken one: every picture and caption is a function of the seed and the step.
+weights as an unbroken one: every image and caption is a function of the seed and the step.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ from mmseg_otseg.models.clip import load_clip
 
 
 class CaptionedScenes(Dataset):
-    """Pictures with captions; item ``i`` depends on the seed and ``i`` alone.
+    """Images with captions; item ``i`` depends on the seed and ``i`` alone.
 
     The first ``singles`` items show one large object each.
 
-    An item is (image (3, H, W) uint8 RGB, tokens (context_length,), facts of the picture and facts
+    An item is (image (3, H, W) uint8 RGB, tokens (context_length,), facts of the image and facts
     the caption claims, both (NUM_FACTS,) bool).
     """
 
@@ -147,9 +147,9 @@ def batch_loss(
 
     Args:
         clip: The model.
-        images: (B, 3, H, W) normalized pictures.
+        images: (B, 3, H, W) normalized images.
         tokens: (B, context_length) caption tokens.
-        facts: (B, NUM_FACTS) bool, what the pictures show.
+        facts: (B, NUM_FACTS) bool, what the images show.
         claims: (B, NUM_FACTS) bool, what the captions claim.
         nouns: (20, context_length) tokens of the class nouns, or None for plain CLIP.
         settings: ``noun_weight`` and ``noun_beta``.
@@ -162,7 +162,7 @@ def batch_loss(
     text = clip.encode_text(tokens if nouns is None else torch.cat([tokens, nouns]), True)
     pooled, patches, text = pooled.float(), patches.float(), text.float()
     scale = clip.logit_scale.exp()
-    true = claims.float() @ (~facts).float().T == 0  # (captions, pictures)
+    true = claims.float() @ (~facts).float().T == 0  # (captions, images)
     loss = contrastive(scale * text[:count] @ pooled.T, true)
     if nouns is not None:
         beta = settings["noun_beta"]

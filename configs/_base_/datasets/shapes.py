@@ -1,6 +1,6 @@
-# Procedural crowded scenes of colored shapes: 20 classes, 5 of them unseen. Nothing is read from
-# disk. Choices are made on val; test is for reported figures only.
-world = "crowd"  # harder cameras: "haze", "lowlight"
+# Procedural scenes of colored shapes: 20 classes, 5 of them unseen. Nothing is read from disk.
+# Choices are made on val; test is for reported figures only.
+world = "clean"  # harder ones: "crowd", "haze", "lowlight"
 size = 64  # pixels a side, those of CLIP
 
 train_pipeline = [

@@ -8,14 +8,14 @@ clip = dict(
     ),
     pretrained="{{ fileDirname }}/shapes_clip.safetensors",
 )
-# Pictures are RGB in 0..255, normalized as everywhere in the package.
+# Images are RGB in 0..255, normalized as everywhere in the package.
 preprocess = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 pretrain = dict(
     world="clean",
     seed=0,
     steps=12000,
     batch_size=32,
-    single_steps=1500,  # one large object per picture, text tower frozen
+    single_steps=1500,  # one large object per image, text tower frozen
     lr=6e-4,
     warmup=200,
     weight_decay=0.05,

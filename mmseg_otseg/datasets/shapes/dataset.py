@@ -49,7 +49,7 @@ class ShapesDataset(BaseSegDataset):
     @renamed_options(split="subset")
     def __init__(
         self,
-        world: str | World = "crowd",
+        world: str | World = "clean",
         subset: str = "train",
         length: int = 2000,
         size: int | Sequence[int] = 64,

@@ -19,7 +19,7 @@ def export_voc(
     train: int,
     val: int,
     aug: int = 0,
-    world: str | World = "crowd",
+    world: str | World = "clean",
     size: int | tuple[int, int] = 64,
     seed: int = 0,
 ) -> Path:

@@ -46,7 +46,7 @@ class World:
             )
 
 
-# The severities below follow from the rules in `tools/shapes/fix_severity.py`, which use only CLIP.
+# The severities below follow from the rule in `tools/shapes/fix_severity.py`, which uses only CLIP.
 # They belong to the shipped CLIP; do not tune them for a method.
 _CROWD = World("crowd", objects=(4, 7), radius=(0.10, 0.21), clutter=(2, 4))
 
@@ -69,9 +69,9 @@ WORLDS: Mapping[str, World] = {
         ),
     )
 }
-"""``clean``: few objects, no shift (the shipped CLIP is trained on scenes of this world).
-``crowd``: many overlapping objects and clutter. ``haze``, ``lowlight``: the same crowd,
-photometrically shifted."""
+"""``clean``: few objects, no shift. The shipped CLIP learned from scenes of this world, and the
+benchmark takes place in others of it. ``crowd``: many small, overlapping objects and clutter.
+``haze``, ``lowlight``: the same crowd, photometrically shifted."""
 
 
 def get_world(world: str | World, severity: float | None = None) -> World:
