@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find the severities of haze and low light, by a rule that no trained model has a say in.
+"""Find the severities of haze and low light, by a rule that looks at CLIP alone.
 
 The two harder cameras are shifted as far as CLIP still knows what it sees: the severity is the
 largest multiple of 0.05 up to which CLIP names 90 % of single objects. The rule was written when a
