@@ -13,17 +13,19 @@ Such an error is printed as one paragraph at the end of the output, without a tr
 - a ``ValueError``, ``TypeError`` or ``ImportError`` raised by a ``raise`` statement of this
   project, because its message explains what was wrong with the input;
 - any error raised by mmengine's registry: the config names a component that does not exist, or
-  gives it an argument that it does not accept.
+  gives it an argument that it does not accept, or that a class it derives from does not accept;
+- a module of ``custom_imports`` that cannot be imported.
 
 Any other error is a bug and keeps its traceback. ``MMSEG_OTSEG_TRACEBACK=1`` shows the traceback of
-every error. If ``dist_train.sh`` or ``dist_test.sh`` started several processes, only one of them
-reports the error; see ``launch.py``.
+every error; the log file of a run always has it. If ``dist_train.sh`` or ``dist_test.sh`` started
+several processes, only one of them reports the error; see ``launch.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
@@ -221,6 +223,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit("interrupted")
     except Exception as error:
         message = None if os.environ.get(TRACEBACK, "0") != "0" else what_to_fix(error)
+        _log(error)
         _tell(message or "".join(traceback.format_exception(error)), fixable=message is not None)
         sys.exit(1)
 
@@ -233,10 +236,36 @@ def what_to_fix(error: Exception) -> str | None:
         return message
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return message
+    if isinstance(error, ImportError) and message.startswith("Failed to import"):  # mmengine's
+        inner = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        return (
+            f"{_told(inner)}, which the config names in custom_imports "
+            f"({_told(inner.__context__ or inner)}). If it is a file of yours, put its folder on "
+            "PYTHONPATH."
+        )
+    built = isinstance(error, TypeError) and any(REGISTRY in name for name, _ in steps)
+    if built and re.search(r"__init__\(\) (got an unexpected|missing)", message):
+        return (
+            f"{message}: an option in the config, perhaps in one it inherits from. A new `type` "
+            "keeps the options of the old one, unless its dict has _delete_=True."
+        )
     if isinstance(error, (ValueError, TypeError, ImportError)):
         on_purpose = line.startswith("raise ") and file.startswith(_own_folders())
         return message if on_purpose or REGISTRY in file else None
     return message if REGISTRY in file else None
+
+
+def _log(error: Exception) -> None:
+    """Write the traceback to the log file of the run, if it has one."""
+    if "mmengine.logging" not in sys.modules:
+        return
+    from mmengine.logging import MMLogger
+
+    fields = {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "The run ended with an error."}
+    fields |= {"name": "mmengine", "exc_info": (type(error), error, error.__traceback__)}
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.makeLogRecord(fields))
 
 
 def _own_folders() -> tuple[str, ...]:

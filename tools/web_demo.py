@@ -48,7 +48,7 @@ def main() -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads end with the page
         os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_SHARE"] = "False"
         from mmseg_otseg.apis import OTSegInferencer
-        from mmseg_otseg.apis.shipped import shipped_model
+        from mmseg_otseg.apis.shipped import NONE_BELOW, shipped_model
         from mmseg_otseg.demo.images import samples_for
         from mmseg_otseg.demo.page import Page
         from mmseg_otseg.demo.serving import serve
@@ -56,7 +56,8 @@ def main() -> None:
         config, weights = (args.model, args.weights) if args.model else shipped_model()
         inferencer = OTSegInferencer(config, weights, args.device)
         samples = samples_for(inferencer, args.images)
-        serve(Page(inferencer, samples, Path(folder)), args.host, args.port)
+        none_below = 0.0 if args.model else NONE_BELOW
+        serve(Page(inferencer, samples, Path(folder), none_below), args.host, args.port)
 
 
 if __name__ == "__main__":

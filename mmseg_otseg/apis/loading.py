@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS, TRANSFORMS
 
-from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
+from mmseg_otseg.engine.idle_settings import check_no_idle_settings
 from mmseg_otseg.engine.parts import class_split
 from mmseg_otseg.models.clip import check_precision
 
@@ -109,7 +109,7 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     checkpoint = None if weights is None else read(os.fspath(weights), map_location="cpu")
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if (split := class_split(model)) is not None:
-        check_no_idle_split(cfg, split)
+        check_no_idle_settings(cfg, split)
     if checkpoint is None:
         print_log("no weights given: the trainable parts stay as initialized", "current")
         return with_classes(model)

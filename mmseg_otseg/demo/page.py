@@ -34,12 +34,19 @@ class Page:
         inferencer: The model.
         samples: Images to choose from, by name: BGR values (h, w, 3).
         folder: Where the masks to be saved are written.
+        none_below: Pixels whose best probability is below this belong to no class, until the user
+            moves the slider.
     """
 
     def __init__(
-        self, inferencer: OTSegInferencer, samples: Sequence[tuple[str, np.ndarray]], folder: Path
+        self,
+        inferencer: OTSegInferencer,
+        samples: Sequence[tuple[str, np.ndarray]],
+        folder: Path,
+        none_below: float = 0.0,
     ) -> None:
         self.inferencer, self.samples, self.folder = inferencer, samples, folder
+        self.none_below = none_below
         self.names = inferencer.model.neck.text.split.classes
         self.seen_bias = float(getattr(inferencer.model.decode_head, "seen_bias", 0.0))
 
@@ -184,7 +191,7 @@ class Page:
             bias, none = "Subtracted from seen classes", '"None of these" below'
             sliders = [
                 gr.Slider(-0.2, 0.5, self.seen_bias, step=0.005, label=bias, elem_id="bias"),
-                gr.Slider(0, 1, 0, step=0.01, label=none, elem_id="none"),
+                gr.Slider(0, 1, self.none_below, step=0.01, label=none, elem_id="none"),
                 gr.Slider(0, 1, 0.6, step=0.05, label="Opacity", elem_id="opacity"),
             ]
         return gallery, file, names, button, sliders

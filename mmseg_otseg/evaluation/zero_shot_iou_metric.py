@@ -125,7 +125,8 @@ class ZeroShotIoUMetric(IoUMetric):
             metrics["mIoU_U"] = _mean(by_class["IoU"][unseen])
             metrics["hIoU"] = _harmonic_mean(metrics["mIoU_S"], metrics["mIoU_U"])
         metrics = {name: round(100 * value, 2) for name, value in metrics.items()}
-        self._log(metrics, by_class, set(unseen))
+        at_zero = (by_class["IoU"] == 0) & (areas[3].cpu().numpy() > 0)
+        self._log(metrics, by_class, set(unseen), at_zero)
         return metrics
 
     @property
@@ -167,8 +168,13 @@ class ZeroShotIoUMetric(IoUMetric):
         return list(meta["seen"]), list(meta["unseen"])
 
     def _log(
-        self, metrics: dict[str, float], by_class: dict[str, np.ndarray], unseen: set[int]
+        self,
+        metrics: dict[str, float],
+        by_class: dict[str, np.ndarray],
+        unseen: set[int],
+        at_zero: np.ndarray,
     ) -> None:
+        """Log the tables; ``at_zero`` (K,) are classes that occur and are never found."""
         logger = MMLogger.get_current_instance()
         names = self.dataset_meta["classes"]
         table = PrettyTable()
@@ -182,8 +188,7 @@ class ZeroShotIoUMetric(IoUMetric):
         table.add_column("S/U", kinds)
         for name, values in by_class.items():
             table.add_column(name, np.round(100 * values, 2).tolist())
-        at_zero = [names[index] for index in np.flatnonzero(by_class["IoU"] == 0)]
-        table.add_column("", ["at 0" if name in at_zero else "" for name in names])
+        table.add_column("", ["at 0" if zero else "" for zero in at_zero])
         titles = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)"}
         summary = PrettyTable([titles.get(name, name) for name in metrics])
         summary.add_row(list(metrics.values()))
@@ -203,7 +208,7 @@ class ZeroShotIoUMetric(IoUMetric):
                 logger,
                 logging.WARNING,
             )
-        lost = [name for name in at_zero if names.index(name) in unseen]
+        lost = [names[index] for index in np.flatnonzero(at_zero) if index in unseen]
         if lost and metrics["mIoU_S"] > 0:
             problem = (
                 f"{len(lost)} of {len(unseen)} unseen classes are at 0 ({', '.join(lost)}), but "

@@ -283,6 +283,7 @@ def _difference(split: tuple[str, ...], data: tuple[str, ...]) -> str:
             f"{split[first]!r} in the split, {data[first]!r} in the data"
         )
     return (
-        f"{message}. They must have the same names in the same order: change `split`, or the "
-        "`metainfo=dict(classes=...)` of the dataset."
+        f"{message}. They must have the same names in the same order: change `split`, or "
+        "choose and reorder the dataset's classes with its `metainfo=dict(classes=...)`. Other "
+        "names than its own need a class derived from it with another METAINFO."
     )

@@ -19,7 +19,7 @@ from mmseg.registry import MODELS
 from mmseg_otseg_tools.cli import config_parser
 
 from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.engine.hooks.run_check_hook import check_no_idle_split
+from mmseg_otseg.engine.idle_settings import check_no_idle_settings
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.folder_data import write_folders
 from tests.helpers.paths import ROOT
@@ -177,15 +177,15 @@ def test_a_background_that_nothing_reads(workspace: Path) -> None:
     cfg = small("otseg/voc_512.py", workspace)
     cfg.background = 0
     with pytest.raises(ValueError, match="background=0"):
-        check_no_idle_split(cfg, ClassSplit.build("voc"))
+        check_no_idle_settings(cfg, ClassSplit.build("voc"))
 
 
 def test_a_data_root_that_nothing_reads(workspace: Path) -> None:
     cfg = small("otseg/voc_512.py", workspace)
-    check_no_idle_split(cfg, ClassSplit.build("voc"))
+    check_no_idle_settings(cfg, ClassSplit.build("voc"))
     cfg.data_root = "data/elsewhere"
     with pytest.raises(ValueError, match="data_root=data/elsewhere"):
-        check_no_idle_split(cfg, ClassSplit.build("voc"))
+        check_no_idle_settings(cfg, ClassSplit.build("voc"))
 
 
 def test_the_trial_needs_no_network(workspace: Path) -> None:

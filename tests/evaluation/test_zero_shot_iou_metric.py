@@ -148,7 +148,7 @@ def test_large_areas_are_counted_exactly():
     assert seen == [[2**24] + [2**24 + 2**12] * 3]
 
 
-def logged(predictions: torch.Tensor) -> str:
+def logged(predictions: torch.Tensor, labels: torch.Tensor = LABELS) -> str:
     """What an evaluation says in the log."""
     logger = MMLogger.get_current_instance()
     records: list[str] = []
@@ -156,7 +156,7 @@ def logged(predictions: torch.Tensor) -> str:
     handler.emit = lambda record: records.append(f"{record.levelname}: {record.getMessage()}")
     logger.addHandler(handler)
     try:
-        evaluate(predictions, LABELS)
+        evaluate(predictions, labels)
     finally:
         logger.removeHandler(handler)
     return "\n".join(records)
@@ -182,6 +182,12 @@ def test_classes_at_zero_are_marked_and_unseen_ones_explained():
     assert [row(text, name)[-1] for name in META["classes"]] == ["", "", "", "at 0"]
     (warning,) = (line for line in text.splitlines() if "calibrate_seen_bias.py" in line)
     assert "1 of 2 unseen" in warning and "(car)" in warning and "check_data.py" in warning
+
+
+def test_classes_without_a_pixel_are_not_at_zero():
+    predicted = torch.where(LABELS == 1, 3, PREDICTIONS)
+    text = logged(predicted, torch.where(LABELS == 3, 255, LABELS))
+    assert row(text, "car")[2:] == ["0.0", "nan", ""] and "calibrate_seen_bias.py" not in text
 
 
 def test_a_bias_that_leaves_nothing_to_the_seen_classes():

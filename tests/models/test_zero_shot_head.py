@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,26 @@ def test_clip_reaches_a_head_through_the_arguments_for_its_base_class() -> None:
     for head, takes in ((Passing, True), (Silent, True), (MPSAHead, True), (Deaf, False)):
         assert _takes({"type": head}, "clip") is takes
     assert not _takes({"type": nn.Linear}, "clip") and not _takes({"type": nn.Module}, "clip")
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (torch.zeros(2, 3, 4), "returned Tensor"),
+        ({}, "no map"),
+        ({"a": torch.zeros(2, 3, 4), "b": torch.zeros(2, 4, 3)}, r"b: \(2, 4, 3\)"),
+        ({"a": torch.zeros(2, 3, 2, 2)}, r"a: \(2, 3, 2, 2\)"),
+    ],
+)
+def test_maps_of_another_shape_are_refused(returned: Any, told: str) -> None:
+    class Wrong(ZeroShotHead):
+        def class_maps(self, queries: Any, levels: Any) -> Any:
+            return returned
+
+    features = SimpleNamespace(pixels=[torch.zeros(2, 8, 2, 2)], queries=torch.zeros(2, 3, 5, 8))
+    with pytest.raises(ValueError, match=told) as error:
+        Wrong(3, embed_dim=8)(features)
+    assert "Wrong.class_maps" in str(error.value) and "(2, 3, 4)" in str(error.value)
 
 
 @pytest.mark.parametrize("head", [MPSAHead, ZegCLIPHead])

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmseg.registry import MODELS
 from mmseg_otseg_tools import cli
 from torch.utils.data import DataLoader, Dataset
 
+from mmseg_otseg.models import ZegCLIPHead
 from mmseg_otseg.models.text import TemplatePrompts
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.paths import ROOT
@@ -79,6 +81,37 @@ def test_what_the_project_says_on_purpose_is_for_the_user() -> None:
     assert "Nothing is not in" in cli.what_to_fix(caught(MODELS.build, dict(type="Nothing")))
     unknown = dict(type="CLIPBackbone", color=3)
     assert "color" in cli.what_to_fix(caught(MODELS.build, unknown))
+
+
+def test_an_option_that_a_base_class_does_not_take() -> None:
+    class Head(ZegCLIPHead):
+        def __init__(self, **options: object) -> None:
+            super().__init__(**options)
+
+    config = dict(type=Head, num_classes=3, embed_dim=16, predict_from="score")
+    told = cli.what_to_fix(caught(MODELS.build, config))
+    assert told and "predict_from" in told and "_delete_" in told
+
+
+def test_a_module_of_custom_imports_that_is_not_found(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text('custom_imports = dict(imports=["my_missing_head"])\n')
+    told = cli.what_to_fix(caught(Config.fromfile, config))
+    assert told and "my_missing_head" in told and "PYTHONPATH" in told
+    args = cli.config_parser("").parse_args([str(config)])
+    assert cli.what_to_fix(caught(cli.load_config, args)) == told
+
+
+def test_the_log_file_has_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    log = tmp_path / "run.log"
+    MMLogger.get_instance("cli_test", log_file=str(log))  # the current one from here on
+    monkeypatch.setattr(sys, "argv", ["tools/train.py"])
+    with pytest.raises(SystemExit):
+        cli.run(lambda: ClassSplit.build({"classes": ["cat", "cat"]}))
+    assert "Traceback" not in capfd.readouterr().err
+    assert "Traceback" in log.read_text() and "cat" in log.read_text()
 
 
 def test_faults_of_the_program_are_not() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
+from mmseg_otseg.engine.idle_settings import check_no_idle_settings, warn_of_idle_pipelines
 from mmseg_otseg.engine.parts import class_split, neck, segmentor
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.structures import UNLABELED, ClassSplit
@@ -51,7 +52,8 @@ class RunCheckHook(Hook):
     def before_run(self, runner: Runner) -> None:
         split = class_split(runner.model)
         if split is not None:
-            check_no_idle_split(runner.cfg, split)
+            check_no_idle_settings(runner.cfg, split)
+            warn_of_idle_pipelines(runner.cfg)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self.trained = trained_classes(checkpoint.get("meta"))
@@ -120,73 +122,6 @@ def trained_classes(meta: Any) -> frozenset[str]:
         if data["hide_as"] is not None:
             names = [names[index] for index in data["seen"]]
     return frozenset(names or ())
-
-
-def check_no_idle_split(cfg: Config, split: ClassSplit) -> None:
-    """Refuse a setting at the top level of a config that nothing reads.
-
-    The checked settings are ``split``, ``classes``, ``unseen``, ``seen``, ``background`` and
-    ``data_root``.
-
-    Args:
-        cfg: The whole config.
-        split: The model's class split.
-
-    Raises:
-        ValueError: If a setting at the top level would have no effect. A ``split`` that equals the
-            model's is allowed.
-    """
-    if cfg.get("background") is not None and not _reads_folders(cfg):
-        raise ValueError(
-            f"the setting background={cfg.background} has no effect: only FolderDataset, as in "
-            "configs/own_data, uses it. For a background of 0 in other datasets, set "
-            "reduce_zero_label=True in them"
-        )
-    root, given = cfg.get("data_root"), set(_data_roots(cfg))
-    if root is not None and given and str(root) not in given and not _reads_folders(cfg):
-        raise ValueError(
-            f"the setting data_root={root} at the top of the config has no effect: the datasets "
-            f"have data_root={', '.join(sorted(given))}. Set it in each of them, for example "
-            "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
-        )
-    idle, model = cfg.get("split"), cfg.get("model") or {}
-    model = model.get("module", model)  # test-time augmentation wraps the segmentor
-    for key in ("classes", "unseen", "seen"):
-        if key in cfg and model.get("split") is not None:
-            raise ValueError(
-                f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
-                f"model=dict(split=dict({key}=...)), or --cfg-options model.split.{key}=..."
-            )
-    if idle is None or model.get("split") is None:
-        return
-    try:
-        same = ClassSplit.build(idle) == split
-    except (TypeError, ValueError):
-        same = False
-    if not same:
-        raise ValueError(
-            f"the setting split={idle} has no effect: write model=dict(split=...), or "
-            "--cfg-options model.split..., which reaches the model, the data and the metric"
-        )
-
-
-def _reads_folders(config: Any) -> bool:
-    """Whether a config, or a part of one, has a ``FolderDataset``."""
-    if isinstance(config, Mapping):
-        return config.get("type") == "FolderDataset" or any(map(_reads_folders, config.values()))
-    return isinstance(config, list | tuple) and any(map(_reads_folders, config))
-
-
-def _data_roots(config: Any) -> Iterator[str]:
-    """Every ``data_root`` of the datasets of a config."""
-    for part in ("train", "val", "test"):
-        pending = [(config.get(f"{part}_dataloader") or {}).get("dataset")]
-        while pending:
-            dataset = pending.pop()
-            if isinstance(dataset, Mapping):
-                pending += [dataset.get("dataset"), *(dataset.get("datasets") or ())]
-                if dataset.get("data_root"):
-                    yield str(dataset["data_root"])
 
 
 def _check_classes(model: Any, dataset: Any, data: str) -> None:

@@ -137,6 +137,12 @@ def _load(
             ) from error
         _check_finite(clip, path)
         _report(source, path)
+    else:
+        print_log(
+            f"CLIP {source.name} has random weights (pretrained=None): good for a trial only",
+            logger="current",
+            level=logging.WARNING,
+        )
     pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
     open_clip.set_model_preprocess_cfg(clip, pixels)
     return with_self_attention(clip.eval())
@@ -147,7 +153,7 @@ def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     try:
         return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:  # e.g. a width that its heads do not divide
         raise ValueError(f"open_clip cannot build this CLIP configuration: {error}") from error
 
 

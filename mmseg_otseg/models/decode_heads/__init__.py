@@ -3,13 +3,15 @@
 The methods differ in how text queries and local features become class maps. To add one, write:
 
 - a head that derives from :class:`ZeroShotHead` and says it in ``class_maps(queries, levels)``:
-  queries (B, K, N, D), pixels (B, M, D) of each level, maps (B, K, M) by name. Losses,
-  self-training, seen-class bias, any vocabulary and any CLIP come from the base class;
+  queries (B, K, N, D), pixels (B, M, D) of each level, of unit length; returned are maps
+  (B, K, M) by name, as logits. Losses, self-training, seen-class bias, any vocabulary and any CLIP
+  come from the base class;
 - a decoder, if it has a new one: :class:`Decoder` brings layers, initialization and a mark in
   checkpoints, :class:`DecoderLayer` everything after the attention;
 - a config that inherits a method's and names what is new. Levels, adapters, prompts and schedules
   are options of what is there. The inherited head's options go to the new head too, unless its
-  settings have ``_delete_=True``.
+  settings have ``_delete_=True``: needed with OTSeg's and ZegOT's configs, whose head has options
+  of its own. ``clip`` and ``num_classes`` reach the head in any case.
 
 None of it has to be in this package. As an example, Cascade-CLIP's idea (arXiv 2406.00670): each
 level has a decoder of its own, and their maps are averaged. The head, ``cascade_head.py``::
@@ -33,7 +35,8 @@ level has a decoder of its own, and their maps are averaged. The head, ``cascade
             maps = [decode(queries, pixels) for decode, pixels in zip(self.decoders, levels)]
             return {"cascade": torch.stack(maps).mean(0)}
 
-The config beside it, to run with ``PYTHONPATH=. python tools/train.py cascade_voc_512.py``::
+The config beside it. ``PYTHONPATH`` is the head's folder when it runs:
+``PYTHONPATH=. python tools/train.py cascade_voc_512.py``::
 
     _base_ = "configs/zegclip/voc_512.py"
     custom_imports = dict(imports=["mmseg_otseg", "cascade_head"])

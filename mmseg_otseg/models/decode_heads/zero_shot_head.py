@@ -101,7 +101,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """The method: match the prompts of each class with the pixels.
 
         Args:
-            queries: Shape (B, K, N, D).
+            queries: Shape (B, K, N, D), not normalized.
             levels: Pixels of each level, shape (B, M, D) each, unit length.
 
         Returns:
@@ -127,6 +127,10 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
         Returns:
             Maps by name, shape (B, K, H, W), logits for every class that has queries.
+
+        Raises:
+            ValueError: If the neck returns another number of levels, or :meth:`class_maps`
+                something else than maps of that size.
         """
         if len(inputs.pixels) != self.num_levels:
             raise ValueError(
@@ -136,7 +140,21 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
         maps = self.class_maps(inputs.queries, levels)
+        if not torch.compiler.is_compiling():
+            self._check_maps(maps, (*inputs.queries.shape[:2], levels[-1].shape[1]))
         return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
+
+    def _check_maps(self, maps: Any, shape: tuple[int, ...]) -> None:
+        """Check what a head of the user's own returns."""
+        told = type(maps).__name__
+        if isinstance(maps, Mapping):
+            if maps and all(tuple(class_map.shape) == shape for class_map in maps.values()):
+                return
+            told = ", ".join(f"{name}: {tuple(item.shape)}" for name, item in maps.items())
+        raise ValueError(
+            f"{type(self).__name__}.class_maps returned {told or 'no map'}; expected a dict of "
+            f"maps (B, K, M) = {shape}"
+        )
 
     def loss(
         self, inputs: AlignedFeatures, batch_data_samples: SampleList, train_cfg: Any = None
