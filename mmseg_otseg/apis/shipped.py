@@ -8,7 +8,7 @@ import mmseg_otseg
 
 CONFIG = Path("shapes", "checkpoint", "otseg_plus.py")
 WEIGHTS = CONFIG.with_suffix(".safetensors")
-NONE_BELOW = 0.2
+NONE_BELOW = 0.15
 """Probability below which a pixel is most likely ground, which is no class of these scenes."""
 
 
