@@ -17,7 +17,7 @@ from tests.helpers.shapes_run import SHAPES
 
 WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
 CHECKPOINT = SHAPES / "checkpoint" / "otseg_plus"
-ITERATIONS = 150
+ITERATIONS = 400
 
 pytestmark = pytest.mark.skipif(
     not WEIGHTS.is_file(), reason=f"{WEIGHTS.name}, the CLIP of the shapes benchmark, is not there"
