@@ -1,6 +1,6 @@
 # What all datasets of photographs have in common. Those that derive from this one say in
-# `dataset` of each dataloader which images they hold. For another size, repeat the pipelines and put
-# them into the dataloaders, as `context_480.py` does.
+# `dataset` of each dataloader which images they hold. For another size, repeat the pipelines and
+# put them into the dataloaders, as `context_480.py` does.
 crop_size = (512, 512)
 scale = (2048, 512)
 
