@@ -54,9 +54,6 @@ def test_rows(rows: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "otseg_plus" / "seed_0" / "last_checkpoint").exists()
     text = (tmp_path / "table.md").read_text()
     assert text.count("| OTSeg+ |") == 3 and "mIoU(U)" in text
-    most = report["table"]["supervised"]["none"]["mIoU_U"]["mean"]
-    share = report["table"]["otseg"]["calibrated"]["mIoU_U"]["mean"] / most
-    assert f"OTSeg {share:.0%}" in text
 
     def refuse(self: Runner) -> None:
         raise AssertionError("what is finished must not run again")

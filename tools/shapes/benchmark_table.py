@@ -85,15 +85,24 @@ def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return table
 
 
-def shares(table: dict[str, Any], bias: str) -> str:
-    """How much of the mIoU(U) of training with the masks of all classes other rows reach."""
+def shares(table: dict[str, Any], bias: str) -> list[str]:
+    """How much of the mIoU(U) of training with the masks of all classes other rows reach.
+
+    Returns:
+        The lines to print: none if there is no such row, or if it finds no unseen class.
+    """
+    if SUPERVISED not in table:
+        return []
     most = table[SUPERVISED]["none"]["mIoU_U"]["mean"]  # there are no unseen classes to favor
+    if most == 0:
+        return []
     parts = [
         f"{row['title']} {row[bias]['mIoU_U']['mean'] / most:.0%}"
         for name, row in table.items()
-        if name != SUPERVISED and most > 0
+        if name != SUPERVISED
     ]
-    return f"Share of the mIoU(U) with the masks of all classes ({most:.1f}): {', '.join(parts)}."
+    text = f"Share of the mIoU(U) with the masks of all classes ({most:.1f}): {', '.join(parts)}."
+    return [text, ""]
 
 
 def as_markdown(table: dict[str, Any], biases: Sequence[str]) -> str:
@@ -113,9 +122,7 @@ def as_markdown(table: dict[str, Any], biases: Sequence[str]) -> str:
             cells += [cell(row["bias"], 3)] if last else []
             seconds = f"{row['seconds']['mean']:.0f}" if row["seconds"]["mean"] else "none"
             lines.append(f"| {' | '.join([row['title'], *cells, seconds])} |")
-        lines.append("")
-        if SUPERVISED in table:
-            lines += [f"{shares(table, bias)}", ""]
+        lines += ["", *shares(table, bias)]
     seeds = max(len(row["seeds"]) for row in table.values())
     lines.append(f"Percent on test; mean ± standard deviation over {seeds} seed(s) of training.")
     return "\n".join(lines) + "\n"
