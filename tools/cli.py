@@ -261,6 +261,7 @@ def _log(error: Exception) -> None:
         return
     from mmengine.logging import MMLogger
 
+    logging.raiseExceptions = False  # a full disk must not add tracebacks to its one paragraph
     fields = {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "The run ended with an error."}
     fields |= {"name": "mmengine", "exc_info": (type(error), error, error.__traceback__)}
     for handler in MMLogger.get_current_instance().handlers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -112,6 +113,13 @@ def test_the_log_file_has_the_traceback(
         cli.run(lambda: ClassSplit.build({"classes": ["cat", "cat"]}))
     assert "Traceback" not in capfd.readouterr().err
     assert "Traceback" in log.read_text() and "cat" in log.read_text()
+
+    log.write_text("")
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # restored afterwards
+    MMLogger.get_current_instance().handlers[-1].stream = open("/dev/full", "w")  # noqa: SIM115
+    with pytest.raises(SystemExit):
+        cli.run(lambda: ClassSplit.build({"classes": ["cat", "cat"]}))
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_faults_of_the_program_are_not() -> None:

@@ -148,9 +148,10 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """Check what a head of the user's own returns."""
         told = type(maps).__name__
         if isinstance(maps, Mapping):
-            if maps and all(tuple(class_map.shape) == shape for class_map in maps.values()):
+            shapes = {name: tuple(getattr(item, "shape", ())) for name, item in maps.items()}
+            if shapes and all(found == shape for found in shapes.values()):
                 return
-            told = ", ".join(f"{name}: {tuple(item.shape)}" for name, item in maps.items())
+            told = ", ".join(f"{name}: {found}" for name, found in shapes.items())
         raise ValueError(
             f"{type(self).__name__}.class_maps returned {told or 'no map'}; expected a dict of "
             f"maps (B, K, M) = {shape}"
