@@ -191,7 +191,8 @@ def _crops(
     pixels = np.stack([sample.pixels for sample in report.samples[subset]])
     crops: dict[int, list[np.ndarray]] = {}
     for label in range(report.split.num_classes):
-        largest = np.argsort(-pixels[:, label], kind="stable")[:CROPS]
+        # Reversed, not negated: the counts are unsigned.
+        largest = np.argsort(pixels[:, label], kind="stable")[::-1][:CROPS]
         crops[label] = [
             _crop(places[place], label) for place in largest if pixels[place, label] > 0
         ]
