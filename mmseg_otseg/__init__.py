@@ -19,7 +19,7 @@ _MESSAGE = (
     "ONE of the two stacks that bring mmengine, mmcv and mmseg:\n"
     '  pip install "mmseg_otseg[onedl]"       the maintained one, nothing to compile\n'
     '  pip install "mmseg_otseg[openmmlab]"   the last upstream release, compiles mmcv\n'
-    "With neither, only mmseg_otseg.runtime can be used, which runs exported models."
+    "With neither, only mmseg_otseg.inference can be used, which runs exported models."
 )
 if not _missing:
     with quiet_imports():

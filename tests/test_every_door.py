@@ -18,8 +18,8 @@ from mmseg.registry import DATASETS
 from mmseg_otseg_tools.cli import what_to_fix
 from prettytable import PrettyTable
 
-from mmseg_otseg.apis import OTSegInferencer
-from mmseg_otseg.apis.data_check.reading import _Reader
+from mmseg_otseg.checks.reading import _Reader
+from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.clip import load_clip
 from mmseg_otseg.models.text import PrecomputedPrompts
 from tests.helpers.hostile import hostile_files

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_otseg.apis import convert_authors_state_dict
+from mmseg_otseg.converters.authors_checkpoint import convert_authors_state_dict
 from tests.helpers.reference import Reference, relative_error
 
 GRADIENTS = {

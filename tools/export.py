@@ -3,7 +3,7 @@
     python tools/export.py CONFIG CHECKPOINT OUT_DIR
 
 The folder holds the segmenter, the text encoder with its tokenizer, the config's vocabulary, and a
-description of them for programs. ``python -m mmseg_otseg.runtime`` runs it without torch.
+description of them for programs. ``python -m mmseg_otseg.inference`` runs it without torch.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def main() -> None:
             raise FileNotFoundError(f"the file {file} does not exist")
     from mmengine.logging import MMLogger
 
-    from mmseg_otseg.apis.loading import load_config, load_model
     from mmseg_otseg.export import export_folder
+    from mmseg_otseg.inference.loading import load_config, load_model
 
     logger = MMLogger.get_instance("export")
     cfg = load_config(args.config)

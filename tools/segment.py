@@ -70,8 +70,8 @@ def main() -> None:
     from mmengine.logging import MMLogger
     from rich.progress import track
 
-    from mmseg_otseg.apis import OTSegInferencer
     from mmseg_otseg.imaging import class_names, find_images
+    from mmseg_otseg.inference import OTSegInferencer
 
     logger = MMLogger.get_instance("segment")
     total = len(find_images(args.images)[0])

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmseg_otseg.apis import OTSegInferencer
-from mmseg_otseg.apis.samples import build_dataset, samples_with_unseen
+from mmseg_otseg.demo.samples import build_dataset, samples_with_unseen
 from mmseg_otseg.imaging import class_names, find_images, read_image
+from mmseg_otseg.inference import OTSegInferencer
 
 LONGER_SIDE = 2048
 MOST_PIXELS = 2**26

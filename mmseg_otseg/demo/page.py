@@ -14,7 +14,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from mmseg_otseg.apis import Inspection, OTSegInferencer
+from mmseg_otseg.inference import Inspection, OTSegInferencer
 
 from . import views
 from .images import load_image, read_names, write_names

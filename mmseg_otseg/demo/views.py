@@ -8,8 +8,8 @@ from html import escape
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmseg_otseg.apis import Inspection
 from mmseg_otseg.imaging import NONE_NAME, heat, paint
+from mmseg_otseg.inference import Inspection
 
 SHOWN_SIDE = 768
 BEST = 5

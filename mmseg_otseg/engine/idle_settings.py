@@ -29,14 +29,15 @@ def check_no_idle_settings(cfg: Config, split: ClassSplit) -> None:
         ValueError: If a setting at the top level would have no effect. A ``split`` that equals the
             model's is allowed.
     """
-    if cfg.get("background") is not None and not _reads_folders(dict(cfg.items())):
+    folders = _reads_folders(dict(cfg.items()))
+    if cfg.get("background") is not None and not folders:
         raise ValueError(
             f"the setting background={cfg.background} has no effect: only FolderDataset, as in "
             "configs/own_data, uses it. For a background of 0 in other datasets, set "
             "reduce_zero_label=True in them"
         )
     root, given = cfg.get("data_root"), set(_data_roots(cfg))
-    if root is not None and given and str(root) not in given and not _reads_folders(dict(cfg.items())):
+    if root is not None and given and str(root) not in given and not folders:
         raise ValueError(
             f"the setting data_root={root} at the top of the config has no effect: the datasets "
             f"have data_root={', '.join(sorted(given))}. Set it in each of them, for example "

@@ -11,8 +11,7 @@ import torch
 from mmseg.datasets import ADE20KDataset, COCOStuffDataset
 from mmseg.structures import SegDataSample
 
-from mmseg_otseg.apis import with_classes
-from mmseg_otseg.runtime import OTSegRuntime
+from mmseg_otseg.inference import OTSegRuntime, with_classes
 
 # The largest differences allowed in full precision, and with weights rounded to 8 bits.
 EXACT = {"text": 1e-4, "probabilities": 1e-4, "labels": 1e-3}

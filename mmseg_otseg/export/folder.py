@@ -17,8 +17,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmseg_otseg.apis.loading import test_pipeline
-from mmseg_otseg.runtime.files import FORMAT, METADATA, MODEL, VOCABULARY
+from mmseg_otseg.inference.exported_files import FORMAT, METADATA, MODEL, VOCABULARY
+from mmseg_otseg.inference.loading import test_pipeline
 from mmseg_otseg.version import __version__
 
 from .check import EXACT, ROUGH, check_folder

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmseg_otseg.inference.exported_files import TEXT_ENCODER, TOKENIZER
 from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
-from mmseg_otseg.runtime.files import TEXT_ENCODER, TOKENIZER
 
 from .graphs import SegmentationGraph, TextGraph
 from .tokenizer import fast_tokenizer

@@ -7,16 +7,11 @@ from .outputs import OutputFolder
 from .overlays import paint
 from .reading import ImageError, check_image_file, find_images, read_image
 from .resizing import resize
-from .segmenter import Named, Prediction, Segmented, Segmenter
 
 __all__ = [
     "NONE_NAME",
     "ImageError",
-    "Named",
     "OutputFolder",
-    "Prediction",
-    "Segmented",
-    "Segmenter",
     "check_image_file",
     "class_names",
     "find_images",

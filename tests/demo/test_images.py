@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.datasets.shapes import SHAPES_PALETTE
 from mmseg_otseg.demo.images import (
     LONGER_SIDE,
@@ -14,6 +13,7 @@ from mmseg_otseg.demo.images import (
     samples_for,
     write_names,
 )
+from mmseg_otseg.inference import OTSegInferencer
 from tests.helpers.claimed_size import png_of
 from tests.helpers.shapes_run import tiny_config
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from mmseg_otseg.apis import Inspection
 from mmseg_otseg.demo import views
+from mmseg_otseg.inference import Inspection
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner, load_check
 from mmseg.apis import MMSegInferencer, init_model
 from torch import nn
 
-from mmseg_otseg.apis import OTSegInferencer, convert_authors_checkpoint
+from mmseg_otseg.converters.authors_checkpoint import convert_authors_checkpoint
+from mmseg_otseg.inference import OTSegInferencer
 from tests.helpers.hostile import fence, hostile_files
 from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_run import tiny_config, train_tiny

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, LOOPS, MODELS
 
-from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.engine import with_split
 from mmseg_otseg.engine.hooks import RunCheckHook
+from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models import PrecomputedPrompts
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.otseg_run import otseg_config

@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.export import check, export_folder, folder
 from mmseg_otseg.export.onnx_files import PROGRAM
-from mmseg_otseg.runtime import OTSegRuntime
+from mmseg_otseg.inference import OTSegInferencer, OTSegRuntime
 from tests.helpers.exported import Exported, exported, needs_torch, small_model
 
 

@@ -12,11 +12,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 
-from mmseg_otseg.apis import with_classes
 from mmseg_otseg.export import check, export_folder
+from mmseg_otseg.inference import OTSegRuntime, with_classes
+from mmseg_otseg.inference.exported_text import Vocabulary
 from mmseg_otseg.models.text import PrecomputedPrompts
-from mmseg_otseg.runtime import OTSegRuntime
-from mmseg_otseg.runtime.vocabulary import Vocabulary
 from tests.helpers.exported import needs_torch
 from tests.helpers.paths import ROOT
 from tests.helpers.reference import Reference

@@ -13,15 +13,15 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.apis.loading import load_config, load_model
-from mmseg_otseg.apis.shipped import shipped_model
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
+from mmseg_otseg.demo.shipped import shipped_model
 from mmseg_otseg.engine import with_split
 from mmseg_otseg.engine.parts import class_split
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.export import export_folder
 from mmseg_otseg.export.onnx_files import quantize
-from mmseg_otseg.runtime import OTSegRuntime
+from mmseg_otseg.inference import OTSegRuntime
+from mmseg_otseg.inference.loading import load_config, load_model
 from tests.export.test_models import assert_equal
 from tests.helpers.exported import needs_torch
 

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_otseg.apis import with_classes
 from mmseg_otseg.export.folder import MIN_TORCH, export_folder
+from mmseg_otseg.inference import with_classes
 from tests.helpers.small_configs import small
 
 for package in ("onnx", "onnxscript", "onnxruntime", "tokenizers"):

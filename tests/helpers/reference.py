@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 import mmseg_otseg.models  # noqa: F401 (registers the components)
-from mmseg_otseg.apis import convert_authors_state_dict
+from mmseg_otseg.converters.authors_checkpoint import convert_authors_state_dict
 from tests.helpers.paths import DATA
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 
-from mmseg_otseg.apis import set_classes
+from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip, supported_models
 from mmseg_otseg.models.clip.towers import image_tower
 from tests.helpers.otseg_run import otseg_runner

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmseg_otseg.apis import set_classes
+from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip import FrozenTower
 from mmseg_otseg.ops import multi_prompt_plan, transport_score

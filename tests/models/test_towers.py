@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from mmseg_otseg.apis import set_classes
+from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, LearnablePrompts, load_clip, supported_models
 from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import build_text_tower, encode_texts

@@ -15,7 +15,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import MODELS
 
-from mmseg_otseg.apis import OTSegInferencer
+from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.clip import load_clip
 from tests.helpers.small_configs import CLIP, small, write_data
 

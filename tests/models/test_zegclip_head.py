@@ -9,8 +9,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg_otseg_tools.benchmarks.plain import plain_multi_head_decoder
 
-from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models import ZegCLIPHead
 from mmseg_otseg.models.decode_heads import MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures

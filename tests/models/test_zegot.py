@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_otseg.apis import set_classes
+from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity, transport_score
 from tests.helpers.small_configs import CLIP, small

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from safetensors.torch import load_file
 
-from mmseg_otseg.apis import OTSegInferencer
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
+from mmseg_otseg.inference import OTSegInferencer
 from tests.helpers.shapes_run import SHAPES
 
 WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"

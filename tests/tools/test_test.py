@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg_otseg_tools.test import set_tta
 
-from mmseg_otseg.apis import OTSegInferencer, loading
+from mmseg_otseg.inference import OTSegInferencer, loading
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import last_metrics, run_tool
 from tests.helpers.tiny_run import tiny_config, train_tiny

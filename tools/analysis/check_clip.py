@@ -38,7 +38,7 @@ def main() -> None:
     from mmseg.registry import MODELS
     from prettytable import PrettyTable
 
-    from mmseg_otseg.apis.clip_check import (
+    from mmseg_otseg.checks.clip import (
         PatchCheck,
         describe_clip,
         labeled_samples,

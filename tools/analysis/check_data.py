@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mmseg_otseg_tools.cli import config_parser, load_config, run
 
 if TYPE_CHECKING:
-    from mmseg_otseg.apis.data_check import DataReport
+    from mmseg_otseg.checks import DataReport
 
 WIDTH = 100
 
@@ -35,7 +35,7 @@ def data_table(report: DataReport) -> str:
     """Images, their sizes and what their pixels are, for each subset."""
     from prettytable import PrettyTable
 
-    from mmseg_otseg.apis.data_check.counts import sum_of
+    from mmseg_otseg.checks.counts import sum_of
     from mmseg_otseg.structures import IGNORED
 
     assert report.split is not None
@@ -57,7 +57,7 @@ def class_table(report: DataReport) -> str:
     """For each class the share of the pixels, in how many images it is, and the nearest name."""
     from prettytable import PrettyTable
 
-    from mmseg_otseg.apis.data_check.counts import sum_of
+    from mmseg_otseg.checks.counts import sum_of
 
     assert report.split is not None
     split, reading = report.split, report.reading
@@ -87,7 +87,7 @@ def class_table(report: DataReport) -> str:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    from mmseg_otseg.apis.data_check import check_data
+    from mmseg_otseg.checks import check_data
 
     sheet = args.sheet or Path(cfg.work_dir) / "data_check.png"
     report = check_data(cfg, sheet, args.workers, not args.no_clip)

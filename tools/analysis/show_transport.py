@@ -53,11 +53,11 @@ if __name__ == "__main__":
 import numpy as np
 from mmengine.logging import print_log
 
-from mmseg_otseg.apis import Inspection, OTSegInferencer
-from mmseg_otseg.apis.loading import training_free
-from mmseg_otseg.apis.samples import Sample, build_dataset, samples_with_unseen, take_samples
-from mmseg_otseg.apis.sheets import Row, plan_sheet, segmentation_sheet
+from mmseg_otseg.demo.samples import Sample, build_dataset, samples_with_unseen, take_samples
 from mmseg_otseg.imaging import read_image
+from mmseg_otseg.inference import Inspection, OTSegInferencer
+from mmseg_otseg.inference.loading import training_free
+from mmseg_otseg.inference.sheets import Row, plan_sheet, segmentation_sheet
 from mmseg_otseg.structures import IGNORED
 
 DPI = 110

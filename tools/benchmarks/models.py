@@ -130,9 +130,8 @@ def exported_case(tiny: bool, folder: Path) -> Case:
         tiny: Whether to put a very small CLIP in the place of ViT-B/16, and a window of 64 x 64.
         folder: The exported model; written if it is not there, which takes minutes.
     """
-    from mmseg_otseg.apis import with_classes
     from mmseg_otseg.export import export_folder
-    from mmseg_otseg.runtime import OTSegRuntime
+    from mmseg_otseg.inference import OTSegRuntime, with_classes
 
     side = 64 if tiny else 512
     window = dict(mode="slide", crop_size=(side, side), stride=(side, side))

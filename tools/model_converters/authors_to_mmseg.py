@@ -15,7 +15,7 @@ def main() -> None:
     args = parser.parse_args()
     from mmengine.logging import MMLogger
 
-    from mmseg_otseg.apis import convert_authors_checkpoint
+    from mmseg_otseg.converters.authors_checkpoint import convert_authors_checkpoint
 
     MMLogger.get_instance("convert")
     convert_authors_checkpoint(args.src, args.dst)

@@ -204,7 +204,7 @@ class LearnablePrompts(TextPrompts):
             raise ValueError(
                 "this checkpoint has contexts of its own for each class of another vocabulary: "
                 "build the model with the vocabulary of the training config, load the checkpoint, "
-                "then change the classes (mmseg_otseg.apis.set_classes)"
+                "then change the classes (mmseg_otseg.inference.set_classes)"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

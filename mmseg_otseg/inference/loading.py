@@ -1,0 +1,162 @@
+"""Loads a config, its model with weights, and its test pipeline for inference."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmcv.transforms import Compose, LoadAnnotations
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmseg.registry import MODELS, TRANSFORMS
+
+from mmseg_otseg.engine.idle_settings import check_no_idle_settings
+from mmseg_otseg.engine.parts import class_split
+from mmseg_otseg.inference.vocabulary import with_classes
+from mmseg_otseg.models.clip import check_precision
+
+# Label loaders of both stacks and of depth estimation; not all subclass mmcv's loader.
+LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
+HEAD_KEEPS = ("clip", "embed_dim", "num_classes", "align_corners")
+FROM_ARRAY = "LoadImageFromNDArray"
+
+
+def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config:
+    """Read a config file or copy a loaded config, and set the scope to build its components.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(model, str | Path):
+        cfg = Config.fromfile(model)
+    elif isinstance(model, Config):
+        cfg = Config(copy.deepcopy(model._cfg_dict))
+    elif isinstance(model, Mapping) and "model" in model:
+        cfg = Config(dict(model))
+    else:
+        raise TypeError(f"`model` must be a config file or a loaded config, not {model!r:.80}")
+    init_default_scope(cfg.get("default_scope", "mmseg"))
+    return cfg
+
+
+def set_precision(model: ConfigDict, precision: str) -> None:
+    """Set the precision of the frozen CLIP towers in a model's config; see ``load_clip``.
+
+    Raises:
+        ValueError: If the model has no ``clip`` setting, or the precision is unknown.
+    """
+    check_precision(precision)
+    parts, found = [model], False
+    while parts:
+        part = parts.pop()
+        parts += [value for key, value in part.items() if isinstance(value, dict) and key != "clip"]
+        if isinstance(part.get("clip"), dict):
+            part.clip.precision, found = precision, True
+    if not found:
+        raise ValueError(f"precision={precision!r} needs a model with a `clip` setting")
+
+
+def training_free(cfg: Config) -> Config:
+    """The config of CLIP's own dense map, with the CLIP and the classes of a given config.
+
+    The map is the mean cosine similarity of each patch with the prompts of a class, without any
+    training. Learned prompts are replaced with OTSeg's six templates.
+
+    Args:
+        cfg: The config of a model with a ``CLIPBackbone`` and a ``DLFANeck``.
+    """
+    cfg = Config(copy.deepcopy(cfg._cfg_dict))
+    backbone, neck, head = cfg.model.backbone, cfg.model.neck, cfg.model.decode_head
+    backbone.update(visual_prompts=None, drop_path_rate=0.0, out_indices=(-1,), project=True)
+    neck.update(relationship_descriptor=False, adapters=0)
+    if neck.text.type == "LearnablePrompts":
+        kept = {key: neck.text[key] for key in ("clip", "split") if key in neck.text}
+        neck.text = ConfigDict(type="TemplatePrompts", templates="otseg6", **kept)
+    neck.text.pop("average", None)
+    kept = {key: head[key] for key in HEAD_KEEPS if key in head}
+    cfg.model.decode_head = ConfigDict(
+        type="MPSAHead",
+        transport="none",
+        decoder_layers=0,
+        predict_from="score",
+        seen_bias=0.0,
+        **kept,
+    )
+    return cfg
+
+
+def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
+    """Build the config's model and load a checkpoint's weights and class colors.
+
+    Args:
+        cfg: A config with ``model``.
+        weights: Checkpoint; None leaves the trainable parts as initialized.
+
+    Raises:
+        TypeError: If the model has no vocabulary.
+        ValueError: If the checkpoint is refused.
+    """
+    # Read first, so that a wrong file is reported before CLIP is built or even downloaded.
+    read = CheckpointLoader.load_checkpoint
+    checkpoint = None if weights is None else read(os.fspath(weights), map_location="cpu")
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if (split := class_split(model)) is not None:
+        check_no_idle_settings(cfg, split)
+    if checkpoint is None:
+        print_log("no weights given: the trainable parts stay as initialized", "current")
+        return with_classes(model)
+    _load_checkpoint_to_model(model, checkpoint)
+    model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
+    return with_classes(model)
+
+
+def array_pipeline(cfg: Config) -> Compose:
+    """The config's test pipeline for images that have already been read.
+
+    The first step is replaced, because it would read (or draw) the image. The input is
+    ``dict(img=...)`` with BGR values (H, W, 3), uint8.
+
+    Raises:
+        ValueError: If the config has no test pipeline.
+    """
+    first, *steps = test_pipeline(cfg)
+    built = [dict(first if first["type"] == "LoadImageFromFile" else {}, type=FROM_ARRAY)]
+    for step in steps:
+        kind = step["type"]
+        cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+        if kind not in LABEL_LOADERS and not (cls and issubclass(cls, LoadAnnotations)):
+            built.append(step)
+    return Compose(built)
+
+
+def test_pipeline(cfg: Config) -> Any:
+    """The steps of a config's test pipeline.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    datasets = [(cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in ("test", "val")]
+    found = [steps for dataset in datasets if dataset and (steps := _find_pipeline(dataset))]
+    steps = found[0] if found else cfg.get("test_pipeline")
+    if not steps:
+        raise ValueError(
+            "the config has no test pipeline: set test_dataloader.dataset.pipeline or test_pipeline"
+        )
+    return steps
+
+
+def _find_pipeline(dataset: Mapping[str, Any]) -> Any:
+    """The pipeline in a dataset's config, or in the first dataset it wraps that has one."""
+    if dataset.get("pipeline"):
+        return dataset["pipeline"]
+    for inner in dataset.get("datasets") or [dataset.get("dataset")]:
+        if isinstance(inner, Mapping) and (found := _find_pipeline(inner)):
+            return found
+    return None

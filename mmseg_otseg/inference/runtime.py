@@ -1,0 +1,202 @@
+"""Segments images with an exported model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from mmseg_otseg.imaging import class_names, read_image, resize
+from mmseg_otseg.inference.exported_files import METADATA, MODEL, VOCABULARY
+from mmseg_otseg.inference.exported_metadata import read_metadata
+from mmseg_otseg.inference.exported_session import Session
+from mmseg_otseg.inference.exported_text import TextEncoder, Vocabulary, read_vocabulary
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
+
+
+class OTSegRuntime(Segmenter):
+    """Segments images like ``OTSegInferencer``, from an exported folder, without torch or mmseg.
+
+    Args:
+        folder: What ``tools/export.py`` wrote.
+        threads: Threads to run on; None is all cores.
+        seen_bias: Subtracted from the probabilities of the seen classes; None is the exported one.
+
+    Raises:
+        FileNotFoundError: If the folder or one of its files is not there.
+        ValueError: If a file is damaged, of a newer layout, or made with another CLIP.
+
+    Example:
+        >>> runtime = OTSegRuntime("exported")
+        >>> runtime("photos/", classes=["cat", "sofa"], out_dir="out")["classes"]
+        ('cat', 'sofa')
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        threads: int | None = None,
+        seen_bias: float | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        for name in (METADATA, MODEL, VOCABULARY):
+            if not (self.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{self.folder} holds no exported model: {name} is missing. Write such a "
+                    "folder with tools/export.py."
+                )
+        self.metadata = read_metadata(self.folder / METADATA)
+        self.seen_bias = self.metadata["seen_bias"] if seen_bias is None else seen_bias
+        if not -1 <= self.seen_bias <= 1:
+            raise ValueError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
+        self.known = read_vocabulary(self.folder / VOCABULARY, self.metadata["clip"])
+        self.threads = threads
+        inputs = ("image", "text", "seen_bias")
+        self._session = Session(self.folder / MODEL, inputs, "probabilities", threads)
+        self._encoder: TextEncoder | None = None
+        self._last = self.known
+        self._lock = Lock()
+
+    @property
+    def takes_names(self) -> bool:
+        """Whether new class names can be encoded."""
+        return self.metadata["prompts"] is not None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Rows and columns that the model's images must have; None is any multiple of the patch."""
+        return tuple(self.metadata["size"]) if self.metadata["size"] else None
+
+    @property
+    def at_image_size(self) -> bool:
+        """Whether the model returns one value for each pixel rather than for each patch."""
+        return self.metadata["at_image_size"]
+
+    def vocabulary(self, classes: Sequence[str] | None = None) -> Vocabulary:
+        """Encode class names; the last vocabulary is kept.
+
+        Args:
+            classes: Names; None is the exported vocabulary.
+
+        Raises:
+            ValueError: If the names are invalid, or the exported model takes no new ones.
+        """
+        if classes is None or tuple(classes) == self.known.names:
+            return self.known
+        with self._lock:
+            if tuple(classes) != self._last.names:
+                if not self.takes_names:
+                    raise ValueError(
+                        "this model was exported with fixed text embeddings and has no text "
+                        f"encoder: it knows the classes {', '.join(self.known.names)} only"
+                    )
+                if self._encoder is None:
+                    self._encoder = TextEncoder(
+                        self.folder, self.known, self.metadata["prompts"], self.threads
+                    )
+                self._last = self._encoder(classes)
+            return self._last
+
+    def run(self, images: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Run the model once.
+
+        Args:
+            images: RGB values, shape (B, h, w, 3), uint8, of a size that the model takes.
+            vocabulary: The classes.
+
+        Returns:
+            Probabilities less the bias of seen classes, shape (B, K, h, w), or one value for each
+            patch, as the model was exported.
+
+        Raises:
+            ValueError: If the model does not take these images, or is not what the folder says.
+        """
+        values = self._session(
+            image=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
+            text=vocabulary.text,
+            seen_bias=self.seen_bias * vocabulary.seen.astype(np.float32),
+        )
+        expected = (len(images), len(vocabulary.names))
+        if values.ndim != 4 or values.shape[:2] != expected:
+            raise ValueError(
+                f"{self._session.path} made values of the shape {values.shape} for {expected[0]} "
+                f"image(s) and {expected[1]} class(es): it may be damaged"
+            )
+        return values
+
+    def predict(self, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Segment an image as the config's test pipeline does: resized, whole or in windows.
+
+        Args:
+            image: RGB values, shape (H, W, 3), uint8.
+            vocabulary: The classes.
+
+        Returns:
+            Probabilities less the bias of seen classes, shape (K, h, w), at the size that the
+            image is resized to.
+        """
+        image = _resized(image, self.metadata["resize"])
+        windows = self.metadata["windows"]
+        if windows is None:
+            return self._predict_window(image, vocabulary)
+        rows, columns = map(_places, image.shape[:2], windows["size"], windows["stride"])
+        total = np.zeros((len(vocabulary.names), *image.shape[:2]), np.float32)
+        covered = np.zeros(image.shape[:2], np.float32)
+        for row in rows:
+            for column in columns:
+                total[:, row, column] += self._predict_window(image[row, column], vocabulary)
+                covered[row, column] += 1
+        total /= covered
+        return total
+
+    def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Values (K, h, w) of a window (h, w, 3) of any size."""
+        size = window.shape[:2]
+        patch = self.metadata["patch"]
+        rows, columns = (-(-side // step) * step for side, step in zip(size, patch))
+        values = self.run(resize(window, self.size or (rows, columns))[None], vocabulary)[0]
+        corners = self.metadata["align_corners"]
+        return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
+
+    def with_classes(self, classes: str | Sequence[str] | None) -> Named:
+        """The vocabulary of a call."""
+        names = class_names(classes) if isinstance(classes, str) else classes
+        vocabulary = self.vocabulary(names)
+        corners = self.metadata["align_corners"]
+        return Named(vocabulary, vocabulary.names, vocabulary.palette, corners)
+
+    def predict_all(
+        self, model: Vocabulary, images: Sequence[str | np.ndarray], batch_size: int
+    ) -> Iterator[Prediction]:
+        """Class maps of each image; images go through the model one at a time."""
+        for number, source in enumerate(images):
+            try:
+                image, size = read_image(source)
+                yield Prediction(number, image, size, self.predict(image, model))
+            except Exception as error:  # one image must not end the others
+                yield Prediction(number, np.empty(0), (0, 0), error)
+
+
+def _resized(image: np.ndarray, how: dict[str, Any] | None) -> np.ndarray:
+    """An image (H, W, 3) at the size that mmseg's ``Resize`` gives it."""
+    if how is None:
+        return image
+    width, height = how["scale"]
+    if how["keep_ratio"]:
+        rows, columns = image.shape[:2]
+        factor = min(
+            max(width, height) / max(rows, columns), min(width, height) / min(rows, columns)
+        )
+        height, width = int(rows * factor + 0.5), int(columns * factor + 0.5)
+    return resize(image, (height, width))
+
+
+def _places(size: int, window: int, stride: int) -> list[slice]:
+    """Windows along an axis; the last one ends where the axis ends."""
+    count = max(size - window + stride - 1, 0) // stride + 1
+    ends = [min(index * stride + window, size) for index in range(count)]
+    return [slice(max(end - window, 0), end) for end in ends]

@@ -1,0 +1,217 @@
+"""The part of an inferencer that does not depend on the model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmseg_otseg.imaging.labels import NONE_NAME, labels_at_size
+from mmseg_otseg.imaging.outputs import OutputFolder
+from mmseg_otseg.imaging.overlays import paint
+from mmseg_otseg.imaging.reading import Source, find_images
+
+
+class Segmented(NamedTuple):
+    """The result for one image.
+
+    Attributes:
+        name: Path of the image, or the number of the array among the inputs.
+        mask: Class indices (H, W), uint8 or uint16; None if the image was skipped.
+        overlay: RGB values (h, w, 3), uint8, if requested.
+        classes: Class names by index.
+        reason: Why the image was skipped; empty if it was not.
+    """
+
+    name: str
+    mask: np.ndarray | None
+    overlay: np.ndarray | None
+    classes: tuple[str, ...]
+    reason: str = ""
+
+
+class Prediction(NamedTuple):
+    """A model's prediction for an image.
+
+    Attributes:
+        number: Index of the image among the inputs.
+        image: RGB values (H, W, 3), uint8, of the image, which may have been reduced.
+        size: Rows and columns of the original image.
+        values: Class maps (K, h, w) at the model's output size, in which the largest value wins; or
+            the error if the prediction failed.
+    """
+
+    number: int
+    image: np.ndarray
+    size: tuple[int, int]
+    values: np.ndarray | Exception
+
+
+class Named(NamedTuple):
+    """A model and the classes that it segments in one call.
+
+    Attributes:
+        model: The model to pass to :meth:`Segmenter.predict_all`.
+        names: The K class names.
+        palette: RGB colors of the classes.
+        align_corners: How the class maps are resized, as in ``interpolate``.
+    """
+
+    model: Any
+    names: tuple[str, ...]
+    palette: Sequence[Sequence[int]]
+    align_corners: bool = False
+
+
+class Segmenter(ABC):
+    """Segments images into classes named in the call; subclasses provide the model."""
+
+    @abstractmethod
+    def with_classes(self, classes: Any) -> Named:
+        """A model for the classes of a call; None means the model's own classes."""
+
+    @abstractmethod
+    def predict_all(
+        self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
+    ) -> Iterator[Prediction]:
+        """Predict each image, in the order of the inputs.
+
+        Args:
+            model: The model of :meth:`with_classes`.
+            images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
+            batch_size: How many images of the same size go through the model at once.
+
+        Yields:
+            One prediction per image; one that failed holds the error.
+        """
+
+    def report(self, message: str, level: int = logging.INFO) -> None:
+        """Log that an input was left out or an image was skipped."""
+        logging.getLogger("mmseg_otseg").log(level, message)
+
+    def __call__(
+        self,
+        inputs: Source | Sequence[Source],
+        classes: str | Sequence[str] | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Segment images and keep all results; :meth:`segment` yields them one by one.
+
+        Args:
+            inputs, classes, options: As in :meth:`segment`.
+
+        Returns:
+            Lists with one entry per image, in the order of the inputs: ``predictions``, class
+            indices (H, W), or None for a skipped image; ``visualization``, overlays, or None if not
+            requested; and ``names``. Also ``classes``, the class names by index, and ``skipped``,
+            the names of the skipped images.
+
+        Raises:
+            TypeError, ValueError: As in :meth:`segment`.
+        """
+        results = list(self.segment(inputs, classes, **options))
+        return {
+            "predictions": [result.mask for result in results],
+            "visualization": [result.overlay for result in results],
+            "names": [result.name for result in results],
+            "classes": results[0].classes,
+            "skipped": [result.name for result in results if result.mask is None],
+        }
+
+    def segment(
+        self,
+        inputs: Source | Sequence[Source],
+        classes: str | Sequence[str] | Mapping[str, Any] | None = None,
+        none_below: float | None = None,
+        out_dir: str | os.PathLike | None = None,
+        return_vis: bool = False,
+        batch_size: int = 1,
+        opacity: float = 0.6,
+        overlays: bool = True,
+    ) -> Iterator[Segmented]:
+        """Segment images one after the other, without keeping results in memory.
+
+        An image that cannot be read or segmented is skipped and named in the log.
+
+        Args:
+            inputs: A path, a folder (its images, sorted), an image as an array (BGR, 0..255, also
+                with an alpha channel, or gray), or a list of these.
+            classes: Classes for this call: names as a list or a string like ``"cat, sofa"``, or a
+                class split; see :func:`~mmseg_otseg.inference.set_classes`. None means those of
+                the model.
+            none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
+                below this become the extra class "none of these" with index K.
+            out_dir: Folder for masks (``pred/``) and overlays (``vis/``), written as soon as each
+                image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
+            return_vis: Whether the results include the overlays.
+            batch_size: How many images of the same size go through the model at once.
+            opacity: Opacity of the class colors in overlays, 0..1.
+            overlays: Whether overlays are written to ``out_dir``.
+
+        Yields:
+            The result of every image, in the order of the inputs.
+
+        Raises:
+            TypeError: If an input is neither a path nor an array.
+            ValueError: If an option is out of range, a folder holds no image, or the class names
+                are invalid; at the end, if no image could be segmented.
+        """
+        if none_below is not None and not 0 <= none_below <= 1:
+            raise ValueError(f"none_below must be within 0..1, got {none_below}")
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity must be within 0..1, got {opacity}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
+        images, left_out = find_images(inputs)
+        for path in left_out:
+            kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
+            self.report(f"left out {path}: {kind}")
+        out = None if out_dir is None or out_dir == "" else OutputFolder(out_dir, images)
+        named = self.with_classes(classes)
+        return self._results(
+            named, images, none_below, out, batch_size, opacity, return_vis, overlays
+        )
+
+    def _results(
+        self,
+        named: Named,
+        images: list[str | np.ndarray],
+        none_below: float | None,
+        out: OutputFolder | None,
+        batch_size: int,
+        opacity: float,
+        return_vis: bool,
+        overlays: bool,
+    ) -> Iterator[Segmented]:
+        names = named.names
+        labels = names if none_below is None else (*names, NONE_NAME)
+        first_reason, done = "", 0
+        for prediction in self.predict_all(named.model, images, batch_size):
+            source, values = images[prediction.number], prediction.values
+            name = source if isinstance(source, str) else f"array {prediction.number}"
+            if isinstance(values, Exception):
+                reason = " ".join(str(values).split()) or type(values).__name__
+                first_reason = first_reason or f"{name}: {reason}"
+                self.report(f"skipped {name}: {reason}", logging.WARNING)
+                yield Segmented(name, None, None, labels, reason)
+                continue
+            mask = labels_at_size(values, prediction.size, none_below, named.align_corners)
+            painted = return_vis or (out is not None and overlays)
+            overlay = None
+            if painted:
+                overlay = paint(prediction.image, mask, names, named.palette, opacity)
+            if out is not None:
+                file = out.name(source)
+                out.save_mask(file, mask)
+                if overlays and overlay is not None:
+                    out.save_overlay(file, overlay)
+            done += 1
+            yield Segmented(name, mask, overlay if return_vis else None, labels)
+        if not done:
+            raise ValueError(
+                f"none of the {len(images)} images could be segmented. First error: {first_reason}"
+            )

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import MODELS
+
+from mmseg_otseg.checks.clip import Agreement, PatchCheck, mean_iou, read_images, verdict
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
+from tests.helpers.run_tools import run_tool
+from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
+
+TOOL = "analysis/check_clip"
+WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> PatchCheck:
+    """Of a CLIP that was trained on shapes."""
+    cfg = tiny_config("training_free", tmp_path_factory.mktemp("run"))
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    clip = {**cfg.model.clip, "pretrained": str(WEIGHTS)}
+    return PatchCheck(clip, SHAPES_CLASSES, preprocessor)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[tuple[torch.Tensor, np.ndarray]]:
+    found = [render_scene(get_world("clean"), "val", index, 0) for index in range(20)]
+    return [(torch.from_numpy(s.image[..., ::-1].copy()).permute(2, 0, 1), s.labels) for s in found]
+
+
+def test_mean_iou_of_names_in_another_order() -> None:
+    counts = np.array([[6, 2, 0], [0, 0, 4], [0, 0, 0]])
+    assert mean_iou(counts, np.arange(3)) == pytest.approx(100 * (6 / 8 + 0) / 2)
+    assert mean_iou(counts, np.array([0, 2, 1])) == pytest.approx(100 * (6 / 8 + 4 / 4) / 2)
+
+
+def test_a_trained_clip_agrees_with_labels(check: PatchCheck, scenes: list) -> None:
+    levels = check.on_labels(scenes)
+    assert [level.layer for level in levels] == [0, 1, 2, 3]
+    assert levels[-1].aligned and levels[-1].score > 2 * levels[-1].chance
+    moved = [(image, np.where(labels < 20, (labels + 7) % 20, 255)) for image, labels in scenes]
+    assert not check.on_labels(moved)[-1].aligned
+    with pytest.raises(ValueError, match=r"label .* 19"):
+        check.on_labels([(image, np.full_like(labels, 255)) for image, labels in scenes[:1]])
+
+
+def test_and_with_the_global_score(check: PatchCheck, scenes: list, tmp_path: Path) -> None:
+    for index, (image, _) in enumerate(scenes):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), image.permute(1, 2, 0).numpy())
+    read = list(read_images([tmp_path / f"{index}.png" for index in range(20)]))
+    assert all(torch.equal(image, scene[0]) for image, scene in zip(read, scenes, strict=True))
+    assert check.on_images(read)[-1].aligned
+    with pytest.raises(ValueError, match=" 2 "):
+        check.on_images(read[:1])
+
+
+def test_verdicts() -> None:
+    good, bad = Agreement(2, 9.0, 1.0, 1.0), Agreement(3, 1.0, 1.0, 0.4)
+    assert "random" in verdict([good], 20, trained=False)
+    assert verdict([good], 3, trained=True).startswith("3 names")
+    assert "Warning" not in verdict([bad, good], 20, trained=True)
+    assert "out_indices=[2]" in verdict([good, bad], 20, trained=True)
+    assert verdict([bad], 20, trained=True).startswith("Warning")
+
+
+def test_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = SHAPES / "otseg_plus.py"
+    options = tiny_options(**{"model.clip.pretrained": str(WEIGHTS)})
+    run_tool(TOOL, config, "--work-dir", tmp_path, "--number", 6, *options)
+    printed = capsys.readouterr().out
+    for word in ("open_clip's ViT, 4 layers", "GELU", "decode_head trains", "Patches and text"):
+        assert word in printed
+    scene = render_scene(get_world("clean"), "val", 0, 0)
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), scene.image + index)
+    arguments = ["--work-dir", tmp_path, "--images", tmp_path, "--classes", "red cross, blue ring"]
+    run_tool(TOOL, config, *arguments, *tiny_options())
+    assert "random" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_tool(TOOL, config, "--classes", "cat")

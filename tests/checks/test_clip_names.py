@@ -1,0 +1,100 @@
+"""What CLIP says of names and regions, with the tiny CLIP that knows shapes and colors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmseg_otseg.checks.clip_names import NameReader, _better_orders
+from mmseg_otseg.datasets.shapes.classes import SHAPES_CLASSES
+from mmseg_otseg.datasets.shapes.scenes import render_scene
+from mmseg_otseg.datasets.shapes.worlds import get_world
+from tests.helpers.paths import ROOT
+
+NAMES = list(SHAPES_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def reader() -> NameReader:
+    return NameReader(Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip)
+
+
+@pytest.fixture(scope="module")
+def crops() -> dict[int, list[np.ndarray]]:
+    """Some regions of each class."""
+    found: dict[int, list[np.ndarray]] = {label: [] for label in range(len(NAMES))}
+    for index in range(80):
+        scene = render_scene(
+            world=get_world("clean"), subset="val", index=index, seed=0, size=(64, 64)
+        )
+        for label in set(np.unique(scene.labels)) - {255}:
+            rows, columns = np.nonzero(scene.labels == label)
+            box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+            if len(rows) > 60 and len(found[label]) < 4:
+                found[label].append(np.ascontiguousarray(scene.image[box]))
+    return found
+
+
+def judged(reader: NameReader, crops: dict, names: Sequence[str]) -> list:
+    return reader.names_of_regions(crops, names, reader.read(names).embeddings)
+
+
+def test_names_in_their_places(reader: NameReader, crops: dict) -> None:
+    assert judged(reader, crops, NAMES) == []
+
+
+@pytest.mark.parametrize("shift", [-2, -1, 1])
+def test_a_shifted_list(reader: NameReader, crops: dict, shift: int) -> None:
+    (finding,) = judged(reader, crops, NAMES[shift:] + NAMES[:shift])
+    assert finding.level == "error" and "shifted" in finding.text
+    assert f"{abs(shift)} place" in finding.text
+    assert ("earlier" if shift > 0 else "later") in finding.text
+
+
+def test_two_names_exchanged(reader: NameReader, crops: dict) -> None:
+    names = NAMES.copy()
+    names[2], names[9] = names[9], names[2]
+    (finding,) = judged(reader, crops, names)
+    assert finding.level == "warning" and "swapped" in finding.text
+    assert names[2] in finding.text and names[9] in finding.text
+
+
+def test_a_clip_that_knows_nothing_of_the_images_accuses_nobody() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        noise = torch.randn(11, 11, generator=generator)
+        found = _better_orders(noise, list(range(11)), NAMES[:11])
+        assert all(finding.level != "error" for finding in found)
+
+
+def test_nearest_names(reader: NameReader) -> None:
+    names = ["red circle", "blue cross", "red square", "blue square"]
+    reading = reader.read(names)
+    full = reader.read(NAMES).embeddings
+    similarity = full[[NAMES.index(name) for name in names]]
+    similarity = (similarity @ similarity.T).fill_diagonal_(-1)
+    assert reading.nearest == similarity.argmax(1).tolist()
+    assert reading.cosine == pytest.approx(similarity.amax(1).tolist(), abs=1e-5)
+
+
+def test_names_that_read_alike(reader: NameReader) -> None:
+    (finding,) = reader.read([*NAMES, "Red  Circle"]).findings
+    assert finding.level == "warning"
+    assert "'red circle'" in finding.text and "'Red  Circle'" in finding.text
+
+
+def test_names_that_do_not_fit(reader: NameReader) -> None:
+    long = " ".join(["very"] * 30 + ["red circle"])
+    with pytest.raises(ValueError, match=r"very .* 32 "):
+        reader.read([*NAMES, long])
+
+
+def test_a_random_clip_is_not_asked_for_its_opinion() -> None:
+    config = Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip
+    reader = NameReader(dict(model=config.model, pretrained=None))
+    assert not reader.trained
+    assert reader.read(["car", "cars", "road"]).findings == []

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmseg_otseg.converters.authors_checkpoint import convert_authors_checkpoint
+from mmseg_otseg.evaluation import store_seen_bias
+from mmseg_otseg.inference import OTSegInferencer
+from mmseg_otseg.models.decode_heads import seen_bias
+
+
+def test_the_inferencer_uses_the_bias_of_the_checkpoint(
+    config: Config, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: said.append(text))
+    assert OTSegInferencer(config, weights, device="cpu").model.decode_head.seen_bias == 0.1
+    store_seen_bias(config, weights, 0.25, weights)
+    assert torch.load(weights)["meta"]  # what else the file holds is still there
+    inferencer = OTSegInferencer(config, weights, device="cpu")
+    assert inferencer.model.decode_head.seen_bias == 0.25
+    assert len(said) == 1 and " 0.25, calibrated" in said[0]
+
+
+def test_a_checkpoint_is_never_written_under_another_formats_name(
+    config: Config, weights: str
+) -> None:
+    target = f"{weights}.safetensors"
+    with pytest.raises(ValueError, match="safetensors"):
+        store_seen_bias(config, weights, 0.25, target)
+    with pytest.raises(ValueError, match="safetensors"):
+        convert_authors_checkpoint(weights, target)
+    assert not Path(target).exists()

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+from PIL import Image
+
+from mmseg_otseg.inference import OTSegInferencer, set_classes
+
+
+@pytest.fixture
+def inferencer(config: Config, weights: str) -> OTSegInferencer:
+    return OTSegInferencer(config, weights, device="cpu")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_folder_with_a_broken_image(
+    inferencer: OTSegInferencer, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = inferencer(images, classes=["cat", "zebra"], out_dir=out, return_vis=True)
+    first, second, broken, third = result["predictions"]
+    assert (
+        broken is None and result["visualization"][2] is None and len(result["visualization"]) == 4
+    )
+    assert [mask.shape for mask in (first, second, third)] == [(64, 80), (70, 64), (64, 64)]
+    assert result["classes"] == ("cat", "zebra")
+    assert result["names"] == [str(images / f"{name}.jpg") for name in ("0", "1", "1b", "2")]
+    assert result["skipped"] == [str(images / "1b.jpg")]
+    assert files(out) == [f"pred/{i}.png" for i in range(3)] + [f"vis/{i}.jpg" for i in range(3)]
+    assert np.array_equal(Image.open(out / "pred" / "1.png"), second)
+    painted = cv2.imread(str(out / "vis" / "1.jpg"))[..., ::-1]
+    assert np.abs(painted - result["visualization"][1].astype(int)).mean() < 20
+
+
+def test_one_image_and_many_have_one_shape(inferencer: OTSegInferencer, images: Path) -> None:
+    path = images / "0.jpg"
+    one = inferencer(path)["predictions"]
+    many = inferencer([path, images / "gone.jpg", path], batch_size=2)
+    assert isinstance(one, list) and len(one) == 1
+    assert many["predictions"][1] is None and many["skipped"] == [str(images / "gone.jpg")]
+    for mask in (many["predictions"][0], many["predictions"][2]):
+        assert np.array_equal(mask, one[0])
+    array = cv2.imread(str(path))
+    alpha, gray = np.dstack([array, array[..., 0]]), array[..., 1]
+    grey3 = np.dstack([gray] * 3)
+    masks = inferencer([array, alpha, gray, grey3, np.zeros(3)], batch_size=3)
+    assert [mask is None for mask in masks["predictions"]] == [False] * 4 + [True]
+    assert masks["skipped"] == ["array 4"]
+    # OpenCV and Pillow may decode a JPEG to values that differ by one.
+    assert (masks["predictions"][0] == one[0]).mean() > 0.95
+    assert np.array_equal(masks["predictions"][1], masks["predictions"][0])
+    assert np.array_equal(masks["predictions"][3], masks["predictions"][2])
+
+
+def test_names_of_a_call_are_not_kept(inferencer: OTSegInferencer, images: Path) -> None:
+    path, own = images / "0.jpg", inferencer.model.neck.text.split.classes
+    before = inferencer(path)
+    assert before["classes"] == own
+    for classes in ("cat, sofa", ["cat", "sofa"], {"classes": ["cat", "sofa"]}):
+        assert inferencer(path, classes=classes)["classes"] == ("cat", "sofa")
+    assert inferencer(path, classes='"chair, wooden", cat')["classes"] == ("chair, wooden", "cat")
+    assert inferencer(path, classes="zebra")["classes"] == ("zebra",)
+    assert inferencer(path, classes="voc")["classes"] == own
+    after = inferencer(path)
+    assert after["classes"] == own
+    assert np.array_equal(after["predictions"][0], before["predictions"][0])
+
+
+def test_same_names_are_encoded_once(
+    inferencer: OTSegInferencer, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, calls = type(inferencer.model.neck.text), []
+    encode = text.set_classes
+    monkeypatch.setattr(text, "set_classes", lambda *args: (calls.append(args), encode(*args)))
+    for _ in range(3):
+        inferencer(images / "0.jpg", classes=["cat", "sofa"])
+    assert len(calls) == 1
+    set_classes(inferencer.model, ["dog"])
+    assert inferencer(images / "0.jpg")["classes"] == ("dog",)
+
+
+def test_none_of_these(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
+    path = images / "0.jpg"
+    set_classes(inferencer.model, ["cat", "dog"])
+    with torch.no_grad():
+        sample = inference_model(with_config(inferencer), str(path))
+    best = sample.seg_logits.data.amax(0)
+    threshold = float(best.median())
+    result = inferencer(path, none_below=threshold, out_dir=tmp_path / "out")
+    assert result["classes"] == ("cat", "dog", "none of these")
+    found, expected = result["predictions"][0] == 2, (best < threshold).numpy()
+    assert (found == expected).mean() > 0.99 and found.any()
+    assert inferencer(path)["classes"] == ("cat", "dog")
+
+
+def with_config(inferencer: OTSegInferencer) -> Any:
+    inferencer.model.cfg = inferencer.cfg
+    return inferencer.model
+
+
+def test_many_classes(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
+    names = [f"thing {index}" for index in range(300)]
+    result = inferencer(images / "0.jpg", classes=names, out_dir=tmp_path / "out")
+    written = np.array(Image.open(tmp_path / "out" / "pred" / "0.png"))
+    assert np.array_equal(written, result["predictions"][0]) and written.max() > 255
+    assert not inferencer(images / "0.jpg", classes=["cat"])["predictions"][0].any()
+
+
+def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
+    (images / "empty").mkdir()
+    image, out = images / "0.jpg", tmp_path / "out"
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (images / "gone.jpg", {}, r"gone\.jpg"),
+        ([], {}, r"\[\]"),
+        (images / "empty", {}, "empty "),
+        (image, {"classes": []}, "class name"),
+        (image, {"classes": ["a", "a"]}, "names a "),
+        (image, {"classes": "cat,,dog"}, "empty"),
+        (image, {"none_below": 90}, "none_below"),
+        (image, {"none_below": float("nan")}, "none_below"),
+        (image, {"opacity": 7}, "opacity"),
+        (image, {"batch_size": 0}, "batch_size"),
+    ]
+    for inputs, options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            inferencer(inputs, out_dir=out, **options)
+    assert not out.exists()
+
+
+def test_one_hostile_image_does_not_end_the_others(
+    inferencer: OTSegInferencer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in {"a": (64, 64), "b": (1, 1), "c": (1, 3000), "z": (64, 64)}.items():
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{name}.png")
+    os.mkfifo(folder / "pipe.png")
+    result = inferencer(folder, out_dir=out)
+    masks = dict(zip(result["names"], result["predictions"]))
+    assert masks[str(folder / "pipe.png")] is None
+    shapes = {Path(name).stem: m.shape for name, m in masks.items() if m is not None}
+    assert shapes.pop("c", (1, 3000)) == (1, 3000)  # may be too small for the model
+    assert shapes == {"a": (64, 64), "b": (1, 1), "z": (64, 64)}
+    assert {f"pred/{name}.png" for name in shapes} <= set(files(out))
+
+
+def test_a_huge_image_is_done_at_the_models_size(
+    inferencer: OTSegInferencer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (6000, 5000), 200).save(tmp_path / "x.png")
+    sizes = []
+    inference = type(inferencer.model).inference
+    monkeypatch.setattr(
+        type(inferencer.model),
+        "inference",
+        lambda self, *args: sizes.append(args[0].shape[2:]) or inference(self, *args),
+    )
+    mask = inferencer(tmp_path / "x.png", classes=["cat", "dog"])["predictions"][0]
+    assert mask.shape == (5000, 6000) and mask.dtype == np.uint8
+    assert max(sizes[0]) <= 256
+
+
+def test_masks_appear_one_by_one(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (images / "1b.jpg").unlink()
+    results = inferencer.segment(images, out_dir=out, overlays=False)
+    for done in range(1, 4):
+        assert next(results).overlay is None
+        assert files(out) == [f"pred/{index}.png" for index in range(done)]
+
+
+def test_nothing_overwrites_another(
+    inferencer: OTSegInferencer, images: Path, tmp_path: Path
+) -> None:
+    folder, image = tmp_path / "photos", Image.open(images / "0.jpg")
+    names = ["a/x.jpg", "b/x.jpg", "c/x.jpg", "a/x.png"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(folder / name)
+    inferencer([folder / name for name in names], out_dir=tmp_path / "out")
+    stems = ["a/x.jpg", "a/x.png", "b/x", "c/x"]
+    expected = [*(f"pred/{stem}.png" for stem in stems), *(f"vis/{stem}.jpg" for stem in stems)]
+    assert files(tmp_path / "out") == expected
+    for _ in range(2):
+        inferencer([np.asarray(image)] * 2, out_dir=tmp_path / "arrays", overlays=False)
+    assert files(tmp_path / "arrays") == [f"pred/{index:08d}.png" for index in range(4)]
+
+
+def test_classes_change_in_another_thread(inferencer: OTSegInferencer, images: Path) -> None:
+    path = images / "0.jpg"
+    vocabularies = [("cat", "sofa"), ("zebra", "tree", "road")]
+    expected = {names: inferencer(path, classes=names)["predictions"][0] for names in vocabularies}
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for names in vocabularies:
+                set_classes(inferencer.model, names)
+
+    set_classes(inferencer.model, vocabularies[0])
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(15):
+            result = inferencer([path] * 2)
+            for mask in result["predictions"]:
+                assert np.array_equal(mask, expected[result["classes"]])
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_damaged_weights_are_no_masks(inferencer: OTSegInferencer, images: Path) -> None:
+    for parameter in inferencer.model.neck.descriptor.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="finite"):
+        inferencer(images / "0.jpg")
+
+
+def test_mmsegs_own_tools(config: Config, weights: str, images: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "x.png")
+    Image.open(images / "0.jpg").save(path)
+    config.dump(str(tmp_path / "config.py"))
+    stock = MMSegInferencer(str(tmp_path / "config.py"), weights, device="cpu")
+    expected = OTSegInferencer(config, weights, device="cpu")(path)["predictions"][0]
+    assert np.array_equal(stock(path)["predictions"], expected)
+    model = init_model(config, weights, device="cpu")
+    assert np.array_equal(inference_model(model, path).pred_sem_seg.data[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("wrap", [None, "ConcatDataset", "test_pipeline"])
+def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, images: Path) -> None:
+    expected = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg")["predictions"]
+    dataset = config.test_dataloader.dataset
+    steps = dataset.pop("pipeline")
+    if wrap is None:  # as the wrapper stands in a config of mmseg
+        dataset.dataset.pipeline = steps
+    elif wrap == "ConcatDataset":
+        dataset.dataset = dict(type=wrap, datasets=[dict(dataset.dataset, pipeline=steps)])
+    else:
+        config.test_dataloader = config.val_dataloader = None
+        config.test_pipeline = steps
+    found = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg")["predictions"]
+    assert np.array_equal(found[0], expected[0])
+
+
+def test_what_is_no_config(weights: str, config: Config) -> None:
+    wrong: Any
+    for wrong in (None, {}, 3):
+        with pytest.raises(TypeError, match="config"):
+            OTSegInferencer(wrong, weights)
+    config.test_dataloader = config.val_dataloader = config.test_pipeline = None
+    with pytest.raises(ValueError, match="test_pipeline"):
+        OTSegInferencer(config, weights)
+
+
+def test_precision(config: Config, weights: str, images: Path) -> None:
+    towers = OTSegInferencer(config, weights, device="cpu", precision="bf16")
+    assert towers.model.backbone.visual.conv1.weight.dtype == torch.bfloat16
+    assert "precision" not in config.model.clip  # which is the caller's
+    masks = towers(images / "0.jpg", classes=["cat", "zebra"])["predictions"]
+    exact = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg", ["cat", "zebra"])
+    assert (masks[0] == exact["predictions"][0]).mean() > 0.9
+    with pytest.raises(ValueError, match="precision"):
+        OTSegInferencer(config, weights, precision="fp64")

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmseg_otseg.inference import OTSegInferencer, set_classes
+from mmseg_otseg.inference.loading import training_free
+from tests.helpers.shapes_run import tiny_config
+
+
+@pytest.fixture
+def inferencer(config: Config, weights: str) -> OTSegInferencer:
+    return OTSegInferencer(config, weights, device="cpu")
+
+
+def test_the_labels_are_those_of_segment(inferencer: OTSegInferencer, images: Path) -> None:
+    path = images / "0.jpg"
+    for classes, none_below in ((None, None), ("cat, sofa, zebra", 0.3)):
+        look = inferencer.inspect(path, classes)
+        expected = inferencer(path, classes, none_below=none_below)
+        assert np.array_equal(look.labels(none_below=none_below), expected["predictions"][0])
+    assert look.names == ("cat", "sofa", "zebra") and look.seen.tolist() == [True, False, False]
+
+
+def test_the_bias_lowers_the_seen_classes(
+    inferencer: OTSegInferencer, config: Config, weights: str, images: Path
+) -> None:
+    look = inferencer.inspect(images / "0.jpg", "cat, sofa")
+    config.model.decode_head.seen_bias = 0.0
+    plain = OTSegInferencer(config, weights, device="cpu")
+    expected = plain(images / "0.jpg", "cat, sofa")["predictions"][0]
+    assert look.seen_bias > 0 and np.array_equal(look.labels(0.0), expected)
+    assert look.labels(1.0).all() and not look.labels(-1.0).any()
+
+
+def test_a_place_agrees_with_the_labels(inferencer: OTSegInferencer, images: Path) -> None:
+    look = inferencer.inspect(images / "0.jpg")
+    labels = look.labels()
+    for row in range(0, 64, 13):
+        for column in range(0, 80, 13):
+            assert look.values_at(row, column).argmax() == labels[row, column]
+    share = look.share_at(5, 70, 2)
+    assert share.shape == (len(look.prompts),) and share.sum() == pytest.approx(1)
+    corner = look.share[2][:, 0, 0]
+    np.testing.assert_allclose(look.share_at(0, 0, 2), corner / corner.sum(), rtol=1e-4)
+
+
+def test_the_share_is_the_plan_behind_the_score_map(
+    inferencer: OTSegInferencer, images: Path
+) -> None:
+    look = inferencer.inspect(images / "2.jpg")
+    # Sinkhorn: every patch is shared out, and all prompts of a class take the same.
+    np.testing.assert_allclose(look.share.sum(1), 1, rtol=1e-3)
+    np.testing.assert_allclose(look.share.mean((2, 3)), 1 / len(look.prompts), rtol=1e-3)
+    assert look.share.std() > 0
+
+
+def test_an_image_that_cannot_be_read(inferencer: OTSegInferencer, images: Path) -> None:
+    for name in ("1b.jpg", "notes.txt", "gone.jpg"):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            inferencer.inspect(images / name)
+
+
+def test_some_vocabularies_are_kept(
+    inferencer: OTSegInferencer, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, calls = type(inferencer.model.neck.text), []
+    encode = text.set_classes
+    monkeypatch.setattr(text, "set_classes", lambda *args: (calls.append(args), encode(*args)))
+    split = {"classes": ["cat", "sofa"], "unseen": ["cat"]}
+    for _ in range(3):
+        for classes in ("cat, sofa", ["dog"], split):
+            inferencer.inspect(images / "2.jpg", classes)
+    assert len(calls) == 3
+    for number in range(20):
+        inferencer.inspect(images / "2.jpg", f"thing {number}")
+    assert len(inferencer._kept) < 20
+    set_classes(inferencer.model, ["dog"])
+    inferencer.inspect(images / "2.jpg", "cat, sofa")
+    assert len(inferencer._kept) == 1  # those made from the other vocabulary are gone
+
+
+@pytest.mark.parametrize("name", ["otseg_plus", "zegot", "zegclip"])
+def test_clips_own_map_is_that_of_the_training_free_config(name: str, tmp_path: Path) -> None:
+    expected = tiny_config("training_free", tmp_path)
+    expected.model.decode_head.seen_bias = 0.0
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    values = []
+    for cfg in (training_free(tiny_config(name, tmp_path)), expected):
+        torch.manual_seed(0)
+        values.append(OTSegInferencer(cfg, device="cpu").inspect(image).values)
+    np.testing.assert_allclose(values[0], values[1], atol=1e-6)
+
+
+def test_images_of_the_shapes_configs(tmp_path: Path) -> None:
+    """Their pipeline draws scenes; images of any size come in too, at the scenes' size."""
+    cfg = tiny_config("otseg_plus", tmp_path)
+    look = OTSegInferencer(cfg, device="cpu").inspect(np.zeros((300, 600, 3), np.uint8))
+    height, width = look.values.shape[1:]
+    assert look.labels().shape == (300, 600) and width == 2 * height
+    assert width == cfg.test_dataloader.dataset.dataset.get("size", 64)

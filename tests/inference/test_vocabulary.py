@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mmseg_otseg.inference import set_classes, with_classes
+
+
+def predict(model: Any, image: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.predict(image)[0].seg_logits.data
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sofa"],  # unseen
+        ["cat"],
+        ["zebra", "train"],
+        ["cat", "sofa", "bicycle", *(f"thing {index}" for index in range(497))],
+    ],
+    ids=lambda names: f"{len(names)}-{names[0]}",
+)
+def test_shared_classes_keep_their_logits(names: list[str], model: Any) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    old = model.neck.text.split.classes
+    before = predict(model, image)
+    set_classes(model, names)
+    after = predict(model, image)
+    assert after.shape[0] == len(names) == model.decode_head.num_classes == model.out_channels
+    shared = [name for name in names if name in old]
+    assert shared
+    for name in shared:
+        difference = after[names.index(name)] - before[old.index(name)]
+        assert difference.abs().max() < 1e-5, name
+    assert model.dataset_meta["classes"] == tuple(names)
+    set_classes(model, "voc")
+    assert torch.allclose(predict(model, image), before, atol=1e-5)
+
+
+def test_a_split_says_what_is_seen(model: Any) -> None:
+    set_classes(model, {"classes": ["cat", "sofa"], "unseen": ["cat"]})
+    assert model.neck._query_classes(torch.device("cpu"))[1].tolist() == [False, True]
+    set_classes(model, ["sofa", "dog"])
+    assert model.neck._query_classes(torch.device("cpu"))[1].tolist() == [True, False]
+
+
+def test_training_goes_on_with_another_vocabulary(model: Any) -> None:
+    set_classes(model, {"classes": ["cat", "sofa", "dog"], "unseen": ["sofa"]})
+    aligned = model.train().extract_feat(torch.randn(1, 3, 64, 64))
+    assert aligned.classes.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "class name"),
+        (["cat", "sofa", "cat"], "names cat "),
+        (["cat", " "], "empty"),
+        ("cat, sofa", "'cat, sofa'"),
+    ],
+)
+def test_wrong_names(names: Any, message: str, model: Any) -> None:
+    before = model.neck.text.split
+    with pytest.raises(ValueError, match=message):
+        set_classes(model, names)
+    assert model.neck.text.split == before and model.num_classes == 20
+
+
+def test_models_without_a_vocabulary() -> None:
+    with pytest.raises(TypeError, match=r"Linear .*DLFANeck"):
+        set_classes(nn.Linear(1, 1), ["cat"])
+
+
+def test_a_vocabulary_of_its_own(model: Any) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    before, names = predict(model, image), model.neck.text.split.classes
+    other = with_classes(model, ["cat", "zebra"])
+    assert len(predict(other, image)) == 2 and other.dataset_meta["classes"] == ("cat", "zebra")
+    assert torch.equal(predict(model, image), before) and model.neck.text.split.classes == names
+    set_classes(model, ["sofa"])
+    assert len(predict(other, image)) == 2 and len(predict(model, image)) == 1
+    weights = {id(weight) for weight in model.backbone.parameters()}
+    assert weights == {id(weight) for weight in other.backbone.parameters()}
+    assert set(other.state_dict()) == set(model.state_dict())
