@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
 from mmseg_otseg.engine import with_split
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import read_image
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
 from mmseg_otseg.models.clip import clip_config, resolve_clip
@@ -59,7 +60,7 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
         The text of each row by its title, in the order of the table.
 
     Raises:
-        ValueError: If the ``clip`` setting is invalid.
+        UserError: If the ``clip`` setting is invalid.
         FileNotFoundError: If it names a weights file that does not exist.
     """
     source, config = resolve_clip(**clip), clip_config(clip["model"])
@@ -156,7 +157,7 @@ class PatchCheck:
             The agreement of each layer, with mIoU in percent as its score.
 
         Raises:
-            ValueError: If no pixel has the label of a class.
+            UserError: If no pixel has the label of a class.
         """
         number = len(self.text)
         counts = np.zeros((len(self.backbone.out_indices), number, number), np.int64)
@@ -168,7 +169,7 @@ class PatchCheck:
                 pairs = labels[known].astype(np.int64) * number + found[known]
                 counts[level] += np.bincount(pairs, minlength=number**2).reshape(number, number)
         if not counts.any():
-            raise ValueError(
+            raise UserError(
                 f"no pixel of the images has a label from 0 to {number - 1}: give images with "
                 "labels of these classes"
             )
@@ -184,7 +185,7 @@ class PatchCheck:
             The agreement of each layer, with the correlation as its score.
 
         Raises:
-            ValueError: If there are fewer than two.
+            UserError: If there are fewer than two.
         """
         pooled, whole = [], []
         for image in images:
@@ -192,7 +193,7 @@ class PatchCheck:
             pooled.append(torch.stack([level.mean((1, 2)) for level in maps]))
             whole.append(scores)
         if len(whole) < 2:
-            raise ValueError("images without labels are compared with each other: give 2 or more")
+            raise UserError("images without labels are compared with each other: give 2 or more")
         target = _centered(torch.stack(whole))
         levels = [_centered(level) for level in torch.stack(pooled, dim=1)]
         return self._compare([partial(_correlation, target, level) for level in levels])

@@ -24,6 +24,7 @@ from mmseg_otseg.checks.sheet import draw_sheet, samples_of
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.engine import with_split
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import ClassSplit
 
@@ -124,13 +125,13 @@ def _build(cfg: Config, subset: str) -> ZeroShotDataset:
     """The dataset of a subset."""
     config = cfg.get(f"{subset}_dataloader")
     if not config:
-        raise ValueError(f"the config has no {subset}_dataloader.")
+        raise UserError(f"the config has no {subset}_dataloader.")
     split = cfg.model.get("split")
     if split is None:
         split = cfg.model.neck.text.split
     dataset = DATASETS.build(with_split(config.dataset, split, cfg))
     if not isinstance(dataset, ZeroShotDataset):
-        raise TypeError(
+        raise UserError(
             f"{subset}_dataloader.dataset is a {type(dataset).__name__}: wrap it in "
             "ZeroShotDataset."
         )

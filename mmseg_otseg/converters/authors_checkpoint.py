@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmseg_otseg.converters.authors_tensors import check_authors_tensors
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import tensors_fingerprint
 from mmseg_otseg.models.decode_heads import Decoder, MPSADecoder, MultiHeadDecoder
 from mmseg_otseg.models.decode_heads.decoder import encode_kind
@@ -82,17 +83,17 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
 
     Raises:
         FileNotFoundError: If ``src`` does not exist.
-        ValueError: If ``src`` is not a checkpoint, tensors are missing, unknown or of the wrong
+        UserError: If ``src`` is not a checkpoint, tensors are missing, unknown or of the wrong
             shape (the message names them), or ``dst`` is the same file or a ``.safetensors`` file.
     """
     source, target = Path(src).expanduser(), Path(dst).expanduser()
     if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"{dst} is the file to convert; choose another name for the result")
+        raise UserError(f"{dst} is the file to convert; choose another name for the result")
     check_target(target)
     checkpoint = read_checkpoint(source, map_location="cpu")
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(
+        raise UserError(
             f"{src} holds no `state_dict` of tensors, so it is not a checkpoint of the authors"
         )
     meta = checkpoint.get("meta")
@@ -101,7 +102,7 @@ def convert_authors_checkpoint(src: str | Path, dst: str | Path) -> Conversion:
     try:
         converted, dropped = convert_authors_state_dict(state, method)
     except ValueError as error:
-        raise ValueError(f"cannot convert {src}: {error}") from error
+        raise UserError(f"cannot convert {src}: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": converted, "meta": _meta(meta, method)}, target)
     used = tuple(name for name in state if name not in set(dropped))
@@ -146,7 +147,7 @@ def convert_authors_state_dict(
         twice.
 
     Raises:
-        ValueError: If a tensor is missing, unknown, or of a shape that does not fit the others.
+        UserError: If a tensor is missing, unknown, or of a shape that does not fit the others.
     """
     layers = [int(match[1]) for name in state if (match := LAYER.fullmatch(name))]
     last = max(layers, default=-1)

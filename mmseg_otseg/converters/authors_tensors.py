@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 # Letters stand for sizes: C width of the image tower, D joint width, P positions (class token and
 # patch grid), s patch side, n visual prompt tokens. A number in front of a letter multiplies it.
 # "L-1" is one less than the number of layers of the image tower.
@@ -79,7 +81,7 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
         used: The names of the tensors that affect the model's output.
 
     Raises:
-        ValueError: If tensors are missing, unknown or of the wrong shape; the message names them.
+        UserError: If tensors are missing, unknown or of the wrong shape; the message names them.
     """
     blocks = [int(match[1]) for name in used if (match := BLOCK.match(name))]
     layers = [int(match[1]) for name in used if (match := LAYER.match(name))]
@@ -103,7 +105,7 @@ def check_authors_tensors(state: Mapping[str, Tensor], used: Sequence[str]) -> N
             )
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(
+        raise UserError(
             "this is not a checkpoint of OTSeg's or ZegCLIP's authors: "
             f"{'; '.join(problems[:5])}{more}"
         )

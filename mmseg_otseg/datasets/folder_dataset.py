@@ -7,6 +7,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import IGNORED
 
 from .folder_pairs import DataFolderError, FolderPairs, some_names
@@ -33,7 +34,7 @@ class FolderDataset(BaseSegDataset):
 
     Raises:
         DataFolderError: If a folder is missing or empty, or an image has no label file.
-        ValueError: If the data folder or the class names are missing, or the background is not a
+        UserError: If the data folder or the class names are missing, or the background is not a
             label value.
     """
 
@@ -46,12 +47,12 @@ class FolderDataset(BaseSegDataset):
         **kwargs: Any,
     ) -> None:
         if not data_root:
-            raise ValueError(
+            raise UserError(
                 "FolderDataset has no data folder: set `data_root` at the top of the config to the "
                 "folder that holds `images` and `labels`."
             )
         if background is not None and not 0 <= background <= IGNORED:
-            raise ValueError(
+            raise UserError(
                 f"background={background} is not a label value: give 0 to {IGNORED}, or None if "
                 "every label value is a class."
             )
@@ -87,11 +88,11 @@ class FolderDataset(BaseSegDataset):
 
         Raises:
             DataFolderError: As in :meth:`find_pairs`.
-            ValueError: If there are no class names.
+            UserError: If there are no class names.
         """
         names = self.metainfo.get("classes")
         if not names:
-            raise ValueError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
+            raise UserError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
         label_map = _label_map(len(names), self.background)
         return [
             {

@@ -7,10 +7,11 @@ import os
 import numpy as np
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import IGNORED, ClassSplit
 
 
-class SampleError(ValueError):
+class SampleError(UserError):
     """A sample cannot be used; the message names its files and the remedy."""
 
 

@@ -17,6 +17,8 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmseg.registry import DATA_SAMPLERS
 
+from mmseg_otseg.errors import UserError
+
 
 class Draw(int):
     """The index of a sample, together with the seed of its augmentation.
@@ -119,8 +121,8 @@ class ReproducibleInfiniteSampler(InfiniteSampler):
             num_samples: Samples that this process has drawn since the start of training.
 
         Raises:
-            ValueError: For a negative number.
+            UserError: For a negative number.
         """
         if num_samples < 0:
-            raise ValueError(f"cannot skip {num_samples} samples; give 0 or more.")
+            raise UserError(f"cannot skip {num_samples} samples; give 0 or more.")
         self.indices = self._draws(num_samples)

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 from mmseg.registry import DATASETS
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import IGNORED, UNLABELED, ClassSplit, SplitLike
 
 from .data_folders import build_checked, check_folders, with_names
@@ -58,8 +59,8 @@ class ZeroShotDataset:
 
     Raises:
         FileNotFoundError: If a data folder or list is missing or empty.
-        TypeError: If ``dataset`` is not an mmengine dataset.
-        ValueError: If the split is missing or invalid, the setting is unknown, the class names
+        UserError: If ``dataset`` is not an mmengine dataset.
+        UserError: If the split is missing or invalid, the setting is unknown, the class names
             differ from the split's, there are more than 254 classes, only some of the wrapped
             datasets are in test mode, or ``drop_unseen_images`` is used in testing, is used with a
             setting other than "inductive", or leaves no image. Loading a sample raises it (or
@@ -76,9 +77,9 @@ class ZeroShotDataset:
         lazy_init: bool = False,
     ) -> None:
         if setting not in _HIDE_AS:
-            raise ValueError(f"unknown setting {setting!r}; choose one of {', '.join(_HIDE_AS)}.")
+            raise UserError(f"unknown setting {setting!r}; choose one of {', '.join(_HIDE_AS)}.")
         if split is None:
-            raise ValueError(
+            raise UserError(
                 "ZeroShotDataset has no class split. In a run it takes the model's, set by "
                 "model=dict(split=...). Elsewhere give it split=dict(classes=[names], "
                 "unseen=[names])."
@@ -91,23 +92,23 @@ class ZeroShotDataset:
         leaves = _leaves(wrapped)
         classes = wrapped.metainfo.get("classes")
         if classes is None:
-            raise ValueError(
+            raise UserError(
                 f"{type(leaves[0]).__name__} has no class names; add metainfo=dict(classes=[...]) "
                 "to its config."
             )
         self.split = ClassSplit.build(split, classes=classes)
         if self.split.num_classes > UNLABELED:
-            raise ValueError(
+            raise UserError(
                 f"{self.split.num_classes} classes are too many: labels are 8-bit and "
                 f"{UNLABELED} and {IGNORED} are taken, which leaves {UNLABELED}."
             )
         self.test_mode = leaves[0].test_mode
         if any(leaf.test_mode != self.test_mode for leaf in leaves):
-            raise ValueError("some of the wrapped datasets have test_mode=True and some do not.")
+            raise UserError("some of the wrapped datasets have test_mode=True and some do not.")
         if drop_unseen_images and self.test_mode:
-            raise ValueError("drop_unseen_images is for training, but test_mode is True.")
+            raise UserError("drop_unseen_images is for training, but test_mode is True.")
         if drop_unseen_images and setting != "inductive":
-            raise ValueError(
+            raise UserError(
                 f"drop_unseen_images leaves no pixel of an unseen class, but setting={setting!r} "
                 "trains on them: change one of the two."
             )
@@ -164,7 +165,7 @@ class ZeroShotDataset:
             logging.WARNING if few else logging.INFO,
         )
         if not left:
-            raise ValueError(
+            raise UserError(
                 f"all {total} training images contain one of the unseen classes "
                 f"{', '.join(self.split.unseen_names)}; set drop_unseen_images=False."
             )
@@ -216,7 +217,7 @@ def _children(dataset: Any) -> list:
         return []
     children = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     if isinstance(dataset, ZeroShotDataset) or children == [None]:
-        raise TypeError(
+        raise UserError(
             "ZeroShotDataset wraps mmengine datasets (BaseDataset) and wrappers of them, not "
             f"{type(dataset).__name__}."
         )

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mmseg_otseg.demo.samples import build_dataset, samples_with_unseen
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_names, find_images, read_image
 from mmseg_otseg.inference import OTSegInferencer
 
@@ -26,13 +27,13 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
         BGR values (h, w, 3), uint8.
 
     Raises:
-        ValueError: If it cannot be read, or has more than ``MOST_PIXELS`` pixels.
+        UserError: If it cannot be read, or has more than ``MOST_PIXELS`` pixels.
     """
     try:
         rgb, _ = read_image(path, MOST_PIXELS)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"This image cannot be used: {reason}.") from error
+        raise UserError(f"This image cannot be used: {reason}.") from error
     image = Image.fromarray(rgb)
     image.thumbnail((LONGER_SIDE, LONGER_SIDE))
     return np.ascontiguousarray(np.asarray(image)[..., ::-1])
@@ -42,13 +43,13 @@ def read_names(text: str) -> list[str] | None:
     """The class names that were typed; None if there are none.
 
     Raises:
-        ValueError: If a quote is not closed, or there are more than ``MOST_NAMES``.
+        UserError: If a quote is not closed, or there are more than ``MOST_NAMES``.
     """
     names = class_names(" ".join(text.split()))
     if names == [""]:
         return None
     if len(names) > MOST_NAMES:
-        raise ValueError(f"These are {len(names)} class names; give at most {MOST_NAMES}.")
+        raise UserError(f"These are {len(names)} class names; give at most {MOST_NAMES}.")
     return names
 
 
@@ -67,7 +68,7 @@ def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[tuple
         files: Images and folders of them.
 
     Raises:
-        ValueError: If a given image cannot be read.
+        UserError: If a given image cannot be read.
     """
     if files:
         found, _ = find_images(list(files))

@@ -14,6 +14,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import Inspection, OTSegInferencer
 
 from . import views
@@ -65,7 +66,7 @@ class Page:
     ) -> tuple[Any, ...]:
         """Run the model and clear the details of the position clicked before."""
         if image is None:
-            raise ValueError("Choose or upload an image first.")
+            raise UserError("Choose or upload an image first.")
         look = self.inferencer.inspect(image, read_names(names))
         return look, *self.decide(request, look, *settings), "", "", []
 

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.engine import with_split
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import ClassSplit
 
 MOST_LOOKED_AT = 300
@@ -39,11 +40,11 @@ def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
     """Samples of a dataset by index.
 
     Raises:
-        ValueError: If an index is out of range.
+        UserError: If an index is out of range.
     """
     wrong = [index for index in indices if not 0 <= index < len(dataset)]
     if wrong:
-        raise ValueError(f"the data has the samples 0 to {len(dataset) - 1}, not {wrong}")
+        raise UserError(f"the data has the samples 0 to {len(dataset) - 1}, not {wrong}")
     return [_sample(dataset[index]) for index in indices]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.files import ForeignObjectError, MapLocation, PlainValues, TorchFile
 
 
@@ -23,11 +24,11 @@ def check_target(path: str | os.PathLike) -> None:
     """Refuse a file name under which a written checkpoint could not be read again.
 
     Raises:
-        ValueError: If the name ends in ``.safetensors``, because ``torch.save`` writes another
+        UserError: If the name ends in ``.safetensors``, because ``torch.save`` writes another
             format.
     """
     if Path(path).suffix == ".safetensors":
-        raise ValueError(
+        raise UserError(
             f"a checkpoint cannot be written to {path}, because it holds more than a .safetensors "
             f"file can: name it {Path(path).stem}.pth"
         )
@@ -47,7 +48,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file contains anything other than tensors and plain values (nothing is
+        UserError: If the file contains anything other than tensors and plain values (nothing is
             executed), is truncated or damaged, is not a checkpoint, or was saved on a device that
             this machine does not have.
     """
@@ -61,10 +62,10 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
         with file.open("rb") as stream:
             opened = TorchFile(stream, map_location)
             if opened.is_program:
-                raise ValueError("it is a TorchScript program")
+                raise UserError("it is a TorchScript program")
             return PlainValues(opened.storage, opened.size).make(opened.tree)
     except ForeignObjectError as error:
-        raise ValueError(
+        raise UserError(
             f"The checkpoint {file} was refused, and nothing in it was executed: it contains "
             f"'{error.name.removeprefix('builtins.')}', but only tensors and plain values "
             "(numbers, strings, lists, dicts) are allowed. If you trust its source, save it again "
@@ -73,11 +74,11 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -
     except Exception as error:  # a broken file can make a reader raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         if "deserialize object on" in reason:
-            raise ValueError(
+            raise UserError(
                 f"{file} was saved on a device that this machine does not have: read it with "
                 "map_location='cpu'."
             ) from error
-        raise ValueError(
+        raise UserError(
             f"{file} cannot be read as a checkpoint of tensors and plain values: {reason}. Use an "
             "intact copy or another file."
         ) from error

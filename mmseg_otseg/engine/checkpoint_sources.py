@@ -13,6 +13,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import CheckpointLoader, runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.files import MapLocation
 
 from .checkpoint import read_checkpoint
@@ -46,7 +47,7 @@ def load_from_http(
 
     Raises:
         OSError: If the download fails.
-        ValueError: If the file is refused; see :func:`~mmseg_otseg.engine.read_checkpoint`.
+        UserError: If the file is refused; see :func:`~mmseg_otseg.engine.read_checkpoint`.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir()) / "checkpoints")
     name = Path(urlparse(filename).path)
@@ -68,7 +69,7 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any
     """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``.
 
     Raises:
-        ValueError: If mmengine does not know the name.
+        UserError: If mmengine does not know the name.
     """
     source, _, name = filename.partition("://")
     if source in ("torchvision", "modelzoo"):
@@ -80,7 +81,7 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any
         name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
     place = models.get(name)
     if place is None:
-        raise ValueError(f"mmengine knows no checkpoint named {filename}")
+        raise UserError(f"mmengine knows no checkpoint named {filename}")
     if place.startswith(("http://", "https://")):
         content = load_from_http(place, map_location)
     else:
@@ -94,7 +95,7 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> Any
 
 def load_from_object_store(filename: str, map_location: MapLocation = None) -> Any:
     """Refuse object stores, because mmengine's clients execute code in the files they read."""
-    raise ValueError(f"{filename} is in an object store: copy the file here and give its path")
+    raise UserError(f"{filename} is in an object store: copy the file here and give its path")
 
 
 PROBE = "mmseg_otseg-probe://"

@@ -18,6 +18,8 @@ import numpy as np
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 LARGEST_SEED = 2**32 - 1
 LARGEST_STEP = 10**8  # mmengine counts up to it one by one
 CONFIGS = ("cfg", "config")
@@ -46,7 +48,7 @@ class Part(OrderedDict):
 
     def __missing__(self, key: Any) -> Any:
         if key in NEEDED:
-            raise ValueError(f"The checkpoint {self._file} {NEEDED[key]}")
+            raise UserError(f"The checkpoint {self._file} {NEEDED[key]}")
         raise KeyError(key)
 
     def __reduce__(self) -> tuple:  # saved and copied like any other dict
@@ -65,10 +67,10 @@ def make_harmless(checkpoint: Any, file: str) -> Part:
         named tensors becomes a ``state_dict``; any other dict without one keeps its content.
 
     Raises:
-        ValueError: If it is not a checkpoint, or its information about the run is invalid.
+        UserError: If it is not a checkpoint, or its information about the run is invalid.
     """
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{file} is not a checkpoint: it holds a {type(checkpoint).__name__}")
+        raise UserError(f"{file} is not a checkpoint: it holds a {type(checkpoint).__name__}")
     if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
         checkpoint = {"state_dict": checkpoint}
     try:
@@ -83,7 +85,7 @@ def make_harmless(checkpoint: Any, file: str) -> Part:
         schedulers = parts.get("param_schedulers", [])
         _expect(isinstance(schedulers, (list, dict)), "param_schedulers")
     except ValueError as error:
-        raise ValueError(f"The checkpoint {file} is damaged: {error}") from error
+        raise UserError(f"The checkpoint {file} is damaged: {error}") from error
     return parts
 
 
@@ -158,4 +160,4 @@ def _is_count(value: Any, largest: int = LARGEST_STEP) -> bool:
 
 def _expect(true: bool, name: str) -> None:
     if not true:
-        raise ValueError(f"{name} has a form that mmengine never writes")
+        raise UserError(f"{name} has a form that mmengine never writes")

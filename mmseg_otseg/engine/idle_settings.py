@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import ClassSplit
 
 # What our dataset configs define first and then use in the dataloaders they define.
@@ -26,19 +27,19 @@ def check_no_idle_settings(cfg: Config, split: ClassSplit) -> None:
         split: The model's class split.
 
     Raises:
-        ValueError: If a setting at the top level would have no effect. A ``split`` that equals the
+        UserError: If a setting at the top level would have no effect. A ``split`` that equals the
             model's is allowed.
     """
     folders = _reads_folders(dict(cfg.items()))
     if cfg.get("background") is not None and not folders:
-        raise ValueError(
+        raise UserError(
             f"the setting background={cfg.background} has no effect: only FolderDataset, as in "
             "configs/own_data, uses it. For a background of 0 in other datasets, set "
             "reduce_zero_label=True in them"
         )
     root, given = cfg.get("data_root"), set(_data_roots(cfg))
     if root is not None and given and str(root) not in given and not folders:
-        raise ValueError(
+        raise UserError(
             f"the setting data_root={root} at the top of the config has no effect: the datasets "
             f"have data_root={', '.join(sorted(given))}. Set it in each of them, for example "
             "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
@@ -47,7 +48,7 @@ def check_no_idle_settings(cfg: Config, split: ClassSplit) -> None:
     model = model.get("module", model)  # test-time augmentation wraps the segmentor
     for key in ("classes", "unseen", "seen"):
         if key in cfg and model.get("split") is not None:
-            raise ValueError(
+            raise UserError(
                 f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
                 f"model=dict(split=dict({key}=...)), or --cfg-options model.split.{key}=..."
             )
@@ -58,7 +59,7 @@ def check_no_idle_settings(cfg: Config, split: ClassSplit) -> None:
     except (TypeError, ValueError):
         same = False
     if not same:
-        raise ValueError(
+        raise UserError(
             f"the setting split={idle} has no effect: write model=dict(split=...), or "
             "--cfg-options model.split..., which reaches the model, the data and the metric"
         )

@@ -10,6 +10,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
+from mmseg_otseg.errors import UserError
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
@@ -45,10 +47,10 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimizer of ``model``.
 
         Raises:
-            ValueError: If no parameter of the model requires a gradient.
+            UserError: If no parameter of the model requires a gradient.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise ValueError(
+            raise UserError(
                 f"No parameter of the {type(model).__name__} requires a gradient: every part "
                 "of it is frozen, so there is nothing to train."
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.errors import UserError
 
 try:
     import fcntl
@@ -45,7 +46,7 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         The path; None if the folder holds no checkpoint yet.
 
     Raises:
-        ValueError: If the folder holds checkpoints or names one, but none can be resumed from.
+        UserError: If the folder holds checkpoints or names one, but none can be resumed from.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
@@ -72,7 +73,7 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         if not problems and not last:
             return None
         why = "; ".join(problems.values()) or f"{pointer.name} names '{last}', which does not exist"
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no checkpoint to resume from: {why}. Name one with --resume PATH, or "
             "remove these files to start from the beginning."
         )

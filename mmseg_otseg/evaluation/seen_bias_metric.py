@@ -13,6 +13,8 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 from .zero_shot_iou_metric import ZeroShotIoUMetric, check_label_size
 
 #: -0.3 to 0.9 in steps of 0.005; negative biases are for models that favor unseen classes.
@@ -40,7 +42,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        ValueError: If there is no bias. In an evaluation: if no class is unseen, no class is seen,
+        UserError: If there is no bias. In an evaluation: if no class is unseen, no class is seen,
             or :func:`best_bias` cannot choose.
 
     Source:
@@ -52,7 +54,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         super().__init__(**kwargs)
         biases = DEFAULT_BIASES if biases is None else biases
         if not len(biases):
-            raise ValueError("SeenBiasMetric needs at least one bias to try")
+            raise UserError("SeenBiasMetric needs at least one bias to try")
         self.biases = sorted({float(bias) for bias in biases})
         self.table: list[dict[str, float]] = []
 
@@ -65,12 +67,12 @@ class SeenBiasMetric(ZeroShotIoUMetric):
                 ``gt_sem_seg``, class indices (1, H, W).
 
         Raises:
-            ValueError: If no class is seen or unseen, or the labels of an image do not have the
+            UserError: If no class is seen or unseen, or the labels of an image do not have the
                 size of its prediction.
         """
         seen, unseen = (torch.tensor(indices, dtype=torch.int64) for indices in self._split())
         if not len(unseen) or not len(seen):
-            raise ValueError(
+            raise UserError(
                 "a seen-class bias decides between seen and unseen classes, but the dataset has "
                 f"{len(seen)} seen and {len(unseen)} unseen ones: choose another dataset or split"
             )
@@ -185,12 +187,12 @@ def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
         table: For each bias ``seen_bias`` and ``hIoU``.
 
     Raises:
-        ValueError: If hIoU is nan for every bias. This happens if the seen classes, or the unseen
+        UserError: If hIoU is nan for every bias. This happens if the seen classes, or the unseen
             classes, occur neither in the labels nor in the predictions.
     """
     known = [row for row in table if not math.isnan(row["hIoU"])]
     if not known:
-        raise ValueError(
+        raise UserError(
             "no seen-class bias can be chosen: hIoU is nan for each of them, because no seen or no "
             "unseen class occurs in the data. Use more data or another class split"
         )

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.console import ConsoleRunner
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
 from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
 
@@ -35,14 +36,14 @@ def sweep_seen_bias(
         ``mIoU_U``, ``hIoU`` and the other metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        ValueError: If ``subset`` is not one of these, or the model's head has no seen-class bias.
+        UserError: If ``subset`` is not one of these, or the model's head has no seen-class bias.
     """
     if subset not in ("val", "test"):
-        raise ValueError(f"subset must be 'val' or 'test', got {subset!r}")
+        raise UserError(f"subset must be 'val' or 'test', got {subset!r}")
     cfg = evaluation_only(cfg, subset)
     head = MODELS.get(cfg.model.decode_head.type)
     if head is None or not issubclass(head, ZeroShotHead):
-        raise ValueError(
+        raise UserError(
             f"{cfg.model.decode_head.type} has no seen-class bias; use a config whose head derives "
             "from ZeroShotHead, such as MPSAHead"
         )

@@ -13,6 +13,8 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 _WHAT_TO_TRY = (
     "What to try, in this order: another seen-class bias (tools/analysis/calibrate_seen_bias.py "
     "finds it without training); class names that CLIP knows (tools/analysis/check_data.py shows "
@@ -28,13 +30,13 @@ def check_label_size(sample: Mapping[str, Any], prediction: Tensor) -> None:
         prediction: The prediction for that image, (..., H, W).
 
     Raises:
-        ValueError: If the two sizes differ.
+        UserError: If the two sizes differ.
     """
     labels, predicted = (
         " x ".join(map(str, data.shape[-2:])) for data in (sample["gt_sem_seg"]["data"], prediction)
     )
     if labels != predicted:
-        raise ValueError(
+        raise UserError(
             f"{sample.get('img_path', 'an image')}: its labels have {labels} pixels, but the "
             f"prediction has {predicted}, like the image on disk. Put LoadAnnotations after Resize "
             "in the test pipeline, so that the labels are not resized."
@@ -87,7 +89,7 @@ class ZeroShotIoUMetric(IoUMetric):
                 (1, H, W).
 
         Raises:
-            ValueError: If the labels of an image do not have the size of its prediction.
+            UserError: If the labels of an image do not have the size of its prediction.
         """
         if not self.format_only:
             for sample in data_samples:
@@ -105,7 +107,7 @@ class ZeroShotIoUMetric(IoUMetric):
             The metrics by name, in percent.
 
         Raises:
-            ValueError: If the dataset has no class split, or hides labels.
+            UserError: If the dataset has no class split, or hides labels.
         """
         if self.format_only:
             return super().compute_metrics(results)
@@ -142,7 +144,7 @@ class ZeroShotIoUMetric(IoUMetric):
         Unseen classes that the model was trained on with labels are left out, if others remain.
 
         Raises:
-            ValueError: As in :meth:`compute_metrics`.
+            UserError: As in :meth:`compute_metrics`.
         """
         seen, unseen = self._split()
         trained = self._trained(unseen)
@@ -156,12 +158,12 @@ class ZeroShotIoUMetric(IoUMetric):
     def _split(self) -> tuple[list[int], list[int]]:
         meta = self.dataset_meta or {}
         if "seen" not in meta or "unseen" not in meta:
-            raise ValueError(
+            raise UserError(
                 "ZeroShotIoUMetric needs the class split of the dataset: wrap the dataset of "
                 "this dataloader in ZeroShotDataset, or use IoUMetric."
             )
         if meta.get("hide_as") is not None:
-            raise ValueError(
+            raise UserError(
                 "the labels of unseen classes are hidden in this dataset, so a model cannot be "
                 "tested on it: set test_mode=True in the dataset that ZeroShotDataset wraps here."
             )

@@ -11,6 +11,7 @@ import torch
 from mmseg.datasets import ADE20KDataset, COCOStuffDataset
 from mmseg.structures import SegDataSample
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import OTSegRuntime, with_classes
 
 # The largest differences allowed in full precision, and with weights rounded to 8 bits.
@@ -43,7 +44,7 @@ def check_folder(
         ``labels``: the share of pixels whose label the model itself rates below its own.
 
     Raises:
-        ValueError: If a difference is larger than its bound.
+        UserError: If a difference is larger than its bound.
     """
     runtime = OTSegRuntime(folder)
     rng = np.random.default_rng(seed)
@@ -62,7 +63,7 @@ def check_folder(
             found["labels"] = max(found["labels"], _share_of_other_labels(ours, theirs))
     wrong = [name for name, bound in bounds.items() if not found[name] <= bound]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"the exported model differs from the model in its {' and '.join(wrong)}: "
             + ", ".join(f"{name} {found[name]:.1e} (at most {bounds[name]:.0e})" for name in wrong)
             + ". Nothing was written."

@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported_files import FORMAT, METADATA, MODEL, VOCABULARY
 from mmseg_otseg.inference.loading import test_pipeline
 from mmseg_otseg.version import __version__
@@ -66,7 +67,7 @@ def export_folder(
 
     Raises:
         ImportError: If the packages of the extra ``export`` are missing, or torch is too old.
-        ValueError: If an argument does not fit, torch cannot export the model's CLIP, or what was
+        UserError: If an argument does not fit, torch cannot export the model's CLIP, or what was
             written differs from the model.
         FileExistsError: If the folder is not empty.
     """
@@ -132,7 +133,7 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
     """How the test pipeline resizes images: ``scale`` (width, height) and ``keep_ratio``.
 
     Raises:
-        ValueError: If the pipeline does something else to the images.
+        UserError: If the pipeline does something else to the images.
     """
     resize = None
     for step in test_pipeline(cfg):
@@ -140,10 +141,10 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
         if name == "Resize" and resize is None:
             scale = step.get("scale")
             if scale is None or step.get("scale_factor") is not None:
-                raise ValueError("the test pipeline must resize to a `scale` to be exported")
+                raise UserError("the test pipeline must resize to a `scale` to be exported")
             resize = {"scale": list(scale), "keep_ratio": bool(step.get("keep_ratio", False))}
         elif not name.startswith(("Load", "Pack")):
-            raise ValueError(
+            raise UserError(
                 f"the test pipeline has the step {name}, which an exported model cannot repeat; "
                 "it can load, resize once, and pack"
             )
@@ -161,13 +162,13 @@ def windows(test_cfg: Mapping[str, Any], size: tuple[int, int] | None) -> dict[s
         ``size`` and ``stride`` of the windows, [rows, columns] in pixels; None for whole images.
 
     Raises:
-        ValueError: If the windows are not of the size that images must have.
+        UserError: If the windows are not of the size that images must have.
     """
     if test_cfg.get("mode", "whole") != "slide":
         return None
     crop, stride = list(test_cfg["crop_size"]), list(test_cfg["stride"])
     if size is not None and list(size) != crop:
-        raise ValueError(
+        raise UserError(
             f"the config's windows have {crop[0]} x {crop[1]} pixels: export for that size, for "
             "any size (--dynamic), or change test_cfg.crop_size"
         )
@@ -190,17 +191,17 @@ def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> No
             "What is exported runs anywhere."
         )
     if model.backbone.clip.dtype != torch.float32:
-        raise ValueError(
+        raise UserError(
             "only models in full precision are exported: set model.clip.precision=fp32 (the "
             "checkpoint fits it)"
         )
     if opset < MIN_OPSET:
-        raise ValueError(f"opset {opset} is too old: take {MIN_OPSET} or later")
+        raise UserError(f"opset {opset} is too old: take {MIN_OPSET} or later")
     patch = model.backbone.patch_size
     if size is not None and any(
         side < step or side % step for side, step in zip(size, patch, strict=True)
     ):
-        raise ValueError(
+        raise UserError(
             f"height and width must be multiples of CLIP's patch, {patch[0]} x {patch[1]} pixels, "
             f"got {size[0]} x {size[1]}"
         )

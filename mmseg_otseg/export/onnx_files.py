@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported_files import TEXT_ENCODER, TOKENIZER
 from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
 
@@ -48,7 +49,7 @@ def write_graph(
         program: Whether to write the same graph beside it for ``torch.export.load`` too.
 
     Raises:
-        ValueError: If torch cannot export the graph.
+        UserError: If torch cannot export the graph.
     """
     batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
     image: dict[int, Any] = {0: batch}
@@ -122,7 +123,7 @@ def _export(
         onnx.save(str(path))
     except Exception as error:  # torch raises many kinds when it cannot write something
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"torch cannot write this model as {path.name} ({reason}). If that is about sizes, "
             "fix them (--height, --width)."
         ) from error

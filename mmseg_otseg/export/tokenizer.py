@@ -6,6 +6,8 @@ from typing import Any
 
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
+from mmseg_otseg.errors import UserError
+
 # Contractions, runs of letters, single digits, and runs of anything else but white space.
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -17,14 +19,14 @@ def fast_tokenizer(tokenizer: Any) -> Any:
         tokenizer: ``SimpleTokenizer`` or ``HFTokenizer``.
 
     Raises:
-        TypeError: If it is neither.
+        UserError: If it is neither.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     if isinstance(tokenizer, HFTokenizer):
         return Tokenizer.from_str(tokenizer.tokenizer.backend_tokenizer.to_str())
     if not isinstance(tokenizer, SimpleTokenizer):
-        raise TypeError(f"cannot export a tokenizer of the type {type(tokenizer).__name__}")
+        raise UserError(f"cannot export a tokenizer of the type {type(tokenizer).__name__}")
     start, end = ((name, tokenizer.encoder[name]) for name in ("<start_of_text>", "<end_of_text>"))
     fast = Tokenizer(
         models.BPE(

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_otseg.errors import UserError
+
 GOLDEN_RATIO = 0.618034
 
 
@@ -20,12 +22,12 @@ def class_names(text: str) -> list[str]:
         ['cat', 'chair, wooden', 'sofa']
 
     Raises:
-        ValueError: If a quote is not closed.
+        UserError: If a quote is not closed.
     """
     try:
         rows = list(csv.reader([text], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ValueError(f"cannot parse the class names in {text!r}: {error}") from error
+        raise UserError(f"cannot parse the class names in {text!r}: {error}") from error
     return [name.strip() for name in rows[0]] if rows and rows[0] else [text.strip()]
 
 

@@ -12,6 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmseg_otseg.errors import UserError
+
 Source = str | os.PathLike | np.ndarray
 
 SUFFIXES = (
@@ -25,7 +27,7 @@ MAX_PIXELS_KEPT = 2**26  # larger images are reduced while they are read
 ORIENTATION = 0x0112  # the EXIF tag
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image cannot be used; the message gives the reason but not the image's name."""
 
 
@@ -41,8 +43,8 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
         Hidden files (names that begin with a period) are in neither list.
 
     Raises:
-        TypeError: If an input is neither a path nor an array.
-        ValueError: If a folder holds no image, or there is no input.
+        UserError: If an input is neither a path nor an array.
+        UserError: If a folder holds no image, or there is no input.
     """
     images: list[str | np.ndarray] = []
     left_out: list[str] = []
@@ -51,18 +53,18 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
         if isinstance(item, np.ndarray):
             images.append(item)
         elif not isinstance(item, str | os.PathLike):
-            raise TypeError(f"an image is a path or an array, not {type(item).__name__}")
+            raise UserError(f"an image is a path or an array, not {type(item).__name__}")
         elif not os.path.isdir(item):
             images.append(os.fspath(item))
         else:
             listed = [path for path in sorted(Path(item).iterdir()) if path.name[0] != "."]
             inside = [p for p in listed if p.suffix.lower() in SUFFIXES and not p.is_dir()]
             if not inside:
-                raise ValueError(f"the folder {item} holds no image ({', '.join(SUFFIXES)})")
+                raise UserError(f"the folder {item} holds no image ({', '.join(SUFFIXES)})")
             images.extend(str(path) for path in inside)
             left_out.extend(str(path) for path in listed if path not in set(inside))
     if not images:
-        raise ValueError(f"there is no image in {inputs!r}: give paths, folders or arrays")
+        raise UserError(f"there is no image in {inputs!r}: give paths, folders or arrays")
     return images, left_out
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported_files import FORMAT
 
 LARGEST_SIDE, LARGEST_AREA, LARGEST_PATCH = 2**16, 2**26, 2**8  # of images, in pixels
@@ -19,7 +20,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         path: A ``model.json``.
 
     Raises:
-        ValueError: If it is of another layout, or damaged.
+        UserError: If it is of another layout, or damaged.
     """
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -27,9 +28,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         if layout == FORMAT:
             _check(metadata)
     except Exception as error:  # a damaged file can hold anything
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     if layout != FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{path} has the layout {layout!r:.40}, this version of mmseg_otseg reads {FORMAT}: "
             "export the model again, or install the version that wrote it"
         )
@@ -53,7 +54,7 @@ def _check(metadata: Mapping[str, Any]) -> None:
     }
     wrong = [name for name, is_right in right.items() if not is_right]
     if wrong:
-        raise ValueError(f"invalid values of {', '.join(wrong)}")
+        raise UserError(f"invalid values of {', '.join(wrong)}")
 
 
 def _are_prompts(prompts: Mapping[str, Any]) -> bool:

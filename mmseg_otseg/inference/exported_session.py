@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmseg_otseg.errors import UserError
+
 
 class Session:
     """A model file of an exported folder.
@@ -20,7 +22,7 @@ class Session:
         threads: Threads to run on; None is all cores.
 
     Raises:
-        ValueError: If the file is not a model, or is another one.
+        UserError: If the file is not a model, or is another one.
     """
 
     def __init__(self, path: Path, inputs: Sequence[str], output: str, threads: int | None) -> None:
@@ -35,11 +37,11 @@ class Session:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors share no class of their own
-            raise ValueError(f"{path} cannot be read as an ONNX model ({error})") from error
+            raise UserError(f"{path} cannot be read as an ONNX model ({error})") from error
         found = [value.name for value in self._session.get_inputs()]
         outputs = [value.name for value in self._session.get_outputs()]
         if sorted(found) != sorted(inputs) or output not in outputs:
-            raise ValueError(
+            raise UserError(
                 f"{path} computes {', '.join(outputs)} from {', '.join(found)}, but should "
                 f"compute {output} from {', '.join(inputs)}: it is another model. Export it again."
             )
@@ -48,12 +50,12 @@ class Session:
         """Run the model.
 
         Raises:
-            ValueError: If it does not take these inputs, or its values are not finite.
+            UserError: If it does not take these inputs, or its values are not finite.
         """
         try:
             values: np.ndarray = self._session.run([self.output], inputs)[0]
         except Exception as error:
-            raise ValueError(f"{self.path} cannot be run ({error})") from error
+            raise UserError(f"{self.path} cannot be run ({error})") from error
         if not np.isfinite(values).all():
-            raise ValueError(f"the values of {self.path} are not finite: it may be damaged")
+            raise UserError(f"the values of {self.path} are not finite: it may be damaged")
         return values

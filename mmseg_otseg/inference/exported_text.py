@@ -10,6 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.inference.exported_files import TEXT_ENCODER, TOKENIZER, VOCABULARY
 from mmseg_otseg.inference.exported_session import Session
@@ -41,19 +42,19 @@ def read_vocabulary(path: str | Path, clip: str) -> Vocabulary:
         clip: Fingerprint of the model's CLIP.
 
     Raises:
-        ValueError: If it belongs to another CLIP, or is damaged.
+        UserError: If it belongs to another CLIP, or is damaged.
     """
     try:
         with ZipFile(path) as archive:  # numpy.savez compresses nothing
             if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed")
+                raise UserError("it is compressed")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("names", "text", "seen", "palette", "clip")}
         _check_arrays(**arrays)
     except Exception as error:  # a damaged archive can raise anything
-        raise ValueError(f"{path} cannot be read as a vocabulary ({error})") from error
+        raise UserError(f"{path} cannot be read as a vocabulary ({error})") from error
     if str(arrays["clip"]) != clip:
-        raise ValueError(
+        raise UserError(
             f"{path} was made with another CLIP (fingerprint {str(arrays['clip'])[:12]}) than the "
             f"model (fingerprint {clip[:12]}): text and images would not match. Export it again."
         )
@@ -72,17 +73,17 @@ def _check_arrays(
     """Check that the arrays of a vocabulary belong to the same K classes."""
     number = names.shape[:1]
     if names.ndim != 1 or names.dtype.kind != "U" or not names.size:
-        raise ValueError("its names are not a list of names")
+        raise UserError("its names are not a list of names")
     if not all(name.isprintable() for name in names.tolist()):
-        raise ValueError("its names hold characters that cannot be printed")
+        raise UserError("its names hold characters that cannot be printed")
     if len(set(names.tolist())) < len(names):
-        raise ValueError("its names are not all different")
+        raise UserError("its names are not all different")
     if text.ndim != 3 or text.shape[:1] != number or text.dtype.kind != "f" or not text.size:
-        raise ValueError(f"its text is not an array of shape (K, N, D) for {len(names)} names")
+        raise UserError(f"its text is not an array of shape (K, N, D) for {len(names)} names")
     if not np.isfinite(text).all():
-        raise ValueError("its text is not finite")
+        raise UserError("its text is not finite")
     if seen.shape != number or palette.shape != (*number, 3) or palette.dtype != np.uint8:
-        raise ValueError(f"its seen classes or its palette are not those of {len(names)} names")
+        raise UserError(f"its seen classes or its palette are not those of {len(names)} names")
 
 
 class TextEncoder:
@@ -97,7 +98,7 @@ class TextEncoder:
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a file is damaged.
+        UserError: If a file is damaged.
     """
 
     def __init__(
@@ -113,22 +114,22 @@ class TextEncoder:
             self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
             self.tokenizer.no_truncation()
         except Exception as error:  # its errors have no class of their own
-            raise ValueError(f"{folder / TOKENIZER} is not a tokenizer ({error})") from error
+            raise UserError(f"{folder / TOKENIZER} is not a tokenizer ({error})") from error
         self.session = Session(folder / TEXT_ENCODER, ("tokens",), "embeddings", threads)
 
     def __call__(self, names: Sequence[str]) -> Vocabulary:
         """Encode names.
 
         Raises:
-            ValueError: If there is no name, or one is empty, given twice, or too long; or if the
+            UserError: If there is no name, or one is empty, given twice, or too long; or if the
                 text encoder does not belong to the vocabulary.
         """
         names = tuple(names)
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
-            raise ValueError(f"class names must be one or more strings that are not empty: {names}")
+            raise UserError(f"class names must be one or more strings that are not empty: {names}")
         if len(set(names)) < len(names):
             doubled = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"the class names {', '.join(doubled)} are given more than once")
+            raise UserError(f"the class names {', '.join(doubled)} are given more than once")
         sentences = [
             # Not format(): a template comes from a file, and could ask for more than the name.
             template.replace("{}", name)
@@ -142,7 +143,7 @@ class TextEncoder:
             text /= np.linalg.norm(text, axis=-1, keepdims=True)
         prompts, width = self.known.text.shape[1:]
         if text.shape[1:] != (prompts, width):
-            raise ValueError(
+            raise UserError(
                 f"{self.session.path} makes embeddings of the shape {text.shape[1:]} for a name, "
                 f"but those of {VOCABULARY} have ({prompts}, {width}): the files do not belong "
                 "together. Export the model again."
@@ -160,10 +161,10 @@ class TextEncoder:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic in it does not raise an Exception
-            raise ValueError(f"{self.folder / TOKENIZER} cannot read names ({error})") from error
+            raise UserError(f"{self.folder / TOKENIZER} cannot read names ({error})") from error
         longest = max(rows, key=len)
         if len(longest) > self.prompts["max_tokens"]:
-            raise ValueError(
+            raise UserError(
                 f"the prompt {sentences[rows.index(longest)]!r:.200} has {len(longest)} tokens, "
                 f"the text encoder takes {self.prompts['max_tokens']}: use a shorter name"
             )

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_names, read_image
 from mmseg_otseg.inference.inspection import Inspection, prompt_names
 from mmseg_otseg.inference.loading import array_pipeline, load_config, load_model, set_precision
@@ -49,8 +50,8 @@ class OTSegInferencer(Segmenter):
             of the config. A checkpoint works with any of them.
 
     Raises:
-        TypeError: If ``model`` is not a config.
-        ValueError: If the config has no test pipeline, the model has no vocabulary, or the
+        UserError: If ``model`` is not a config.
+        UserError: If the config has no test pipeline, the model has no vocabulary, or the
             precision is unknown.
 
     Example:
@@ -113,14 +114,14 @@ class OTSegInferencer(Segmenter):
             when first used, on the whole image.
 
         Raises:
-            ValueError: If the image cannot be read or segmented, or the class names are invalid.
+            UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
         named = self.with_classes(classes)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
         (prediction,) = self.predict_all(named.model, [source], 1)
         if isinstance(prediction.values, Exception):
             what = "the image" if isinstance(source, np.ndarray) else source
-            raise ValueError(f"cannot segment {what}: {prediction.values}") from prediction.values
+            raise UserError(f"cannot segment {what}: {prediction.values}") from prediction.values
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
         return Inspection(
@@ -149,7 +150,7 @@ class OTSegInferencer(Segmenter):
     def _job(self, number: int, image: np.ndarray, size: tuple[int, int]) -> _Job:
         data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
         if data is None:
-            raise ValueError("the test pipeline returned no result")
+            raise UserError("the test pipeline returned no result")
         return _Job(number, image, size, data)
 
     def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
@@ -197,7 +198,7 @@ def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:
             metas = [sample.metainfo for sample in data["data_samples"]]
             maps = model.inference(data["inputs"], metas).float().cpu().numpy()
         if not np.isfinite(maps).all():
-            raise ValueError("the model's values are not finite: its weights may be damaged")
+            raise UserError("the model's values are not finite: its weights may be damaged")
     except Exception as error:  # for example, images too small for the model, or out of memory
         return [Prediction(*job[:3], error) for job in batch]
     return [

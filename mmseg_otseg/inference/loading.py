@@ -19,6 +19,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 
 from mmseg_otseg.engine.idle_settings import check_no_idle_settings
 from mmseg_otseg.engine.parts import class_split
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
 from mmseg_otseg.models.clip import check_precision
 
@@ -32,7 +33,7 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
     """Read a config file or copy a loaded config, and set the scope to build its components.
 
     Raises:
-        TypeError: If it is neither.
+        UserError: If it is neither.
     """
     if isinstance(model, str | Path):
         cfg = Config.fromfile(model)
@@ -41,7 +42,7 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
     elif isinstance(model, Mapping) and "model" in model:
         cfg = Config(dict(model))
     else:
-        raise TypeError(f"`model` must be a config file or a loaded config, not {model!r:.80}")
+        raise UserError(f"`model` must be a config file or a loaded config, not {model!r:.80}")
     init_default_scope(cfg.get("default_scope", "mmseg"))
     return cfg
 
@@ -50,7 +51,7 @@ def set_precision(model: ConfigDict, precision: str) -> None:
     """Set the precision of the frozen CLIP towers in a model's config; see ``load_clip``.
 
     Raises:
-        ValueError: If the model has no ``clip`` setting, or the precision is unknown.
+        UserError: If the model has no ``clip`` setting, or the precision is unknown.
     """
     check_precision(precision)
     parts, found = [model], False
@@ -60,7 +61,7 @@ def set_precision(model: ConfigDict, precision: str) -> None:
         if isinstance(part.get("clip"), dict):
             part.clip.precision, found = precision, True
     if not found:
-        raise ValueError(f"precision={precision!r} needs a model with a `clip` setting")
+        raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
 
 
 def training_free(cfg: Config) -> Config:
@@ -100,8 +101,8 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
         weights: Checkpoint; None leaves the trainable parts as initialized.
 
     Raises:
-        TypeError: If the model has no vocabulary.
-        ValueError: If the checkpoint is refused.
+        UserError: If the model has no vocabulary.
+        UserError: If the checkpoint is refused.
     """
     # Read first, so that a wrong file is reported before CLIP is built or even downloaded.
     read = CheckpointLoader.load_checkpoint
@@ -124,7 +125,7 @@ def array_pipeline(cfg: Config) -> Compose:
     ``dict(img=...)`` with BGR values (H, W, 3), uint8.
 
     Raises:
-        ValueError: If the config has no test pipeline.
+        UserError: If the config has no test pipeline.
     """
     first, *steps = test_pipeline(cfg)
     built = [dict(first if first["type"] == "LoadImageFromFile" else {}, type=FROM_ARRAY)]
@@ -140,13 +141,13 @@ def test_pipeline(cfg: Config) -> Any:
     """The steps of a config's test pipeline.
 
     Raises:
-        ValueError: If the config has none.
+        UserError: If the config has none.
     """
     datasets = [(cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in ("test", "val")]
     found = [steps for dataset in datasets if dataset and (steps := _find_pipeline(dataset))]
     steps = found[0] if found else cfg.get("test_pipeline")
     if not steps:
-        raise ValueError(
+        raise UserError(
             "the config has no test pipeline: set test_dataloader.dataset.pipeline or test_pipeline"
         )
     return steps

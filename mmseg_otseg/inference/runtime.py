@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_names, read_image, resize
 from mmseg_otseg.inference.exported_files import METADATA, MODEL, VOCABULARY
 from mmseg_otseg.inference.exported_metadata import read_metadata
@@ -28,7 +29,7 @@ class OTSegRuntime(Segmenter):
 
     Raises:
         FileNotFoundError: If the folder or one of its files is not there.
-        ValueError: If a file is damaged, of a newer layout, or made with another CLIP.
+        UserError: If a file is damaged, of a newer layout, or made with another CLIP.
 
     Example:
         >>> runtime = OTSegRuntime("exported")
@@ -52,7 +53,7 @@ class OTSegRuntime(Segmenter):
         self.metadata = read_metadata(self.folder / METADATA)
         self.seen_bias = self.metadata["seen_bias"] if seen_bias is None else seen_bias
         if not -1 <= self.seen_bias <= 1:
-            raise ValueError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
+            raise UserError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
         self.known = read_vocabulary(self.folder / VOCABULARY, self.metadata["clip"])
         self.threads = threads
         inputs = ("image", "text", "seen_bias")
@@ -83,14 +84,14 @@ class OTSegRuntime(Segmenter):
             classes: Names; None is the exported vocabulary.
 
         Raises:
-            ValueError: If the names are invalid, or the exported model takes no new ones.
+            UserError: If the names are invalid, or the exported model takes no new ones.
         """
         if classes is None or tuple(classes) == self.known.names:
             return self.known
         with self._lock:
             if tuple(classes) != self._last.names:
                 if not self.takes_names:
-                    raise ValueError(
+                    raise UserError(
                         "this model was exported with fixed text embeddings and has no text "
                         f"encoder: it knows the classes {', '.join(self.known.names)} only"
                     )
@@ -113,7 +114,7 @@ class OTSegRuntime(Segmenter):
             patch, as the model was exported.
 
         Raises:
-            ValueError: If the model does not take these images, or is not what the folder says.
+            UserError: If the model does not take these images, or is not what the folder says.
         """
         values = self._session(
             image=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
@@ -122,7 +123,7 @@ class OTSegRuntime(Segmenter):
         )
         expected = (len(images), len(vocabulary.names))
         if values.ndim != 4 or values.shape[:2] != expected:
-            raise ValueError(
+            raise UserError(
                 f"{self._session.path} made values of the shape {values.shape} for {expected[0]} "
                 f"image(s) and {expected[1]} class(es): it may be damaged"
             )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.labels import NONE_NAME, labels_at_size
 from mmseg_otseg.imaging.outputs import OutputFolder
 from mmseg_otseg.imaging.overlays import paint
@@ -111,7 +112,7 @@ class Segmenter(ABC):
             the names of the skipped images.
 
         Raises:
-            TypeError, ValueError: As in :meth:`segment`.
+            UserError: As in :meth:`segment`.
         """
         results = list(self.segment(inputs, classes, **options))
         return {
@@ -156,16 +157,16 @@ class Segmenter(ABC):
             The result of every image, in the order of the inputs.
 
         Raises:
-            TypeError: If an input is neither a path nor an array.
-            ValueError: If an option is out of range, a folder holds no image, or the class names
+            UserError: If an input is neither a path nor an array.
+            UserError: If an option is out of range, a folder holds no image, or the class names
                 are invalid; at the end, if no image could be segmented.
         """
         if none_below is not None and not 0 <= none_below <= 1:
-            raise ValueError(f"none_below must be within 0..1, got {none_below}")
+            raise UserError(f"none_below must be within 0..1, got {none_below}")
         if not 0 <= opacity <= 1:
-            raise ValueError(f"opacity must be within 0..1, got {opacity}")
+            raise UserError(f"opacity must be within 0..1, got {opacity}")
         if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
+            raise UserError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
         images, left_out = find_images(inputs)
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
@@ -212,6 +213,6 @@ class Segmenter(ABC):
             done += 1
             yield Segmented(name, mask, overlay if return_vis else None, labels)
         if not done:
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(images)} images could be segmented. First error: {first_reason}"
             )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import heat
 from mmseg_otseg.inference.inspection import Inspection
 from mmseg_otseg.structures import IGNORED
@@ -124,7 +125,7 @@ def plan_sheet(
         most_prompts: Prompts of a class to draw at most.
 
     Raises:
-        ValueError: If the model has no transport plan.
+        UserError: If the model has no transport plan.
     """
     truths = truths or [None] * len(looks)
     lines = [
@@ -138,7 +139,7 @@ def plan_sheet(
     grid = figure.subplots(len(lines), columns, squeeze=False)
     for (look, label, truth), line in zip(lines, grid):
         if look.share is None:
-            raise ValueError(
+            raise UserError(
                 "this model's head has no transport plan to draw: take a model with MPSAHead"
             )
         share, image = look.share[label], _drawn(look.image)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import SplitLike
 
@@ -28,8 +29,8 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
             :class:`~mmseg_otseg.structures.ClassSplit`.
 
     Raises:
-        TypeError: If the model has no vocabulary to change.
-        ValueError: If there are no names, a name is empty or repeated, or the split is invalid.
+        UserError: If the model has no vocabulary to change.
+        UserError: If there are no names, a name is empty or repeated, or the split is invalid.
     """
     segmentor = _segmentor(model)
     changed = with_classes(model, classes)
@@ -50,11 +51,11 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
         classes: As in :func:`set_classes`; None means the model's current vocabulary.
 
     Raises:
-        TypeError, ValueError: As in :func:`set_classes`.
+        UserError: As in :func:`set_classes`.
     """
     segmentor = _segmentor(model)
     if not hasattr(getattr(segmentor, "neck", None), "set_classes"):
-        raise TypeError(
+        raise UserError(
             f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck), so "
             "its classes cannot be changed"
         )
@@ -64,7 +65,7 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
         if isinstance(classes, Sequence) and not isinstance(classes, str):
             blank = [name for name in classes if not str(name).strip()]
             if blank:
-                raise ValueError("a class name is empty; give every class a name")
+                raise UserError("a class name is empty; give every class a name")
         other.neck.text = _shell(other.neck.text)
         other.neck.set_classes(classes)
     names = other.neck.text.split.classes

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import FrozenTower
 
 Module = TypeVar("Module", bound="TrainedModule")
@@ -23,7 +24,7 @@ class TrainedModule(BaseModule):
     out a frozen tower, but not a part of one.
 
     Raises:
-        ValueError: On loading NaN or infinity. On switching to evaluation, or on loading in
+        UserError: On loading NaN or infinity. On switching to evaluation, or on loading in
             evaluation: a tensor that trains, or a part of a tower that the checkpoint brings, was
             missing or had another shape.
     """
@@ -45,7 +46,7 @@ class TrainedModule(BaseModule):
 
     def _refuse_random(self, training: bool) -> None:
         if not training and self._random is not None:
-            raise ValueError(
+            raise UserError(
                 f"{self._random}. Predictions would come from random weights: take a checkpoint "
                 "that was trained with this config, or the config of this checkpoint."
             )
@@ -59,7 +60,7 @@ class TrainedModule(BaseModule):
             if not isinstance(found, Tensor) or name.endswith("attn_mask"):
                 continue  # the mask of a causal tower is infinite on purpose
             if not found.isfinite().all():
-                raise ValueError(f"{file} holds NaN or infinity in {prefix}{name}")
+                raise UserError(f"{file} holds NaN or infinity in {prefix}{name}")
         towers = [name for name, part in self.named_modules() if isinstance(part, FrozenTower)]
         left_out = tuple(
             f"{name}."

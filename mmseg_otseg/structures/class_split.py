@@ -13,6 +13,8 @@ from mmseg.datasets import (
     PascalVOCDataset,
 )
 
+from mmseg_otseg.errors import UserError
+
 from .class_names import read_class_names
 
 # The splits of zero-shot segmentation (Xian et al., CVPR 2019, for VOC and COCO-Stuff; OTSeg for
@@ -44,7 +46,7 @@ class ClassSplit:
             seen.
 
     Raises:
-        ValueError: If there is no name, a name or index is given twice, an index is outside 0..K-1,
+        UserError: If there is no name, a name or index is given twice, an index is outside 0..K-1,
             or no class is seen.
     """
 
@@ -55,7 +57,7 @@ class ClassSplit:
         classes = _as_names(self.classes)
         unseen = _as_indices(self.unseen, classes, "unseen")
         if len(unseen) == len(classes):
-            raise ValueError(
+            raise UserError(
                 f"all {len(classes)} classes are unseen; at least one class must be seen, since "
                 "training needs labels. Take some out of `unseen`."
             )
@@ -80,8 +82,8 @@ class ClassSplit:
 
         Raises:
             FileNotFoundError: If ``classes`` names a text file that does not exist.
-            TypeError: If ``split`` is none of the above.
-            ValueError: If a split, key or class name is unknown, seen and unseen classes overlap or
+            UserError: If ``split`` is none of the above.
+            UserError: If a split, key or class name is unknown, seen and unseen classes overlap or
                 do not cover all classes, the names differ from ``classes``, the text file is
                 invalid, or the constructor refuses the classes.
         """
@@ -93,25 +95,25 @@ class ClassSplit:
         elif isinstance(split, cls):
             built = split
         else:
-            raise TypeError(
+            raise UserError(
                 f"a class split is a ClassSplit, one of the names {', '.join(_NAMED)}, or a dict "
                 f"with `classes` and `unseen`, not {type(split).__name__}."
             )
         if classes is not None and tuple(classes) != built.classes:
-            raise ValueError(_difference(built.classes, tuple(classes)))
+            raise UserError(_difference(built.classes, tuple(classes)))
         return built
 
     @classmethod
     def _from_mapping(cls, split: Mapping, default_names: Sequence[str] | None) -> ClassSplit:
         unknown = sorted(set(split) - {"classes", "seen", "unseen"})
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"a class split has no key {', '.join(map(repr, unknown))}; "
                 "it takes `classes`, `unseen` and `seen`."
             )
         given = split.get("classes", default_names)
         if given is None:
-            raise ValueError("the class split has no `classes`: list the class names.")
+            raise UserError("the class split has no `classes`: list the class names.")
         names = _as_names(_names_of(given) if isinstance(given, str) else given)
 
         lists = {key: split.get(key) for key in ("seen", "unseen")}
@@ -128,10 +130,10 @@ class ClassSplit:
             return cls(names, rest)
         both = [names[index] for index in unseen if index in seen]
         if both:
-            raise ValueError(f"seen and unseen classes overlap: {', '.join(both)} are in both.")
+            raise UserError(f"seen and unseen classes overlap: {', '.join(both)} are in both.")
         neither = [names[index] for index in rest if index not in unseen]
         if neither:
-            raise ValueError(
+            raise UserError(
                 f"the classes {', '.join(neither)} are neither seen nor unseen; "
                 "add them to one list, or leave one list out."
             )
@@ -145,17 +147,17 @@ class ClassSplit:
             places: For the name of each place, the split given there, or None.
 
         Raises:
-            ValueError: If two places give different splits, or no place gives one.
+            UserError: If two places give different splits, or no place gives one.
         """
         named = {place: cls.build(split) for place, split in places.items() if split is not None}
         if not named:
-            raise ValueError(
+            raise UserError(
                 "no class split is given: set model=dict(split=dict(classes=[names], unseen=[...]))"
             )
         (first, split), *others = named.items()
         for place, other in others:
             if other != split:
-                raise ValueError(
+                raise UserError(
                     f"{first} and {place} do not mean the same classes: "
                     f"{_how_they_differ(split, other)}. Name the split in one place, `model.split`."
                 )
@@ -198,7 +200,7 @@ def _names_of(given: str) -> Sequence[str]:
 
 def _named(name: str) -> tuple[Sequence[str], tuple[int, ...]]:
     if name not in _NAMED:
-        raise ValueError(
+        raise UserError(
             f"unknown class split {name!r}; known are {', '.join(_NAMED)}. For other classes give "
             "dict(classes=[names], unseen=[names or indices])."
         )
@@ -209,7 +211,7 @@ def _unseen_of(name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
     """The unseen classes of a named split, which must be the split of these classes."""
     names, unseen = _named(name)
     if tuple(names) != classes:
-        raise ValueError(
+        raise UserError(
             f"`unseen={name!r}` stands for the unseen classes of the split {name!r}, but `classes` "
             f"differ from that split's ({', '.join(classes[:4])}, ...): list the unseen classes, "
             "unseen=[names or indices]."
@@ -219,36 +221,36 @@ def _unseen_of(name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
 
 def _as_names(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise ValueError(f"class names must be a list of names, not the single string {names!r}.")
+        raise UserError(f"class names must be a list of names, not the single string {names!r}.")
     names = tuple(names)
     if not names:
-        raise ValueError("the class split has no class; list at least one class name.")
+        raise UserError("the class split has no class; list at least one class name.")
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"class names must be strings, but {name!r} is not.")
+            raise UserError(f"class names must be strings, but {name!r} is not.")
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise ValueError(f"the class names {', '.join(doubled)} are given more than once.")
+        raise UserError(f"the class names {', '.join(doubled)} are given more than once.")
     return names
 
 
 def _as_indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -> tuple[int, ...]:
     """Turn class names or indices into sorted indices into ``names``."""
     if isinstance(items, (str, int)):
-        raise ValueError(f"`{what}` must be a list of class names or indices, not {items!r}.")
+        raise UserError(f"`{what}` must be a list of class names or indices, not {items!r}.")
     indices = []
     for item in items:
         if isinstance(item, str):
             if item not in names:
-                raise ValueError(
+                raise UserError(
                     f"`{what}` names the unknown class {item!r}; the classes are "
                     f"{', '.join(names)}."
                 )
             indices.append(names.index(item))
         elif isinstance(item, bool) or not hasattr(item, "__index__"):
-            raise ValueError(f"`{what}` must hold class names or indices, but {item!r} is neither.")
+            raise UserError(f"`{what}` must hold class names or indices, but {item!r} is neither.")
         elif not 0 <= item < len(names):
-            raise ValueError(
+            raise UserError(
                 f"`{what}` holds the index {item}, which is out of range: the {len(names)} classes "
                 f"have the indices 0 to {len(names) - 1}."
             )
@@ -257,7 +259,7 @@ def _as_indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -
     doubled = sorted({index for index in indices if indices.count(index) > 1})
     if doubled:
         listed = ", ".join(f"{index} ({names[index]})" for index in doubled)
-        raise ValueError(f"`{what}` holds classes more than once: {listed}.")
+        raise UserError(f"`{what}` holds classes more than once: {listed}.")
     return tuple(sorted(indices))
 
 

@@ -49,7 +49,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         find_images(["a.png", tmp_path])
     with pytest.raises(ValueError, match=r"\[\]"):
         find_images([])
-    with pytest.raises(TypeError, match=r"\bint\b"):
+    with pytest.raises(ValueError, match=r"\bint\b"):
         find_images([3])
 
 
@@ -188,4 +188,5 @@ def test_needs_numpy_and_pillow_only() -> None:
                 names = [node.module or ""]
             for name in names:
                 top = name.split(".")[0]
-                assert top in {"numpy", "PIL"} | sys.stdlib_module_names, f"{file} imports {top}"
+                allowed = {"numpy", "PIL"} | sys.stdlib_module_names
+                assert top in allowed or name == "mmseg_otseg.errors", f"{file} imports {name}"

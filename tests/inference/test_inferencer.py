@@ -261,7 +261,7 @@ def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, imag
 def test_what_is_no_config(weights: str, config: Config) -> None:
     wrong: Any
     for wrong in (None, {}, 3):
-        with pytest.raises(TypeError, match="config"):
+        with pytest.raises(ValueError, match="config"):
             OTSegInferencer(wrong, weights)
     config.test_dataloader = config.val_dataloader = config.test_pipeline = None
     with pytest.raises(ValueError, match="test_pipeline"):

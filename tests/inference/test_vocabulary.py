@@ -71,7 +71,7 @@ def test_wrong_names(names: Any, message: str, model: Any) -> None:
 
 
 def test_models_without_a_vocabulary() -> None:
-    with pytest.raises(TypeError, match=r"Linear .*DLFANeck"):
+    with pytest.raises(ValueError, match=r"Linear .*DLFANeck"):
         set_classes(nn.Linear(1, 1), ["cat"])
 
 

@@ -153,7 +153,7 @@ def test_mistakes(given, message):
 
 
 def test_wrong_type():
-    with pytest.raises(TypeError, match=r"\bint\b"):
+    with pytest.raises(ValueError, match=r"\bint\b"):
         ClassSplit.build(3)
 
 

@@ -10,6 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.renamed import renamed_options
 
 from .classes import SHAPES_CLASSES, SHAPES_PALETTE
@@ -41,7 +42,7 @@ class ShapesDataset(BaseSegDataset):
         **kwargs: Other arguments of ``BaseSegDataset`` (test_mode, indices, lazy_init, ...).
 
     Raises:
-        ValueError: If the world, subset, length or severity is not valid.
+        UserError: If the world, subset, length or severity is not valid.
     """
 
     METAINFO = dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE)
@@ -60,9 +61,9 @@ class ShapesDataset(BaseSegDataset):
         **kwargs: Any,
     ) -> None:
         if subset not in SUBSETS:
-            raise ValueError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
+            raise UserError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
         if length < 1:
-            raise ValueError(f"length is {length}; a dataset needs at least one scene")
+            raise UserError(f"length is {length}; a dataset needs at least one scene")
         self.world = get_world(world, severity)
         self.subset, self.length, self.seed = subset, length, seed
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
+
 from .classes import SHAPES_PALETTE
 from .scenes import BACKGROUND, render_scene
 from .worlds import World, get_world
@@ -44,11 +46,11 @@ def export_voc(
         The folder ``OUT/VOCdevkit/VOC2012``.
 
     Raises:
-        ValueError: If a number of scenes is negative.
+        UserError: If a number of scenes is negative.
         FileExistsError: If this folder already exists.
     """
     if min(train, val, aug) < 0:
-        raise ValueError(f"numbers of scenes must not be negative, got {train}, {val}, {aug}")
+        raise UserError(f"numbers of scenes must not be negative, got {train}, {val}, {aug}")
     world = get_world(world)
     root = Path(out) / "VOCdevkit" / "VOC2012"
     if root.exists():

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmseg_otseg.errors import UserError
+
 from .classes import COLORS, SHAPES, SHAPES_CLASSES
 from .worlds import World, get_world
 
@@ -84,10 +86,10 @@ def render_scene(
         The scene.
 
     Raises:
-        ValueError: If the subset or the world is unknown.
+        UserError: If the subset or the world is unknown.
     """
     if subset not in SUBSETS:
-        raise ValueError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
+        raise UserError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
     world = get_world(world)
     height, width = (size, size) if isinstance(size, int) else size
     address = (seed, SUBSETS[subset], index)

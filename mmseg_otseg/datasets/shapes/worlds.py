@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mmseg_otseg.errors import UserError
+
 __all__ = ["WORLDS", "World", "get_world"]
 
 Range = tuple[float, float]
@@ -41,7 +43,7 @@ class World:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.severity <= 0.95:
-            raise ValueError(
+            raise UserError(
                 f"severity of world {self.name!r} is {self.severity}; it must lie in 0..0.95"
             )
 
@@ -85,10 +87,10 @@ def get_world(world: str | World, severity: float | None = None) -> World:
         The world.
 
     Raises:
-        ValueError: If there is no world of that name, or the severity is out of range.
+        UserError: If there is no world of that name, or the severity is out of range.
     """
     if isinstance(world, str):
         if world not in WORLDS:
-            raise ValueError(f"unknown world {world!r}; choose one of {', '.join(WORLDS)}")
+            raise UserError(f"unknown world {world!r}; choose one of {', '.join(WORLDS)}")
         world = WORLDS[world]
     return world if severity is None else replace(world, severity=severity)

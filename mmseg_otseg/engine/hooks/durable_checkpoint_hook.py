@@ -13,6 +13,7 @@ from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.run_folder import UNFINISHED, latest_checkpoint, whole_file
+from mmseg_otseg.errors import UserError
 
 
 @HOOKS.register_module()
@@ -31,14 +32,14 @@ class DurableCheckpointHook(CheckpointHook):
         options: Options of ``CheckpointHook``; ``out_dir`` must be a local folder.
 
     Raises:
-        ValueError: If the folder is not local, ``save_best`` names a metric that the validation
+        UserError: If the folder is not local, ``save_best`` names a metric that the validation
             does not report, or a run resumes and none of its checkpoints can be read.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         if self.file_client_args or self.backend_args or "://" in str(self.out_dir):
-            raise ValueError(
+            raise UserError(
                 "DurableCheckpointHook writes to local folders only: leave out backend_args and "
                 "file_client_args, or use CheckpointHook."
             )
@@ -186,7 +187,7 @@ class DurableCheckpointHook(CheckpointHook):
         improved = False
         for indicator, rule in self._watched():
             if indicator not in metrics:
-                raise ValueError(
+                raise UserError(
                     f"save_best='{indicator}' is not among the validation's metrics: "
                     f"{', '.join(metrics)}."
                 )

@@ -13,6 +13,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 ADVICE = (
     "Usual causes: a learning rate that is too high (optim_wrapper.optimizer.lr, or gradients "
     "without optim_wrapper.clip_grad), half precision without a loss scale, or weights that were "
@@ -35,7 +37,7 @@ class FiniteLossHook(Hook):
         overflows: Number of successive NaN or infinite losses to tolerate with a loss scale.
 
     Raises:
-        ValueError: If the total loss, the loaded weights or the weights to be saved hold NaN or
+        UserError: If the total loss, the loaded weights or the weights to be saved hold NaN or
             infinity.
     """
 
@@ -57,7 +59,7 @@ class FiniteLossHook(Hook):
             return
         names = [name for name, value in outputs.items() if not _is_finite(value)]
         parts = [name for name in names if name != "loss"] or names
-        raise ValueError(
+        raise UserError(
             f"training was stopped after iteration {runner.iter + 1}: the loss is NaN or infinite "
             f"because of {', '.join(parts)}. {ADVICE}. {_last_good(runner)}"
         )
@@ -65,7 +67,7 @@ class FiniteLossHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         name = _damaged(checkpoint.get("state_dict", {}))
         if name is not None:
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint {runner._load_from} holds NaN or infinity in {name}: use one "
                 "from before its training failed"
             )
@@ -74,7 +76,7 @@ class FiniteLossHook(Hook):
         name = _damaged(checkpoint["state_dict"])
         if name is not None:
             step = checkpoint["meta"]["iter"]
-            raise ValueError(
+            raise UserError(
                 f"training was stopped at iteration {step} and nothing was saved, because the "
                 f"weights {name} hold NaN or infinity. {ADVICE}. {_last_good(runner)}"
             )

@@ -18,6 +18,8 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mmseg_otseg.errors import UserError
+
 # Entries of a schedule that change with the steps or follow from others; the rest are settings.
 PROGRESS = {"base_values", "last_step", "total_iters"}
 
@@ -31,7 +33,7 @@ class ResumeCheckHook(Hook):
     Every run with mmseg's loops has this hook; see :mod:`mmseg_otseg.engine.loops`.
 
     Raises:
-        ValueError: If the checkpoint has no optimizer; if its optimizer or schedules are of another
+        UserError: If the checkpoint has no optimizer; if its optimizer or schedules are of another
             model or type, or have invalid values; or if it was trained for more iterations than
             this run has.
     """
@@ -44,13 +46,13 @@ class ResumeCheckHook(Hook):
         file, saved = str(runner._load_from), checkpoint.get("optimizer")
         try:
             if not saved:
-                raise ValueError("it holds no optimizer, as is the case for best_*.pth files")
+                raise UserError("it holds no optimizer, as is the case for best_*.pth files")
             _load(wrapper, saved)
             _check_schedules(runner.param_schedulers, checkpoint.get("param_schedulers"), file)
         except Exception as error:  # an optimizer can raise any error for a foreign state
             missing = "there is no " if isinstance(error, KeyError) else ""
             reason = missing + (str(error) or type(error).__name__).splitlines()[0][:300]
-            raise ValueError(
+            raise UserError(
                 f"The run cannot be resumed from {file}: {reason}. Resume from a checkpoint of "
                 "this config, or give the file as load_from to start with only its weights."
             ) from error
@@ -66,7 +68,7 @@ class ResumeCheckHook(Hook):
             f"nothing is left to train. To continue training, increase train_cfg.{key}"
         )
         if done > length:
-            raise ValueError(f"{told}. To evaluate it, use tools/test.py.")
+            raise UserError(f"{told}. To evaluate it, use tools/test.py.")
         if done == length:
             print_log(f"{told}.", "current", logging.WARNING)
 
@@ -93,16 +95,16 @@ def _try_steps(optimizer: Optimizer) -> None:
         try:
             trial.step()
         except Exception as error:
-            raise ValueError(f"its optimizer cannot make a step ({error!r:.100})") from error
+            raise UserError(f"its optimizer cannot make a step ({error!r:.100})") from error
         if not number.isfinite().all():
-            raise ValueError(
+            raise UserError(
                 f"its optimizer makes steps that are not finite (learning rate {group.get('lr')})"
             )
         expected = trial.state[number]
         for parameter in group["params"]:
             _check_state(optimizer.state.get(parameter), expected, parameter)
     if expected and not optimizer.state:
-        raise ValueError("its optimizer has no state for any parameter")
+        raise UserError("its optimizer has no state for any parameter")
 
 
 def _check_state(state: Any, expected: Mapping[str, Any], parameter: Tensor) -> None:
@@ -113,9 +115,9 @@ def _check_state(state: Any, expected: Mapping[str, Any], parameter: Tensor) -> 
         else:
             fits = isinstance(value, type(example)) or example is None or value is None
         if not fits:
-            raise ValueError(f"'{name}' of its optimizer does not fit this model's parameters")
+            raise UserError(f"'{name}' of its optimizer does not fit this model's parameters")
         if isinstance(value, Tensor) and not value.isfinite().all():
-            raise ValueError(f"'{name}' of its optimizer holds NaN or infinity")
+            raise UserError(f"'{name}' of its optimizer holds NaN or infinity")
 
 
 def _fits(shape: torch.Size, whole: torch.Size) -> bool:
@@ -132,15 +134,15 @@ def _check_schedules(own: Any, saved: Any, file: str) -> None:
         return
     own, saved = own or [], saved or []
     if not isinstance(saved, list) or len(saved) != len(own):
-        raise ValueError(f"it holds {len(saved)} schedules, but the config has {len(own)}")
+        raise UserError(f"it holds {len(saved)} schedules, but the config has {len(own)}")
     for schedule, state in zip(own, saved):
         settings = schedule.state_dict()
         kind = type(schedule).__name__
         if not isinstance(state, dict) or state.keys() != settings.keys():
-            raise ValueError(f"its schedule is not a {kind}")
+            raise UserError(f"its schedule is not a {kind}")
         wrong = [name for name, value in settings.items() if not _same_form(value, state[name])]
         if wrong:
-            raise ValueError(f"'{wrong[0]}' of its schedule is not valid for a {kind}")
+            raise UserError(f"'{wrong[0]}' of its schedule is not valid for a {kind}")
         changed = list(_changed(settings, state))
         if changed:
             print_log(

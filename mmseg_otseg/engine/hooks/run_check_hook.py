@@ -17,6 +17,7 @@ from mmseg.registry import HOOKS
 from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
 from mmseg_otseg.engine.idle_settings import check_no_idle_settings, warn_of_idle_pipelines
 from mmseg_otseg.engine.parts import class_split, neck, segmentor
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.structures import UNLABELED, ClassSplit
 
@@ -39,7 +40,7 @@ class RunCheckHook(Hook):
     refused.
 
     Raises:
-        ValueError: If the model and the data have different classes, a setting at the top level of
+        UserError: If the model and the data have different classes, a setting at the top level of
             the config has no effect, evaluation data hides labels, training data does not hide
             them, the setting of the training data does not fit the model or the hooks, a tested
             model was trained on all unseen classes, the best checkpoint is chosen by a metric that
@@ -88,14 +89,14 @@ class RunCheckHook(Hook):
             return
         _check_classes(runner.model, dataloader.dataset, f"the {what} data")
         if getattr(dataloader.dataset, "metainfo", {}).get("hide_as") is not None:
-            raise ValueError(
+            raise UserError(
                 f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
                 f"in the dataset that the ZeroShotDataset of {part}_dataloader wraps"
             )
         # The "supervised" setting trains all classes on purpose; both means are still reported.
         trained = frozenset() if _is_supervised(runner.cfg) else self.trained
         if split.unseen and trained.issuperset(split.unseen_names) and not _trains(runner):
-            raise ValueError(
+            raise UserError(
                 f"the model was trained with labels of {', '.join(split.unseen_names)}, which are "
                 "all the classes that this config calls unseen. Test it with the split it was "
                 "trained with, or remove these classes from `unseen`."
@@ -136,7 +137,7 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
     ClassSplit.agreed({"the model": split, data: ClassSplit(tuple(names), tuple(unseen))})
     num_classes = getattr(segmentor(model).decode_head, "num_classes", None)
     if num_classes is not None and num_classes != split.num_classes:
-        raise ValueError(
+        raise UserError(
             f"model.decode_head.num_classes is {num_classes}, but the class split has "
             f"{split.num_classes} classes: set it to {split.num_classes}"
         )
@@ -148,14 +149,14 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
     if not metainfo.get("unseen"):
         return
     if getattr(dataset, "test_mode", False):
-        raise ValueError(
+        raise UserError(
             "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
             "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
     if any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks):
         return  # this hook checks the data itself and decides which classes train
     if metainfo["hide_as"] == UNLABELED:
-        raise ValueError(
+        raise UserError(
             "setting='transductive' of the training data needs default_hooks=dict(self_training="
             "dict(type='SelfTrainingHook', begin=ITERATION)): without it, the unlabeled pixels are "
             "not used"
@@ -166,7 +167,7 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
     if text_neck.train_classes is None:
         text_neck.train_classes = classes
     if text_neck.train_classes != classes:
-        raise ValueError(
+        raise UserError(
             f"the neck has train_classes={text_neck.train_classes!r}, but the setting of the "
             f"training data requires {classes!r}: leave train_classes out, and choose "
             "train_dataloader.dataset.setting ('inductive', 'supervised')"
@@ -199,7 +200,7 @@ def _check_output(runner: Runner) -> None:
         path = str(dataset.get_data_info(index)["img_path"])
         other = paths.setdefault(Path(path).stem, path)
         if other != path:
-            raise ValueError(
+            raise UserError(
                 f"the label maps of {other} and {path} would both be named {Path(path).stem}.png, "
                 "because mmseg's metrics use the image's name without its folder. Leave out --out "
                 "(output_dir), test one folder at a time, or use tools/segment.py, which keeps the "
@@ -220,7 +221,7 @@ def _check_best(runner: Runner) -> None:
     for name in asked:
         if name in ZERO_SHOT_METRICS and name not in given:
             why = "no class is unseen" if metrics else "val_evaluator is not a ZeroShotIoUMetric"
-            raise ValueError(
+            raise UserError(
                 f"the best checkpoint is selected by {name}, but {why}: name unseen classes with "
                 "model=dict(split=dict(unseen=[names])), or select it by another metric, "
                 "default_hooks.checkpoint.save_best=mIoU"

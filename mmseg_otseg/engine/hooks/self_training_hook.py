@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.parts import neck
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import UNLABELED
 
 
@@ -26,7 +27,7 @@ class SelfTrainingHook(Hook):
         begin: First iteration (counted from 0) of self-training.
 
     Raises:
-        ValueError: If ``begin`` is negative. Before training: if the model's neck is not a
+        UserError: If ``begin`` is negative. Before training: if the model's neck is not a
             :class:`DLFANeck` or similar, the training dataset does not mark unlabeled pixels, no
             class is unseen, or self-training would begin at once with an untrained model or only
             after the last iteration.
@@ -37,30 +38,30 @@ class SelfTrainingHook(Hook):
 
     def __init__(self, begin: int) -> None:
         if begin < 0:
-            raise ValueError(f"begin must be 0 or more, got {begin}")
+            raise UserError(f"begin must be 0 or more, got {begin}")
         self.begin = begin
 
     def before_train(self, runner: Runner) -> None:
         """Check that the run can be transductive."""
         if not hasattr(neck(runner.model), "train_classes"):
-            raise ValueError("SelfTrainingHook needs a model with a neck of type DLFANeck")
+            raise UserError("SelfTrainingHook needs a model with a neck of type DLFANeck")
         meta = runner.train_dataloader.dataset.metainfo
         if meta.get("hide_as") != UNLABELED:
-            raise ValueError(
+            raise UserError(
                 "SelfTrainingHook needs a training dataset that marks the pixels of unseen "
                 "classes: set setting='transductive' in its ZeroShotDataset"
             )
         if not meta["unseen"]:
-            raise ValueError(
+            raise UserError(
                 "SelfTrainingHook has nothing to label: the training data has no unseen class"
             )
         if self.begin >= runner.max_iters:
-            raise ValueError(
+            raise UserError(
                 f"self-training would never begin: default_hooks.self_training.begin={self.begin}, "
                 f"and training ends after {runner.max_iters} iterations (train_cfg.max_iters)"
             )
         if self.begin == 0 and not runner._load_from and not runner._resume:
-            raise ValueError(
+            raise UserError(
                 "self-training from the first iteration on needs a trained model: give its "
                 "checkpoint as load_from (--cfg-options load_from=CHECKPOINT), or increase begin"
             )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
 from mmseg_otseg.models.clip.towers import ImageTower, image_tower
 from mmseg_otseg.models.trained import TrainedModule
@@ -44,7 +45,7 @@ class CLIPBackbone(TrainedModule):
             less memory for more time.
 
     Raises:
-        ValueError: If the model's image tower cannot run here, or a layer does not exist; if it
+        UserError: If the model's image tower cannot run here, or a layer does not exist; if it
             has no tokens for visual prompts, or no class token to double.
 
     Source:
@@ -75,9 +76,9 @@ class CLIPBackbone(TrainedModule):
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
         if double_class_embedding and not tower.num_prefix:
-            raise ValueError("double_class_embedding needs a class token, but this CLIP has none")
+            raise UserError("double_class_embedding needs a class token, but this CLIP has none")
         if visual_prompts is not None and not tower.takes_prompts:
-            raise ValueError(
+            raise UserError(
                 "visual prompts need a sequence of tokens, but this CLIP computes a feature map: "
                 "set model.backbone.visual_prompts=None, or use a ViT"
             )
@@ -207,7 +208,7 @@ class CLIPBackbone(TrainedModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         times = state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
         if times.numel() != 1 or times.item() not in (1, 2):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint is damaged: {prefix}class_embedding_times is not 1 or 2"
             )
         # The checkpoint's tower may have another native resolution, as the authors' files do.
@@ -234,10 +235,10 @@ class _DropBranch:
 def _resolve_layers(indices: Sequence[int], layers: int) -> tuple[int, ...]:
     resolved = tuple(index + layers if index < 0 else index for index in indices)
     if not resolved or any(not 0 <= index < layers for index in resolved):
-        raise ValueError(
+        raise UserError(
             f"out_indices={tuple(indices)} must name at least one of the tower's {layers} layers "
             f"(0..{layers - 1}, or negative from the last)"
         )
     if len(set(resolved)) != len(resolved):
-        raise ValueError(f"out_indices={tuple(indices)} names a layer twice")
+        raise UserError(f"out_indices={tuple(indices)} names a layer twice")
     return resolved

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 
 class DeepVisualPrompts(nn.Module):
     """Learned tokens between the class token and the patches, new ones before every layer.
@@ -19,7 +21,7 @@ class DeepVisualPrompts(nn.Module):
         dropout: Dropout of the projected tokens.
 
     Raises:
-        ValueError: If ``num_tokens`` is less than 1, or ``dropout`` is not between 0 and 1.
+        UserError: If ``num_tokens`` is less than 1, or ``dropout`` is not between 0 and 1.
 
     Source:
         Jia et al., "Visual Prompt Tuning" (ECCV 2022), VPT-Deep, as ZegCLIP (arXiv 2212.03588) uses
@@ -31,7 +33,7 @@ class DeepVisualPrompts(nn.Module):
     ) -> None:
         super().__init__()
         if num_tokens < 1:
-            raise ValueError(f"visual prompts need at least one token, got num_tokens={num_tokens}")
+            raise UserError(f"visual prompts need at least one token, got num_tokens={num_tokens}")
         self.num_tokens = num_tokens
         bound = math.sqrt(6 / (3 * patch_size**2 + width))
         self.embeddings = nn.Parameter(

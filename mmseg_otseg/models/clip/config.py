@@ -9,6 +9,8 @@ from typing import Any
 
 import open_clip
 
+from mmseg_otseg.errors import UserError
+
 REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 _WITHOUT_TEXT = ("PE-Spatial", "PE-Lang")  # Perception Encoder's, trained on from PE-Core
 
@@ -25,7 +27,7 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
         A copy of the configuration.
 
     Raises:
-        ValueError: If open_clip has no such model, or keys are missing.
+        UserError: If open_clip has no such model, or keys are missing.
     """
     if isinstance(model, str):
         name = model.replace("/", "-")
@@ -36,7 +38,7 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
             hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
             if any(name.startswith(tower) for tower in _WITHOUT_TEXT):
                 hint = f"it is an image tower without a text tower, so no CLIP; {hint}"
-            raise ValueError(f"open_clip has no CLIP model named {model!r}: {hint}")
+            raise UserError(f"open_clip has no CLIP model named {model!r}: {hint}")
         return config
     # A mmengine ConfigDict must not reach open_clip's dataclasses.
     plain = {
@@ -44,7 +46,7 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
     }
     missing = [key for key in REQUIRED_KEYS if key not in plain]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"a CLIP configuration given as a dict needs {', '.join(REQUIRED_KEYS)} "
             f"(as in open_clip's model_configs); missing: {', '.join(missing)}"
         )

@@ -11,6 +11,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 from .activation import activation_name, set_quick_gelu, uses_quick_gelu
 from .precision import in_precision
 
@@ -34,7 +36,7 @@ class FrozenTower(nn.Module):
             ``"fp16"``.
 
     Raises:
-        ValueError: If there is no such precision.
+        UserError: If there is no such precision.
     """
 
     fingerprint: Tensor
@@ -72,7 +74,7 @@ class FrozenTower(nn.Module):
         activation = state_dict.setdefault(prefix + "quick_gelu", self.quick_gelu)
         found = state_dict.get(prefix + "fingerprint", self.fingerprint)
         if activation.numel() != 1 or found.shape != (32,) or found.dtype != torch.uint8:
-            raise ValueError(f"the checkpoint is damaged: it does not say which tower {prefix} is")
+            raise UserError(f"the checkpoint is damaged: it does not say which tower {prefix} is")
         if weights:
             if self._holds(weights):
                 found = self.fingerprint
@@ -85,7 +87,7 @@ class FrozenTower(nn.Module):
                 set_quick_gelu(self.module, bool(activation))
         if not self._is_built_with(found, activation):
             if not weights:
-                raise ValueError(
+                raise UserError(
                     "this checkpoint was trained over other CLIP weights "
                     f"({_name(found, activation)}) than the model was built with "
                     f"({_name(self.fingerprint, self.quick_gelu)}). "

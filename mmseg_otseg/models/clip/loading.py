@@ -20,6 +20,8 @@ from open_clip.model import (
 )
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 from .activation import activation_name
 from .attention import with_self_attention
 from .download import download_weights
@@ -86,7 +88,7 @@ def load_clip(
         The model, in eval mode.
 
     Raises:
-        ValueError: If the model, tag or precision is unknown, or a file cannot be read or belongs
+        UserError: If the model, tag or precision is unknown, or a file cannot be read or belongs
             to another architecture.
         FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
         ConnectionError: If the weights of a tag cannot be downloaded.
@@ -131,7 +133,7 @@ def _load(
         try:
             _load_tensors(clip, tensors)
         except Exception as error:  # open_clip's conversions and torch's loading raise many kinds
-            raise ValueError(
+            raise UserError(
                 f"the weights in {path} do not belong to the CLIP model {source.name}: "
                 f"{_mismatch(error)}"
             ) from error
@@ -154,7 +156,7 @@ def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
     try:
         return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
     except (TypeError, AssertionError) as error:  # e.g. a width that its heads do not divide
-        raise ValueError(f"open_clip cannot build this CLIP configuration: {error}") from error
+        raise UserError(f"open_clip cannot build this CLIP configuration: {error}") from error
 
 
 def _download(source: CLIPSource, tag: str, cache_dir: str | None) -> Path:
@@ -198,7 +200,7 @@ def _check_finite(clip: nn.Module, path: Path) -> None:
     for name, value in clip.state_dict().items():
         # Infinity and NaN survive a sum, which needs no second tensor.
         if name != "attn_mask" and value.is_floating_point() and not value.sum().isfinite():
-            raise ValueError(f"the CLIP weights in {path} are damaged: {name} is not finite")
+            raise UserError(f"the CLIP weights in {path} are damaged: {name} is not finite")
 
 
 def _report(source: CLIPSource, path: Path) -> None:

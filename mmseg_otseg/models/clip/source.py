@@ -11,6 +11,8 @@ from typing import Any
 
 import open_clip
 
+from mmseg_otseg.errors import UserError
+
 from .config import clip_config
 from .torchscript import is_torchscript_archive
 
@@ -73,7 +75,7 @@ def resolve_clip(
         std: Standard deviation of the pixels, RGB, 0..255.
 
     Raises:
-        ValueError: If the model or tag is unknown, a value is invalid, or
+        UserError: If the model or tag is unknown, a value is invalid, or
             ``open_clip_config.json`` cannot be read.
         FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
     """
@@ -103,7 +105,7 @@ def resolve_clip(
             (who, values[key]) for who, values in statements if values.get(key) is not None
         )
     if not isinstance(decided["quick_gelu"], bool):
-        raise ValueError(
+        raise UserError(
             f"quick_gelu must be True or False, but {said_by['quick_gelu']} states "
             f"{decided['quick_gelu']!r}"
         )
@@ -127,7 +129,7 @@ def _find_weights(
     if pretrained is None:
         return None, None
     if not isinstance(pretrained, (str, Path)):
-        raise ValueError(f"`pretrained` of a CLIP must be a tag or a path, got {pretrained!r}")
+        raise UserError(f"`pretrained` of a CLIP must be a tag or a path, got {pretrained!r}")
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path, None
@@ -141,7 +143,7 @@ def _find_weights(
     if tag:
         return None, tag
     tags = open_clip.list_pretrained_tags_by_model(open_clip_name) if has_tags else []
-    raise ValueError(
+    raise UserError(
         f"{pretrained!r} is neither a file nor a tag of open_clip for {name}; "
         + (f"its tags: {', '.join(tags)}" if tags else "such a model has no tags: give a path")
     )
@@ -155,7 +157,7 @@ def _read_config_file(path: Path) -> dict[str, Any]:
         # open_clip leaves quick_gelu out where it is not used.
         return {"quick_gelu": model.get("quick_gelu", False), **_in_255(pixels)}
     except Exception as error:  # a broken file can hold anything
-        raise ValueError(f"cannot read {path}, which lies beside the weights: {error}") from error
+        raise UserError(f"cannot read {path}, which lies beside the weights: {error}") from error
 
 
 def _agreed_pixels(name: str) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _rgb(key: str, value: Any, who: str) -> RGB:
         red = green = blue = math.nan
     smallest = -math.inf if key == "mean" else 1e-6
     if not all(smallest <= part < math.inf for part in (red, green, blue)):
-        raise ValueError(
+        raise UserError(
             f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
         )
     return red, green, blue

@@ -11,6 +11,8 @@ from typing import Any
 import open_clip
 import timm
 
+from mmseg_otseg.errors import UserError
+
 from .config import clip_config
 
 # timm's modules whose towers are plain ViTs: blocks that see all tokens.
@@ -22,11 +24,11 @@ def check_image_tower(model: str | Mapping[str, Any]) -> None:
     """Check that a model's image tower is one of those in :mod:`.towers`.
 
     Raises:
-        ValueError: If it is not; the message says why, and suggests models that are.
+        UserError: If it is not; the message says why, and suggests models that are.
     """
     reason = _image_problem(clip_config(model))
     if reason:
-        raise ValueError(
+        raise UserError(
             f"{_name(model)} cannot be the backbone: {reason}. {_list_supported(model)}"
         )
 
@@ -40,16 +42,16 @@ def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) ->
             tokenizer and a causal tower.
 
     Raises:
-        ValueError: If it is not; the message says why, and what to do.
+        UserError: If it is not; the message says why, and what to do.
     """
     config = clip_config(model)
     reason = _text_problem(config)
     if not reason and learnable and (reason := _context_problem(config)):
-        raise ValueError(
+        raise UserError(
             f"{_name(model)} cannot have learnable prompts: {reason}. Use TemplatePrompts."
         )
     if reason:
-        raise ValueError(
+        raise UserError(
             f"{_name(model)} cannot encode the prompts: {reason}. Encode them elsewhere and use "
             f"PrecomputedPrompts. {_list_supported(model)}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.files import PlainValues, TorchFile
 from mmseg_otseg.files.pickle_tree import Call
 
@@ -36,7 +37,7 @@ def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
         Names to tensors.
 
     Raises:
-        ValueError: If the archive's object tree holds anything but modules, plain containers,
+        UserError: If the archive's object tree holds anything but modules, plain containers,
             numbers, strings and tensors, or the archive is damaged or claims more than it holds.
         KeyError: If parts of the archive are missing.
     """
@@ -44,7 +45,7 @@ def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
     with Path(path).open("rb") as stream:
         file = TorchFile(stream)
         if not _is_module(file.tree):
-            raise ValueError("the archive holds no module")
+            raise UserError("the archive holds no module")
         _collect(file.tree, "", PlainValues(file.storage, file.size), tensors)
     return tensors
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 
 class DecoderLayer(nn.Module):
     """A decoder layer without its attention: values, feed-forward, residuals and LayerNorms.
@@ -81,7 +83,7 @@ class Decoder(nn.Module):
         # A converted checkpoint may not say which method it comes from.
         found = state_dict.setdefault(prefix + "kind_name", self.kind_name)
         if not torch.equal(found.cpu(), self.kind_name.cpu()):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint's decoder is of the kind {decode_kind(found)!r}, the "
                 f"model's {self.kind!r}: use the config that the checkpoint was trained with"
             )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.ops import multi_prompt_plan, multi_prompt_score, pixel_prompt_similarity
 from mmseg_otseg.structures.features import AlignedFeatures
 
@@ -41,7 +42,7 @@ class MPSAHead(ZeroShotHead):
             decoder has its own ``transport``.
 
     Raises:
-        ValueError: If an option is unknown.
+        UserError: If an option is unknown.
 
     Source:
         OTSeg (arXiv 2403.14183), sections 3.2 to 3.4.
@@ -60,11 +61,11 @@ class MPSAHead(ZeroShotHead):
         **kwargs: Any,
     ) -> None:
         if predict_from not in PREDICTIONS:
-            raise ValueError(
+            raise UserError(
                 f"predict_from must be one of {', '.join(PREDICTIONS)}, got {predict_from!r}"
             )
         if not decoder_layers and predict_from != "score":
-            raise ValueError("without a decoder (decoder_layers=0) set predict_from='score'")
+            raise UserError("without a decoder (decoder_layers=0) set predict_from='score'")
         super().__init__(num_classes, num_levels=num_levels, **kwargs)
         self.score_transport, self.epsilon = score_transport or transport, epsilon
         self.predict_from = predict_from

@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 DEFAULT_SEEN_BIAS = 0.1
 """The papers' value for the inductive setting, in probabilities."""
 
@@ -30,12 +32,12 @@ class SeenBias:
         value: The bias that holds, a probability.
 
     Raises:
-        ValueError: If the bias is not a number between -1 and 1.
+        UserError: If the bias is not a number between -1 and 1.
     """
 
     def __init__(self, configured: float | None) -> None:
         if configured is not None and not _is_bias(configured):
-            raise ValueError(
+            raise UserError(
                 "seen_bias is subtracted from probabilities, so it must be a number between -1 and "
                 f"1, or None for the checkpoint's own; got {configured!r}"
             )
@@ -100,11 +102,11 @@ def _plain(value: Any) -> float:
     """A bias from a file.
 
     Raises:
-        ValueError: If it is not a number between -1 and 1.
+        UserError: If it is not a number between -1 and 1.
     """
     if isinstance(value, Tensor) and value.numel() == 1 and _is_bias(value.item()):
         return float(value)
-    raise ValueError(
+    raise UserError(
         "the checkpoint's calibrated seen-class bias is not a number between -1 and 1; calibrate "
         "it again with tools/analysis/calibrate_seen_bias.py --write"
     )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.ops import pixel_prompt_similarity
 
 from .decoder import Decoder, DecoderLayer
@@ -93,7 +94,7 @@ class MultiHeadDecoder(Decoder):
         dropout: See :class:`DecoderLayer`.
 
     Raises:
-        ValueError: If the heads do not divide the width.
+        UserError: If the heads do not divide the width.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3.
@@ -105,7 +106,7 @@ class MultiHeadDecoder(Decoder):
         self, embed_dim: int, num_layers: int = 3, num_heads: int = 8, dropout: float = 0.1
     ) -> None:
         if embed_dim % num_heads:
-            raise ValueError(
+            raise UserError(
                 f"{num_heads} attention heads do not divide CLIP's joint width {embed_dim}"
             )
         super().__init__(
@@ -141,7 +142,7 @@ class ZegCLIPHead(ZeroShotHead):
         kwargs: See :class:`ZeroShotHead`.
 
     Raises:
-        ValueError: If the heads do not divide the width, or there are several levels.
+        UserError: If the heads do not divide the width, or there are several levels.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.
@@ -157,7 +158,7 @@ class ZegCLIPHead(ZeroShotHead):
     ) -> None:
         super().__init__(num_classes, **kwargs)
         if self.num_levels != 1:
-            raise ValueError(f"ZegCLIP's decoder reads one level, got num_levels={self.num_levels}")
+            raise UserError(f"ZegCLIP's decoder reads one level, got num_levels={self.num_levels}")
         self.decoder = MultiHeadDecoder(self.channels, decoder_layers, decoder_heads, dropout)
 
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import SampleList
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import clip_embed_dim
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import AlignedFeatures
@@ -43,7 +44,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         predict_from: Which maps predict.
 
     Raises:
-        ValueError: If the width, the number of levels or the number of classes does not fit.
+        UserError: If the width, the number of levels or the number of classes does not fit.
     """
 
     predict_from = "ensemble"
@@ -60,7 +61,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         if (clip is None) == (embed_dim is None):
-            raise ValueError("give the head either `clip` or `embed_dim`, to know its width from")
+            raise UserError("give the head either `clip` or `embed_dim`, to know its width from")
         width = clip_embed_dim(clip["model"]) if clip is not None else int(embed_dim or 0)
         super().__init__(
             in_channels=width,
@@ -129,11 +130,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             Maps by name, shape (B, K, H, W), logits for every class that has queries.
 
         Raises:
-            ValueError: If the neck returns another number of levels, or :meth:`class_maps`
+            UserError: If the neck returns another number of levels, or :meth:`class_maps`
                 something else than maps of that size.
         """
         if len(inputs.pixels) != self.num_levels:
-            raise ValueError(
+            raise UserError(
                 f"the head expects num_levels={self.num_levels}, the neck returns "
                 f"{len(inputs.pixels)}"
             )
@@ -152,7 +153,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             if shapes and all(found == shape for found in shapes.values()):
                 return
             told = ", ".join(f"{name}: {found}" for name, found in shapes.items())
-        raise ValueError(
+        raise UserError(
             f"{type(self).__name__}.class_maps returned {told or 'no map'}; expected a dict of "
             f"maps (B, K, M) = {shape}"
         )
@@ -201,7 +202,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             largest value wins.
         """
         if len(inputs.classes) != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"the vocabulary has {len(inputs.classes)} classes but the head "
                 f"num_classes={self.num_classes}"
             )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
@@ -51,7 +52,7 @@ class DLFANeck(TrainedModule):
             if these have queries in training. A run on data that is not transductive turns it off.
 
     Raises:
-        ValueError: If ``train_classes`` is unknown, there is no split or two different ones, the
+        UserError: If ``train_classes`` is unknown, there is no split or two different ones, the
             text is of another width than CLIP's joint space, or the backbone's levels do not fit
             the adapters.
 
@@ -74,7 +75,7 @@ class DLFANeck(TrainedModule):
     ) -> None:
         super().__init__(init_cfg)
         if train_classes not in (None, "seen", "all"):
-            raise ValueError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
+            raise UserError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
         self.train_classes = train_classes
         self.self_trains = True
         prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
@@ -82,7 +83,7 @@ class DLFANeck(TrainedModule):
         self.text: TextPrompts = MODELS.build({"clip": clip, **prompts, "split": split})
         width = clip_embed_dim(clip["model"])
         if self.text.embed_dim != width:
-            raise ValueError(
+            raise UserError(
                 f"the text embeddings have width {self.text.embed_dim}, but the CLIP model's joint "
                 f"space has {width}: use embeddings of the CLIP that `clip` names"
             )
@@ -103,8 +104,8 @@ class DLFANeck(TrainedModule):
 
         Raises:
             FileNotFoundError: If a file with names or text embeddings does not exist.
-            TypeError: If ``classes`` is neither names nor a split.
-            ValueError: If the split is invalid, or the text prompts refuse the names, see their
+            UserError: If ``classes`` is neither names nor a split.
+            UserError: If the split is invalid, or the text prompts refuse the names, see their
                 ``set_classes``.
         """
         if isinstance(classes, Sequence) and not isinstance(classes, str):
@@ -161,7 +162,7 @@ class DLFANeck(TrainedModule):
         only_seen = self.training and self.train_classes != "all"
         tables = _constant_tables(tuple(names), self.seen_names, only_seen, device)
         if not len(tables[0]):
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
                 "one, so there is nothing to train: give a split that says which are seen, or "
                 "set train_classes='all'"
@@ -171,7 +172,7 @@ class DLFANeck(TrainedModule):
     def _align_pixels(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Local tokens (B, C, H, W) of each level to unit-length features (B, D, H, W)."""
         if len(self.adapters) and len(self.adapters) != len(local):
-            raise ValueError(
+            raise UserError(
                 f"the neck has {len(self.adapters)} adapters but the backbone returns {len(local)} "
                 "levels: set `adapters` of the neck to the number of `out_indices` of the backbone"
             )
@@ -182,7 +183,7 @@ class DLFANeck(TrainedModule):
             )
         wrong = {level.shape[1] for level in local} - {self.text.embed_dim}
         if wrong:
-            raise ValueError(
+            raise UserError(
                 f"local features have width {wrong.pop()}, the text has {self.text.embed_dim}: let "
                 "the backbone project (`project=True`) or give the neck `adapters`, and use the "
                 "same `clip` in both"

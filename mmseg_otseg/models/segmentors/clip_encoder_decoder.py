@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import resolve_clip, shared_clip
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
@@ -51,7 +52,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         kwargs: As in ``EncoderDecoder``.
 
     Raises:
-        ValueError: If the split makes no sense, or a part is configured for another one; if mean
+        UserError: If the split makes no sense, or a part is configured for another one; if mean
             and standard deviation are given both here and in ``clip``, or only one of them is.
     """
 
@@ -88,11 +89,11 @@ class CLIPEncoderDecoder(EncoderDecoder):
         found = state_dict.setdefault(prefix + "pixels", self.pixels)
         own = self.pixels.cpu()
         if not isinstance(found, Tensor) or found.shape not in ((2, 3), (0,)):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint is damaged: {prefix}pixels is not a mean and a standard deviation"
             )
         if found.shape != own.shape or not torch.allclose(found.cpu(), own, atol=1e-3):
-            raise ValueError(
+            raise UserError(
                 "the checkpoint was trained with pixels normalized by (mean, std) "
                 f"{_rounded(found)}, but the model's data preprocessor has {_rounded(own)}: set "
                 "model.data_preprocessor.mean and .std to the checkpoint's"
@@ -161,7 +162,7 @@ def _with_split(
     if _takes(head, "num_classes") and head.setdefault("num_classes", split.num_classes) != (
         split.num_classes
     ):
-        raise ValueError(
+        raise UserError(
             f"{head.type} has num_classes={head.num_classes}, but model.split has "
             f"{split.num_classes} classes: leave num_classes out"
         )
@@ -178,7 +179,7 @@ def _with_levels(
     adapters = 0 if backbone.get("project", True) else levels
     for part, name, number in ((neck, "adapters", adapters), (head, "num_levels", levels)):
         if _takes(part, name) and part.setdefault(name, number) != number:
-            raise ValueError(
+            raise UserError(
                 f"{part.type} has {name}={part[name]}, but the backbone (out_indices, project) "
                 f"asks for {number}: leave {name} out"
             )
@@ -192,13 +193,13 @@ def _with_statistics(part: Any, clip: Mapping[str, Any]) -> Any:
     own = [key for key in keys if isinstance(part, Mapping) and part.get(key) is not None]
     if not isinstance(part, Mapping) or (own and asked):
         if asked:
-            raise ValueError(
+            raise UserError(
                 f"`clip` sets {' and '.join(asked)}, but the data preprocessor has its own: set "
                 "data_preprocessor=dict(mean=None, std=None) to use those of `clip`"
             )
         return part
     if len(own) == 1:
-        raise ValueError(
+        raise UserError(
             f"the data preprocessor has only {own[0]}: give it both mean and std, or neither to "
             "use those of `clip`"
         )

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 WINDOW_BATCH = 4
 
 
@@ -34,11 +36,11 @@ def slide_in_batches(
         Class maps of the images, shape (B, K, h, w).
 
     Raises:
-        ValueError: If ``window_batch`` is not a positive whole number.
+        UserError: If ``window_batch`` is not a positive whole number.
     """
     at_once = test_cfg.get("window_batch", WINDOW_BATCH)
     if not isinstance(at_once, int) or at_once < 1:
-        raise ValueError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
+        raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
     size = images.shape[2:]
     rows, columns = map(_windows, size, test_cfg["crop_size"], test_cfg["stride"])
     windows = [(row, column) for row in rows for column in columns]

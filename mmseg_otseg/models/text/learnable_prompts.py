@@ -13,6 +13,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import FrozenTower, check_text_tower, clip_embed_dim, load_clip
 from mmseg_otseg.renamed import renamed_options
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
@@ -48,7 +49,7 @@ class LearnablePrompts(TextPrompts):
             random numbers.
 
     Raises:
-        ValueError: If an option makes no sense, a prompt is longer than the text tower takes, or
+        UserError: If an option makes no sense, a prompt is longer than the text tower takes, or
             the text tower is not CLIP's causal one.
 
     Source:
@@ -70,9 +71,9 @@ class LearnablePrompts(TextPrompts):
     ) -> None:
         super().__init__(init_cfg)
         if position not in POSITIONS:
-            raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
+            raise UserError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
         if num_prompts < 1 or (num_tokens is not None and num_tokens < 1):
-            raise ValueError(
+            raise UserError(
                 f"learnable prompts need at least one prompt and one token, got "
                 f"num_prompts={num_prompts}, num_tokens={num_tokens}"
             )
@@ -144,7 +145,7 @@ class LearnablePrompts(TextPrompts):
         layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
         limit = len(self.text_tower.positional_embedding)
         if int(ends.max()) >= limit:
-            raise ValueError(
+            raise UserError(
                 f"the prompt of the class {split.classes[int(ends.argmax())]!r} has "
                 f"{int(ends.max()) + 1} tokens, CLIP's text tower takes {limit}: use fewer context "
                 "tokens (num_tokens) or a shorter name"
@@ -174,11 +175,11 @@ class LearnablePrompts(TextPrompts):
             (K, N, M, C).
 
         Raises:
-            ValueError: If the numbers of prompts or tokens differ.
+            UserError: If the numbers of prompts or tokens differ.
         """
         ours = self.contexts.detach().cpu().clone()
         if contexts.shape[1:] != ours.shape[1:] or len(contexts) != len(classes):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint has contexts of shape {tuple(contexts.shape)} for {len(classes)} "
                 f"classes, this model needs {tuple(ours.shape[1:])} for each: set num_prompts and "
                 "num_tokens as it was trained"
@@ -201,7 +202,7 @@ class LearnablePrompts(TextPrompts):
         found = state_dict.get(prefix + "vocabulary")
         own = self.vocabulary if self.per_class else None  # shared contexts belong to none
         if own is not None and found is not None and not torch.equal(found.cpu(), own.cpu()):
-            raise ValueError(
+            raise UserError(
                 "this checkpoint has contexts of its own for each class of another vocabulary: "
                 "build the model with the vocabulary of the training config, load the checkpoint, "
                 "then change the classes (mmseg_otseg.inference.set_classes)"
@@ -215,7 +216,7 @@ class LearnablePrompts(TextPrompts):
             return INIT_STD * torch.randn(prompts, length or 8, width)
         tokens = self.text_tower.tokenize([text])[0, 1:-1]
         if not len(tokens) or (length is not None and length != len(tokens)):
-            raise ValueError(
+            raise UserError(
                 f"init_text={text!r} has {len(tokens)} tokens, but num_tokens is {length}: leave "
                 "num_tokens out, or give a text of that length"
             )

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .prompts import FrozenPrompts
@@ -29,7 +30,7 @@ class PrecomputedPrompts(FrozenPrompts):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such array, the names do not fit the rows, or a row cannot be
+        UserError: If it holds no such array, the names do not fit the rows, or a row cannot be
             brought to unit length (it is zero or not finite).
     """
 
@@ -53,18 +54,18 @@ class PrecomputedPrompts(FrozenPrompts):
             split: Class names, each the name of a row, in any order; and which are seen.
 
         Raises:
-            ValueError: If a name has no row.
+            UserError: If a name has no row.
         """
         split = ClassSplit.build(split)
         table = _read_embeddings(Path(self.path).expanduser())
         if len(table) != len(self.names):
-            raise ValueError(
+            raise UserError(
                 f"{self.path} holds embeddings of {len(table)} classes, but there are "
                 f"{len(self.names)} names: {', '.join(self.names[:5])}, ..."
             )
         unknown = [name for name in split.classes if name not in self.names]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has no embeddings of {', '.join(unknown[:5])}: its rows are "
                 f"{', '.join(self.names[:10])}{', ...' if len(self.names) > 10 else ''}. Use "
                 "TemplatePrompts for other names, or a file that has them (its rows are called as "
@@ -89,15 +90,15 @@ def _read_embeddings(path: Path) -> np.ndarray:
         values = np.array(array, dtype=np.float32) if fits else None
     except Exception as error:  # a broken file can make numpy raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"cannot read text embeddings from {path}: {reason}") from error
+        raise UserError(f"cannot read text embeddings from {path}: {reason}") from error
     if values is None:
-        raise ValueError(f"{path} must hold a float array of shape (K, N, D), found {kind} {shape}")
+        raise UserError(f"{path} must hold a float array of shape (K, N, D), found {kind} {shape}")
     values = values.reshape(len(values), -1, values.shape[-1])
     length = np.linalg.norm(values, axis=-1)
     wrong = np.argwhere(~(np.isfinite(length) & (length > 0)))
     if len(wrong):
         row, prompt = wrong[0]
-        raise ValueError(
+        raise UserError(
             f"the text embeddings in {path} are damaged: row {row}, prompt {prompt} is zero or "
             "holds NaN or infinite values"
         )

@@ -16,6 +16,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import load_clip, tower_fingerprint
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
@@ -106,7 +107,7 @@ class FrozenPrompts(TextPrompts):
         found = state_dict.get(prefix + "vocabulary")
         if found is None or not torch.equal(found.cpu(), self.vocabulary.cpu()):
             if self._is_of_another_tower(tower):
-                raise ValueError(
+                raise UserError(
                     "this checkpoint was trained with text of another CLIP than the one that the "
                     "model encodes its class names with. Build the model with the same `clip` "
                     "settings (model, pretrained, quick_gelu and, for random weights, seed) as the "
@@ -123,7 +124,7 @@ class FrozenPrompts(TextPrompts):
                 state_dict[prefix + name] = getattr(self, name)
         length = state_dict[prefix + "embeddings"].float().norm(dim=-1)
         if not (length.isfinite() & (length > 0)).all():
-            raise ValueError(
+            raise UserError(
                 f"this checkpoint is damaged: a text embedding in {prefix}embeddings is zero or "
                 "not finite. Use an intact copy."
             )
@@ -143,7 +144,7 @@ class TemplatePrompts(FrozenPrompts):
             back to unit length; otherwise it has one for each sentence.
 
     Raises:
-        ValueError: If the split or the templates are invalid, or the model's text tower is not
+        UserError: If the split or the templates are invalid, or the model's text tower is not
             open_clip's own transformer.
 
     Source:
@@ -172,14 +173,14 @@ class TemplatePrompts(FrozenPrompts):
             split: Class names and which are seen.
 
         Raises:
-            ValueError: If a sentence is longer than the text tower takes, or the table in use was
+            UserError: If a sentence is longer than the text tower takes, or the table in use was
                 loaded from a checkpoint and comes from another text tower.
         """
         split = ClassSplit.build(split)
         tower = self.build_tower()
         fingerprint = tower_fingerprint(tower)
         if self._is_of_another_tower(fingerprint):
-            raise ValueError(
+            raise UserError(
                 "the model's text embeddings come from the checkpoint and were encoded by another "
                 "CLIP than the one in the model's `clip` settings, so new class names would not "
                 "fit. Build the model with the same `clip` settings as the training config."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from mmseg_otseg.errors import UserError
+
 OTSEG_6 = (
     "a photo of a {}.",
     "a portrait of a {}.",
@@ -48,12 +50,12 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates by name, or as a list of sentences with one ``{}`` for the class name.
 
     Raises:
-        ValueError: If the name is unknown, the list is empty, or a sentence does not have exactly
+        UserError: If the name is unknown, the list is empty, or a sentence does not have exactly
             one ``{}``, or has other braces.
     """
     if isinstance(templates, str):
         if templates not in TEMPLATES:
-            raise ValueError(
+            raise UserError(
                 f"unknown templates {templates!r}; known: {', '.join(TEMPLATES)}, or give a list "
                 "of sentences with {} for the class name"
             )
@@ -61,7 +63,7 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     sentences = tuple(templates)
     wrong = [text for text in sentences if text.count("{}") != 1 or OTHER_BRACE.search(text)]
     if not sentences or wrong:
-        raise ValueError(
+        raise UserError(
             "each template needs exactly one {} for the class name and no other braces, got "
             f"{wrong or 'none'}"
         )

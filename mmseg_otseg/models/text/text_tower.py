@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import check_text_tower, clip_config
 
 BATCH = 256
@@ -27,7 +28,7 @@ class TextTower(nn.Module):
         tokenizer: Maps a list of strings to token indices (n, context length).
 
     Raises:
-        ValueError: If the text tower is not open_clip's own transformer.
+        UserError: If the text tower is not open_clip's own transformer.
     """
 
     token_embedding: nn.Embedding
@@ -48,7 +49,7 @@ class TextTower(nn.Module):
             "text_projection",
         )
         if not all(hasattr(source, part) for part in parts):
-            raise ValueError(
+            raise UserError(
                 f"this CLIP's text tower ({type(source).__name__}) is not open_clip's own "
                 "transformer; encode the prompts elsewhere and use PrecomputedPrompts"
             )
@@ -66,7 +67,7 @@ class TextTower(nn.Module):
         """Token indices (n, L) of texts; for a causal tower, cut after the longest text's end.
 
         Raises:
-            ValueError: If a text is longer than the tower takes.
+            UserError: If a text is longer than the tower takes.
         """
         limit = len(self.positional_embedding)
         if self.attn_mask is None or self.pools_last:
@@ -82,7 +83,7 @@ class TextTower(nn.Module):
 
     def _check_length(self, texts: Sequence[str], too_long: Tensor, limit: int) -> None:
         if too_long.any():
-            raise ValueError(
+            raise UserError(
                 f"the text {texts[int(too_long.int().argmax())]!r} is longer than the {limit} "
                 "tokens (with start and end) that CLIP's text tower takes: use a shorter class name"
             )

@@ -8,6 +8,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 from .feature_map import FeatureMapTower, as_tokens, on_map
 
 
@@ -34,7 +36,7 @@ class ConvNeXtTower(FeatureMapTower):
     def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
         projection = getattr(self.visual.head, "proj", None)
         if projection is None:
-            raise ValueError(
+            raise UserError(
                 "this ConvNeXt ends in an MLP, which adapters cannot start from: use a model with "
                 "a linear projection (convnext_base_w), or set project=True"
             )

@@ -7,6 +7,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 from .feature_map import FeatureMapTower, as_tokens, on_map
 
 
@@ -25,7 +27,7 @@ class FastViTTower(FeatureMapTower):
         return aligned
 
     def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
-        raise ValueError(
+        raise UserError(
             "this CLIP's tower is a FastViT, which has no LayerNorm before its projection, so "
             "adapters cannot start from it: set model.backbone.project=True, or use MobileCLIP-B"
         )

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
 from .base import ImageTower, resize_positions
 
 
@@ -66,7 +68,7 @@ class PlainViT(ImageTower):
             rows = len(position) if position.ndim == 2 else 0
             side = math.isqrt(max(rows - 1, 0))
             if rows < 2 or side * side != rows - 1:
-                raise ValueError(
+                raise UserError(
                     f"the checkpoint is damaged: {prefix}positional_embedding has the shape "
                     f"{tuple(position.shape)}, which is not a class token and a square grid"
                 )
