@@ -120,15 +120,15 @@ def load_config(args: argparse.Namespace, *parts: str) -> Config:
 
     import mmseg_otseg  # noqa: F401  registers the components
     from mmseg_otseg.datasets.data_folders import check_config
-    from mmseg_otseg.engine import with_split
+    from mmseg_otseg.engine import resolve
     from mmseg_otseg.engine.run_folder import default_work_dir
 
     if cfg.get("work_dir") is None:
         cfg.work_dir = default_work_dir(args.config)
     if cfg.get("custom_imports"):
         import_modules_from_strings(**cfg.custom_imports)
-    for config in _datasets(cfg, parts):
-        check_config(with_split(config, None, cfg))
+    for config in _datasets(resolve(cfg), parts):
+        check_config(config)
     return cfg
 
 

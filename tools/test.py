@@ -103,11 +103,11 @@ def main() -> None:
         set_tta(cfg)
     if args.out is not None:
         set_output(cfg, args.out)
-    from mmseg_otseg.engine.console import ConsoleRunner
+    from mmseg_otseg.engine import ZeroShotRunner
     from mmseg_otseg.engine.distributed import process_group
 
     with process_group(cfg):
-        ConsoleRunner.from_cfg(cfg).test()
+        ZeroShotRunner.from_cfg(cfg).test()
 
 
 if __name__ == "__main__":

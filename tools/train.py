@@ -72,11 +72,11 @@ def main() -> None:
         set_amp(cfg)
     from mmseg.registry import RUNNERS
 
-    from mmseg_otseg.engine.console import ConsoleRunner
+    from mmseg_otseg.engine import ZeroShotRunner
     from mmseg_otseg.engine.distributed import process_group
 
     with process_group(cfg):
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else ConsoleRunner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else ZeroShotRunner.from_cfg(cfg)
         runner.train()
 
 

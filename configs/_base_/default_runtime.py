@@ -1,6 +1,6 @@
 default_scope = "mmseg"
 custom_imports = dict(imports=["mmseg_otseg"], allow_failed_imports=False)
-runner_type = "ConfigFolderRunner"  # mmengine's, in work_dirs/<folder of the config>/<its name>
+runner_type = "ZeroShotRunner"  # mmengine's, over the config as `mmseg-otseg config` prints it
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
@@ -28,11 +28,12 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
+    run_check=dict(type="RunCheckHook"),
+    resume_check=dict(type="ResumeCheckHook"),
+    finite_loss=dict(type="FiniteLossHook"),
+    iteration_seed=dict(type="IterationSeedHook"),
+    seen_pixels=dict(type="SeenPixelsHook"),
+    fine_tune=dict(type="FineTuneHook"),
+    work_dir_lock=dict(type="WorkDirLockHook"),
 )
-custom_hooks = [
-    dict(type="IterationSeedHook"),
-    dict(type="SeenPixelsHook"),
-    dict(type="FineTuneHook"),
-    dict(type="WorkDirLockHook"),
-]
 tta_model = dict(type="SegTTAModel")

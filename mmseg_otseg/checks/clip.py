@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
-from mmseg_otseg.engine import with_split
+from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import read_image
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
@@ -235,7 +235,7 @@ def _correlation(first: Tensor, second: Tensor, order: np.ndarray) -> float:
 
 def labeled_samples(cfg: Config, split: ClassSplit, number: int) -> Iterable[tuple[Any, Any]]:
     """The first images (3, h, w), BGR, and labels (h', w') of a config's validation data."""
-    dataset = DATASETS.build(with_split(cfg.val_dataloader.dataset, split, cfg))
+    dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
     for index in range(min(number, len(dataset))):
         sample = dataset[index]
         yield sample["inputs"], sample["data_samples"].gt_sem_seg.data[0].numpy()

@@ -23,7 +23,7 @@ from mmseg_otseg.checks.reading import Sample, read_samples
 from mmseg_otseg.checks.sheet import draw_sheet, samples_of
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
-from mmseg_otseg.engine import with_split
+from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import ClassSplit
@@ -129,7 +129,7 @@ def _build(cfg: Config, subset: str) -> ZeroShotDataset:
     split = cfg.model.get("split")
     if split is None:
         split = cfg.model.neck.text.split
-    dataset = DATASETS.build(with_split(config.dataset, split, cfg))
+    dataset = DATASETS.build(resolve(cfg)[f"{subset}_dataloader"].dataset)
     if not isinstance(dataset, ZeroShotDataset):
         raise UserError(
             f"{subset}_dataloader.dataset is a {type(dataset).__name__}: wrap it in "

@@ -47,8 +47,7 @@ class ZeroShotDataset:
             mmseg's wrappers (``ConcatDataset``, ``RepeatDataset``, ...). An object is not modified.
         split: The class split, in any form that :meth:`ClassSplit.build` accepts. Its names must be
             those of the wrapped dataset; a dataset config without names gets them from the split.
-            Config files leave it out, because a run gives its datasets the split of the model; see
-            :mod:`mmseg_otseg.engine.loops`.
+            Config files leave it out: see :func:`mmseg_otseg.engine.resolve`.
         setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
             "transductive" = unlabeled (254), "supervised" = they keep their label.
         drop_unseen_images: Whether to leave out training images that contain an unseen class. This

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.engine import with_split
+from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import ClassSplit
 
@@ -33,7 +33,7 @@ class Sample(NamedTuple):
 
 def build_dataset(cfg: Config, split: ClassSplit, subset: str = "test") -> Any:
     """The ``"val"`` or ``"test"`` dataset of a config, whose classes are those of ``split``."""
-    return DATASETS.build(with_split(cfg[f"{subset}_dataloader"].dataset, split, cfg))
+    return DATASETS.build(resolve(cfg)[f"{subset}_dataloader"].dataset)
 
 
 def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:

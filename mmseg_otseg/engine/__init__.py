@@ -1,23 +1,22 @@
 """Everything that runs around the model: hooks, optimizers, schedules, checkpoints, processes."""
 
-from mmseg_otseg.engine import checkpoint_sources, hooks, loops
+from mmseg_otseg.engine import checkpoint_sources, hooks
 from mmseg_otseg.engine.checkpoint import read_checkpoint
+from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.engine.distributed import process_group
-from mmseg_otseg.engine.loops import with_split
 from mmseg_otseg.engine.optimizers import CPUAmpOptimWrapper, TrainableOptimWrapperConstructor
-from mmseg_otseg.engine.runner import ConfigFolderRunner
+from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
 checkpoint_sources.install()
-loops.install()
 
 __all__ = [
     "CPUAmpOptimWrapper",
-    "ConfigFolderRunner",
     "TrainableOptimWrapperConstructor",
     "WarmupPolyLR",
+    "ZeroShotRunner",
     "hooks",
     "process_group",
     "read_checkpoint",
-    "with_split",
+    "resolve",
 ]

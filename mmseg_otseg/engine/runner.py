@@ -1,31 +1,62 @@
-"""A runner with a separate work folder for each config."""
+"""The runner: mmengine's, over a resolved config."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from mmseg_otseg.engine.console import ConsoleRunner
+from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.engine.run_folder import default_work_dir
+
+#: Beginnings of the messages that go only to the log file: long ones and harmless warnings.
+FOR_THE_FILE = re.compile(
+    r"\n-{60}\nSystem environment:|Config:\n|Hooks will be executed in the following order"
+    r"|paramwise_options -- |Distributed training is not used, all SyncBatchNorm"
+    r'|The prefix is not set in metric class|"FileClient" will be deprecated'
+    r'|"HardDiskBackend" is the alias|Failed to search registry with scope "mmseg"'
+)
 
 
 @RUNNERS.register_module()
-class ConfigFolderRunner(ConsoleRunner):
-    """A :class:`ConsoleRunner` whose work folder is by default :func:`default_work_dir`.
+class ZeroShotRunner(Runner):
+    """mmengine's ``Runner``, which resolves the config before it builds anything from it.
 
-    mmseg's own tools, and therefore ``mim train``, name the folder after the config's file name
-    only. They build the runner that a config names in ``runner_type``. Nothing else differs.
+    Its work folder is by default :func:`~.run_folder.default_work_dir`, and what concerns the
+    machine rather than the user goes to the log file only. A config chooses this runner with
+    ``runner_type``, so mmseg's own tools and ``mim train`` use it too.
     """
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> ConsoleRunner:
-        """Build the runner; a work folder set by an option or in the config is kept."""
+    def from_cfg(cls, cfg: Config) -> Runner:
+        """Build the runner from a config.
+
+        Args:
+            cfg: A config; see :func:`~.config.resolve`.
+
+        Raises:
+            UserError: If the config contradicts itself, or a setting has no effect.
+        """
+        cfg = resolve(cfg)
         file = getattr(cfg, "filename", None)
         if file is not None:
             mmseg_default = os.path.join("./work_dirs", Path(file).stem)
             if cfg.get("work_dir") in (None, mmseg_default):
                 cfg.work_dir = default_work_dir(file)
         return super().from_cfg(cfg)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger as ``Runner`` does, and log the path of its file."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(lambda record: not FOR_THE_FILE.match(record.getMessage()))
+        logger.info(f"config, environment and all messages: {logger.log_file}")
+        return logger

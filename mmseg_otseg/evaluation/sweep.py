@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
-from mmseg_otseg.engine.console import ConsoleRunner
+from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
 from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
@@ -52,7 +52,7 @@ def sweep_seen_bias(
         type="SeenBiasMetric", biases=None if biases is None else list(biases)
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
-    runner = ConsoleRunner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     if subset == "val":
         runner.val()
         return runner.val_evaluator.metrics[0].table

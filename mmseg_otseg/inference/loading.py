@@ -17,8 +17,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS, TRANSFORMS
 
-from mmseg_otseg.engine.idle_settings import check_no_idle_settings
-from mmseg_otseg.engine.parts import class_split
+from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
 from mmseg_otseg.models.clip import check_precision
@@ -30,7 +29,7 @@ FROM_ARRAY = "LoadImageFromNDArray"
 
 
 def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config:
-    """Read a config file or copy a loaded config, and set the scope to build its components.
+    """Read and resolve a config file or a loaded config, and set the scope of its components.
 
     Raises:
         UserError: If it is neither.
@@ -44,7 +43,7 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
     else:
         raise UserError(f"`model` must be a config file or a loaded config, not {model!r:.80}")
     init_default_scope(cfg.get("default_scope", "mmseg"))
-    return cfg
+    return resolve(cfg)
 
 
 def set_precision(model: ConfigDict, precision: str) -> None:
@@ -108,8 +107,6 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     read = CheckpointLoader.load_checkpoint
     checkpoint = None if weights is None else read(os.fspath(weights), map_location="cpu")
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if (split := class_split(model)) is not None:
-        check_no_idle_settings(cfg, split)
     if checkpoint is None:
         print_log("no weights given: the trainable parts stay as initialized", "current")
         return with_classes(model)

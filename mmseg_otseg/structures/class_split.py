@@ -159,9 +159,22 @@ class ClassSplit:
             if other != split:
                 raise UserError(
                     f"{first} and {place} do not mean the same classes: "
-                    f"{_how_they_differ(split, other)}. Name the split in one place, `model.split`."
+                    f"{split.difference(other)}. Name the split in one place, `model.split`."
                 )
         return split
+
+    def difference(self, other: ClassSplit) -> str:
+        """How another split differs, in words."""
+        if self.classes == other.classes:
+            unseen = [", ".join(one.unseen_names) or "none" for one in (self, other)]
+            return f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
+        if self.num_classes != other.num_classes:
+            return f"there are {self.num_classes} in the first, {other.num_classes} in the second"
+        index = next(i for i, (a, b) in enumerate(zip(self.classes, other.classes)) if a != b)
+        return (
+            f"they differ first at index {index}, {self.classes[index]!r} in the first, "
+            f"{other.classes[index]!r} in the second"
+        )
 
     @property
     def num_classes(self) -> int:
@@ -261,19 +274,6 @@ def _as_indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -
         listed = ", ".join(f"{index} ({names[index]})" for index in doubled)
         raise UserError(f"`{what}` holds classes more than once: {listed}.")
     return tuple(sorted(indices))
-
-
-def _how_they_differ(split: ClassSplit, other: ClassSplit) -> str:
-    if split.classes == other.classes:
-        unseen = [", ".join(one.unseen_names) or "none" for one in (split, other)]
-        return f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
-    if split.num_classes != other.num_classes:
-        return f"there are {split.num_classes} in the first, {other.num_classes} in the second"
-    index = next(i for i, (a, b) in enumerate(zip(split.classes, other.classes)) if a != b)
-    return (
-        f"they differ first at index {index}, {split.classes[index]!r} in the first, "
-        f"{other.classes[index]!r} in the second"
-    )
 
 
 def _difference(split: tuple[str, ...], data: tuple[str, ...]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.small_configs import CONFIGS, small
 
 
@@ -32,7 +32,7 @@ def test_two_iterations_and_an_evaluation(config: str, data_folder: Path, tmp_pa
         trained = source[name.removeprefix("zegclip_").split("_to_")[0]]
         state = checkpoint(small(f"{method}/{trained}.py", data_folder), tmp_path)
         cfg.load_from = str(tmp_path / "trained.pth")
-        runner = Runner.from_cfg(cfg)
+        runner = ZeroShotRunner.from_cfg(cfg)
         metrics = runner.test()
         assert "mIoU" in metrics and "hIoU" not in metrics
         for name, value in runner.model.named_parameters():
@@ -41,7 +41,7 @@ def test_two_iterations_and_an_evaluation(config: str, data_folder: Path, tmp_pa
     if config.endswith("from_checkpoint.py"):
         checkpoint(cfg, tmp_path)
         cfg.load_from = str(tmp_path / "trained.pth")
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 2

@@ -18,9 +18,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from mmseg_otseg_tools.cli import config_parser
 
-from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.engine.idle_settings import check_no_idle_settings
-from mmseg_otseg.structures import ClassSplit
+from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
 from tests.helpers.folder_data import write_folders
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
@@ -91,7 +89,7 @@ def runner_of(file: str, *options: str) -> Runner:
     cfg = Config.fromfile(file)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir, cfg.experiment_name = "work_dirs/built", f"built {hash((file, options))}"
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.train_loop, runner.val_loop, runner.test_loop  # noqa: B018  builds the data
     return runner
 
@@ -173,21 +171,6 @@ def test_a_setting_without_effect(workspace: Path, line: str) -> None:
         run_tool("train", file, "--work-dir", "work_dirs/idle")
 
 
-def test_a_background_that_nothing_reads(workspace: Path) -> None:
-    cfg = small("otseg/voc_512.py", workspace)
-    cfg.background = 0
-    with pytest.raises(ValueError, match="background=0"):
-        check_no_idle_settings(cfg, ClassSplit.build("voc"))
-
-
-def test_a_data_root_that_nothing_reads(workspace: Path) -> None:
-    cfg = small("otseg/voc_512.py", workspace)
-    check_no_idle_settings(cfg, ClassSplit.build("voc"))
-    cfg.data_root = "data/elsewhere"
-    with pytest.raises(ValueError, match="data_root=data/elsewhere"):
-        check_no_idle_settings(cfg, ClassSplit.build("voc"))
-
-
 def test_the_trial_needs_no_network(workspace: Path) -> None:
     file = Path("configs/own_data/trial.py")
     file.write_text(STREETS.replace("otseg_512.py", "otseg_512_trial.py"))
@@ -229,7 +212,7 @@ def test_curves_in_tensorboard(tmp_path: Path) -> None:
     cfg = logging_to("tensorboard", tmp_path)
     cfg.default_hooks.logger.interval = 1
     cfg.visualizer.name = cfg.experiment_name = "tensorboard"
-    Runner.from_cfg(cfg).train()
+    ZeroShotRunner.from_cfg(cfg).train()
     (events,) = (tmp_path / "work").glob("*/vis_data/events*")
     curves = EventAccumulator(str(events))
     curves.Reload()
@@ -253,7 +236,7 @@ def test_weights_and_biases_takes_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     cfg = logging_to("wandb", tmp_path)
     cfg.default_hooks.logger.interval = 1
     cfg.visualizer.name = cfg.experiment_name = "wandb"
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.train()
     runner.visualizer.close()
     (log,) = tmp_path.glob("**/offline-run-*/run-*.wandb")

@@ -12,9 +12,10 @@ from mmengine.runner import Runner
 from mmseg.registry import METRICS
 from PIL import Image
 
-from mmseg_otseg.engine import with_split
+from mmseg_otseg.engine import resolve
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_clip import tiny_clip
 
 FOLDER = ROOT / "configs" / "_base_" / "datasets"
 SPLITS = {"voc_512": "voc", "context_480": "context", "cocostuff_512": "cocostuff"}
@@ -65,8 +66,10 @@ def config(name, tmp_path, monkeypatch):
             (root / names).write_text(Path(image).stem + "\n")
     for part in ("train", "val", "test"):
         config[f"{part}_dataloader"].update(num_workers=0, persistent_workers=False)
-        config[f"{part}_dataloader"] = with_split(config[f"{part}_dataloader"], SPLITS[name])
-    return config
+    otseg = Config.fromfile(FOLDER.parent / "models" / "otseg.py").model
+    config.model = {**otseg, "split": {"classes": SPLITS[name], "unseen": SPLITS[name]}}
+    config.model["clip"] = {"model": tiny_clip(), "pretrained": None}
+    return resolve(config)
 
 
 def test_loads_the_same_from_its_own_text(name, tmp_path):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmseg.apis import init_model
 from safetensors.torch import save_file
 from torch import nn
 
-from mmseg_otseg.engine import checkpoint_sources, read_checkpoint
+from mmseg_otseg.engine import ZeroShotRunner, checkpoint_sources, read_checkpoint
 from tests.helpers.tiny_run import tiny_config, write_images
 
 
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, with checkpoints at 2 and 4 iterations."""
     folder = tmp_path_factory.mktemp("trained")
     write_images(folder)
-    Runner.from_cfg(tiny_config(folder)).train()
+    ZeroShotRunner.from_cfg(tiny_config(folder)).train()
     return folder / "run"
 
 
@@ -113,13 +113,13 @@ def test_unknown_names_are_named() -> None:
 def test_runner_and_inference_refuse_code(evil: Path, trained: Path, tmp_path: Path) -> None:
     resumed = tiny_config(trained.parent, work_dir=str(tmp_path), load_from=str(evil), resume=True)
     with pytest.raises(ValueError, match="refused"):
-        Runner.from_cfg(resumed).train()
+        ZeroShotRunner.from_cfg(resumed).train()
     with pytest.raises(ValueError, match="refused"):
         init_model(tiny_config(trained.parent), str(evil), device="cpu")
 
 
 def test_runner_resumes_what_it_logged(trained: Path, tmp_path: Path) -> None:
-    runner = Runner.from_cfg(
+    runner = ZeroShotRunner.from_cfg(
         tiny_config(
             trained.parent,
             work_dir=str(tmp_path),

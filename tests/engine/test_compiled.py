@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from mmseg_otseg.engine.console import ConsoleRunner
-from tests.helpers.otseg_run import otseg_config
-from tests.helpers.tiny_run import write_images
+from mmseg_otseg.engine import ZeroShotRunner
+from tests.helpers.small_configs import small, write_data
 
 COUNTER = CompileCounterWithBackend("eager")
 torch._dynamo.register_backend(COUNTER, name="counter")
@@ -18,11 +17,16 @@ torch._dynamo.register_backend(COUNTER, name="counter")
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_a_run_compiles_once(tmp_path: Path) -> None:
-    write_images(tmp_path)
-    weights = []
+    write_data(tmp_path)
+    weights: list[dict] = []
     for options in ({}, dict(compile=dict(backend="counter", fullgraph=True))):
         torch._dynamo.reset()
-        runner = ConsoleRunner.from_cfg(otseg_config(tmp_path, dropout=False, **options))
+        cfg = small("otseg/voc_512.py", tmp_path, iters=4)
+        cfg.model.backbone.update(drop_path_rate=0.0)
+        cfg.model.backbone.visual_prompts.dropout = cfg.model.decode_head.dropout = 0.0
+        cfg.merge_from_dict(options)
+        cfg.experiment_name = f"compiled_{len(weights)}"
+        runner = ZeroShotRunner.from_cfg(cfg)
         runner.train()
         weights.append(runner.model.state_dict())
     assert COUNTER.frame_count == 1
@@ -30,6 +34,8 @@ def test_a_run_compiles_once(tmp_path: Path) -> None:
 
 
 def test_testing_is_not_compiled(tmp_path: Path) -> None:
-    write_images(tmp_path)
-    runner = ConsoleRunner.from_cfg(otseg_config(tmp_path, compile=dict(backend="no such")))
+    write_data(tmp_path)
+    cfg = small("otseg/voc_512.py", tmp_path)
+    cfg.compile = dict(backend="no such")
+    runner = ZeroShotRunner.from_cfg(cfg)
     assert 0 <= runner.test()["hIoU"] <= 100

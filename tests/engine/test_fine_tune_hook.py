@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
 from mmseg_otseg.engine.hooks import fine_tune_hook
 from tests.helpers.folder_data import CLASSES, write_folders
 from tests.helpers.small_configs import small
@@ -37,7 +37,7 @@ def config(folder: Path, split: dict, name: str, kind: str = "otseg", **changes)
 def trained(folder: Path, kind: str = "otseg", **changes) -> Path:
     """A checkpoint of a run with other classes."""
     write_folders(folder / "theirs", classes=THEIRS["classes"])
-    Runner.from_cfg(config(folder, THEIRS, "theirs", kind, **changes)).train()
+    ZeroShotRunner.from_cfg(config(folder, THEIRS, "theirs", kind, **changes)).train()
     return folder / "run_theirs" / "iter_2.pth"
 
 
@@ -45,7 +45,7 @@ def start(folder: Path, checkpoint: Path, kind: str = "otseg", **changes) -> Run
     """A run of ours that loaded the checkpoint, just before its first iteration."""
     write_folders(folder / "ours")
     cfg = config(folder, OURS, "ours", kind, load_from=str(checkpoint), **changes)
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.load_or_resume()
     return runner
@@ -68,7 +68,7 @@ def test_what_carries_over_and_what_does_not(tmp_path: Path, said: list[str]) ->
     assert runner.model.decode_head.seen_bias == 0.1
     assert " tree, " in warned
     assert runner.model.neck.text.split.classes == CLASSES
-    Runner.from_cfg(runner.cfg).train()
+    ZeroShotRunner.from_cfg(runner.cfg).train()
 
 
 def test_what_is_missing_is_named(tmp_path: Path, said: list[str]) -> None:
@@ -95,7 +95,7 @@ def test_contexts_of_the_same_names(tmp_path: Path, said: list[str]) -> None:
 
 def test_the_same_classes_need_few_words(tmp_path: Path, said: list[str]) -> None:
     write_folders(tmp_path / "theirs")
-    Runner.from_cfg(config(tmp_path, OURS, "theirs")).train()
+    ZeroShotRunner.from_cfg(config(tmp_path, OURS, "theirs")).train()
     said.clear()
     start(tmp_path, tmp_path / "run_theirs" / "iter_2.pth")
     (told,) = said

@@ -38,7 +38,7 @@ def config(folder: Path, method: str, precision: str) -> Config:
     cfg = otseg_config(folder)
     if method == "zegot":
         cfg.merge_from_dict(dict(model=copy.deepcopy(ZEGOT)))
-    for part in (cfg.model.backbone, cfg.model.neck, cfg.model.decode_head):
+    for part in (cfg.model.backbone, cfg.model.neck):
         part.clip = dict(model=tiny_clip(), precision=precision)
     return cfg
 

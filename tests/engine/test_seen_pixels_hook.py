@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from mmengine.runner import Runner
 
 from mmseg_otseg.datasets import Draw
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.tiny_run import write_images
 
@@ -25,7 +25,7 @@ def test_share_of_an_interval(tmp_path: Path) -> None:
     write_images(tmp_path)
     cfg = otseg_config(tmp_path, train_cfg=dict(max_iters=2, val_interval=2))
     cfg.default_hooks.logger.interval = 2
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.train()
     runner.train_dataloader.sampler.skip(0)  # back to the first draw
     draws = list(islice(runner.train_dataloader.sampler, 4))
@@ -46,7 +46,7 @@ def test_nothing_seen_is_said(tmp_path: Path, capfd: pytest.CaptureFixture) -> N
     for path in (tmp_path / "labels" / "train").glob("*.png"):
         label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), label % 2)
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.train()
     assert runner.message_hub.get_scalar("train/seen_pixels").current() == 0
     text = "".join(capfd.readouterr())

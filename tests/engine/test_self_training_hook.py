@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.engine.hooks import SelfTrainingHook
 from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.structures import IGNORED, UNLABELED
@@ -48,7 +49,7 @@ class Recorder(Hook):
 
 
 def run(cfg: Config, recorder: Recorder) -> Runner:
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.register_hook(recorder, "LOWEST")
     runner.train()
     return runner

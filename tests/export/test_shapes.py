@@ -15,8 +15,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
 from mmseg_otseg.demo.shipped import shipped_model
-from mmseg_otseg.engine import with_split
-from mmseg_otseg.engine.parts import class_split
+from mmseg_otseg.engine import resolve
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.export import export_folder
 from mmseg_otseg.export.onnx_files import quantize
@@ -48,8 +47,7 @@ def test_the_table_through_the_exported_file(tmp_path: Path) -> None:
     config, weights = shipped_model()
     cfg = load_config(config)
     model = load_model(cfg, weights).eval()
-    split = class_split(model)
-    dataset = DATASETS.build(with_split(cfg.test_dataloader.dataset, split, cfg))
+    dataset = DATASETS.build(resolve(cfg).test_dataloader.dataset)
 
     def by_model(image: np.ndarray) -> np.ndarray:
         data = model.data_preprocessor(

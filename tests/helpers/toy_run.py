@@ -67,7 +67,7 @@ def toy_runner(work_dir: Path, scores: Sequence[float], hooks: Any = (), **optio
         val_cfg=dict(),
         val_evaluator=Evaluator(metric),
         default_hooks=dict(checkpoint=checkpoint),
-        custom_hooks=list(hooks),
+        custom_hooks=[dict(type="FiniteLossHook"), dict(type="ResumeCheckHook"), *hooks],
         default_scope="mmseg",
         experiment_name=f"toy_{next(_numbers)}",
         **start,

@@ -162,7 +162,7 @@ def test_nothing_waits(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -
     model = build(name)
     if stage != "inductive":
         model.neck.train_classes = "all"
-        model.neck.self_trains = stage == "transductive"
+        model.neck.pseudo_labels = stage == "transductive"
     assert trace(model).wrong == []
 
 
@@ -211,7 +211,7 @@ def test_pseudo_labels_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatc
         ("all", False, 0),
         ("all", True, 1),
     ):
-        model.neck.train_classes, model.neck.self_trains = classes, self_trains
+        model.neck.train_classes, model.neck.pseudo_labels = classes, self_trains
         calls.clear()
         losses(model, "cpu")
         assert len(calls) == number

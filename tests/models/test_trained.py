@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import MODELS
 
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.clip import load_clip
 from tests.helpers.small_configs import CLIP, small, write_data
@@ -130,9 +131,9 @@ def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None
     state = wrong_states(config, tmp_path)["one missing"]
     config.load_from = saved(state, tmp_path)
     with pytest.raises(ValueError, match=r"given\.pth .*descriptor\.linear\.bias"):
-        Runner.from_cfg(copy.deepcopy(config)).test()
+        ZeroShotRunner.from_cfg(copy.deepcopy(config)).test()
     config.experiment_name = "training"
-    Runner.from_cfg(config).train()  # with a validation
+    ZeroShotRunner.from_cfg(config).train()  # with a validation
     log = max(tmp_path.glob("work/*/*.log")).read_text()
     assert re.search(r"WARNING.*given\.pth .*descriptor\.linear\.bias", log)
 

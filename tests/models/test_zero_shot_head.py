@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
-from torch import nn
 
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.models import MPSAHead, ZegCLIPHead, ZeroShotHead, decode_heads
 from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
-from mmseg_otseg.models.segmentors.clip_encoder_decoder import _takes
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
 
@@ -37,7 +35,7 @@ def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     write_data(tmp_path)
     cfg = small(Config.fromfile(tmp_path / "cascade_voc_512.py"), tmp_path)
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     head = runner.model.decode_head
     assert isinstance(head, ZeroShotHead) and len(head.decoders) == 3
     before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
@@ -45,23 +43,6 @@ def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.Monkey
     moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {n for n, p in runner.model.named_parameters() if p.requires_grad}
     assert "val/hIoU" in runner.message_hub.log_scalars
-
-
-def test_clip_reaches_a_head_through_the_arguments_for_its_base_class() -> None:
-    class Passing(ZegCLIPHead):
-        def __init__(self, **kwargs: object) -> None:
-            super().__init__(**kwargs)
-
-    class Silent(ZegCLIPHead):
-        pass
-
-    class Deaf(ZegCLIPHead):
-        def __init__(self, num_classes: int) -> None:
-            super().__init__(num_classes, embed_dim=16)
-
-    for head, takes in ((Passing, True), (Silent, True), (MPSAHead, True), (Deaf, False)):
-        assert _takes({"type": head}, "clip") is takes
-    assert not _takes({"type": nn.Linear}, "clip") and not _takes({"type": nn.Module}, "clip")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import Runner
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN_INDICES, Scene
 from mmseg_otseg.datasets.shapes import dataset as shapes_dataset
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.shapes_run import tiny_config
 
 SEEN_INDICES = tuple(set(range(len(SHAPES_CLASSES))) - set(SHAPES_UNSEEN_INDICES))
@@ -27,7 +27,7 @@ def trained(work_dir: Path, setting: str) -> dict[str, torch.Tensor]:
         cfg.default_hooks.self_training = dict(type="SelfTrainingHook", begin=2)
     for name in ("cfg", "dataloader", "evaluator"):
         cfg[f"val_{name}"] = cfg[f"test_{name}"] = None
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.train()
     return runner.model.state_dict()
 

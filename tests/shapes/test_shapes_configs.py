@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmseg_otseg_tools.shapes.benchmark_table import ROWS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.shapes_run import SHAPES, tiny_config
 
 CONFIGS = sorted(
@@ -29,7 +29,7 @@ def test_two_iterations_and_an_evaluation(name: str, tmp_path: Path) -> None:
     cfg = tiny_config(name, tmp_path)
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     cfg.experiment_name = name.replace("/", "_")
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
     runner.train()
     moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
@@ -39,16 +39,16 @@ def test_two_iterations_and_an_evaluation(name: str, tmp_path: Path) -> None:
 
 def test_training_free_only_tests(tmp_path: Path) -> None:
     cfg = tiny_config("training_free", tmp_path)
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     assert not any(parameter.requires_grad for parameter in runner.model.parameters())
     assert {"mIoU_S", "mIoU_U", "hIoU"} <= runner.test().keys()
     cfg.experiment_name = "training_free_training"
     with pytest.raises(ValueError, match=r"CLIPEncoderDecoder.*gradient"):
-        Runner.from_cfg(cfg).train()
+        ZeroShotRunner.from_cfg(cfg).train()
 
 
 def test_training_free_is_the_mean_cosine_with_the_prompts(tmp_path: Path) -> None:
-    model = Runner.from_cfg(tiny_config("training_free", tmp_path)).model.eval()
+    model = ZeroShotRunner.from_cfg(tiny_config("training_free", tmp_path)).model.eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         features = model.backbone(images)

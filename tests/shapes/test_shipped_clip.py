@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from safetensors.torch import load_file
 
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 from mmseg_otseg.inference import OTSegInferencer
 from tests.helpers.shapes_run import SHAPES
@@ -79,7 +79,7 @@ def test_training_on_seen_classes_helps_unseen_ones(tmp_path: Path) -> None:
         cfg = short("otseg_plus", tmp_path)
         for name in ("cfg", "dataloader", "evaluator"):
             cfg[f"val_{name}"] = cfg[f"test_{name}"] = None
-        Runner.from_cfg(cfg).train()
+        ZeroShotRunner.from_cfg(cfg).train()
         cfg = short("otseg_plus", tmp_path)
         checkpoint = tmp_path / "otseg_plus" / f"iter_{ITERATIONS}.pth"
         trained = best_bias(sweep_seen_bias(cfg, checkpoint))

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
@@ -47,7 +47,7 @@ def test_every_bias_of_the_table_is_what_the_runner_measures(
         cfg = tiny_config("otseg_plus", tmp_path / "runs", load_from=str(checkpoint))
         cfg.model.decode_head.seen_bias = row.pop("seen_bias")
         cfg.experiment_name = f"bias {cfg.model.decode_head.seen_bias}"
-        assert Runner.from_cfg(cfg).val() == row
+        assert ZeroShotRunner.from_cfg(cfg).val() == row
 
 
 def test_calibrates_configs_with_images_on_disk(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_calibrated_bias_travels_in_the_checkpoint(
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
     cfg = tiny_config("otseg_plus", tmp_path / "run", load_from=str(checkpoint))
-    assert Runner.from_cfg(cfg).val() == best
+    assert ZeroShotRunner.from_cfg(cfg).val() == best
     assert f" {bias.item():g}, calibrated" in "".join(capfd.readouterr())
 
     run_tool(CALIBRATE, *arguments, "--range", "0.5", "0.5", "1", "--write", tmp_path / "copy.pth")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 
 from mmseg_otseg.converters.authors_checkpoint import (
     convert_authors_checkpoint,
     convert_authors_state_dict,
 )
-from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
 from tests.helpers.paths import DATA, ROOT
 from tests.helpers.reference import Reference, relative_error
 from tests.helpers.small_configs import small, write_data
@@ -79,7 +79,7 @@ def test_stock_config_runs_a_converted_file(state: dict, tmp_path: Path) -> None
     cfg.model.clip = ConfigDict(reference.clip())
     cfg.model.backbone.visual_prompts.num_tokens = reference.config("visual_prompt_tokens")
     cfg.load_from = str(tmp_path / "ours.pth")
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     assert "hIoU" in runner.test()
     assert runner.model.backbone.double_class_embedding
     weight = runner.model.neck.descriptor.linear.weight

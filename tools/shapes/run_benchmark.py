@@ -66,9 +66,8 @@ if __name__ == "__main__":
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
-from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
 from mmseg_otseg.engine.run_folder import latest_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 
@@ -84,7 +83,7 @@ class ProgressHook(Hook):
     def __init__(self, title: str) -> None:
         self.title = title
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(self, runner: ZeroShotRunner, *args: Any, **kwargs: Any) -> None:
         done, total = runner.iter + 1, runner.max_iters
         if done % max(1, total // 10) == 0:
             loss = runner.message_hub.get_scalar("train/loss").mean(50)
@@ -144,7 +143,7 @@ def train(config: str, seed: int, work_dir: Path, options: dict[str, Any] | None
     for name in ("cfg", "dataloader", "evaluator"):  # nothing is chosen during training
         cfg[f"val_{name}"] = cfg[f"test_{name}"] = None
     cfg.load_from, cfg.resume = found, found is not None
-    runner = Runner.from_cfg(cfg)
+    runner = ZeroShotRunner.from_cfg(cfg)
     runner.register_hook(ProgressHook(f"{ROWS[config].title}, seed {seed}"))
     runner.train()
     return last

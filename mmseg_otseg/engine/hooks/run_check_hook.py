@@ -1,4 +1,4 @@
-"""Checks that the model, the data and the settings of a run fit each other."""
+"""Checks that the model fits the data that a run has built and the checkpoint it has loaded."""
 
 from __future__ import annotations
 
@@ -7,105 +7,92 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine.hooks.self_training_hook import SelfTrainingHook
-from mmseg_otseg.engine.idle_settings import check_no_idle_settings, warn_of_idle_pipelines
 from mmseg_otseg.engine.parts import class_split, neck, segmentor
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.structures import UNLABELED, ClassSplit
 
-ZERO_SHOT_METRICS = ("mIoU_S", "mIoU_U", "hIoU")
+MAX_SGD_LR = 1e-3
 
 
-@HOOKS.register_module(name=["RunCheckHook", "VocabularyCheckHook"])
+@HOOKS.register_module()
 class RunCheckHook(Hook):
-    """Refuses to start a run whose settings contradict each other.
+    """Refuses a run whose model does not fit its data or its checkpoint.
 
     With the text prompts of another dataset, or with a class that is labeled in training but
-    counted as unseen by the metric, a run would finish with wrong numbers and no error. Other
-    contradictions would appear only at the first validation, after hours. For models without text
-    prompts, only the file names of label maps are checked. Every run with mmseg's loops has this
-    hook; see :mod:`mmseg_otseg.engine.loops`.
+    counted as unseen by the metric, a run would finish with wrong numbers and no error. What can be
+    known from the config alone is checked by :func:`~mmseg_otseg.engine.resolve` before.
 
     Checkpoints record the classes they were trained on with labels (``meta.trained_classes``). The
-    hook passes them to the metric, so that none of them counts as unseen. Training may start from a
-    checkpoint trained on all of the unseen classes, with a warning; testing such a checkpoint is
+    hook passes them to the metrics, so that none of them counts as unseen. Training may start from
+    a checkpoint trained on all of the unseen classes, with a warning; testing such a checkpoint is
     refused.
 
     Raises:
-        UserError: If the model and the data have different classes, a setting at the top level of
-            the config has no effect, evaluation data hides labels, training data does not hide
-            them, the setting of the training data does not fit the model or the hooks, a tested
-            model was trained on all unseen classes, the best checkpoint is chosen by a metric that
-            will not be computed, or label maps would overwrite each other.
+        UserError: If the model and the data have different classes, evaluation data hides labels,
+            the training data does not fit the classes that train, a tested model was trained on all
+            unseen classes, or label maps would overwrite each other.
     """
 
     def __init__(self) -> None:
         self.trained: frozenset[str] = frozenset()
 
-    def before_run(self, runner: Runner) -> None:
-        split = class_split(runner.model)
-        if split is not None:
-            check_no_idle_settings(runner.cfg, split)
-            warn_of_idle_pipelines(runner.cfg)
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self.trained = trained_classes(checkpoint.get("meta"))
-
-    def before_train(self, runner: Runner) -> None:
-        if class_split(runner.model) is None:
-            return
-        dataset = runner.train_dataloader.dataset
-        _check_classes(runner.model, dataset, "the training data")
-        _check_setting(runner, dataset)
-        _warn_of_one_prompt(runner.model)
-        if runner.val_loop is not None:
-            self.before_val(runner)
-            _check_best(runner)
-
-    def before_val(self, runner: Runner) -> None:
-        self._check_evaluation(runner, runner.val_dataloader, "validation", "val")
-
-    def before_test(self, runner: Runner) -> None:
-        _check_output(runner)
-        self._check_evaluation(runner, runner.test_dataloader, "test", "test")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         split = class_split(runner.model)
         if split is not None:
-            now = split.classes if _is_supervised(runner.cfg) else split.seen_names
+            now = split.classes if _uses_all_labels(runner.model) else split.seen_names
             checkpoint["meta"]["trained_classes"] = sorted(self.trained.union(now))
 
-    def _check_evaluation(self, runner: Runner, dataloader: Any, what: str, part: str) -> None:
-        split = class_split(runner.model)
+    def before_train(self, runner: Runner) -> None:
+        if class_split(runner.model) is None:
+            return
+        _check_classes(runner.model, runner.train_dataloader.dataset, "the training data")
+        _check_setting(runner)
+        _warn_of_one_prompt(runner.model)
+        _warn_of_sgd(runner)
+        if runner.val_loop is not None:
+            self.before_val(runner)  # now, not after hours
+
+    def before_val(self, runner: Runner) -> None:
+        self._check_evaluation(runner, runner.val_dataloader, runner.val_evaluator, True)
+
+    def before_test(self, runner: Runner) -> None:
+        _check_output(runner)
+        self._check_evaluation(runner, runner.test_dataloader, runner.test_evaluator, False)
+
+    def _check_evaluation(
+        self, runner: Runner, dataloader: Any, evaluator: Any, validates: bool
+    ) -> None:
+        split, dataset = class_split(runner.model), dataloader.dataset
         if split is None:
             return
-        _check_classes(runner.model, dataloader.dataset, f"the {what} data")
-        if getattr(dataloader.dataset, "metainfo", {}).get("hide_as") is not None:
+        _check_classes(runner.model, dataset, f"the {'validation' if validates else 'test'} data")
+        meta = getattr(dataset, "metainfo", {})
+        if meta.get("hide_as") is not None:
             raise UserError(
-                f"the labels of unseen classes are hidden in the {what} data: set test_mode=True "
-                f"in the dataset that the ZeroShotDataset of {part}_dataloader wraps"
+                "the labels of unseen classes are hidden in data for evaluation: set test_mode="
+                "True in the dataset that the ZeroShotDataset wraps"
             )
-        # The "supervised" setting trains all classes on purpose; both means are still reported.
-        trained = frozenset() if _is_supervised(runner.cfg) else self.trained
-        if split.unseen and trained.issuperset(split.unseen_names) and not _trains(runner):
-            raise UserError(
+        # A model that trains with all labels reports both means on purpose.
+        trained = frozenset() if _uses_all_labels(runner.model) else self.trained
+        if split.unseen and trained.issuperset(split.unseen_names):
+            text = (
                 f"the model was trained with labels of {', '.join(split.unseen_names)}, which are "
-                "all the classes that this config calls unseen. Test it with the split it was "
-                "trained with, or remove these classes from `unseen`."
+                "all the classes that this config calls unseen"
             )
-        evaluator: Evaluator = getattr(runner, f"{part}_evaluator")
-        for metric in evaluator.metrics:
-            if isinstance(metric, ZeroShotIoUMetric):
-                metric.dataset_meta = {**(metric.dataset_meta or {}), "trained": sorted(trained)}
-                metric.reported_classes()  # raises if the data has no split or hides labels
+            if not validates:
+                raise UserError(
+                    f"{text}. Test it with the split it was trained with, or remove these classes "
+                    "from `unseen`."
+                )
+        evaluator.dataset_meta = {**meta, "trained": sorted(trained)}
 
 
 def trained_classes(meta: Any) -> frozenset[str]:
@@ -118,11 +105,17 @@ def trained_classes(meta: Any) -> frozenset[str]:
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta") or {}
     names = meta.get("trained_classes")
-    if names is None and isinstance(data, Mapping) and "seen" in data and "hide_as" in data:
+    if names is None and "seen" in data and "hide_as" in data:
         names = data.get("classes") or ()
         if data["hide_as"] is not None:
             names = [names[index] for index in data["seen"]]
     return frozenset(names or ())
+
+
+def _uses_all_labels(model: Any) -> bool:
+    """Whether the model trains on the labels of all classes ("supervised")."""
+    text_neck = neck(model)
+    return text_neck.train_classes == "all" and not text_neck.pseudo_labels
 
 
 def _check_classes(model: Any, dataset: Any, data: str) -> None:
@@ -134,43 +127,41 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
     unseen = metainfo.get("unseen")
     if unseen is None:  # a dataset that hides nothing: only the names can differ
         unseen = split.unseen if len(names) == split.num_classes else ()
-    ClassSplit.agreed({"the model": split, data: ClassSplit(tuple(names), tuple(unseen))})
-    num_classes = getattr(segmentor(model).decode_head, "num_classes", None)
-    if num_classes is not None and num_classes != split.num_classes:
+    other = ClassSplit(tuple(names), tuple(unseen))
+    if other != split:
+        raise UserError(
+            f"the model and {data} do not mean the same classes: {split.difference(other)}. Name "
+            "the split in one place, `model.split`"
+        )
+    num_classes = getattr(segmentor(model).decode_head, "num_classes", split.num_classes)
+    if num_classes != split.num_classes:
         raise UserError(
             f"model.decode_head.num_classes is {num_classes}, but the class split has "
             f"{split.num_classes} classes: set it to {split.num_classes}"
         )
 
 
-def _check_setting(runner: Runner, dataset: Any) -> None:
-    """Check that the model and hooks fit the training data's setting; pass it to the neck."""
-    metainfo = getattr(dataset, "metainfo", {})
+def _check_setting(runner: Runner) -> None:
+    """Check that the classes that train fit what the training data hides."""
+    metainfo = getattr(runner.train_dataloader.dataset, "metainfo", {})
     if not metainfo.get("unseen"):
         return
-    if getattr(dataset, "test_mode", False):
+    if getattr(runner.train_dataloader.dataset, "test_mode", False):
         raise UserError(
             "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
             "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
-    if any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks):
-        return  # this hook checks the data itself and decides which classes train
-    if metainfo["hide_as"] == UNLABELED:
+    self_trains = any(type(hook).__name__ == "SelfTrainingHook" for hook in runner.hooks)
+    if (metainfo["hide_as"] == UNLABELED) != self_trains:
         raise UserError(
-            "setting='transductive' of the training data needs default_hooks=dict(self_training="
-            "dict(type='SelfTrainingHook', begin=ITERATION)): without it, the unlabeled pixels are "
-            "not used"
+            "transductive training needs both: setting='transductive' in the ZeroShotDataset of "
+            "train_dataloader, and a SelfTrainingHook"
         )
     classes = "all" if metainfo["hide_as"] is None else "seen"
-    text_neck = neck(runner.model)
-    text_neck.self_trains = False  # there are no unlabeled pixels
-    if text_neck.train_classes is None:
-        text_neck.train_classes = classes
-    if text_neck.train_classes != classes:
+    if not self_trains and neck(runner.model).train_classes != classes:
         raise UserError(
-            f"the neck has train_classes={text_neck.train_classes!r}, but the setting of the "
-            f"training data requires {classes!r}: leave train_classes out, and choose "
-            "train_dataloader.dataset.setting ('inductive', 'supervised')"
+            f"the neck has train_classes={neck(runner.model).train_classes!r}, but the setting of "
+            f"the training data requires {classes!r}"
         )
 
 
@@ -184,6 +175,19 @@ def _warn_of_one_prompt(model: Any) -> None:
             "its logits are cosines between -1 and 1, a range in which training tends to find no "
             "class at all. Use several prompts (several copies of one keep the range of several), "
             "or ZegCLIPHead.",
+            "current",
+            logging.WARNING,
+        )
+
+
+def _warn_of_sgd(runner: Runner) -> None:
+    """Warn of the optimizer that configs of other models bring along."""
+    optimizer: Any = getattr(runner.optim_wrapper, "optimizer", None)
+    if type(optimizer).__name__ == "SGD" and optimizer.defaults["lr"] > MAX_SGD_LR:
+        print_log(
+            f"Prompts, neck and head train with SGD at a learning rate of "
+            f"{optimizer.defaults['lr']:g}, as many configs of other models have it. They learn "
+            "next to nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules.",
             "current",
             logging.WARNING,
         )
@@ -206,41 +210,3 @@ def _check_output(runner: Runner) -> None:
                 "(output_dir), test one folder at a time, or use tools/segment.py, which keeps the "
                 "folders."
             )
-
-
-def _check_best(runner: Runner) -> None:
-    """Check that the metric that selects the best checkpoint will be computed."""
-    metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, ZeroShotIoUMetric)]
-    given = {name for metric in metrics for name in metric.names}
-    asked = [
-        name
-        for hook in runner.hooks
-        if isinstance(hook, CheckpointHook)
-        for name in hook.save_best or ()
-    ]
-    for name in asked:
-        if name in ZERO_SHOT_METRICS and name not in given:
-            why = "no class is unseen" if metrics else "val_evaluator is not a ZeroShotIoUMetric"
-            raise UserError(
-                f"the best checkpoint is selected by {name}, but {why}: name unseen classes with "
-                "model=dict(split=dict(unseen=[names])), or select it by another metric, "
-                "default_hooks.checkpoint.save_best=mIoU"
-            )
-
-
-def _trains(runner: Runner) -> bool:
-    """Whether this run trains; a validation may be part of it."""
-    return isinstance(runner._train_loop, BaseLoop)
-
-
-def _is_supervised(cfg: Config) -> bool:
-    """Whether the setting of a config's training data is "supervised"."""
-    loader = cfg.get("train_dataloader") or {}
-    pending = [loader.get("dataset")]
-    while pending:
-        dataset = pending.pop()
-        if isinstance(dataset, Mapping):
-            if dataset.get("setting") == "supervised":
-                return True
-            pending += [dataset.get("dataset"), *(dataset.get("datasets") or ())]
-    return False

@@ -43,13 +43,10 @@ class DLFANeck(TrainedModule):
         relationship_descriptor: Whether the image's global token goes into the queries; without
             it they are the text embeddings.
         identity_init: See :class:`RelationshipDescriptor`.
-        train_classes: Which classes have queries in training: ``"seen"`` or ``"all"``. None lets
-            the run decide: all classes on fully labeled data and in the transductive stage, else
-            the seen ones.
-
-    Attributes:
-        self_trains: Whether the head gives unlabeled pixels pseudo labels of the unseen classes,
-            if these have queries in training. A run on data that is not transductive turns it off.
+        train_classes: Which classes have queries in training: ``"seen"``, or ``"all"`` on fully
+            labeled data and in the transductive stage.
+        pseudo_labels: Whether the head gives unlabeled pixels pseudo labels of the unseen classes
+            (the transductive stage).
 
     Raises:
         UserError: If ``train_classes`` is unknown, there is no split or two different ones, the
@@ -69,15 +66,16 @@ class DLFANeck(TrainedModule):
         adapters: int = 0,
         relationship_descriptor: bool = True,
         identity_init: bool = False,
-        train_classes: str | None = None,
+        train_classes: str = "seen",
+        pseudo_labels: bool = False,
         split: SplitLike | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if train_classes not in (None, "seen", "all"):
+        if train_classes not in ("seen", "all"):
             raise UserError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
         self.train_classes = train_classes
-        self.self_trains = True
+        self.pseudo_labels = pseudo_labels
         prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
         split = ClassSplit.agreed({"model.split": split, "its neck's text": prompts.get("split")})
         self.text: TextPrompts = MODELS.build({"clip": clip, **prompts, "split": split})
@@ -126,7 +124,7 @@ class DLFANeck(TrainedModule):
         """
         classes, seen, unseen = self._query_classes(features.global_token.device)
         aligned = self.align(features, self.text(classes), classes, seen)
-        return replace(aligned, unseen=unseen if self.self_trains else unseen[:0])
+        return replace(aligned, unseen=unseen if self.pseudo_labels else unseen[:0])
 
     def align(
         self,

@@ -2,58 +2,51 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.config import ConfigDict
-from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.models.clip import resolve_clip, shared_clip
-from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
+from mmseg_otseg.imaging import palette_for
+from mmseg_otseg.models.clip import shared_clip
+from mmseg_otseg.structures.class_split import SplitLike
 
+from .resolve import resolve_model
 from .sliding import slide_in_batches
 
 
 @MODELS.register_module()
 class CLIPEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder``, which hands one CLIP and one class split to all its parts.
+    """mmseg's ``EncoderDecoder``, whose config names CLIP and the class split in one place each.
 
-    A config then names CLIP and the class split in one place each, and one line changes either:
-    ``model = dict(clip=dict(model="ViT-L-14"))``, ``model = dict(split=dict(unseen=["cow"]))``.
-    In a run the datasets take the split from here as well, see
-    :mod:`mmseg_otseg.engine.loops`.
-
-    An ``EncoderDecoder`` whose parts are all given ``clip`` and ``split`` is the same model with
-    the same state dict, with two differences. mmseg takes a single class for foreground against
-    background, while here it is a vocabulary of one class. And in the ``slide`` mode of
-    ``test_cfg``, ``window_batch`` (4) windows run at a time.
+    :func:`resolve_model` says which arguments of the parts follow from them. An ``EncoderDecoder``
+    whose parts are given all of their arguments is the same model with the same state dict, with
+    these differences. mmseg takes a single class for foreground against background, while here it
+    is a vocabulary of one class. In the ``slide`` mode of ``test_cfg``, ``window_batch`` (4)
+    windows run at a time. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
-            It goes to the parts that take a ``clip`` and have none of their own.
         backbone: Config of the backbone.
-        decode_head: Config of the head. Without ``num_classes`` and ``num_levels`` it has those of
-            the split and of the backbone.
-        neck: Config of the neck. Without ``adapters`` it has one for each of the backbone's levels,
-            if the backbone does not project them.
-        split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`; None if the neck's
-            text prompts have one of their own.
+        decode_head: Config of the head.
+        neck: Config of the neck.
+        split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`.
         data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
             they are those that the CLIP was trained with.
+        compile_losses: Compile the losses of a training step into one graph: True, or options of
+            ``torch.compile``. A config sets it with ``compile``.
         kwargs: As in ``EncoderDecoder``.
 
     Raises:
-        UserError: If the split makes no sense, or a part is configured for another one; if mean
-            and standard deviation are given both here and in ``clip``, or only one of them is.
+        UserError: As in :func:`resolve_model`; on loading a checkpoint that was trained with other
+            values of mean and standard deviation.
     """
 
     pixels: Tensor
@@ -66,39 +59,56 @@ class CLIPEncoderDecoder(EncoderDecoder):
         neck: Mapping[str, Any] | None = None,
         split: SplitLike | None = None,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        compile_losses: bool | Mapping[str, Any] = False,
         **kwargs: Any,
     ) -> None:
-        backbone, decode_head = _with_clip(backbone, clip), _with_clip(decode_head, clip)
-        if neck is not None:
-            neck = _with_clip(neck, clip)
-            if split is not None:
-                neck, decode_head = _with_split(neck, decode_head, ClassSplit.build(split))
-            neck, decode_head = _with_levels(neck, decode_head, backbone)
+        parts = resolve_model(
+            dict(
+                clip=clip,
+                split=split,
+                backbone=backbone,
+                neck=neck,
+                decode_head=decode_head,
+                data_preprocessor=data_preprocessor,
+            )
+        )
         with shared_clip():
             super().__init__(
-                backbone=backbone,
-                decode_head=decode_head,
-                neck=neck,
-                data_preprocessor=_with_statistics(data_preprocessor, clip),
+                backbone=parts.backbone,
+                decode_head=parts.decode_head,
+                neck=parts.neck,
+                data_preprocessor=parts.data_preprocessor,
                 **kwargs,
             )
         self.register_buffer("pixels", _statistics_in_use(self.data_preprocessor))
+        self._data_meta: Mapping[str, Any] = {}
+        self._compile_options = {} if compile_losses is True else compile_losses
+        self._compiled_loss: Any = None
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Version 0.1 did not write them.
-        found = state_dict.setdefault(prefix + "pixels", self.pixels)
-        own = self.pixels.cpu()
-        if not isinstance(found, Tensor) or found.shape not in ((2, 3), (0,)):
-            raise UserError(
-                f"the checkpoint is damaged: {prefix}pixels is not a mean and a standard deviation"
-            )
-        if found.shape != own.shape or not torch.allclose(found.cpu(), own, atol=1e-3):
-            raise UserError(
-                "the checkpoint was trained with pixels normalized by (mean, std) "
-                f"{_rounded(found)}, but the model's data preprocessor has {_rounded(own)}: set "
-                "model.data_preprocessor.mean and .std to the checkpoint's"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """``classes`` of the model's text, and a ``palette`` in which known names keep colors."""
+        classes = self.neck.text.split.classes
+        return {"classes": classes, "palette": palette_for(classes, self._data_meta)}
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
+        """Take colors from the data that a checkpoint was trained on; its classes stay behind."""
+        self._data_meta = meta or {}
+
+    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of a batch, see ``EncoderDecoder``.
+
+        Args:
+            inputs: Normalized images, shape (B, 3, h, w).
+            data_samples: Samples with ``gt_sem_seg``.
+        """
+        if self._compile_options is False:
+            return super().loss(inputs, data_samples)
+        if self._compiled_loss is None:
+            self._compiled_loss = torch.compile(super().loss, **self._compile_options)
+        # Paths and sizes of the images differ in each step, which would compile each step anew.
+        return self._compiled_loss(inputs, [_labels_alone(sample) for sample in data_samples])
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """What ``EncoderDecoder`` computes, with the windows in batches.
@@ -133,82 +143,24 @@ class CLIPEncoderDecoder(EncoderDecoder):
             sample.seg_logits = PixelData(data=sample.seg_logits.data[:1])
         return samples
 
-
-def _takes(part: Mapping[str, Any], name: str) -> bool:
-    """Whether a part has an argument, be it through the ``**kwargs`` for a base class."""
-    kind = MODELS.get(part["type"]) if isinstance(part["type"], str) else part["type"]
-    for cls in getattr(kind, "__mro__", ()):
-        parameters = inspect.signature(cls.__init__).parameters
-        if name in parameters:
-            return True
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
-            return False
-    return False
-
-
-def _with_clip(part: Mapping[str, Any], clip: Mapping[str, Any]) -> ConfigDict:
-    """The config of a part, with ``clip`` if the part takes one and knows it from nothing else."""
-    if _takes(part, "clip") and part.get("clip") is None and part.get("embed_dim") is None:
-        return ConfigDict({**part, "clip": clip})
-    return ConfigDict(part)
-
-
-def _with_split(
-    neck: ConfigDict, head: ConfigDict, split: ClassSplit
-) -> tuple[ConfigDict, ConfigDict]:
-    """The configs of neck and head with the split, and its number of classes, if they take it."""
-    if _takes(neck, "split"):
-        neck.split = ClassSplit.agreed({"model.split": split, "its neck": neck.get("split")})
-    if _takes(head, "num_classes") and head.setdefault("num_classes", split.num_classes) != (
-        split.num_classes
-    ):
-        raise UserError(
-            f"{head.type} has num_classes={head.num_classes}, but model.split has "
-            f"{split.num_classes} classes: leave num_classes out"
-        )
-    return neck, head
-
-
-def _with_levels(
-    neck: ConfigDict, head: ConfigDict, backbone: ConfigDict
-) -> tuple[ConfigDict, ConfigDict]:
-    """The configs of neck and head for as many levels as the backbone returns, if they take it."""
-    if not _takes(backbone, "project") or not _takes(backbone, "out_indices"):
-        return neck, head
-    levels = len(backbone.get("out_indices", (-1,)))
-    adapters = 0 if backbone.get("project", True) else levels
-    for part, name, number in ((neck, "adapters", adapters), (head, "num_levels", levels)):
-        if _takes(part, name) and part.setdefault(name, number) != number:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Version 0.1 did not write them.
+        found = state_dict.setdefault(prefix + "pixels", self.pixels)
+        own = self.pixels.cpu()
+        if found.shape != own.shape or not torch.allclose(found.cpu(), own, atol=1e-3):
             raise UserError(
-                f"{part.type} has {name}={part[name]}, but the backbone (out_indices, project) "
-                f"asks for {number}: leave {name} out"
+                "the checkpoint was trained with pixels normalized by (mean, std) "
+                f"{_rounded(found)}, but the model's data preprocessor has {_rounded(own)}: set "
+                "model.data_preprocessor.mean and .std to the checkpoint's"
             )
-    return neck, head
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _with_statistics(part: Any, clip: Mapping[str, Any]) -> Any:
-    """The data preprocessor's config, with CLIP's mean and standard deviation if it has none."""
-    keys = ("mean", "std")
-    asked = [key for key in keys if clip.get(key) is not None]
-    own = [key for key in keys if isinstance(part, Mapping) and part.get(key) is not None]
-    if not isinstance(part, Mapping) or (own and asked):
-        if asked:
-            raise UserError(
-                f"`clip` sets {' and '.join(asked)}, but the data preprocessor has its own: set "
-                "data_preprocessor=dict(mean=None, std=None) to use those of `clip`"
-            )
-        return part
-    if len(own) == 1:
-        raise UserError(
-            f"the data preprocessor has only {own[0]}: give it both mean and std, or neither to "
-            "use those of `clip`"
-        )
-    values, who = {key: list(part.get(key) or ()) for key in keys}, "the data preprocessor"
-    if not own:
-        source = resolve_clip(**clip)
-        values, who = {"mean": list(source.mean), "std": list(source.std)}, source.said_by["mean"]
-    print_log(f"Pixels are normalized with {values} ({who})", logger="current", level=logging.INFO)
-    return ConfigDict({**part, **values})
+def _labels_alone(sample: SegDataSample) -> SegDataSample:
+    """A sample with its labels alone, so that nothing but values changes between steps."""
+    labels = sample.gt_sem_seg.data
+    # The stride of the first axis, of length 1, must not depend on whether the label was padded.
+    return SegDataSample(gt_sem_seg=PixelData(data=labels.squeeze(0).contiguous().unsqueeze(0)))
 
 
 def _statistics_in_use(preprocessor: Any) -> Tensor:

@@ -1,0 +1,250 @@
+"""What a config means: one CLIP, one class split and one data folder, wherever they are needed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.models.segmentors import resolve_model
+from mmseg_otseg.structures import ClassSplit
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+EVALUATORS = ("val_evaluator", "test_evaluator")
+# Top-level names that our dataset configs define and then use in their dataloaders.
+PIPELINE_SETTINGS = ("crop_size", "scale", "train_pipeline", "test_pipeline")
+
+
+def resolve(cfg: Config) -> Config:
+    """Give every component of a run all of its arguments.
+
+    - The parts of the model: see :func:`~mmseg_otseg.models.segmentors.resolve_model`. ``compile``
+      becomes the model's ``compile_losses``.
+    - Each ``ZeroShotDataset`` gets the model's ``split``; what it wraps is in ``test_mode`` in
+      validation and testing.
+    - Each ``FolderDataset`` gets ``data_root`` and ``background`` from the top of the config.
+    - The neck's ``train_classes`` follows from the ``setting`` of the training data.
+
+    This is the one place where a config is interpreted. The runner resolves a config before it
+    builds anything, and ``mmseg-otseg config`` prints the result. A model that names no ``clip``
+    belongs to a config that is wired by hand; such a config is returned as it is.
+
+    Args:
+        cfg: A config; it is not changed.
+
+    Returns:
+        The resolved config. Resolving it again changes nothing.
+
+    Raises:
+        UserError: If two settings contradict each other, or one has no effect.
+    """
+    cfg = copy.deepcopy(cfg)
+    model = cfg.get("model") or {}
+    if "clip" not in model.get("module", model):
+        return cfg
+    cfg.model = resolve_model(model)
+    model = cfg.model.get("module", cfg.model)
+    if model.get("split") is None:  # a model without text
+        return cfg
+    split = ClassSplit.build(model.split)
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader and loader.get("dataset"):
+            loader.dataset = _resolve_dataset(loader.dataset, cfg, model.split, name)
+    if cfg.get("compile"):
+        model.compile_losses = cfg.pop("compile")
+    if cfg.get("train_dataloader"):
+        _resolve_setting(cfg, model.neck, split)
+    _check_metrics(cfg, split)
+    _check_idle_settings(cfg, model.split)
+    return cfg
+
+
+def nested_datasets(dataset: Mapping[str, Any]) -> Iterator[Any]:
+    """The config of a dataset, and those of the datasets that it wraps, at any depth.
+
+    Args:
+        dataset: Config with ``type``.
+    """
+    yield dataset
+    for inner in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
+        if isinstance(inner, Mapping):
+            yield from nested_datasets(inner)
+
+
+def type_name(config: Any) -> str:
+    """The name of a component's class; a config has either its name or the class."""
+    kind = config.get("type", "") if isinstance(config, Mapping) else ""
+    return kind.split(".")[-1] if isinstance(kind, str) else kind.__name__
+
+
+def find_hook(cfg: Config, kind: str) -> Any:
+    """The config of the first hook of a type; None if there is none."""
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
+    return next((hook for hook in hooks if type_name(hook) == kind), None)
+
+
+def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) -> ConfigDict:
+    """The dataset of a loader with split, folder, background and test mode filled in."""
+    for config in nested_datasets(dataset):
+        if type_name(config) == "FolderDataset":
+            for key in ("data_root", "background"):
+                if key not in config and key in cfg:
+                    config[key] = cfg[key]
+            config.setdefault("metainfo", dict(classes=list(split["classes"])))
+        if type_name(config) != "ZeroShotDataset":
+            continue
+        if config.get("split") is None:
+            config.split = copy.deepcopy(split)
+        elif ClassSplit.build(config.split) != ClassSplit.build(split):
+            other = ClassSplit.build(config.split)
+            raise UserError(
+                f"{loader} and the model do not mean the same classes: "
+                f"{other.difference(ClassSplit.build(split))}. Name the split in one place, "
+                "`model.split`"
+            )
+        for leaf in nested_datasets(config.dataset):
+            _resolve_test_mode(leaf, loader)
+    return dataset
+
+
+def _resolve_test_mode(dataset: Any, loader: str) -> None:
+    """Labels are whole (``test_mode``) in evaluation, and not in training."""
+    if "dataset" in dataset or "datasets" in dataset:
+        return
+    tests = loader != "train_dataloader"
+    if tests:
+        dataset.setdefault("test_mode", True)
+    if dataset.get("test_mode", False) != tests:
+        raise UserError(
+            f"{loader}: a {type_name(dataset)} has test_mode={not tests}, but the labels of unseen "
+            f"classes are {'whole in evaluation' if tests else 'hidden in training'}: leave "
+            "test_mode out"
+        )
+
+
+def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
+    """Choose the classes that train, and check that self-training fits the training data."""
+    wrappers = [
+        config
+        for config in nested_datasets(cfg.train_dataloader.dataset)
+        if type_name(config) == "ZeroShotDataset"
+    ]
+    if not wrappers:
+        return
+    setting = wrappers[0].get("setting", "inductive")
+    classes = "all" if setting == "supervised" else "seen"
+    if neck.get("train_classes") is None:
+        neck.train_classes = classes
+    elif neck.train_classes != classes:
+        raise UserError(
+            f"the neck has train_classes={neck.train_classes!r}, but setting={setting!r} of the "
+            f"training data means {classes!r}: leave train_classes out"
+        )
+    hook = find_hook(cfg, "SelfTrainingHook")
+    if (hook is not None) != (setting == "transductive"):
+        raise UserError(
+            f"the training data has setting={setting!r}, and there is "
+            f"{'a' if hook else 'no'} SelfTrainingHook: transductive training needs both "
+            "train_dataloader.dataset.setting='transductive' and default_hooks=dict("
+            "self_training=dict(type='SelfTrainingHook', begin=ITERATION))"
+        )
+    if hook is None:
+        return
+    if not split.unseen:
+        raise UserError("transductive training has nothing to label: no class is unseen")
+    length = (cfg.get("train_cfg") or {}).get("max_iters")
+    if length is not None and hook.begin >= length:
+        raise UserError(
+            f"self-training would never begin: default_hooks.self_training.begin={hook.begin}, "
+            f"and training ends after {length} iterations (train_cfg.max_iters)"
+        )
+
+
+def _check_metrics(cfg: Config, split: ClassSplit) -> None:
+    """Refuse an evaluation that fails, or lacks the metric of the best checkpoint, after hours."""
+    for name in EVALUATORS:
+        given = cfg.get(name) or ()
+        metrics = [given] if isinstance(given, Mapping) else list(given)
+        zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
+        loader = cfg.get(name.replace("evaluator", "dataloader")) or {}
+        datasets = map(type_name, nested_datasets(loader.get("dataset") or {}))
+        if zero_shot and loader and "ZeroShotDataset" not in datasets:
+            raise UserError(
+                f"{name} has a ZeroShotIoUMetric, whose data has no class split: wrap the dataset "
+                "of its dataloader in a ZeroShotDataset, or use IoUMetric"
+            )
+        if name != "val_evaluator" or not metrics or not cfg.get("train_dataloader"):
+            continue
+        best = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+        reports_unseen = split.unseen and any(m.get("unseen_labeled", True) for m in zero_shot)
+        names = best.get("save_best") or []
+        names = [names] if isinstance(names, str) else list(names)
+        if not reports_unseen and {"mIoU_U", "hIoU"} & {*names}:
+            why = "no class is unseen" if zero_shot else "val_evaluator is not a ZeroShotIoUMetric"
+            if zero_shot and split.unseen:
+                why = "the unseen classes have no labels in validation (unseen_labeled=False)"
+            raise UserError(
+                f"the best checkpoint is chosen by {', '.join(names)}, but {why}: choose it by "
+                "another metric, default_hooks.checkpoint.save_best=mIoU_S, or name unseen classes "
+                "with model=dict(split=dict(unseen=[names]))"
+            )
+
+
+def _check_idle_settings(cfg: Config, split: Any) -> None:
+    """Refuse settings at the top of a config that nothing reads; warn of idle pipelines."""
+    for key in ("split", "classes", "unseen", "seen"):
+        if key in cfg and not (key == "split" and _plain(cfg[key]) == _plain(split)):
+            raise UserError(
+                f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
+                f"model=dict(split={'...' if key == 'split' else f'dict({key}=...)'}), or "
+                f"--cfg-options model.split{'' if key == 'split' else f'.{key}'}=..."
+            )
+    loaders = [cfg.get(name) or {} for name in LOADERS]
+    datasets = [d for loader in loaders for d in nested_datasets(loader.get("dataset") or {})]
+    folders = any(type_name(dataset) == "FolderDataset" for dataset in datasets)
+    if cfg.get("background") is not None and not folders:
+        raise UserError(
+            f"the setting background={cfg.background} has no effect: only FolderDataset, as in "
+            "configs/own_data, uses it. For a background of 0 in other datasets, set "
+            "reduce_zero_label=True in them"
+        )
+    root, roots = cfg.get("data_root"), [d.data_root for d in datasets if d.get("data_root")]
+    if root is not None and roots and root not in roots and not folders:
+        raise UserError(
+            f"the setting data_root={root} at the top of the config has no effect: the datasets "
+            f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them, for example "
+            "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
+        )
+    used = _plain({key: value for key, value in cfg.items() if key not in PIPELINE_SETTINGS})
+    for key in PIPELINE_SETTINGS:
+        needed = key != "train_pipeline" or cfg.get("train_dataloader")
+        if needed and key in cfg and not _occurs(_plain(cfg[key]), used):
+            print_log(
+                f"The setting {key} at the top of the config has no effect: no dataloader has it. "
+                "They keep the values of the config that defines them, so set the pipeline in the "
+                "dataloader too, for example train_dataloader=dict(dataset=dict("
+                "pipeline=train_pipeline)).",
+                "current",
+                logging.WARNING,
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A config's value with lists for tuples, as a dumped config may have either."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _occurs(value: Any, config: Any) -> bool:
+    """Whether a value is somewhere in a config."""
+    if type(config) is type(value) and config == value:
+        return True
+    items = config.values() if isinstance(config, dict) else config
+    return isinstance(config, dict | list) and any(_occurs(value, item) for item in items)

@@ -1,0 +1,115 @@
+"""What the config of a model means: each part with all of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import ConfigDict
+
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.models.clip import clip_embed_dim, resolve_clip
+from mmseg_otseg.structures import ClassSplit
+
+
+def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
+    """Fill in what the parts of a :class:`CLIPEncoderDecoder` have in common.
+
+    A config names CLIP once, as ``clip``, and the classes once, as ``split``. From these follow
+    ``clip`` of backbone, neck and text prompts; ``split`` of neck and text prompts; ``adapters`` of
+    the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head; and the mean and
+    standard deviation of the pixels where they are None. A head without a neck is left as it is.
+
+    Args:
+        config: The config; it is not changed. A model for test-time augmentation has it in
+            ``module``.
+
+    Returns:
+        The config with all of these arguments. Resolving it again changes nothing.
+
+    Raises:
+        UserError: If an argument is given and contradicts what follows from the others.
+    """
+    model: Any = ConfigDict(config)
+    if "module" in model:
+        model.module = resolve_model(model.module)
+        return model
+    clip = model.clip
+    model.backbone = ConfigDict(model.backbone)
+    _fill("model.backbone", model.backbone, clip=clip)
+    model.data_preprocessor = _with_statistics(model.get("data_preprocessor"), clip)
+    if model.get("neck") is None:
+        return model
+    neck, head = ConfigDict(model.neck), ConfigDict(model.decode_head)
+    text: Any = neck.text
+    text = ConfigDict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text
+    split = _one_split(model.get("split"), neck.get("split"), text.get("split"))
+    model.split = plain = dict(classes=list(split.classes), unseen=list(split.unseen_names))
+    neck.split, text.split = plain, plain
+    projected, levels = model.backbone.get("project", True), _count_levels(model.backbone)
+    _fill("model.neck.text", text, clip=clip)
+    _fill("model.neck", neck, clip=clip, adapters=0 if projected else levels)
+    _fill(
+        "model.decode_head",
+        head,
+        embed_dim=clip_embed_dim(clip["model"]),
+        num_classes=split.num_classes,
+        num_levels=levels,
+    )
+    neck.text = text
+    model.neck, model.decode_head = neck, head
+    return model
+
+
+def _fill(name: str, part: ConfigDict, **arguments: Any) -> None:
+    """Give a part its arguments; refuse others."""
+    for key, value in arguments.items():
+        if part.get(key) is None:
+            part[key] = value
+        elif part[key] != value:
+            raise UserError(
+                f"{name}.{key} is {part[key]!r}, but {value!r} follows from the rest of the model "
+                f"(clip, split, backbone): leave {key} out"
+            )
+
+
+def _one_split(*given: Any) -> ClassSplit:
+    """The class split named by the model, its neck or its text prompts."""
+    splits = [ClassSplit.build(split) for split in given if split is not None]
+    if not splits:
+        raise UserError(
+            "the model has no classes: set model=dict(split=dict(classes=[names], unseen=[names]))"
+        )
+    for other in splits:
+        if other != splits[0]:
+            raise UserError(
+                f"the model's parts do not mean the same classes: {splits[0].difference(other)}. "
+                "Name the split in one place, `model.split`"
+            )
+    return splits[0]
+
+
+def _count_levels(backbone: Mapping[str, Any]) -> int:
+    return len(backbone.get("out_indices", (-1,)))
+
+
+def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
+    """The data preprocessor with CLIP's mean and standard deviation where it has None."""
+    if not isinstance(preprocessor, Mapping):
+        return preprocessor
+    own: dict[str, Sequence[float] | None] = {k: preprocessor.get(k) for k in ("mean", "std")}
+    if own["mean"] is None and own["std"] is None:
+        source = resolve_clip(**clip)
+        return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
+    for key, value in own.items():
+        if value is None:
+            raise UserError(
+                "the data preprocessor has only one of mean and std: give it both, or neither to "
+                "use those that CLIP was trained with"
+            )
+        if clip.get(key) is not None and list(clip[key]) != list(value):
+            raise UserError(
+                f"`clip` and the data preprocessor have different values of {key}: set "
+                "data_preprocessor=dict(mean=None, std=None) to use those of `clip`"
+            )
+    return preprocessor

@@ -1,0 +1,206 @@
+"""What a config means: ``resolve`` as the pure function it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+
+from mmseg_otseg.engine import ZeroShotRunner, resolve
+from mmseg_otseg.inference import OTSegInferencer
+from mmseg_otseg.models import PrecomputedPrompts
+from tests.helpers.paths import ROOT
+from tests.helpers.small_configs import small, write_data
+
+CONFIGS = ROOT / "configs"
+RUNNABLE = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.glob("*/*.py")
+    if path.parent.name != "_base_"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+def changed(config: str, **changes: Any) -> Config:
+    """A config of the project with options set; ``__`` stands for a dot."""
+    cfg = Config.fromfile(CONFIGS / config)
+    cfg.merge_from_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return cfg
+
+
+@pytest.mark.parametrize("config", RUNNABLE)
+def test_resolving_again_changes_nothing(config: str, tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    before = cfg.to_dict()
+    once = resolve(cfg)
+    assert cfg.to_dict() == before
+    assert resolve(once).to_dict() == once.to_dict()
+    once.dump(tmp_path / "resolved.py")
+    again = resolve(Config.fromfile(tmp_path / "resolved.py"))
+    assert again.pretty_text == once.pretty_text
+
+
+def test_what_is_filled_in() -> None:
+    cfg = resolve(changed("zegot/voc_512.py", model__split__unseen=["cow", "motorbike"]))
+    model, split = cfg.model, cfg.model.split
+    assert split.unseen == ["cow", "motorbike"] and len(split.classes) == 20
+    assert model.backbone.clip == model.neck.clip == model.neck.text.clip == model.clip
+    assert model.neck.split == model.neck.text.split == split
+    assert (model.neck.adapters, model.neck.train_classes) == (3, "seen")
+    head = model.decode_head
+    assert (head.embed_dim, head.num_classes, head.num_levels) == (512, 20, 3)
+    for part in ("train", "val", "test"):
+        assert cfg[f"{part}_dataloader"].dataset.split == split
+    assert all("test_mode" not in leaf for leaf in cfg.train_dataloader.dataset.dataset.datasets)
+    assert cfg.val_dataloader.dataset.dataset.test_mode
+    assert resolve(changed("otseg/voc_512.py")).model.neck.adapters == 0
+    supervised = resolve(changed("otseg/voc_512_supervised.py"))
+    assert supervised.model.neck.train_classes == "all"
+    assert resolve(changed("otseg/voc_512.py", compile=True)).model.compile_losses is True
+
+
+def test_folders_are_named_once() -> None:
+    cfg = changed("own_data/otseg_512.py", data_root="streets", background=0)
+    mine = dict(type="FolderDataset", data_root="mine", background=None, subset="train")
+    cfg.train_dataloader.dataset.dataset = dict(type="ConcatDataset", datasets=[mine, {**mine}])
+    cfg.train_dataloader.dataset.dataset.datasets[1].pop("data_root")
+    resolved = resolve(cfg)
+    first, second = resolved.train_dataloader.dataset.dataset.datasets
+    assert (first.data_root, first.background) == ("mine", None)
+    assert second.data_root == "streets"
+    leaf = resolved.val_dataloader.dataset.dataset
+    assert (leaf.data_root, leaf.background) == ("streets", 0)
+    assert leaf.metainfo.classes == ["sky", "building", "road", "tree", "car"]
+
+
+def test_classes_of_mmengine_may_stand_for_names() -> None:
+    from mmengine.runner import IterBasedTrainLoop
+
+    from mmseg_otseg.datasets import ZeroShotDataset
+
+    cfg = changed("otseg/voc_512.py")
+    cfg.train_cfg.type, cfg.train_dataloader.dataset.type = IterBasedTrainLoop, ZeroShotDataset
+    assert resolve(cfg).train_dataloader.dataset.split == resolve(cfg).model.split
+
+
+TRANSDUCTIVE = "otseg/voc_512_transductive.py"
+OWN = dict(classes="voc", unseen=["cow"])
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        ("otseg/voc_512.py", {"split": OWN}, r"split.*model=dict"),
+        ("otseg/voc_512.py", {"unseen": ["cow"]}, r"unseen.*model\.split\.unseen"),
+        ("otseg/voc_512.py", {"background": 0}, "background=0"),
+        ("otseg/voc_512.py", {"data_root": "elsewhere"}, "data_root=elsewhere"),
+        ("otseg/voc_512.py", {"val_dataloader.dataset.split": OWN}, "val_dataloader.*cow"),
+        ("otseg/voc_512.py", {"model.neck.text.split": OWN}, "cow.*model.split"),
+        ("otseg/voc_512.py", {"model.neck.clip": {"model": "ViT-L-14"}}, r"neck\.clip.*ViT-B-16"),
+        ("otseg/voc_512.py", {"model.decode_head.num_classes": 21}, "num_classes is 21.* 20 "),
+        ("zegot/voc_512.py", {"model.decode_head.num_levels": 2}, "num_levels is 2.* 3 "),
+        ("zegot/voc_512.py", {"model.neck.adapters": 2}, "adapters is 2.* 3 "),
+        ("otseg/voc_512.py", {"model.neck.train_classes": "all"}, "train_classes='all'.*'seen'"),
+        ("otseg/voc_512.py", {"train_dataloader.dataset.setting": "transductive"}, "SelfTraining"),
+        (TRANSDUCTIVE, {"train_dataloader.dataset.setting": "inductive"}, "SelfTraining"),
+        (TRANSDUCTIVE, {"model.split.unseen": []}, "no class is unseen"),
+        (TRANSDUCTIVE, {"default_hooks.self_training.begin": 20000}, "begin=20000.*max_iters"),
+        (
+            "otseg/voc_512.py",
+            {"val_dataloader.dataset.dataset.test_mode": False},
+            "val_dataloader.*test_mode=False",
+        ),
+        (
+            "zegot/context_480.py",
+            {"train_dataloader.dataset.dataset.test_mode": True},
+            "train_dataloader.*test_mode=True",
+        ),
+        ("otseg/voc_512.py", {"val_evaluator": dict(type="IoUMetric")}, "hIoU.*ZeroShotIoUMetric"),
+        ("otseg/voc_512.py", {"model.split.unseen": []}, "hIoU.*no class is unseen"),
+        (
+            "own_data/otseg_512.py",
+            {"val_evaluator.unseen_labeled": False},
+            "hIoU.*unseen_labeled=False.*mIoU_S",
+        ),
+        (
+            "otseg/voc_512.py",
+            {"val_dataloader.dataset": dict(type="PascalVOC20Dataset")},
+            "val_evaluator.*ZeroShotDataset",
+        ),
+        ("otseg/voc_512.py", {"model.data_preprocessor.mean": None}, "only one of mean and std"),
+        ("otseg/voc_512.py", {"model.clip.mean": [1, 2, 3]}, "different values of mean"),
+    ],
+)
+def test_contradictions_and_idle_settings(
+    config: str, changes: dict[str, Any], message: str
+) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    for key in [key for key, value in changes.items() if isinstance(value, dict)]:
+        *parents, last = key.split(".")
+        place: Any = cfg
+        for name in parents:
+            place = place[name]
+        place[last] = changes[key]  # merging would keep the old keys
+    cfg.merge_from_dict({k: v for k, v in changes.items() if not isinstance(v, dict)})
+    with pytest.raises(ValueError, match=message):
+        resolve(cfg)
+
+
+def test_an_idle_pipeline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("mmseg_otseg.engine.config.print_log", lambda text, *_: said.append(text))
+    resolve(changed("otseg/voc_512.py"))
+    assert not said
+    resolve(changed("otseg/voc_512.py", crop_size=(96, 96)))
+    assert len(said) == 1 and "crop_size" in said[0]
+
+
+def test_a_config_wired_by_hand_stays_as_it_is() -> None:
+    cfg = Config(dict(model=dict(type="EncoderDecoder"), background=0, split="voc"))
+    assert resolve(cfg).to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize("method", ["otseg", "zegot"])
+def test_one_line_changes_the_unseen_classes_of_a_run(
+    method: str, data: Path, tmp_path: Path
+) -> None:
+    cfg = small(changed(f"{method}/voc_512.py", model__split__unseen=["cow", "motorbike"]), data)
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / "run"), f"unseen_{method}"
+    runner = ZeroShotRunner.from_cfg(cfg)
+    runner.train()
+    split = runner.model.neck.text.split
+    assert split.unseen_names == ("cow", "motorbike")
+    assert runner.train_dataloader.dataset.split == runner.val_dataloader.dataset.split == split
+    assert runner.val_evaluator.metrics[0].dataset_meta["unseen"] == [9, 13]
+    assert {"val/mIoU_U", "val/hIoU"} <= runner.message_hub.log_scalars.keys()
+    (checkpoint,) = (tmp_path / "run").glob("iter_2.pth")
+    inferencer = OTSegInferencer(cfg, str(checkpoint), device="cpu")  # builds no dataset
+    assert inferencer.model.neck.text.split == split
+
+
+def test_the_resolved_config_trains_with_the_stock_runner(data: Path, tmp_path: Path) -> None:
+    cfg = resolve(small("otseg/voc_512.py", data))
+    cfg.work_dir = str(tmp_path / "run")
+    cfg.dump(tmp_path / "resolved.py")
+    runner = Runner.from_cfg(Config.fromfile(tmp_path / "resolved.py"))
+    runner.train()
+    assert runner.iter == 2 and "val/hIoU" in runner.message_hub.log_scalars
+
+
+def test_own_text_embeddings_are_one_line(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "text.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((20, 3, 32), np.float32))
+    cfg = small(changed("otseg/voc_512.py", model__neck__text=str(path)), data)
+    text = MODELS.build(cfg.model).neck.text
+    assert isinstance(text, PrecomputedPrompts) and text.num_prompts == 3
