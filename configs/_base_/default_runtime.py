@@ -34,5 +34,7 @@ custom_hooks = [
     dict(type="SeenPixelsHook"),
     dict(type="FineTuneHook"),
     dict(type="WorkDirLockHook"),
+    dict(type="ResumeCheckHook"),
+    dict(type="FiniteLossHook"),
 ]
 tta_model = dict(type="SegTTAModel")

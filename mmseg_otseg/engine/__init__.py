@@ -1,6 +1,6 @@
 """Everything that runs around the model: hooks, optimizers, schedules, checkpoints, processes."""
 
-from mmseg_otseg.engine import checkpoint_sources, hooks, loops
+from mmseg_otseg.engine import hooks, loops
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.loops import with_split
@@ -8,7 +8,6 @@ from mmseg_otseg.engine.optimizers import CPUAmpOptimWrapper, TrainableOptimWrap
 from mmseg_otseg.engine.runner import ConfigFolderRunner
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
 
-checkpoint_sources.install()
 loops.install()
 
 __all__ = [
