@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -67,14 +68,14 @@ def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
         return "it holds no optimizer, as is the case for best_*.pth files"
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         return None  # several optimizers; torch compares their groups itself
-    groups = runner.optim_wrapper.param_groups
-    sizes = [len(group["params"]) for group in saved.get("param_groups", [])]
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    if sizes != [len(group["params"]) for group in groups]:
+    groups = runner.optim_wrapper.optimizer.param_groups
+    theirs = [group["params"] for group in saved.get("param_groups", [])]
+    ours = [group["params"] for group in groups]
+    if list(map(len, theirs)) != list(map(len, ours)):
         return "its optimizer trains other parameters than this model has"
-    for index, parameter in enumerate(parameters):
-        state = saved.get("state", {}).get(index, {})
-        shapes = [state[name].shape for name in PARAMETER_STATES if name in state]
+    for number, parameter in zip(chain(*theirs), chain(*ours)):
+        state = saved.get("state", {}).get(number, {})
+        shapes = [state[name].shape for name in PARAMETER_STATES if state.get(name) is not None]
         if any(shape != parameter.shape for shape in shapes):
             return "its optimizer belongs to a model with parameters of other shapes"
     own, schedules = runner.param_schedulers or [], checkpoint.get("param_schedulers") or []
@@ -84,10 +85,10 @@ def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
     if [state.keys() for state in settings] != [state.keys() for state in schedules]:
         return "its schedules of the learning rate are of other types than the config's"
     changed = [
-        f"{name} is {theirs[name]}, not {ours[name]} as in the config"
-        for ours, theirs in zip(settings, schedules)
-        for name in sorted(ours.keys() - PROGRESS)
-        if not name.startswith("_") and ours[name] != theirs[name]
+        f"{name} is {state[name]}, not {setting[name]} as in the config"
+        for setting, state in zip(settings, schedules)
+        for name in sorted(setting.keys() - PROGRESS)
+        if not name.startswith("_") and setting[name] != state[name]
     ]
     if changed:
         print_log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def read_clip_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         if is_torchscript_archive(path):
-            found = torch.jit.load(path, map_location="cpu").state_dict()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch advises torch.export
+                found = torch.jit.load(path, map_location="cpu").state_dict()
             return {k: v for k, v in found.items() if not k.endswith(ARCHIVE_EXTRAS)}
         weights = load_state_dict(str(path), weights_only=True)
         for name, tensor in weights.items():
