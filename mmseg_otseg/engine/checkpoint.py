@@ -34,7 +34,7 @@ from mmseg_otseg.errors import UserError
 MapLocation = str | torch.device | Callable | dict[str, str] | None
 
 PLAIN_TYPES = (Tensor, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
-# mmengine would execute the first as Python code to build a model from it.
+# What mmengine would execute as Python code, to build a model from it.
 CONFIGS = ("config", "cfg")
 # The parts of a segmentor whose errors name the file that their weights come from.
 NAMED_PARTS = ("backbone", "neck", "decode_head")
@@ -59,7 +59,8 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, data = state
-        self.values = np.frombuffer(data, dtype.numpy).reshape(shape, order="FC"[not fortran])
+        flat = np.frombuffer(data, dtype.numpy)
+        self.values = flat.reshape(shape, order="F" if fortran else "C")
 
 
 class _Ignored:
@@ -162,7 +163,7 @@ def plain(value: Any) -> Any:
         TypeError: If ``value`` holds an object of another type.
     """
     if isinstance(value, Mapping):
-        made = OrderedDict() if isinstance(value, OrderedDict) else {}
+        made: dict = OrderedDict() if isinstance(value, OrderedDict) else {}
         made.update((key, plain(item)) for key, item in value.items())
         if hasattr(value, "_metadata"):  # the versions of the modules in a state dict
             made._metadata = value._metadata  # type: ignore[attr-defined]

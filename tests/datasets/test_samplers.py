@@ -81,7 +81,8 @@ def test_through_a_data_loader(num_workers: int) -> None:
     loader = DataLoader(
         Echo(), batch_size=4, sampler=sampler_of(), num_workers=num_workers, collate_fn=list
     )
-    assert sum(draws(loader, 5), []) == draws(sampler_of(), 20)
+    batches = draws(loader, 5)
+    assert [draw for batch in batches for draw in batch] == draws(sampler_of(), 20)
 
 
 def numbers() -> tuple[float, float, float]:

@@ -108,9 +108,9 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
         Path(path).write_bytes(data[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with patch.object(LocalBackend, "put", put):
-        with pytest.raises(OSError, match=rf"No space left.*{tmp_path}/iter_1\.pth'"):
-            toy_runner(tmp_path, [1]).train()
+    said = rf"No space left.*{tmp_path}/iter_1\.pth'"
+    with patch.object(LocalBackend, "put", put), pytest.raises(OSError, match=said):
+        toy_runner(tmp_path, [1]).train()
     assert not names(tmp_path)
 
 

@@ -59,9 +59,8 @@ def test_openai_archive_brings_quick_gelu_and_half_precision(
 
 
 def test_the_layout_of_transformers_is_named(clip_config: dict, tmp_path: Path) -> None:
-    save_file(
-        {"vision_model.embeddings.class_embedding": torch.ones(8)}, tmp_path / "w.safetensors"
-    )
+    weights = {"vision_model.embeddings.class_embedding": torch.ones(8)}
+    save_file(weights, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"w\.safetensors.*transformers.*open_clip_model"):
         load_clip(clip_config, str(tmp_path / "w.safetensors"))
 
