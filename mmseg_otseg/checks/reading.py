@@ -13,9 +13,9 @@ from mmengine.utils import track_iter_progress
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_otseg.datasets import Draw, ZeroShotDataset
+from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.label_rule import LabelRule, SampleError
-from mmseg_otseg.datasets.samplers import seeded_by
+from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
 from mmseg_otseg.imaging import check_image_file
 
 MOST_VALUES = 1000
@@ -90,7 +90,7 @@ class _Reader(Dataset):
             label = leaf.pipeline.read_label(info)
             self.rule.holds_unseen(label, sample.label)  # raises for wrong values
             sample.size, sample.pixels = label.shape, _count(label)
-            with seeded_by(Draw(index, self.seed, number)):
+            with seeded_by(draw_seed(self.seed, number)):
                 packed = leaf[index]
             sample.trained = _count(packed["data_samples"].gt_sem_seg.data.numpy())
         except SampleError as problem:

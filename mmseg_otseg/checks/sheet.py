@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmseg.datasets.transforms import PackSegInputs
 
-from mmseg_otseg.datasets import Draw, ZeroShotDataset
+from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import SampleError
-from mmseg_otseg.datasets.samplers import seeded_by
+from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
 from mmseg_otseg.structures import IGNORED, ClassSplit
 
 CELL = 3.0  # inches
@@ -50,7 +50,7 @@ def samples_of(dataset: ZeroShotDataset, number: int, seed: int = 0) -> list[Sho
     for place in chosen.tolist():
         leaf, index = places[place]
         try:
-            with seeded_by(Draw(index, seed, place)):
+            with seeded_by(draw_seed(seed, place)):
                 results = leaf.pipeline.run_whole(leaf.get_data_info(index), _before_packing)
         except SampleError:
             continue

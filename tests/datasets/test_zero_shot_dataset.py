@@ -14,7 +14,7 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader
 
-from mmseg_otseg.datasets import Draw, ReproducibleInfiniteSampler, ZeroShotDataset
+from mmseg_otseg.datasets import ReproducibleInfiniteSampler, ZeroShotDataset
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.tiny_run import tta_pipeline
 
@@ -189,7 +189,7 @@ def test_crop_sees_hidden_labels(write_data, config_of, label_of):
     config = config_of(write_data([label]))
     inductive = ZeroShotDataset(config, SPLIT, pipeline=pipeline)
     whole = ZeroShotDataset(config, SPLIT, setting="supervised", pipeline=pipeline)
-    draws = [Draw(0, 0, number) for number in range(40)]
+    draws = [(0, number) for number in range(40)]
 
     def right_side(dataset):
         return np.mean([0 in label_of(dataset[draw]) for draw in draws])
@@ -400,18 +400,18 @@ def augmented(write_data, config_of):
 
 
 def test_same_draw_same_sample(augmented):
-    first = augmented[Draw(1, 5, 0)]
+    first = augmented[1, 5]
     augmented[3], np.random.random(7), random.random()
-    assert same(augmented[Draw(1, 5, 0)], first)
-    assert not same(augmented[Draw(1, 5, 1)], first)
-    assert not same(augmented[Draw(1, 6, 0)], first)
+    assert same(augmented[1, 5], first)
+    assert not same(augmented[1, 6], first)
+    assert not same(augmented[1, 7], first)
 
 
 def test_random_state_is_untouched_by_a_draw(augmented):
     np.random.seed(0), random.seed(0)
     expected = np.random.random(3).tolist(), random.random()
     np.random.seed(0), random.seed(0)
-    augmented[Draw(1, 5, 0)]
+    augmented[1, 5]
     assert (np.random.random(3).tolist(), random.random()) == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -39,7 +40,7 @@ class FineTuneHook(Hook):
             del state[key]
             notes.append("Its calibrated seen-class bias does not carry over.")
         text = getattr(neck(runner.model), "text", None)
-        split = getattr(text, "split", None)
+        split: Any = getattr(text, "split", None)
         if text is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(

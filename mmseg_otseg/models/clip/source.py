@@ -14,7 +14,7 @@ import open_clip
 from mmseg_otseg.errors import UserError
 
 from .config import clip_config
-from .torchscript import is_torchscript_archive
+from .files import is_torchscript_archive
 
 CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
 DEFAULT = "open_clip's default"
