@@ -15,7 +15,7 @@ import pytest
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.registry import DATASETS
-from mmseg_otseg_tools.cli import what_to_fix
+from mmseg_otseg_cli.errors import message_for_user
 from prettytable import PrettyTable
 
 from mmseg_otseg.checks.reading import _Reader
@@ -149,7 +149,7 @@ def problem(door: Callable[[str], Any], file: Path, took: dict[str, float]) -> s
             message = door(str(file))
         message = message if isinstance(message, str) and message else None
     except Exception as error:
-        message = what_to_fix(error)
+        message = message_for_user(error)
         if message is None:
             return f"{type(error).__name__} with a traceback: {str(error)[:200]}"
     if message is None:

@@ -12,9 +12,9 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner, load_checkpoint
 from mmseg.apis import MMSegInferencer, init_model
+from mmseg_otseg_cli.authors_to_mmseg import convert
 from torch import nn
 
-from mmseg_otseg.converters.authors_checkpoint import convert_authors_checkpoint
 from mmseg_otseg.inference import OTSegInferencer
 from tests.helpers.hostile import fence, hostile_files
 from tests.helpers.run_tools import run_tool
@@ -192,7 +192,7 @@ def doors(trained: Path, tmp_path: Path) -> dict[str, Callable[[str], Any]]:
         "OTSegInferencer": lambda file: OTSegInferencer(str(config), file, device="cpu"),
         "MMSegInferencer": lambda file: MMSegInferencer(str(config), file, device="cpu"),
         "init_model": lambda file: init_model(str(config), file, device="cpu"),
-        "converter": lambda file: convert_authors_checkpoint(file, run / "converted.pth"),
+        "converter": lambda file: convert(file, run / "converted.pth"),
     }
 
 

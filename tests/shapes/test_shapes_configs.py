@@ -8,10 +8,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmseg_otseg_tools.shapes.benchmark_table import ROWS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
 from tests.helpers.shapes_run import SHAPES, tiny_config
+from tools.shapes.benchmark_table import ROWS
 
 CONFIGS = sorted(
     str(path.relative_to(SHAPES).with_suffix(""))

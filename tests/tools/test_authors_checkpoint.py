@@ -13,11 +13,11 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.registry import MODELS
-
 from mmseg_otseg.converters.authors_checkpoint import (
     convert_authors_checkpoint,
     convert_authors_state_dict,
 )
+
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.paths import DATA, ROOT
 from tests.helpers.reference import Reference, relative_error

@@ -12,12 +12,12 @@ import open_clip
 import pytest
 import torch
 from mmseg.registry import MODELS
-from mmseg_otseg_tools.benchmarks import cases, models, run
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from mmseg_otseg.models.necks.dlfa_neck import _class_tables
 from mmseg_otseg.ops.mask_loss.bilinear import bilinear_axis
 from mmseg_otseg.ops.optimal_transport import solvers
+from tools.benchmarks import cases, models, run
 
 # Largest difference from the other side, relative to its largest value. The gradient of the plain
 # head is that of an unrolled Sinkhorn that stops early, which shows at these sizes.
