@@ -87,8 +87,8 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
 
     Raises:
         FileNotFoundError: If ``src`` does not exist.
-        UserError: If ``src`` is not a checkpoint of the authors, if its tensors do not fit the model
-            (the message names them), or if ``dst`` is the same file or a ``.safetensors`` file.
+        UserError: If ``src`` is not a checkpoint of the authors, if its tensors do not fit the
+            model (the message names them), or if ``dst`` is ``src`` or a ``.safetensors`` file.
     """
     import torch
     from mmengine.config import Config
@@ -104,7 +104,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
         raise UserError(f"{dst} is the file to convert; choose another name for the result")
     check_target(target)
     checkpoint = read_checkpoint(source, "cpu")
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
+    state: Any = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     prompts = state.get("backbone.deep_prompt_embeddings") if isinstance(state, Mapping) else None
     if prompts is None or prompts.dim() != 3:
         raise UserError(
@@ -156,12 +156,11 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     last = max((int(match[1]) for name in state if (match := LAYER.fullmatch(name))), default=-1)
     names = {name: _new_name(name, last) for name in state}
     converted = {new: state[name] for name, new in names.items() if new is not None}
-    prompts = [
-        converted.pop(f"backbone.visual_prompts.{part}", None) for part in ("shallow", "deep")
-    ]
-    # One set of tokens per layer. If one is missing or misshapen, loading says so.
-    if all(part is not None and part.shape[1:] == prompts[0].shape[1:] for part in prompts):
-        converted["backbone.visual_prompts.embeddings"] = torch.cat(prompts)
+    first = converted.pop("backbone.visual_prompts.shallow", None)
+    others = converted.pop("backbone.visual_prompts.deep", None)
+    if first is not None and others is not None and first.shape[1:] == others.shape[1:]:
+        # One set of tokens for each layer; without them, loading says that they are missing.
+        converted["backbone.visual_prompts.embeddings"] = torch.cat([first, others])
     clip = PREFIXES["backbone."]
     tower = {name.removeprefix(clip): t for name, t in converted.items() if name.startswith(clip)}
     converted["backbone.clip.fingerprint"] = tensors_fingerprint(tower)

@@ -83,7 +83,7 @@ def message_for_user(error: Exception) -> str | None:
 
 def _write_to_log(error: Exception) -> None:
     """Write the traceback to the log file of the run, if it has one."""
-    if "mmengine.logging" not in sys.modules:
+    if "torch" not in sys.modules:  # a logger would import it, and no run has begun
         return
     from mmengine.logging import MMLogger
 

@@ -44,8 +44,8 @@ def set_tta(cfg: Config) -> None:
     """Test with the config's ``tta_pipeline``, and merge the predictions with its ``tta_model``.
 
     Raises:
-        CommandError: If the config lacks one of them, or if no scale of ``tta_pipeline`` is the scale
-            at which the data is tested, so it probably comes from another config.
+        CommandError: If the config lacks one of them, or if no scale of ``tta_pipeline`` is the
+            one at which the data is tested, so it probably comes from another config.
     """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise CommandError("--tta needs tta_pipeline and tta_model in the config.")
