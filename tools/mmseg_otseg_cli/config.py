@@ -202,7 +202,7 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         for index, part in enumerate(parts):
             if isinstance(here, (list, tuple)) and part.isdecimal() and int(part) < len(here):
                 here = here[int(part)]
-            elif part in known:
+            elif isinstance(here, dict) and (part in here or part in known):
                 here = here.get(part)
             else:
                 near = difflib.get_close_matches(part, known, 1, NEAR if index else 0.6)
@@ -211,7 +211,7 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
                     hint = f"did you mean {right}?" if near else "nothing would read it"
                     raise CommandError(f"--cfg-options {option}: no such setting; {hint}")
                 break
-            known = list(here) if isinstance(here, dict) else []
+            known = [k for k in here if k != "type"] if isinstance(here, dict) else []  # vs. dtype
 
 
 def _check_data_root(dataset: Mapping[str, Any], of_folders: str | None) -> None:
