@@ -14,7 +14,7 @@ from .config import load_config
 from .options import add_cfg_options, new_parser
 
 
-def parser() -> argparse.ArgumentParser:
+def parse_args() -> argparse.Namespace:
     options = new_parser(__doc__)
     options.add_argument("config", help="config file, or the name of an installed config")
     options.add_argument("checkpoint", help="checkpoint")
@@ -49,16 +49,16 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--opset", type=int, default=18, help="ONNX opset. Default: 18")
     add_cfg_options(options)
-    return options
-
-
-def main() -> None:
-    options = parser()
     args = options.parse_args()
     if args.dynamic and (args.height or args.width):
         options.error("--dynamic takes any size: leave out --height and --width")
     if (args.height is None) != (args.width is None):
         options.error("give both --height and --width")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
     cfg = load_config(args)
     from mmengine.logging import MMLogger
 

@@ -23,7 +23,7 @@ def positive(text: str) -> int:
     return value
 
 
-def parser() -> argparse.ArgumentParser:
+def parse_args() -> argparse.Namespace:
     options = new_parser(__doc__)
     options.add_argument("images", nargs="+", metavar="IMG", help="images, or folders of them")
     options.add_argument(
@@ -58,11 +58,11 @@ def parser() -> argparse.ArgumentParser:
         help="precision of CLIP's towers. Default: the config's, or fp32",
     )
     options.add_argument("--device", help="e.g. cuda:0 or cpu. Default: a GPU if there is one")
-    return options
+    return options.parse_args()
 
 
 def main() -> None:
-    args = parser().parse_args()
+    args = parse_args()
     args.model = find_config(args.model)
     if not Path(args.weights).is_file():
         raise FileNotFoundError(f"the checkpoint {args.weights} does not exist")
