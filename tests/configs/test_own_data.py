@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
-from mmseg_otseg_tools.cli import config_parser
+from mmseg_otseg_cli.options import config_parser
 
 from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
 from tests.helpers.folder_data import write_folders

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from mmseg_otseg_tools.benchmarks.plain import plain_multi_head_decoder
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.inference import OTSegInferencer
@@ -17,6 +16,7 @@ from mmseg_otseg.structures import AlignedFeatures
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_run import write_images
+from tools.benchmarks.plain import plain_multi_head_decoder
 
 
 @pytest.mark.usefixtures("device")

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    from mmseg_otseg_tools.shapes import fix_severity
+    from tools.shapes import fix_severity
 
     return fix_severity
 

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 
 @pytest.fixture(scope="module")
 def tool():
-    from mmseg_otseg_tools.shapes import pretrain_clip
+    from tools.shapes import pretrain_clip
 
     return pretrain_clip
 
@@ -138,7 +138,7 @@ def test_first_steps_show_one_large_object(tool, config):
 
 def test_evaluation_of_a_perfect_map_and_of_a_constant_one(tool, config, monkeypatch):
     """mIoU(S), mIoU(U) and hIoU of maps whose value is known."""
-    from mmseg_otseg_tools.shapes import evaluate_clip
+    from tools.shapes import evaluate_clip
 
     clip = load_clip(config.clip.model.to_dict())
     eye = torch.eye(len(SHAPES_CLASSES))

@@ -12,12 +12,12 @@ import open_clip
 import pytest
 import torch
 from mmseg.registry import MODELS
-from mmseg_otseg_tools.benchmarks import cases, models, run
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from mmseg_otseg.models.necks.dlfa_neck import _class_tables
 from mmseg_otseg.ops.mask_loss.bilinear import bilinear_axis
 from mmseg_otseg.ops.optimal_transport import solvers
+from tools.benchmarks import cases, models, run
 
 # Largest difference from the other side, relative to its largest value. The gradient of the plain
 # head is that of an unrolled Sinkhorn that stops early, which shows at these sizes.
@@ -65,7 +65,7 @@ def test_every_case_can_be_made_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
             with FakeTensorMode(allow_non_fake_inputs=True):
                 case = build()
                 if name.startswith("inference"):
-                    assert case.ours().device.type == "cuda"
+                    assert torch.as_tensor(case.ours()).device.type == "cuda"
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(False)
         bilinear_axis.cache_clear()
@@ -114,14 +114,6 @@ def test_memory_is_measured_in_processes_of_its_own(tmp_path: Path) -> None:
     assert row["peak_mib"]["other"] > row["peak_mib"]["ours"] >= 0
 
 
-def test_growth_curves(tmp_path: Path) -> None:
-    rows = run_benchmarks(tmp_path / "rows.json", "--growth", "--no-memory", "--only", "prompts")
-    assert [row["case"].split(", ")[1] for row in rows] == [
-        f"{prompts} prompts" for prompts in (1, 2, 4, 8, 16)
-    ]
-    check(rows)
-
-
 def test_embeddings_of_a_file_make_a_case(tmp_path: Path) -> None:
     pytest.importorskip("ot")
     text = np.random.default_rng(0).normal(size=(5, 6, 16))
@@ -130,15 +122,3 @@ def test_embeddings_of_a_file_make_a_case(tmp_path: Path) -> None:
     rows = run_benchmarks(tmp_path / "rows.json", *options)
     assert [row["case"] for row in rows] == ["sinkhorn text names"]
     check(rows)
-
-
-@pytest.mark.slow
-def test_an_exported_model_makes_a_case(tmp_path: Path) -> None:
-    from tests.helpers.exported import TOO_OLD  # or skips, where packages are missing
-
-    if TOO_OLD:
-        pytest.skip("exporting needs a newer torch")
-    options = ("--exported", tmp_path / "exported", "--only", "exported", "--no-memory")
-    (row,) = run_benchmarks(tmp_path / "rows.json", *options)
-    assert row["case"] == "inference exported, VOC" and (tmp_path / "exported").is_dir()
-    check([row])

@@ -14,7 +14,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mmseg_otseg_tools.cli import new_parser, run
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import new_parser
 
 
 def parse_args() -> argparse.Namespace:

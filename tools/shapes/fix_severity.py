@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from mmseg_otseg_tools.cli import new_parser, run
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import new_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,9 +34,9 @@ if __name__ == "__main__":
     parse_args()  # answers --help and mistakes before the imports, which take seconds
 
 from mmengine.config import Config
-from mmseg_otseg_tools.shapes.evaluate_clip import evaluate, load
 
 from mmseg_otseg.datasets.shapes import get_world
+from tools.shapes.evaluate_clip import evaluate, load
 
 ACCURACY, STEP, HIGHEST = 90.0, 0.05, 0.95
 SEVERITIES = [round(number * STEP, 2) for number in range(round(HIGHEST / STEP) + 1)]

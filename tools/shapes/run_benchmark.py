@@ -20,8 +20,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "configs" / "shapes"
-from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
-from mmseg_otseg_tools.shapes.benchmark_table import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import add_cfg_options, new_parser
+
+from tools.shapes.benchmark_table import (
     BIASES,
     PAPER_BIAS,
     ROWS,

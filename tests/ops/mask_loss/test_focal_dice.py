@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from mmseg_otseg_tools.benchmarks.plain import plain_focal_dice
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from mmseg_otseg.ops import FocalDiceSums, focal_dice_sums
 from mmseg_otseg.ops.mask_loss import focal_dice, negatives, positives
+from tools.benchmarks.plain import plain_focal_dice
 
 pytestmark = pytest.mark.usefixtures("device")
 
