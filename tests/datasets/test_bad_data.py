@@ -371,7 +371,7 @@ def test_mixed_test_modes(root, config_of):
 
 
 def test_no_data_set(root, config_of):
-    with raised(TypeError, "not list"):
+    with raised(ValueError, "not list"):
         ZeroShotDataset([1, 2], SPLIT)
-    with raised(TypeError, "not ZeroShotDataset"):
+    with raised(ValueError, "not ZeroShotDataset"):
         ZeroShotDataset(ZeroShotDataset(config_of(root), SPLIT), SPLIT)
