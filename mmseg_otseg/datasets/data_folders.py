@@ -193,8 +193,9 @@ def _problem(dataset: Any, cls: type) -> str | None:
 def _problem_of_list(path: str, cls: type) -> str | None:
     if not path or os.path.isdir(path):
         return None
-    what, change = f"the list {where(path)}, from which {cls.__name__} reads the image names,", (
-        f"set `ann_file` in the config of {cls.__name__}"
+    what, change = (
+        f"the list {where(path)}, from which {cls.__name__} reads the image names,",
+        (f"set `ann_file` in the config of {cls.__name__}"),
     )
     if not os.path.isfile(path):
         return f"{what} does not exist. {_converter(cls, path) or 'Put it there'}, or {change}."

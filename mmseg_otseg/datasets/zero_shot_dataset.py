@@ -39,8 +39,8 @@ class ZeroShotDataset:
     ``metainfo`` is that of the wrapped dataset plus ``seen`` and ``unseen`` (class indices) and
     ``hide_as`` (the label that hides unseen classes; None if nothing is hidden).
 
-    A sample whose index is a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented with the
-    draw's seed, independently of what was loaded before.
+    A sample whose index comes with a seed, as ``(index, seed)``, is augmented with that seed,
+    independently of what was loaded before; ``takes_seeds`` says so to the sampler.
 
     Args:
         dataset: The dataset to wrap, as a config or an object. It may be one of mmengine's or
@@ -66,6 +66,8 @@ class ZeroShotDataset:
             setting other than "inductive", or leaves no image. Loading a sample raises it (or
             FileNotFoundError) for files that are missing or invalid, and names them.
     """
+
+    takes_seeds = True
 
     def __init__(
         self,
@@ -189,8 +191,8 @@ class ZeroShotDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, idx: int) -> Any:
-        """The pipeline's output for the sample at an index; reproducible for a ``Draw``."""
+    def __getitem__(self, idx: int | tuple[int, int]) -> Any:
+        """The pipeline's output for the sample at an index, reproducible for (index, seed)."""
         if not self._fully_initialized:
             print_log(
                 "Call full_init() before loading samples; otherwise every worker calls it.",
@@ -198,8 +200,9 @@ class ZeroShotDataset:
                 level=logging.WARNING,
             )
             self.full_init()
-        with seeded_by(idx):
-            return self.dataset[int(idx)]
+        index, seed = idx if isinstance(idx, tuple) else (idx, None)
+        with seeded_by(seed):
+            return self.dataset[int(index)]
 
     @force_full_init
     def get_subset_(self, indices: Sequence[int] | int) -> None:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_otseg.checks import DataReport, check_data
-from mmseg_otseg.checks.counts import hidden_findings
+from mmseg_otseg.checks.labels import hidden_findings
 from tests.helpers.folder_data import CLASSES, UNSEEN, change_labels, label_files, write_folders
 
 Change = Callable[[Path], Any]
