@@ -96,16 +96,16 @@ def check_config(config: dict) -> None:
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
-    """Copy a dataset's config and add a split's classes to each part that has no class names."""
+    """Copy a dataset's config and add a split's classes to each part that has none of its own."""
     if isinstance(split, Mapping) and "classes" not in split:
         return config
     built, config = ClassSplit.build(split), copy.deepcopy(config)
     classes = {"classes": list(built.classes), "unseen": list(built.unseen)}
     for leaf in _leaf_configs(config):
-        cls, metainfo = _class_of(leaf), leaf.get("metainfo") or {}
+        cls = _class_of(leaf)
         plain = inspect.isclass(cls) and issubclass(cls, BaseSegDataset)
-        if plain and "classes" not in {**cls.METAINFO, **metainfo}:
-            leaf["metainfo"] = {**classes, **metainfo}
+        if plain and "classes" not in cls.METAINFO:
+            leaf["metainfo"] = {**classes, **(leaf.get("metainfo") or {})}
     return config
 
 

@@ -162,15 +162,19 @@ class ClassSplit:
         (first, split), *others = named.items()
         for place, other in others:
             if other != split:
-                how = _difference(split.classes, other.classes, first, place) or (
-                    f"unseen are {', '.join(split.unseen_names) or 'none'} in {first}, "
-                    f"{', '.join(other.unseen_names) or 'none'} in {place}"
-                )
                 raise UserError(
-                    f"{first} and {place} do not mean the same classes: {how}. Name the split in "
-                    "one place, `model.split`."
+                    f"{first} and {place} do not mean the same classes: {split.difference(other)}. "
+                    "Name the split in one place, `model.split`."
                 )
         return split
+
+    def difference(self, other: ClassSplit) -> str:
+        """How another split differs, for a message."""
+        unseen = [", ".join(split.unseen_names) or "none" for split in (self, other)]
+        return (
+            _difference(self.classes, other.classes, "the first", "the second")
+            or f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
+        )
 
     @property
     def num_classes(self) -> int:
