@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
@@ -28,8 +30,9 @@ class FolderDataset(BaseSegDataset):
             the class names belong to the other values in increasing order: with ``background=0``,
             the first name belongs to the value 1. None means that the values 0..K-1 are the K
             classes.
-        metainfo: ``dict(classes=[names])``, in the order of the label values. Not needed inside a
-            :class:`ZeroShotDataset`, which takes the names from its class split.
+        metainfo: ``dict(classes=[names])``, in the order of the label values, and perhaps the
+            indices of ``unseen`` classes. Not needed inside a :class:`ZeroShotDataset`, which takes
+            both from its class split.
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
@@ -78,7 +81,8 @@ class FolderDataset(BaseSegDataset):
         if found.lone_images:
             raise DataFolderError(
                 f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} images "
-                f"in {images} have no label file in {labels}: {some_names(found.lone_images)}. "
+                f"in {images} have no label file in {labels}: "
+                f"{some_names(found.lone_images, images)}. "
                 "Add the label files, or remove the images."
             )
         return found
@@ -104,6 +108,16 @@ class FolderDataset(BaseSegDataset):
             }
             for image, label in self.find_pairs().pairs
         ]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes in a sample's label file, for mmengine's ``ClassBalancedDataset``.
+
+        The unseen classes of ``metainfo`` are left out: training must not know where they are.
+        """
+        label = LoadAnnotations().transform(self.get_data_info(idx))["gt_seg_map"]
+        classes = range(len(self.metainfo["classes"]))
+        seen = set(classes) - set(self.metainfo.get("unseen", ()))
+        return sorted(seen.intersection(np.unique(label).tolist()))
 
 
 def _label_map(num_classes: int, background: int | None) -> dict[int, int] | None:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+from mmseg_otseg.imaging.reading import SUFFIXES
+
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
 _SHOWN = 5
 
@@ -25,14 +26,11 @@ class FolderPairs:
         pairs: (image, label file), sorted by image.
         lone_images: Images without a label file.
         lone_labels: Label files without an image.
-        label_ending: Text between the image's name and the suffix of each label file, such as
-            ``"_L"``; often empty.
     """
 
     pairs: tuple[tuple[str, str], ...]
     lone_images: tuple[str, ...]
     lone_labels: tuple[str, ...]
-    label_ending: str
 
     @classmethod
     def find(cls, images: str, labels: str) -> FolderPairs:
@@ -50,28 +48,31 @@ class FolderPairs:
                 JPEGs, two files in a folder differ only in the suffix, or no label file has the
                 name of an image.
         """
-        image_of = _by_name(_files(images, "images", IMAGE_SUFFIXES))
+        image_of = _files(images, "images", SUFFIXES)
         label_files = _files(labels, "label files", LABEL_SUFFIXES)
         ending = _common_ending(label_files, image_of)
         label_of = {
             name.removesuffix(ending): path
-            for name, path in _by_name(label_files).items()
+            for name, path in label_files.items()
             if name.endswith(ending)
         }
-        used = {label_of[name] for name in image_of if name in label_of}
-        pairs = cls(
-            tuple((image, label_of[name]) for name, image in image_of.items() if name in label_of),
-            tuple(image for name, image in image_of.items() if name not in label_of),
-            tuple(path for _, path in label_files if path not in used),
-            ending,
+        pairs = tuple((path, label_of[name]) for name, path in image_of.items() if name in label_of)
+        used = {label for _, label in pairs}
+        found = cls(
+            pairs,
+            tuple(path for name, path in image_of.items() if name not in label_of),
+            tuple(path for path in label_files.values() if path not in used),
         )
-        if not pairs.pairs:
+        if not pairs:
+            remedy = "Give each label file the name of its image."
+            if {Path(name).name for name in image_of} & {Path(name).name for name in label_files}:
+                remedy = "The names agree, the sub-folders do not: use the same ones in both."
             raise DataFolderError(
                 f"no label file in {labels} has the name of an image in {images}: the images are "
-                f"{some_names(pairs.lone_images)}, the label files "
-                f"{some_names(pairs.lone_labels)}. Give each label file the name of its image."
+                f"{some_names(found.lone_images, images)}, the label files "
+                f"{some_names(found.lone_labels, labels)}. {remedy}"
             )
-        return pairs
+        return found
 
 
 def where(path: str) -> str:
@@ -80,57 +81,54 @@ def where(path: str) -> str:
     return path if full == path else f"{path} ({full})"
 
 
-def some_names(paths: Iterable[str]) -> str:
-    """The names of the first few files, and how many more there are."""
-    names = [Path(path).name for path in paths]
+def some_names(paths: Iterable[str], folder: str) -> str:
+    """The names of the first few files in a folder, and how many more there are."""
+    names = [os.path.relpath(path, folder) for path in paths]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(Relative name without suffix, path) of the files with one of the suffixes, sorted."""
+def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """The files with one of the suffixes, sorted: their paths by relative name without suffix."""
     if not os.path.isdir(folder):
         raise DataFolderError(
             f"the folder {where(folder)}, where the {what} should be, does "
             "not exist. Put them there, or set `data_root` to the folder that holds `images` and "
             "`labels`."
         )
-    found = [path for path in sorted(Path(folder).rglob("*")) if not path.name.startswith(".")]
-    files = [path for path in found if path.suffix.lower() in suffixes and path.is_file()]
+    listed = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    listed = [path for path in listed if not path.name.startswith(".")]
+    files: dict[str, str] = {}
+    for path in listed:
+        if path.suffix.lower() in suffixes:
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in files:
+                raise DataFolderError(
+                    f"{files[name]} and {path} have the same name except for the suffix. Remove or "
+                    "rename one of them."
+                )
+            files[name] = str(path)
     if not files:
-        others = sorted({path.suffix.lower() for path in found if path.is_file()})
-        jpeg = suffixes == LABEL_SUFFIXES and {".jpg", ".jpeg"} & set(others)
+        others = sorted({path.suffix.lower() for path in listed})
+        remedy = "Put them there, or set `data_root`."
+        if suffixes == LABEL_SUFFIXES and {".jpg", ".jpeg"} & set(others):
+            remedy = (
+                "JPEG changes the values of labels: save them as PNG. If these are the images, "
+                "`images` and `labels` are swapped."
+            )
         raise DataFolderError(
             f"the folder {folder} holds no {what} ({', '.join(suffixes)})"
             + (f", only other files ({', '.join(others)})" if others else "")
-            + ". "
-            + (
-                "JPEG changes the values of labels: save them as PNG. If these are the images, "
-                "`images` and `labels` are swapped."
-                if jpeg
-                else "Put them there, or set `data_root`."
-            )
+            + f". {remedy}"
         )
-    return [(path.relative_to(folder).with_suffix("").as_posix(), str(path)) for path in files]
+    return files
 
 
-def _by_name(files: list[tuple[str, str]]) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    for name, path in files:
-        if name in paths:
-            raise DataFolderError(
-                f"{paths[name]} and {path} have the same name except for the suffix. Remove or "
-                "rename one of them."
-            )
-        paths[name] = path
-    return paths
-
-
-def _common_ending(labels: list[tuple[str, str]], image_of: dict[str, str]) -> str:
+def _common_ending(labels: Iterable[str], images: Iterable[str]) -> str:
     """The most frequent text after an image's name in the label files' names, perhaps empty."""
-    endings: Counter[str] = Counter()
-    for name, _ in labels:
-        cut = next((end for end in range(len(name), 0, -1) if name[:end] in image_of), None)
+    known, endings = set(images), Counter[str]()
+    for name in labels:
+        cut = next((end for end in range(len(name), 0, -1) if name[:end] in known), None)
         if cut is not None:
             endings[name[cut:]] += 1
     return endings.most_common(1)[0][0] if endings else ""

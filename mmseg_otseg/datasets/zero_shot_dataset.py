@@ -23,7 +23,7 @@ from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 from .samplers import seeded_by
 
-FEW_LEFT = 0.1  # share of the images: warn if drop_unseen_images leaves fewer
+MIN_KEPT = 0.1  # share of the images: warn if drop_unseen_images keeps fewer
 _HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELED, "supervised": None}
 
 
@@ -91,13 +91,22 @@ class ZeroShotDataset:
             else:
                 wrapped = dataset
         leaves = _leaves(wrapped)
-        classes = wrapped.metainfo.get("classes")
-        if classes is None:
-            raise UserError(
-                f"{type(leaves[0]).__name__} has no class names; add metainfo=dict(classes=[...]) "
-                "to its config."
-            )
-        self.split = ClassSplit.build(split, classes=classes)
+        for leaf in leaves:  # a wrapper may state other names than the data in it
+            name, classes = type(leaf).__name__, leaf.metainfo.get("classes")
+            if classes is None:
+                raise UserError(
+                    f"{name} has no class names; add metainfo=dict(classes=[...]) to its config."
+                )
+            split = ClassSplit.build(split, classes=classes)
+            ignored = getattr(leaf, "ignore_index", IGNORED)
+            if ignored != IGNORED:
+                raise UserError(
+                    f"ignore_index={ignored} of {name} has no effect: {IGNORED} is ignored in "
+                    "label files. Use background (FolderDataset) or reduce_zero_label for another "
+                    "value, or change the files."
+                )
+        assert isinstance(split, ClassSplit)
+        self.split = split
         if self.split.num_classes > UNLABELED:
             raise UserError(
                 f"{self.split.num_classes} classes are too many: labels are 8-bit and "
@@ -158,7 +167,7 @@ class ZeroShotDataset:
             if not rule.holds_unseen(leaf.pipeline.read_label(info), path):
                 kept[id(leaf)].append(index)
         left = sum(map(len, kept.values()))
-        few = left < FEW_LEFT * total
+        few = left < MIN_KEPT * total
         advice = ", which is few; drop_unseen_images=False keeps all" if few else ""
         print_log(
             f"{left} of {total} images contain no unseen class and are kept{advice}",

@@ -36,7 +36,7 @@ def data_table(report: DataReport) -> str:
     """Images, their sizes and what their pixels are, for each subset."""
     from prettytable import PrettyTable
 
-    from mmseg_otseg.checks.counts import sum_of
+    from mmseg_otseg.checks.labels import sum_of
     from mmseg_otseg.structures import IGNORED
 
     assert report.split is not None
@@ -58,7 +58,7 @@ def class_table(report: DataReport) -> str:
     """For each class the share of the pixels, in how many images it is, and the nearest name."""
     from prettytable import PrettyTable
 
-    from mmseg_otseg.checks.counts import sum_of
+    from mmseg_otseg.checks.labels import sum_of
 
     assert report.split is not None
     split, reading = report.split, report.reading
@@ -91,7 +91,7 @@ def main() -> None:
     from mmseg_otseg.checks import check_data
 
     sheet = args.sheet or Path(cfg.work_dir) / "data_check.png"
-    report = check_data(cfg, sheet, args.workers, not args.no_clip)
+    report = check_data(cfg, args.workers, not args.no_clip)
     print()
     if report.samples:
         print(data_table(report))
@@ -101,9 +101,9 @@ def main() -> None:
             if finding.level == level:
                 text = f"{level}: {finding.text}"
                 print(textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False))
-    if report.sheet is not None:
-        print(f"samples as the model sees them: {report.sheet}")
     number = sum(finding.level == "error" for finding in report.findings)
     print("training makes sense" if not number else f"errors to fix before training: {number}")
+    if report.draw_sheet(sheet):
+        print(f"samples as the model sees them: {sheet}")
     if not report.can_train:
         sys.exit(1)

@@ -22,6 +22,7 @@ from mmseg_otseg.datasets.shapes import (
     render_scene,
     scene_facts,
 )
+from mmseg_otseg.datasets.shapes.classes import COLORS
 
 
 def digest(worlds: tuple[str, ...] = ("clean", "haze", "lowlight")) -> str:
@@ -67,19 +68,10 @@ def test_address_parts_all_matter():
         assert not np.array_equal(base, render_scene(**{**address, **change}).image), change
 
 
-def test_splits_share_no_scene():
-    labels = {
-        split: {render_scene("crowd", split, i).labels.tobytes() for i in range(60)}
-        for split in ("train", "val", "test", "pretrain")
-    }
-    assert all(len(scenes) == 60 for scenes in labels.values())
-    assert len(set.union(*labels.values())) == 240
-
-
 @pytest.mark.parametrize("world", list(WORLDS))
 def test_images_and_labels_are_valid(world):
     seen_labels = set()
-    for index in range(150):
+    for index in range(100):
         scene = render_scene(world, "val", index)
         assert scene.image.shape == (64, 64, 3) and scene.image.dtype == np.uint8
         assert scene.labels.shape == (64, 64) and scene.labels.dtype == np.uint8
@@ -94,31 +86,26 @@ def test_images_and_labels_are_valid(world):
 
 
 def test_pixels_have_the_color_of_their_class():
-    values: dict[str, list[np.ndarray]] = {}
-    for index in range(200):
+    for index in range(60):
         scene = render_scene("clean", "train", index)
         for thing in scene.objects:
             pixels = scene.image[scene.labels == thing.label]
             if len(pixels) > 30:
-                color = SHAPES_CLASSES[thing.label].split()[0]
-                values.setdefault(color, []).append(pixels.mean(0))
-    means = {color: np.mean(value, 0) for color, value in values.items()}
-    assert means["red"].argmax() == 0 and means["green"].argmax() == 1
-    assert means["blue"].argmax() == 2 and means["yellow"].argmin() == 2
-    assert means["purple"].argmin() == 1
+                distances = np.abs(pixels.mean(0) - list(COLORS.values())).sum(1)
+                assert distances.argmin() == thing.label // 4
 
 
-@pytest.mark.parametrize("shape", range(4))
-def test_area_of_a_whole_object_matches_its_shape(shape):
+def test_area_of_a_whole_object_matches_its_shape():
     """The visible share, on which captions rely, is 1 for an object that nothing hides."""
     alone = World("alone", objects=(1, 1), radius=(0.2, 0.2), clutter=(0, 0))
-    shares = [
-        o.visible
-        for index in range(300)
-        for o in render_scene(alone, "val", index, size=128).objects
-        if o.label % 4 == shape
+    objects = [
+        thing
+        for index in range(200)
+        for thing in render_scene(alone, "val", index, size=128).objects
     ]
-    assert max(shares) > 0.97 and np.median(shares) > 0.9
+    for shape in range(4):
+        shares = [thing.visible for thing in objects if thing.label % 4 == shape]
+        assert max(shares) > 0.97 and np.median(shares) > 0.9
 
 
 def test_size_may_be_rectangular_and_keeps_the_layout():
@@ -142,11 +129,6 @@ def test_severity_takes_away_contrast():
     assert haze > 140 and dark < 70
 
 
-def test_clutter_may_be_plenty():
-    world = World("mess", objects=(12, 12), radius=(0.1, 0.1), clutter=(40, 40))
-    assert len(render_scene(world, "val", 0).objects) == 12
-
-
 def test_bad_addresses_are_refused():
     with pytest.raises(ValueError, match=r"'dev'.*train"):
         render_scene("clean", "dev", 0)
@@ -158,7 +140,7 @@ def test_bad_addresses_are_refused():
 
 def test_captions_are_true_and_made_of_the_vocabulary():
     texts = set()
-    for index in range(400):
+    for index in range(200):
         scene = render_scene("clean", "pretrain", index)
         caption, facts = caption_scene(scene, index), scene_facts(scene)
         assert caption.facts.shape == facts.shape == (NUM_FACTS,)
@@ -167,16 +149,11 @@ def test_captions_are_true_and_made_of_the_vocabulary():
         assert named == {n for n in SHAPES_CLASSES if n in caption.text}
         words = caption.text.replace(",", " ,").replace(".", " .").split()
         assert set(words) <= set(VOCABULARY), caption.text
-        for size in ("small", "medium", "large"):
-            assert (
-                caption.text.count(size)
-                == caption.facts[20:80]
-                .reshape(3, 20)[("small", "medium", "large").index(size)]
-                .sum()
-            )
+        for size, of_size in zip(("small", "medium", "large"), caption.facts[20:80].reshape(3, 20)):
+            assert caption.text.count(size) == of_size.sum()
         texts.add(caption.text)
     assert any("part of" in t for t in texts) and any(" and " in t for t in texts)
-    assert len(texts) > 200
+    assert len(texts) > 100
 
 
 def test_caption_of_an_empty_scene_claims_nothing():

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
 
-from mmseg_otseg.checks.clip_names import NameReader, _better_orders
+from mmseg_otseg.checks.names import NameReader, order_findings
 from mmseg_otseg.datasets.shapes.classes import SHAPES_CLASSES
 from mmseg_otseg.datasets.shapes.scenes import render_scene
 from mmseg_otseg.datasets.shapes.worlds import get_world
@@ -47,12 +46,26 @@ def test_names_in_their_places(reader: NameReader, crops: dict) -> None:
     assert judged(reader, crops, NAMES) == []
 
 
-@pytest.mark.parametrize("shift", [-2, -1, 1])
-def test_a_shifted_list(reader: NameReader, crops: dict, shift: int) -> None:
-    (finding,) = judged(reader, crops, NAMES[shift:] + NAMES[:shift])
-    assert finding.level == "error" and "shifted" in finding.text
-    assert f"{abs(shift)} place" in finding.text
-    assert ("earlier" if shift > 0 else "later") in finding.text
+SHIFTS = {f"{shift:+}": (NAMES[shift:] + NAMES[:shift]) for shift in (-7, -2, -1, 1, 3, 10)}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        *((names, f"{abs(int(shift))} place") for shift, names in SHIFTS.items()),
+        (NAMES[::-1], "in reverse"),
+        (sorted(NAMES), "another order"),
+        ([*NAMES[:10], *NAMES[11:], NAMES[10]], "another order"),
+        (np.random.default_rng(0).permutation(NAMES).tolist(), "another order"),
+    ],
+)
+def test_a_list_in_another_order(
+    reader: NameReader, crops: dict, names: list[str], words: str
+) -> None:
+    (finding,) = judged(reader, crops, names)
+    assert finding.level == "error" and words in finding.text
+    moved = [index for index, name in enumerate(NAMES) if names[index] != name]
+    assert all(f"{index} {NAMES[index]}" in finding.text for index in moved)
 
 
 def test_two_names_exchanged(reader: NameReader, crops: dict) -> None:
@@ -63,12 +76,31 @@ def test_two_names_exchanged(reader: NameReader, crops: dict) -> None:
     assert names[2] in finding.text and names[9] in finding.text
 
 
-def test_a_clip_that_knows_nothing_of_the_images_accuses_nobody() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        noise = torch.randn(11, 11, generator=generator)
-        found = _better_orders(noise, list(range(11)), NAMES[:11])
+@pytest.mark.parametrize("number", [4, 11, 20])
+def test_a_clip_that_knows_nothing_of_the_images_accuses_nobody(number: int) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        noise = random.standard_normal((number, number))
+        found = order_findings(noise, list(range(number)), NAMES[:number])
         assert all(finding.level != "error" for finding in found)
+
+
+def test_a_clip_that_is_often_wrong_accuses_nobody() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        fit = random.standard_normal((20, 20)) + 2 * np.eye(20)
+        found = order_findings(fit, list(range(20)), NAMES)
+        assert all(finding.level != "error" for finding in found)
+
+
+def test_five_names_and_labels_that_lack_some() -> None:
+    fit = np.random.default_rng(0).standard_normal((5, 5)) + 9 * np.eye(5)
+    (finding,) = order_findings(np.roll(fit, 1, axis=1), list(range(5)), NAMES[:5])
+    assert finding.level == "error" and "1 place later" in finding.text
+    fit = np.random.default_rng(0).standard_normal((20, 20)) + 5 * np.eye(20)
+    shown = [index for index in range(20) if index % 5]
+    (finding,) = order_findings(np.roll(fit, -3, axis=1)[shown], shown, NAMES)
+    assert "3 places earlier" in finding.text
 
 
 def test_nearest_names(reader: NameReader) -> None:
