@@ -12,7 +12,7 @@ ONEDL = [
     "onedl-mmengine>=0.10.12,<0.11",
     "onedl-mmcv>=2.3.6,<3",
     "onedl-mmsegmentation>=1.4.2,<2",
-    "torch>=2.10",  # below, torch.load has CVE-2026-24747; checkpoints are read without it
+    "torch>=2.10",  # below, torch.load(weights_only=True) has CVE-2026-24747
 ]
 OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
 DEMO = ["gradio>=6,<7", "fastapi", "uvicorn"]

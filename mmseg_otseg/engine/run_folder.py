@@ -46,7 +46,7 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         The path; None if the folder holds no checkpoint yet.
 
     Raises:
-        UserError: If the folder holds checkpoints, but none can be resumed from.
+        UserError: If the folder holds or names checkpoints, but none can be resumed from.
     """
     folder = Path(work_dir)
     pointer = folder / POINTER
@@ -64,8 +64,10 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
             problem = str(error)
         problems.append(problem)
         print_log(f"Skipped a checkpoint. {problem}", logger="current", level=logging.WARNING)
-    if not problems:
+    if not files and not named:
         return None
+    if not files:
+        problems.append(f"{POINTER} names {named[:100]!r}, which does not exist.")
     raise UserError(
         f"{folder} holds no checkpoint to resume from. {' '.join(problems)} Name one with --resume "
         "PATH, or remove these files to start from the beginning."

@@ -53,6 +53,9 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "new") is None
     (tmp_path / "last_checkpoint").touch()
     assert latest_checkpoint(tmp_path) is None
+    (tmp_path / "last_checkpoint").write_text("iter_8.pth")
+    with pytest.raises(ValueError, match=r"iter_8\.pth"):
+        latest_checkpoint(tmp_path)
     (tmp_path / "iter_2.pth").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"iter_2\.pth"):
         latest_checkpoint(tmp_path)
