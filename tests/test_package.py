@@ -34,7 +34,7 @@ def options() -> dict[str, Any]:
     pytest.importorskip("setuptools")
     with patch("setuptools.setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
-    return setup.call_args.kwargs
+    return dict(setup.call_args.kwargs)
 
 
 def names(requirements: list[str]) -> set[str]:
