@@ -58,6 +58,7 @@ setup(
         "matplotlib",
         "prettytable",
         "rich",
+        "scipy",
         "tqdm",
     ],
     extras_require={

@@ -100,8 +100,8 @@ def test_training_goes_on_and_is_tested(trained: tuple[Path, Path]) -> None:
     options = ("--work-dir", folder / "run", "--cfg-options", "train_cfg.max_iters=3")
     run_tool("train", folder / "voc_512.py", "--amp", "--resume", *options)
     assert (folder / "run" / "iter_3.pth").is_file()
-    drawn = ("--show-dir", folder / "drawn", "--tta", "--work-dir", folder / "tested")
-    run_tool("test", folder / "voc_512.py", checkpoint, *drawn)
+    shown = ("--show-dir", folder / "drawn", "--tta", "--work-dir", folder / "tested")
+    run_tool("test", folder / "voc_512.py", checkpoint, *shown)
     assert len(list((folder / "drawn").rglob("*.jpg"))) == 2
     assert "hIoU" in last_metrics(folder / "tested")
 

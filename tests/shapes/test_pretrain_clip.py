@@ -167,3 +167,10 @@ def test_evaluation_of_a_perfect_map_and_of_a_constant_one(tool, config, monkeyp
     monkeypatch.setattr(evaluate_clip, "encode", constant)
     result = evaluate_clip.evaluate(clip, config.preprocess, "crowd", count=40)
     assert result["U"] == 0 and 0 < result["S"] < 100 / 15 and math.isclose(result["hIoU"], 0)
+
+
+def test_severities_leave_clip_able_to_name_objects() -> None:
+    from tools.shapes.evaluate_clip import camera_severity
+
+    assert camera_severity(lambda severity: 98.0 - 20 * severity) == 0.4
+    assert camera_severity(lambda severity: 30.0) == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmseg_otseg_cli.config import (
 )
 from mmseg_otseg_cli.errors import CommandError
 from mmseg_otseg_cli.options import add_launcher, config_parser, parse_value
+from mmseg_otseg_cli.web_demo import check_port
 
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
@@ -190,6 +192,14 @@ def test_configs_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("model = dict(a=3)\n")
     with pytest.raises(CommandError, match=r"c\.py"):
         run_tool("test", tmp_path / "c.py", "none.pth", "--cfg-options", "model.a.b=1")
+
+
+def test_a_busy_port_of_the_page() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(OSError, match=f"{port}.*--port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", 0)
 
 
 def test_older_launchers_name_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

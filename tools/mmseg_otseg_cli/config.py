@@ -106,7 +106,7 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     for checkpoint in (getattr(args, "checkpoint", None), getattr(args, "resume", None)):
         _check_file("checkpoint", checkpoint)
     _check_file("checkpoint", cfg.get("load_from"))
-    weights = str((cfg.get("model", {}).get("clip") or {}).get("pretrained") or "")
+    weights = str(((cfg.get("model") or {}).get("clip") or {}).get("pretrained") or "")
     if Path(weights).suffix or "/" in weights:  # not a tag of open_clip
         _check_file("file with CLIP's weights", weights)
     return cfg
@@ -158,7 +158,7 @@ def build_runner(cfg: Config) -> Any:
 
 def fetch_weights(cfg: Config) -> None:
     """Download CLIP's weights if they are not there, before several processes do."""
-    clip = cfg.model.get("clip") or {}
+    clip = (cfg.get("model") or {}).get("clip") or {}
     if clip.get("pretrained"):
         from mmseg_otseg.models.clip import fetch_clip
 
