@@ -15,9 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mmseg_otseg.checks.finding import Finding, error, note, warning
+from mmseg_otseg.models import TemplatePrompts
 from mmseg_otseg.models.clip import load_clip
-from mmseg_otseg.models.text.templates import resolve_templates
-from mmseg_otseg.models.text.text_tower import TextTower, build_text_tower, encode_texts
 
 NOT_THINGS = frozenset(
     (
@@ -166,10 +165,8 @@ class NameReader:
         mean: Sequence[float] = (123.675, 116.28, 103.53),
         std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
-        self.clip = load_clip(**clip)
+        self.clip, self.templates = dict(clip), templates
         self.trained = clip.get("pretrained") is not None  # random weights know no language
-        self.tower: TextTower = build_text_tower(self.clip, clip["model"])
-        self.templates = resolve_templates(templates)
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
 
     def read(self, names: Sequence[str]) -> Reading:
@@ -178,9 +175,8 @@ class NameReader:
         Raises:
             ValueError: If a name is too long for the text tower.
         """
-        texts = [template.format(name) for name in names for template in self.templates]
-        each = encode_texts(self.tower, texts).unflatten(0, (len(names), len(self.templates)))
-        embeddings = F.normalize(each.mean(1), dim=-1)
+        prompts = TemplatePrompts(self.clip, {"classes": names}, self.templates, average=True)
+        embeddings = prompts()[:, 0]
         findings: list[Finding] = []
         if len(names) == 1:
             return Reading([0], [1.0], embeddings, findings)
@@ -212,18 +208,16 @@ class NameReader:
         shown = sorted(index for index, found in crops.items() if found)
         if len(shown) < 3:
             return []
-        rows = []
-        for index in shown:
-            images = torch.stack([self._as_input(crop) for crop in crops[index]])
-            rows.append(F.normalize(self.clip.encode_image(images), dim=-1).mean(0) @ embeddings.T)
-        return list(order_findings(torch.stack(rows).numpy(), shown, names))
-
-    def _as_input(self, crop: np.ndarray) -> Tensor:
-        """A crop as CLIP's input, (3, height, width)."""
-        size = self.clip.visual.image_size
+        clip, rows = load_clip(**self.clip), []
+        size = clip.visual.image_size
         height, width = size if isinstance(size, tuple) else (size, size)
-        pixels = torch.from_numpy(imresize(crop, (width, height))).float()
-        return ((pixels - self.mean) / self.std).permute(2, 0, 1)
+        for index in shown:
+            images = torch.from_numpy(
+                np.stack([imresize(crop, (width, height)) for crop in crops[index]])
+            )
+            inputs = ((images - self.mean) / self.std).permute(0, 3, 1, 2)
+            rows.append(F.normalize(clip.encode_image(inputs), dim=-1).mean(0) @ embeddings.T)
+        return list(order_findings(torch.stack(rows).numpy(), shown, names))
 
 
 def order_findings(

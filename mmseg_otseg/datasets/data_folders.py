@@ -20,8 +20,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
-from .folder_dataset import FolderDataset
-from .folder_pairs import DataFolderError, where
+from .folder_dataset import FolderDataset, where
 
 # mmseg's converters that write files of a dataset, and a part of these files' last two folders.
 _CONVERTERS = (
@@ -32,67 +31,28 @@ _CONVERTERS = (
 )
 
 
-def check_folders(dataset: Any) -> None:
-    """Check that the folders and the list of an mmseg dataset exist and are not empty.
+def check_config(config: dict) -> None:
+    """Check that the folders and lists of a dataset exist and are not empty, before it is built.
+
+    mmseg's own datasets would fail with a bare ``AssertionError`` or an error about empty arrays.
 
     Args:
-        dataset: A dataset. Only a ``BaseSegDataset`` with local files is checked.
+        config: Config of any registered dataset, with ``type``. Datasets that find their samples
+            differently from mmseg's ``BaseSegDataset``, or not in local files, are not checked.
 
     Raises:
         FileNotFoundError: If something is missing; the message names the folder or file, what
             should be in it, and the config key.
     """
-    problem = _problem(dataset, type(dataset))
-    if problem:
-        raise FileNotFoundError(problem)
-
-
-def build_checked(config: dict) -> Any:
-    """Build a dataset; if that fails because files are missing, report which.
-
-    mmseg's own datasets would fail with a bare ``AssertionError`` or an error about empty arrays.
-
-    Args:
-        config: Config of any registered dataset, with ``type``.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        FileNotFoundError: As in :func:`check_folders`.
-        Exception: Any other error raised when the dataset is built.
-    """
-    try:
-        return DATASETS.build(config)
-    except DataFolderError:  # its message is already clear
-        raise
-    except Exception as error:
-        for leaf in _leaf_configs(config):
-            problem = _explain(leaf)
-            if problem:
-                raise FileNotFoundError(problem) from error
-        raise
-
-
-def check_config(config: dict) -> None:
-    """Check the folders and lists of a dataset before it is built.
-
-    Args:
-        config: Config of any registered dataset, with ``type``. Datasets that find their samples
-            differently from mmseg's ``BaseSegDataset`` are not checked.
-
-    Raises:
-        FileNotFoundError: As in :func:`check_folders`.
-    """
     for leaf in _leaf_configs(config):
-        cls, problem = _class_of(leaf), None
+        cls = _class_of(leaf)
         if cls is FolderDataset:
             options = {key: leaf[key] for key in ("data_root", "subset") if key in leaf}
             FolderDataset(**options, lazy_init=True).find_pairs()
-        if getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
-            problem = _explain(leaf)
-        if problem:
-            raise FileNotFoundError(problem)
+        elif getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
+            problem = _problem(_without_files(cls, leaf), cls)
+            if problem:
+                raise FileNotFoundError(problem)
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
@@ -125,15 +85,11 @@ def _leaf_configs(config: dict) -> Iterator[dict]:
             yield from _leaf_configs(inner)
 
 
-def _explain(config: dict) -> str | None:
-    """The problem with the paths in a config whose dataset could not be built, if any."""
-    cls = _class_of(config)
-    if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
-        return None
-    # With lazy_init, a dataset sets its paths and suffixes without reading any file.
+def _without_files(cls: Any, config: dict) -> BaseSegDataset:
+    """A dataset with the paths and suffixes of a config, which has not read any file."""
     options = {name: value for name, value in config.items() if name not in ("type", "_scope_")}
     try:
-        return _problem(cls(**{**options, "pipeline": [], "lazy_init": True}), cls)
+        return cls(**{**options, "pipeline": [], "lazy_init": True})
     except Exception:  # some read files even then: use a BaseSegDataset with the same paths
         pass
     defaults = inspect.signature(cls.__init__).parameters
@@ -143,18 +99,17 @@ def _explain(config: dict) -> str | None:
         for name in ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
     }
     given = {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
-    bare = BaseSegDataset(lazy_init=True, backend_args=config.get("backend_args"), **given)
-    return _problem(bare, cls)
+    return BaseSegDataset(lazy_init=True, backend_args=config.get("backend_args"), **given)
 
 
-def _problem(dataset: Any, cls: type) -> str | None:
+def _problem(dataset: BaseSegDataset, cls: type) -> str | None:
     """What is missing of a dataset's files, if anything.
 
     Args:
         dataset: A dataset.
         cls: The class that a config names, for the message.
     """
-    if not isinstance(dataset, BaseSegDataset) or dataset.backend_args:
+    if dataset.backend_args:
         return None
     root, name = dataset.data_root, cls.__name__
     if root and not os.path.isdir(root):

@@ -25,10 +25,6 @@ _HIDDEN = "unseen_classes_hidden"  # marks results to whose label map the rule w
 _NESTED = ("transforms", "subroutines")
 
 
-class MissingFileError(SampleError, FileNotFoundError):
-    """A file of a sample does not exist."""
-
-
 class GuardedPipeline(Compose):
     """A pipeline that applies a rule to the label map as soon as it appears.
 
@@ -56,7 +52,7 @@ class GuardedPipeline(Compose):
         guarded: dict[str, Any] = {}
         for name in _NESTED:
             inner = getattr(transform, name, None)
-            items = inner if isinstance(inner, list) else [inner]
+            items: list = inner if isinstance(inner, list) else [inner]
             if any(isinstance(item, (Compose, DatasetCompose)) for item in items):
                 pipelines = [self._guarded(item) for item in items]
                 guarded[name] = pipelines if isinstance(inner, list) else pipelines[0]
@@ -69,9 +65,8 @@ class GuardedPipeline(Compose):
         """Run the transforms on the results dict of one sample; None if one of them returns None.
 
         Raises:
-            MissingFileError: If an image or label file does not exist.
-            SampleError: If a file cannot be decoded, the rule refuses a label map, or another
-                transform fails.
+            SampleError: If a file does not exist or cannot be decoded, the rule refuses a label
+                map, or another transform fails.
         """
         image, label = results.get("img_path"), results.get("seg_map_path")
         for step in self.transforms:
@@ -101,7 +96,7 @@ class GuardedPipeline(Compose):
             The results, with ``whole_seg_map`` (H, W) if a transform reads labels.
 
         Raises:
-            MissingFileError, SampleError: As in :meth:`transform`.
+            SampleError: As in :meth:`transform`.
         """
         steps = [step for step in self.transforms if keep(step)]
         results = GuardedPipeline(steps, self.rule, keep_whole=True).transform(info)
@@ -119,7 +114,7 @@ class GuardedPipeline(Compose):
             Class indices, (H, W), 255 = ignored.
 
         Raises:
-            MissingFileError, SampleError: As in :meth:`transform`, and if no transform of the
+            SampleError: As in :meth:`transform`, and if no transform of the
                 pipeline reads labels.
         """
         steps = list(_single_steps(self.transforms))
@@ -163,7 +158,7 @@ def _run(step: Callable, results: dict, image: str | None, label: str | None) ->
     except Exception as error:
         name, reason = type(step).__name__, " ".join(str(error).split())
         if what and isinstance(error, FileNotFoundError):
-            raise MissingFileError(
+            raise SampleError(
                 f"{what} {path} does not exist, although the dataset lists it. Restore it, or "
                 "correct `ann_file`, `data_prefix` or the file suffixes of the dataset."
             ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from mmseg.datasets import COCOStuffDataset
@@ -101,7 +102,7 @@ class LabelRule:
         )
 
 
-def is_raw_coco_stuff(classes: tuple[str, ...], wrong: np.ndarray | list[int]) -> bool:
+def is_raw_coco_stuff(classes: tuple[str, ...], wrong: Sequence[int] | np.ndarray) -> bool:
     """Whether values that are not classes are those of COCO-Stuff's unconverted label files."""
     return classes == tuple(COCOStuffDataset.METAINFO["classes"]) and max(wrong) < COCO_STUFF_IDS
 
@@ -125,15 +126,15 @@ def wide_values(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         with Image.open(path) as image:  # reads the header only
             size = (image.height, image.width, len(image.getbands()))
-            layout = image.tile[0][3] if image.tile else ""
-            layout = layout if isinstance(layout, str) else str(layout[0])
+            layout = image.tile[0][3] if image.tile else None  # a name, or a tuple that begins so
+            layout = layout[0] if isinstance(layout, tuple) else layout
             values = np.asarray(image) if image.mode[0] in "IF" else None
     except OSError:  # not an image format; the dataset's own loader can read it
         return None
     if size[2] > 1 and 1 in size[:2] and shape != size[:2]:
         # mmseg's loader drops axes of length 1, so three colors would pass as three columns
         raise SampleError(_no_map(path, size))
-    if re.match(r"L;[24]|[1L];I", layout):
+    if re.match(r"L;[24]|[1L];I", str(layout)):
         raise SampleError(
             f"label file {path} stores gray values with 2 or 4 bits, or inverted, and readers "
             "change such values. Save it with 8 bits."

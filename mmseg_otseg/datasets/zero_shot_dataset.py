@@ -18,7 +18,7 @@ from mmseg.registry import DATASETS
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import IGNORED, UNLABELED, ClassSplit, SplitLike
 
-from .data_folders import build_checked, check_folders, with_names
+from .data_folders import check_config, with_names
 from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 from .samplers import seeded_by
@@ -87,7 +87,9 @@ class ZeroShotDataset:
             )
         with _mmseg_scope():
             if isinstance(dataset, dict):
-                wrapped = build_checked(with_names(dataset, split))
+                config = with_names(dataset, split)
+                check_config(config)
+                wrapped = DATASETS.build(config)
             else:
                 wrapped = dataset
         leaves = _leaves(wrapped)
@@ -147,8 +149,6 @@ class ZeroShotDataset:
         if self._fully_initialized:
             return
         self.dataset.full_init()
-        for leaf in _leaves(self.dataset):
-            check_folders(leaf)
         if self.drop_unseen_images and self.split.unseen:
             self._drop_unseen_images()
         self._fully_initialized = True

@@ -9,9 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_otseg.checks.names import NameReader, order_findings
-from mmseg_otseg.datasets.shapes.classes import SHAPES_CLASSES
-from mmseg_otseg.datasets.shapes.scenes import render_scene
-from mmseg_otseg.datasets.shapes.worlds import get_world
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
 from tests.helpers.paths import ROOT
 
 NAMES = list(SHAPES_CLASSES)
@@ -27,9 +25,7 @@ def crops() -> dict[int, list[np.ndarray]]:
     """Some regions of each class."""
     found: dict[int, list[np.ndarray]] = {label: [] for label in range(len(NAMES))}
     for index in range(80):
-        scene = render_scene(
-            world=get_world("clean"), subset="val", index=index, seed=0, size=(64, 64)
-        )
+        scene = render_scene("clean", "val", index)
         for label in set(np.unique(scene.labels)) - {255}:
             rows, columns = np.nonzero(scene.labels == label)
             box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)

@@ -142,8 +142,9 @@ def test_a_setting_from_check_to_segment(
     assert len(list((work / "out" / "pred").iterdir())) == 2
     lines = "\n".join(printed).splitlines()
     first = "air" if "classes" in SETTING_LINES[setting] else "sky"
-    unseen = {"unseen": ("car", first)}.get(setting, UNSEEN)
-    unseen = ("car",) if setting == "together" else unseen
+    unseen: tuple[str, ...] = UNSEEN
+    if "unseen" in SETTING_LINES[setting]:
+        unseen = ("car",) if setting == "together" else ("car", first)
     for name in (first, *NAMES[1:]):  # in the tables of check_data and of test
         mark = "U" if name in unseen else "S"
         rows = [line for line in lines if re.search(rf"\| +{name} +\| +[SU] ", line)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ZeroShotDataset
-from mmseg_otseg.datasets.guarded_pipeline import MissingFileError, SampleError
+from mmseg_otseg.datasets.guarded_pipeline import SampleError
 from tests.helpers.claimed_size import png_of
 
 NAMES = ["sky", "road", "tree", "car"]
@@ -152,14 +153,6 @@ def test_coco_stuff_before_its_conversion(coco_stuff):
         ZeroShotDataset({**coco_stuff, "type": Raw}, "cocostuff")[0]
 
 
-def test_folder_of_an_object(root, config_of):
-    (root / "list.txt").write_text("0\n")
-    plain = DATASETS.build(config_of(root, ann_file="list.txt"))
-    shutil.rmtree(root / "images")
-    with raised(FileNotFoundError, f"{root}/images"):
-        ZeroShotDataset(plain, SPLIT)
-
-
 def test_data_without_labels_may_be_tested_on(root, config_of):
     config = config_of(root / "images", test_mode=True, data_prefix=dict(img_path=""))
     pipeline = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs")]
@@ -210,9 +203,8 @@ def test_file_of_the_list_is_missing(root, config_of, folder, what):
     (root / "list.txt").write_text("0\n1\n")
     (root / folder / "1.png").unlink()
     dataset = ZeroShotDataset(config_of(root, ann_file="list.txt"), SPLIT)
-    with raised(FileNotFoundError, f"{what} {root}/{folder}/1.png does not exist", "`ann_file`"):
+    with raised(SampleError, f"{what} {root}/{folder}/1.png does not exist", "`ann_file`"):
         dataset[1]
-    assert issubclass(MissingFileError, SampleError)
 
 
 def test_failure_in_another_transform_names_the_files(root, config_of):
@@ -263,9 +255,9 @@ def test_zero_as_the_background(write_data, config_of):
     ZeroShotDataset(config_of(root, reduce_zero_label=True), SPLIT)[0]
 
 
-def whole(dtype: type, *other: float) -> np.ndarray:
+def whole(dtype: type, *other: float) -> Any:
     """A label map with the values 0, 1 and others."""
-    label = np.array([[0, 1, 1, 0, 1]] * 4, dtype)
+    label: Any = np.array([[0, 1, 1, 0, 1]] * 4, dtype)
     label[0, : len(other)] = other
     return label
 

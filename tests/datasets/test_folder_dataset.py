@@ -10,7 +10,7 @@ from mmengine.dataset import ClassBalancedDataset
 from PIL import Image
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
-from mmseg_otseg.datasets.folder_pairs import DataFolderError, FolderPairs
+from mmseg_otseg.datasets.folder_dataset import DataFolderError, FolderPairs
 from mmseg_otseg.imaging.reading import SUFFIXES
 from tests.helpers.folder_data import CLASSES, UNSEEN, label_files, write_folders
 

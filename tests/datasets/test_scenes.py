@@ -22,7 +22,7 @@ from mmseg_otseg.datasets.shapes import (
     render_scene,
     scene_facts,
 )
-from mmseg_otseg.datasets.shapes.classes import COLORS
+from mmseg_otseg.datasets.shapes.worlds import COLORS
 
 
 def digest(worlds: tuple[str, ...] = ("clean", "haze", "lowlight")) -> str:
