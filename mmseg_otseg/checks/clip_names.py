@@ -13,8 +13,12 @@ from torch import Tensor
 
 from mmseg_otseg.checks.finding import Finding, error, warning
 from mmseg_otseg.models.clip import load_clip
-from mmseg_otseg.models.text.templates import resolve_templates
-from mmseg_otseg.models.text.text_tower import TextTower, build_text_tower, encode_texts
+from mmseg_otseg.models.text import (
+    TextTower,
+    build_text_tower,
+    encode_texts,
+    resolve_templates,
+)
 
 # Limits on the distance to the nearest name, relative to the median in the list, and on the cosine.
 NEAR, NEAR_COSINE = 0.3, 0.9

@@ -44,7 +44,7 @@ NO_METHOD = "OTSeg or ZegCLIP (its training config is not in the file)"
 # The files of both methods have the same tensors; only the training configs differ.
 DECODERS: dict[str, type[Decoder]] = {"OTSeg": MPSADecoder, "ZegCLIP": MultiHeadDecoder}
 # Tensors that the authors' files do not have; the model computes them from the class names.
-MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary", "neck.text.fingerprint")
+MADE_BY_THE_MODEL = ("neck.text.embeddings", "neck.text.vocabulary_digest", "neck.text.fingerprint")
 
 
 class Conversion(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_otseg.models import load_clip
-from mmseg_otseg.models.clip.attention import SelfAttention, with_self_attention
+from mmseg_otseg.models.clip.layers import SelfAttention, with_self_attention
 from tests.helpers.tiny_clip import tiny_clip
 
 

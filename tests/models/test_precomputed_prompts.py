@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_otseg.models import PrecomputedPrompts
-from tests.helpers.hostile import fence, hostile_files
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
 
@@ -26,11 +24,6 @@ def test_precomputed(tmp_path: Path) -> None:
     assert prompts(torch.tensor([2])).shape == (1, 2, 8)
 
 
-def test_one_prompt_per_class(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.ones((3, 8), dtype=np.float16))
-    assert PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)().shape == (3, 1, 8)
-
-
 def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.ones((5, 2, 8)))
     with pytest.raises(ValueError, match=r"t\.npy .* 5 .* 3 "):
@@ -41,14 +34,6 @@ def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
 def test_precomputed_shape(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", array)
     with pytest.raises(ValueError, match=r"t\.npy .*\(K, N, D\)"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
-def test_precomputed_file_errors(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
-        PrecomputedPrompts(str(tmp_path / "none.npy"), SPLIT)
-    np.save(tmp_path / "t.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"t\.npy"):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 
@@ -98,20 +83,5 @@ def header(text: str) -> bytes:
 )
 def test_every_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"t\.npy"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
-def test_hostile_files_are_refused_by_name(tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-    for file in hostile_files(tmp_path, marker).values():
-        with fence(), pytest.raises(ValueError, match=re.escape(file.name)):
-            PrecomputedPrompts(str(file), SPLIT)
-    assert not marker.exists()
-
-
-def test_an_archive_of_arrays_is_refused(tmp_path: Path) -> None:
-    with open(tmp_path / "t.npy", "wb") as file:
-        np.savez(file, a=np.ones((3, 8)))
     with pytest.raises(ValueError, match=r"t\.npy"):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)

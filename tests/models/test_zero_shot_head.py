@@ -12,11 +12,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import nn
 
-from mmseg_otseg.models import MPSAHead, ZegCLIPHead, ZeroShotHead, decode_heads
+from mmseg_otseg.models import ZeroShotHead, decode_heads
 from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
-from mmseg_otseg.models.segmentors.clip_encoder_decoder import _takes
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
 
@@ -47,23 +45,6 @@ def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "val/hIoU" in runner.message_hub.log_scalars
 
 
-def test_clip_reaches_a_head_through_the_arguments_for_its_base_class() -> None:
-    class Passing(ZegCLIPHead):
-        def __init__(self, **kwargs: object) -> None:
-            super().__init__(**kwargs)
-
-    class Silent(ZegCLIPHead):
-        pass
-
-    class Deaf(ZegCLIPHead):
-        def __init__(self, num_classes: int) -> None:
-            super().__init__(num_classes, embed_dim=16)
-
-    for head, takes in ((Passing, True), (Silent, True), (MPSAHead, True), (Deaf, False)):
-        assert _takes({"type": head}, "clip") is takes
-    assert not _takes({"type": nn.Linear}, "clip") and not _takes({"type": nn.Module}, "clip")
-
-
 @pytest.mark.parametrize(
     ("returned", "told"),
     [
@@ -83,12 +64,6 @@ def test_maps_of_another_shape_are_refused(returned: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         Wrong(3, embed_dim=8)(features)
     assert "Wrong.class_maps" in str(error.value) and "(2, 3, 4)" in str(error.value)
-
-
-@pytest.mark.parametrize("head", [MPSAHead, ZegCLIPHead])
-def test_an_option_without_effect_is_an_error(head: Any) -> None:
-    with pytest.raises(TypeError, match="sinkhorn_steps"):
-        head(num_classes=3, embed_dim=16, sinkhorn_steps=3)
 
 
 def test_a_decoder_refuses_the_weights_of_another_kind() -> None:

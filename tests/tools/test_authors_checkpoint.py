@@ -95,7 +95,7 @@ def test_the_other_methods_head_refuses_a_converted_file(method: str, tmp_path: 
     convert_authors_checkpoint(source, tmp_path / "ours.pth")
     config = reference.model_config(tmp_path)
     other = {"otseg": "ZegCLIPHead", "zegclip": "MPSAHead"}[method]
-    config["decode_head"] = dict(type=other, clip=reference.clip(), num_classes=4)
+    config["decode_head"] = dict(type=other, embed_dim=reference.config("embed_dim"), num_classes=4)
     model = MODELS.build(ConfigDict(config))
     with pytest.raises(ValueError, match=r"attention'.*config"):
         load_checkpoint(model, str(tmp_path / "ours.pth"))

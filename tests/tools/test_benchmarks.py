@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from mmseg_otseg_tools.benchmarks import cases, models, run
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from mmseg_otseg.models.necks.dlfa_neck import _class_tables
+from mmseg_otseg.models.necks import _class_tables
 from mmseg_otseg.ops.mask_loss.bilinear import bilinear_axis
 from mmseg_otseg.ops.optimal_transport import solvers
 

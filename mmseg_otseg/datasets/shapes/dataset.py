@@ -11,7 +11,6 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.renamed import renamed_options
 
 from .classes import SHAPES_CLASSES, SHAPES_PALETTE
 from .scenes import BACKGROUND, SUBSETS, render_scene
@@ -47,7 +46,6 @@ class ShapesDataset(BaseSegDataset):
 
     METAINFO = dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE)
 
-    @renamed_options(split="subset")
     def __init__(
         self,
         world: str | World = "clean",

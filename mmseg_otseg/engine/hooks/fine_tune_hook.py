@@ -78,10 +78,11 @@ class FineTuneHook(Hook):
 
 def _adopt_contexts(text: Any, state: dict[str, Any], theirs: Sequence[str]) -> None:
     """Copy per-class contexts by class name to the indices of this run's classes."""
-    for key in [key for key in state if key.endswith("neck.text.vocabulary")]:
-        contexts = key.removesuffix("vocabulary") + "contexts"
+    names = ("neck.text.vocabulary_digest", "neck.text.vocabulary")  # the second until version 0.2
+    for key in [key for key in state if key.endswith(names)]:
+        contexts = key.rpartition(".")[0] + ".contexts"
         state[contexts] = text.contexts_from(theirs, state[contexts])
-        state[key] = text.vocabulary.cpu()
+        state[key] = text.vocabulary_digest.cpu()
 
 
 def _some(names: Sequence[str]) -> str:

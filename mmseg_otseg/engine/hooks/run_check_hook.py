@@ -163,15 +163,7 @@ def _check_setting(runner: Runner, dataset: Any) -> None:
         )
     classes = "all" if metainfo["hide_as"] is None else "seen"
     text_neck = neck(runner.model)
-    text_neck.self_trains = False  # there are no unlabeled pixels
-    if text_neck.train_classes is None:
-        text_neck.train_classes = classes
-    if text_neck.train_classes != classes:
-        raise UserError(
-            f"the neck has train_classes={text_neck.train_classes!r}, but the setting of the "
-            f"training data requires {classes!r}: leave train_classes out, and choose "
-            "train_dataloader.dataset.setting ('inductive', 'supervised')"
-        )
+    text_neck.train_classes, text_neck.pseudo_labels = classes, False
 
 
 def _warn_of_one_prompt(model: Any) -> None:

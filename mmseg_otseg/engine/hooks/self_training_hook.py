@@ -72,4 +72,4 @@ class SelfTrainingHook(Hook):
         classes = "all" if runner.iter >= self.begin else "seen"
         if classes == "all" and text_neck.train_classes != "all":
             print_log(f"self-training from iteration {runner.iter} on", logger="current")
-        text_neck.train_classes = classes
+        text_neck.train_classes, text_neck.pseudo_labels = classes, classes == "all"

@@ -14,7 +14,7 @@ from mmseg_otseg.errors import UserError
 class DecoderLayer(nn.Module):
     """A decoder layer without its attention: values, feed-forward, residuals and LayerNorms.
 
-    Each method derives a layer that says how its queries attend to the pixels, and passes the
+    Each method derives a layer of its own, computes what its queries attend to, and passes the
     result to :meth:`update`.
 
     Args:

@@ -17,7 +17,7 @@ from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.models.clip import resolve_clip, shared_clip
+from mmseg_otseg.models.clip import clip_embed_dim, resolve_clip, shared_clip
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .sliding import slide_in_batches
@@ -69,6 +69,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
         **kwargs: Any,
     ) -> None:
         backbone, decode_head = _with_clip(backbone, clip), _with_clip(decode_head, clip)
+        if _takes(decode_head, "embed_dim"):
+            width = clip_embed_dim(clip["model"])
+            decode_head = ConfigDict({"embed_dim": width, **decode_head})
         if neck is not None:
             neck = _with_clip(neck, clip)
             if split is not None:
@@ -206,7 +209,7 @@ def _with_statistics(part: Any, clip: Mapping[str, Any]) -> Any:
     values, who = {key: list(part.get(key) or ()) for key in keys}, "the data preprocessor"
     if not own:
         source = resolve_clip(**clip)
-        values, who = {"mean": list(source.mean), "std": list(source.std)}, source.said_by["mean"]
+        values, who = {"mean": list(source.mean), "std": list(source.std)}, source.stated_by["mean"]
     print_log(f"Pixels are normalized with {values} ({who})", logger="current", level=logging.INFO)
     return ConfigDict({**part, **values})
 

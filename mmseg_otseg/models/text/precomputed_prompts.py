@@ -26,7 +26,7 @@ class PrecomputedPrompts(FrozenPrompts):
         path: A float array of shape (K, N, D), or (K, D) for one prompt per class.
         split: Class names and which are seen. Each must be the name of a row.
         names: Names of the rows, in the file's order; None takes the names of the split.
-        clip: Not used; accepted because a neck passes it to all kinds of prompts.
+        clip: Not used; a neck passes it to all kinds of prompts.
 
     Raises:
         FileNotFoundError: If there is no such file.

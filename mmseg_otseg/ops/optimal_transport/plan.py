@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -10,8 +12,11 @@ import torch
 from torch import Tensor
 
 from .implicit import implicit_sinkhorn
-from .loop import solve_in_loop
-from .solvers import MAX_KERNEL_EXPONENT, solve_on_logarithms
+from .solvers import MAX_KERNEL_EXPONENT, solve_in_loop, solve_on_logarithms
+
+# On a GPU, reading whether the plans have converged makes the host wait: in one call of so many.
+CALLS_PER_CHECK = 1000
+_calls = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ def sinkhorn(
     otherwise. Half-precision costs are solved in float32, under autocast too. On a GPU,
     ``MMSEG_OTSEG_TRITON=1`` in the environment takes one Triton kernel for all iterations and one
     for the implicit gradient, where the costs' range allows it.
+
+    The implicit gradient is that of the exact plan, so it is off where the iterations end early.
+    For cosine costs, 100 iterations leave it off by 1 % at ``epsilon=0.01`` and by 58 % at 0.001;
+    a ``RuntimeWarning`` says so once (on a GPU it is looked for in one call of 1,000).
 
     Args:
         cost: Costs, shape (P, M, N), any floating type; M is meant to be large and N small.
@@ -115,12 +124,27 @@ def sinkhorn(
             plan, iterations, converged = implicit_sinkhorn(
                 transposed, a, b, epsilon, max_iters, tol, cost_span
             )
+            if cost.requires_grad and not torch.compiler.is_compiling():
+                _warn_unless(converged, epsilon, max_iters)
         else:
             plan, iterations, converged = solve_on_logarithms(
                 transposed, a, b, epsilon, max_iters, tol
             )
         error = (plan.detach().sum(1) - a).abs().amax(1)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
+
+
+def _warn_unless(converged: Tensor, epsilon: float, max_iters: int) -> None:
+    """Warn if a gradient will be taken of plans that have not converged."""
+    if converged.is_cuda and next(_calls) % CALLS_PER_CHECK:
+        return
+    if not bool(converged.all()):
+        warnings.warn(
+            f"Sinkhorn has not converged within max_iters={max_iters} at epsilon={epsilon:g}, so "
+            "its gradients are inexact: increase epsilon or max_iters",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _marginal(value: Tensor | None, problems: int, size: int, like: Tensor, name: str) -> Tensor:
