@@ -154,8 +154,8 @@ class DLFANeck(TrainedModule):
             features: Output of the backbone.
 
         Returns:
-            Unit-length pixels of every level, and queries for the seen classes in training (all
-            classes when ``train_classes`` says so, or in testing).
+            Unit-length pixels of every level, and queries: in training with
+            ``train_classes="seen"`` for the seen classes, otherwise for all.
         """
         classes, seen, unseen = self._query_classes(features.global_token.device)
         aligned = self.align(features, self.text(classes), classes, seen)
@@ -207,9 +207,9 @@ class DLFANeck(TrainedModule):
         tables = _constant_tables(tuple(names), self.seen_names, only_seen, device)
         if not len(tables[0]):
             raise UserError(
-                f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
-                "one, so there is nothing to train: give a split that says which are seen, or "
-                "set train_classes='all'"
+                f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen class, "
+                "so nothing can be trained: give a split with seen classes, or set "
+                "train_classes='all'"
             )
         return tables
 

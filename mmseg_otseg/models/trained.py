@@ -82,8 +82,9 @@ class TrainedModule(BaseModule):
         found = {name: state_dict.get(prefix + name) for name, _ in own}
         for name, value in found.items():
             # The mask of a causal tower is infinite on purpose.
-            checked = isinstance(value, Tensor) and not name.endswith("attn_mask")
-            if checked and not value.isfinite().all():
+            if not isinstance(value, Tensor) or name.endswith("attn_mask"):
+                continue
+            if not value.isfinite().all():
                 raise UserError(f"{self._checkpoint} holds NaN or infinity in {prefix}{name}")
         left_out = tuple(
             f"{name}."

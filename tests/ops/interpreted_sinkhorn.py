@@ -13,7 +13,7 @@ import torch
 from mmseg_otseg.ops import sinkhorn
 from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
 from mmseg_otseg.ops.optimal_transport.implicit import implicit_cost_gradient
-from mmseg_otseg.ops.optimal_transport.solvers import SMALLEST_KERNEL_VALUE
+from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -31,7 +31,7 @@ def solve(cost: torch.Tensor, max_iters: int = 100) -> tuple[torch.Tensor, ...]:
         0.05,
         max_iters,
         1e-6,
-        SMALLEST_KERNEL_VALUE,
+        MIN_KERNEL_VALUE,
     )
 
 
@@ -64,7 +64,7 @@ def test_given_marginals() -> None:
     a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
     expected = sinkhorn(cost, row_marginal=a, column_marginal=b, cost_span=2.0)
     plan, *_ = fused.fused_sinkhorn(
-        cost.transpose(1, 2).contiguous(), a, b, 0.05, 100, 1e-6, SMALLEST_KERNEL_VALUE
+        cost.transpose(1, 2).contiguous(), a, b, 0.05, 100, 1e-6, MIN_KERNEL_VALUE
     )
     assert (plan.transpose(1, 2) - expected.plan).abs().max() < 2e-5 * expected.plan.max()
 

@@ -26,7 +26,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--noconftest", *sys.argv[
 FORWARD = {
     **dict.fromkeys(("costs", "a", "b", "plan"), "*fp32"),
     **{"iterations": "*i64", "converged": "*i8", "columns": "i32", "rows": "i32"},
-    **{"epsilon": "fp32", "max_iters": "i32", "tol": "fp32", "smallest": "fp32"},
+    **{"epsilon": "fp32", "max_iters": "i32", "tol": "fp32", "min_kernel": "fp32"},
 }
 BACKWARD = {
     **dict.fromkeys(("plans", "upstream", "result"), "*fp32"),

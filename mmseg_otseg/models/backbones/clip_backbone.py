@@ -222,6 +222,8 @@ class CLIPBackbone(TrainedModule):
         if mask is not None:
             options["attn_mask"] = mask.to(tokens.dtype)
         if extra is not None:
+            if not tower.takes_prompts:
+                raise UserError("extra tokens need a ViT, but this CLIP computes a feature map")
             tokens = torch.cat([tokens, extra.to(tokens.dtype)], dim=1)
         last = len(tower.blocks) - 1
         chosen: dict[int, Tensor] = {}

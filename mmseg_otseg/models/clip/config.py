@@ -68,7 +68,7 @@ def check_image_tower(model: str | Mapping[str, Any]) -> None:
     """Check that a model's image tower is one of those in :mod:`.towers`.
 
     Raises:
-        UserError: If it is not; the message says why, and suggests models that are.
+        UserError: If it is not, with the reason and with models that are.
     """
     reason = _image_problem(clip_config(model))
     if reason:
@@ -86,7 +86,7 @@ def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) ->
             tokenizer and a causal tower.
 
     Raises:
-        UserError: If it is not; the message says why, and what to do.
+        UserError: If it is not, with the reason and what to do.
     """
     config = clip_config(model)
     reason = _text_problem(config)

@@ -72,8 +72,8 @@ def load_clip(
         seed: Seed of the random weights when ``pretrained`` is None.
         cache_dir: Where open_clip keeps downloads; None is its default.
         quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
-            weights need and most others do not. None: what :func:`resolve_clip` finds out. Where
-            nothing says, it is GELU, with a warning.
+            weights need and most others do not. None: what :func:`resolve_clip` finds out, and if
+            it finds nothing, GELU with a warning.
         mean: Mean of the pixels CLIP was trained on, RGB, 0..255. None: what :func:`resolve_clip`
             finds out. The model does not normalize pixels itself; it keeps the mean in
             ``visual.preprocess_cfg``, in 0..1.
@@ -89,7 +89,7 @@ def load_clip(
     Raises:
         UserError: If the model, tag or precision is unknown, or a file cannot be read or belongs
             to another architecture.
-        FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
+        FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
         ConnectionError: If the weights of a tag cannot be downloaded.
     """
     check_precision(precision)

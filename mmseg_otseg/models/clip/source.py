@@ -88,7 +88,7 @@ def resolve_clip(
     Raises:
         UserError: If the model or tag is unknown, a value is invalid, or
             ``open_clip_config.json`` cannot be read.
-        FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
+        FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
     """
     config = clip_config(model)
     name = model if isinstance(model, str) else "given as a dict"
@@ -232,7 +232,7 @@ def download_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Pa
 def _cached(tag: Mapping[str, Any], cache_dir: str | None) -> Path | None:
     """What an earlier download left, as open_clip would take it."""
     if not tag.get("hf_hub"):
-        return None  # open_clip looks itself, and verifies the file
+        return None  # open_clip finds such a file itself, and verifies it
     repo, name = os.path.split(tag["hf_hub"])
     names = (os.path.splitext(name)[0] + ".safetensors", name) if name else ()
     for candidate in names or (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):

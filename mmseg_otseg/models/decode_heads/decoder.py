@@ -58,8 +58,8 @@ class Decoder(nn.Module):
     The last layer has neither values nor a feed-forward, because nothing would read their output.
 
     The decoders of different methods have parameters of the same names and shapes, but the weights
-    of one mean nothing to another. A decoder's state dict therefore says which ``kind`` it is, and
-    one of another kind is refused.
+    of one mean nothing to another. A decoder's state dict therefore holds its ``kind``, and one of
+    another kind is refused.
 
     Args:
         layers: All layers but the last.

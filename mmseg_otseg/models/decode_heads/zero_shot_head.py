@@ -21,7 +21,7 @@ from .seen_bias import SeenBias
 
 
 class ZeroShotHead(TrainedModule, BaseDecodeHead):
-    """Class maps by matching text queries and pixels; a method says how in :meth:`class_maps`.
+    """Class maps by matching text queries and pixels; a method implements :meth:`class_maps`.
 
     The neck decides which classes have queries, and from which of these self-training takes pseudo
     labels (``AlignedFeatures.unseen``); the head follows. Labels come in as full class indices,
@@ -74,7 +74,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     @property
     def seen_bias(self) -> float:
-        """The seen-class bias that holds, a probability."""
+        """The seen-class bias in use, a probability."""
         return self._bias.value
 
     @seen_bias.setter
@@ -204,7 +204,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
         Args:
             inputs: Output of the neck.
-            batch_img_metas: Meta information of the images; says their size.
+            batch_img_metas: Meta information of the images, with their size.
             test_cfg: Not used.
 
         Returns:

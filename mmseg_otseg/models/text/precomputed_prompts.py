@@ -68,8 +68,7 @@ class PrecomputedPrompts(FrozenPrompts):
             raise UserError(
                 f"{self.path} has no embeddings of {', '.join(unknown[:5])}: its rows are "
                 f"{', '.join(self.names[:10])}{', ...' if len(self.names) > 10 else ''}. Use "
-                "TemplatePrompts for other names, or a file that has them (its rows are called as "
-                "`names` says, or as the split does)."
+                "TemplatePrompts for other names, or a file with their embeddings."
             )
         rows = table[[self.names.index(name) for name in split.classes]]
         content = hashlib.sha256(rows.tobytes()).hexdigest()

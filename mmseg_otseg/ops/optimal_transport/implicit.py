@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from .solvers import (
     MAX_KERNEL_EXPONENT,
-    SMALLEST_KERNEL_VALUE,
+    MIN_KERNEL_VALUE,
     plan_by_logarithms,
     products,
     solve_on_kernel,
@@ -85,7 +85,7 @@ def _solve(
     if on_kernel and runs_fused(cost):
         from .triton_kernels import fused_sinkhorn
 
-        return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, SMALLEST_KERNEL_VALUE)
+        return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, MIN_KERNEL_VALUE)
     plan = torch.empty_like(cost)
     iterations = torch.empty(len(cost), dtype=torch.int64, device=cost.device)
     converged = torch.empty(len(cost), dtype=torch.bool, device=cost.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 # they and their products stay far inside the range of float32.
 MAX_KERNEL_EXPONENT = 40.0
 # The smallest value of a kernel whose costs stay within that range, with some room for rounding.
-SMALLEST_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
+MIN_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
 # Iterations between two checks of the stopping rule, on devices where a check makes the host wait.
 ITERATIONS_PER_SYNC = 10
 
@@ -26,9 +26,9 @@ def solve_on_kernel(
     """
     lowest = cost.amin(1, keepdim=True) / epsilon
     kernel = torch.add(lowest, cost, alpha=-1 / epsilon, out=plan).exp_()  # 1 at best in each row
-    too_wide = kernel.amin((1, 2)) < SMALLEST_KERNEL_VALUE
+    too_wide = kernel.amin((1, 2)) < MIN_KERNEL_VALUE
     if not cost.is_cuda and bool(too_wide.any()):
-        raise ValueError("the costs of a row span more than cost_span says: give the right bound")
+        raise ValueError("the costs of a row span more than cost_span: give the right bound")
     a, b = a[:, None], b[:, None]
     stopping = _StoppingRule(cost, max_iters, tol)
     v = before = torch.ones_like(b)  # (P, 1, N)

@@ -30,7 +30,7 @@ def scaling_kernel(
     epsilon,
     max_iters,
     tol,
-    smallest,
+    min_kernel,
     COLUMNS: tl.constexpr,  # the next power of two
     BLOCK: tl.constexpr,  # rows at a time
 ):
@@ -81,7 +81,7 @@ def scaling_kernel(
         u = tl.load(a + row, mask=is_row, other=0.0) / mass
         tl.store(plan + place, kernel * u[None, :] * v[:, None], mask=inside)
     tl.store(iterations + problem, count)
-    tl.store(converged + problem, tl.where(lowest < smallest, 0, done))
+    tl.store(converged + problem, tl.where(lowest < min_kernel, 0, done))
 
 
 @triton.jit
@@ -168,7 +168,13 @@ def block_sizes(columns: int, rows: int, min_columns: int) -> dict[str, int]:
 
 
 def fused_sinkhorn(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, smallest: float
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: float,
+    max_iters: int,
+    tol: float,
+    min_kernel: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn` in one launch.
 
@@ -179,7 +185,7 @@ def fused_sinkhorn(
         epsilon: Weight of the entropy, in units of the cost.
         max_iters: Maximum number of iterations.
         tol: Stopping threshold for the mean absolute change of the row potential.
-        smallest: What the kernel ``exp(-C/epsilon)``, 1 at best in each row, must not fall below;
+        min_kernel: What the kernel ``exp(-C/epsilon)``, 1 at best in each row, must not fall below;
             a problem that violates this is marked as not converged.
 
     Returns:
@@ -191,7 +197,7 @@ def fused_sinkhorn(
     converged = torch.empty(problems, dtype=torch.int8, device=cost.device)
     if problems:
         tensors = (cost, a.contiguous(), b.contiguous(), plan, iterations, converged)
-        numbers = (columns, rows, epsilon, max_iters, tol, smallest)
+        numbers = (columns, rows, epsilon, max_iters, tol, min_kernel)
         scaling_kernel[(problems,)](*tensors, *numbers, **block_sizes(columns, rows, 1))
     return plan, iterations, converged.bool()
 
