@@ -36,15 +36,6 @@ def test_is_open_clips_own_tower(clip: dict) -> None:
     assert torch.allclose(features.local[0], expected, atol=1e-5)
 
 
-def test_layers_and_raw_tokens(clip: dict) -> None:
-    image = torch.randn(1, 3, 64, 64)
-    features = CLIPBackbone(clip, out_indices=(0, -1), project=False)(image)
-    tower = load_clip(**clip).visual
-    expected = tower.forward_intermediates(image, indices=[0, 2])["image_intermediates"]
-    for level, tokens in zip(features.local, expected, strict=True):
-        assert torch.allclose(level, tokens, atol=1e-5)
-
-
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (50, 71), (16, 16), (129, 64)])
 @pytest.mark.parametrize("prompts", [False, True])
 def test_any_size(size: tuple[int, int], prompts: bool, clip: dict) -> None:
@@ -53,13 +44,6 @@ def test_any_size(size: tuple[int, int], prompts: bool, clip: dict) -> None:
     grid = tuple(-(-side // 16) for side in size)
     assert features.local[0].shape == (1, 32, *grid)
     assert features.global_token.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
-
-
-def test_double_class_embedding_is_a_switch(clip: dict) -> None:
-    image = torch.randn(1, 3, 64, 64)
-    once = CLIPBackbone(clip)(image)
-    twice = CLIPBackbone(clip, double_class_embedding=True)(image)
-    assert not torch.allclose(once.global_token, twice.global_token, atol=1e-4)
 
 
 def test_clip_stays_frozen(clip: dict) -> None:
@@ -73,11 +57,6 @@ def test_clip_stays_frozen(clip: dict) -> None:
     optimizer.step()
     assert all(torch.equal(value, before[n]) for n, value in backbone.visual.state_dict().items())
     assert all(p.grad is not None for p in backbone.visual_prompts.parameters())
-
-
-def test_no_graph_without_prompts(clip: dict) -> None:
-    features = CLIPBackbone(clip, drop_path_rate=0.5).train()(torch.randn(1, 3, 64, 64))
-    assert not features.local[0].requires_grad
 
 
 def test_checkpoint_is_small(clip: dict) -> None:

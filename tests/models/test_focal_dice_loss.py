@@ -40,17 +40,6 @@ def test_without_a_labeled_pixel_nothing_is_learnt(ignored: str) -> None:
     assert logits.grad is not None and not logits.grad.any()
 
 
-def test_ignored_pixels_are_negatives_or_left_out() -> None:
-    logits, target = example()
-    target[:, :8] = 255
-    higher = torch.zeros_like(logits)
-    higher[:, :, 0] = 5.0  # lies below ignored pixels only
-    for ignored, same in (("negative", False), ("masked", True)):
-        loss = FocalDiceLoss(ignored=ignored)
-        before, after = (loss(x, target)["loss_mask"] for x in (logits, logits + higher))
-        assert bool(torch.isclose(before, after)) is same
-
-
 def _share_of(rank: int, folder: Path) -> None:
     """What process ``rank`` of two makes of a batch of its own."""
     torch.set_num_threads(1)

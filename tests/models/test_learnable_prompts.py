@@ -51,28 +51,6 @@ def test_gradient_reaches_the_contexts_and_nothing_of_clip(clip: dict) -> None:
         assert torch.equal(value, tower[name]), name
 
 
-def test_training_encodes_the_requested_classes_only(
-    clip: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = build(clip).train()
-    batches: list[int] = []
-    encode = prompts.text_tower.encode_embeddings
-
-    def count(embeddings: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        batches.append(len(embeddings))
-        return encode(embeddings, ends)
-
-    monkeypatch.setattr(prompts.text_tower, "encode_embeddings", count)
-    some = prompts(torch.tensor([2, 0]))
-    assert batches == [4] and some.shape == (2, 2, 32)
-    assert torch.allclose(some, prompts()[[2, 0]], atol=1e-6)
-    prompts.eval()
-    batches.clear()
-    with torch.no_grad():
-        prompts(), prompts(torch.tensor([1]))
-    assert batches == [6]
-
-
 @torch.no_grad()
 def test_what_was_encoded_is_forgotten_when_it_no_longer_holds(clip: dict) -> None:
     prompts = build(clip).eval()

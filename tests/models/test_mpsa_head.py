@@ -9,7 +9,6 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmseg_otseg.models import MPSAHead
-from mmseg_otseg.models.decode_heads import query_targets
 from mmseg_otseg.structures import UNLABELED, AlignedFeatures
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -38,11 +37,6 @@ def head(num_classes: int = 3, **options: Any) -> MPSAHead:
     return MPSAHead(num_classes=num_classes, embed_dim=16, **options)
 
 
-def test_query_targets() -> None:
-    labels = torch.tensor([0, 3, 7, 254, 255], dtype=torch.uint8)
-    assert query_targets(labels, torch.tensor([3, 7])).tolist() == [255, 0, 1, 255, 255]
-
-
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("prompts", [1, 4])
 def test_one_class_and_one_prompt(classes: int, prompts: int) -> None:
@@ -62,14 +56,6 @@ def test_prediction_is_sigmoid_less_the_bias() -> None:
     mean = F.interpolate((maps["score"] + maps["decoder"]) / 2, (24, 40), mode="bilinear").sigmoid()
     bias = torch.tensor([0.25, 0, 0.25])[:, None, None]
     assert torch.allclose(model.predict(inputs, size, None), mean - bias, atol=1e-6)
-
-
-@pytest.mark.parametrize("source", ["decoder", "score"])
-def test_predict_from(source: str) -> None:
-    model, inputs = head(seen_bias=0, predict_from=source).eval(), features()
-    expected = model(inputs)[source]
-    size = [{"img_shape": expected.shape[2:]}] * 2
-    assert torch.allclose(model.predict(inputs, size, None), expected.sigmoid(), atol=1e-6)
 
 
 def test_levels_are_averaged_with_learned_weights() -> None:

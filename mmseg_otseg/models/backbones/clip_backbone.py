@@ -269,11 +269,7 @@ class CLIPBackbone(TrainedModule):
         return run(tokens)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        times = state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
-        if times.numel() != 1 or times.item() not in (1, 2):
-            raise UserError(
-                f"the checkpoint is damaged: {prefix}class_embedding_times is not 1 or 2"
-            )
+        state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
         # The checkpoint's tower may have another native resolution, as the authors' files do.
         self.tower.take_positions(state_dict, prefix + "clip.module.")
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -73,12 +73,11 @@ class PlainViT(ImageTower):
         position = state_dict.get(prefix + "positional_embedding")
         parameter = self.visual.positional_embedding
         if position is not None and position.shape != parameter.shape:
-            rows = len(position) if position.ndim == 2 else 0
-            side = math.isqrt(max(rows - 1, 0))
-            if rows < 2 or side * side != rows - 1:
+            side = math.isqrt(len(position) - 1)
+            if side * side != len(position) - 1:
                 raise UserError(
-                    f"the checkpoint is damaged: {prefix}positional_embedding has the shape "
-                    f"{tuple(position.shape)}, which is not a class token and a square grid"
+                    f"the checkpoint's {prefix}positional_embedding has {len(position)} rows, "
+                    "which is not a class token and a square grid: its CLIP cannot be taken over"
                 )
             self.visual.grid_size = (side, side)
             # The parameter stays the same object: an average of the model may hold on to it.
