@@ -129,11 +129,6 @@ def set_by_path(cfg: Config, changes: dict[str, Any]) -> None:
             {"train_dataloader.dataset.setting": "transductive"},
             "transductive.*SelfTrainingHook",
         ),
-        ({"model.neck.train_classes": "all"}, "train_classes='all'.* 'seen'"),
-        (
-            {"model.neck.train_classes": "seen", "train_dataloader.dataset.setting": "supervised"},
-            "train_classes='seen'.* 'all'",
-        ),
         (
             {"val_dataloader.dataset.dataset.test_mode": False},
             "validation .*test_mode=True.*val_dataloader",
