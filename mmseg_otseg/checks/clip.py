@@ -17,8 +17,7 @@ from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import read_image
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
-from mmseg_otseg.models.clip import clip_config, resolve_clip
-from mmseg_otseg.models.clip.activation import activation_name
+from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip
 from mmseg_otseg.structures.class_split import ClassSplit
 
 PERMUTATIONS = 500
@@ -87,10 +86,10 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
         f"{text.get('context_length', 77)} tokens, {causal}, tokenizer "
         f"{text.get('hf_tokenizer_name', 'CLIP')}",
         "joint width": str(config["embed_dim"]),
-        "activation": f"{activation_name(source.quick_gelu)} ({source.said_by['quick_gelu']})",
+        "activation": f"{activation_name(source.quick_gelu)} ({source.stated_by['quick_gelu']})",
     }
     for key, value in pixels.items():
-        lines[f"CLIP's {key}"] = f"{value} ({source.said_by[key]})"
+        lines[f"CLIP's {key}"] = f"{value} ({source.stated_by[key]})"
         own = getattr(model.data_preprocessor, key, None)
         if own is not None:
             used = [round(part, 3) for part in own.flatten().tolist()]

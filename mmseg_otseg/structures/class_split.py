@@ -144,30 +144,6 @@ class ClassSplit:
             )
         return cls(names, rest)
 
-    @classmethod
-    def agreed(cls, places: Mapping[str, SplitLike | None]) -> ClassSplit:
-        """The split that several places of a config agree on.
-
-        Args:
-            places: For the name of each place, the split given there, or None.
-
-        Raises:
-            UserError: If two places give different splits, or no place gives one.
-        """
-        named = {place: cls.build(split) for place, split in places.items() if split is not None}
-        if not named:
-            raise UserError(
-                "no class split is given: set model=dict(split=dict(classes=[names], unseen=[...]))"
-            )
-        (first, split), *others = named.items()
-        for place, other in others:
-            if other != split:
-                raise UserError(
-                    f"{first} and {place} do not mean the same classes: {split.difference(other)}. "
-                    "Name the split in one place, `model.split`."
-                )
-        return split
-
     def difference(self, other: ClassSplit) -> str:
         """How another split differs, for a message."""
         unseen = [", ".join(split.unseen_names) or "none" for split in (self, other)]

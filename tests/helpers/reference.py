@@ -94,7 +94,7 @@ class Reference:
             },
             "decode_head": {
                 **self.head_config(),
-                "clip": self.clip(),
+                "embed_dim": self.config("embed_dim"),
                 "num_classes": self.config("num_classes"),
                 "decoder_layers": self.config("decoder_layers"),
                 "dropout": 0.0,

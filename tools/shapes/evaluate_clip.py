@@ -57,7 +57,7 @@ from mmseg_otseg.datasets.shapes import (
     render_scene,
 )
 from mmseg_otseg.models.clip import load_clip
-from mmseg_otseg.models.text.templates import OTSEG_6
+from mmseg_otseg.models.text import OTSEG_6
 
 TEMPLATES = OTSEG_6
 KNOWN = 90.0  # percent of single objects that CLIP still names at the severity of a camera

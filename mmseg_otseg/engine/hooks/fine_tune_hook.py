@@ -51,7 +51,7 @@ class FineTuneHook(Hook):
             if getattr(text, "per_class", False):
                 contexts = state["neck.text.contexts"]
                 state["neck.text.contexts"] = text.contexts_from(theirs, contexts)
-                state["neck.text.vocabulary"] = text.vocabulary.cpu()
+                state["neck.text.vocabulary_digest"] = text.vocabulary_digest.cpu()
         shapes = {key.removeprefix("module."): getattr(v, "shape", 0) for key, v in state.items()}
         weights = {
             name: weight

@@ -10,10 +10,10 @@ import os
 import pytest
 import torch
 
-from mmseg_otseg.ops import multi_prompt_plan, sinkhorn, transport_score
-from mmseg_otseg.ops.optimal_transport import triton_launch as fused
+from mmseg_otseg.ops import sinkhorn
+from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
 from mmseg_otseg.ops.optimal_transport.implicit import implicit_cost_gradient
-from mmseg_otseg.ops.optimal_transport.solvers import SMALLEST_KERNEL_VALUE
+from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -31,7 +31,7 @@ def solve(cost: torch.Tensor, max_iters: int = 100) -> tuple[torch.Tensor, ...]:
         0.05,
         max_iters,
         1e-6,
-        SMALLEST_KERNEL_VALUE,
+        MIN_KERNEL_VALUE,
     )
 
 
@@ -64,7 +64,7 @@ def test_given_marginals() -> None:
     a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
     expected = sinkhorn(cost, row_marginal=a, column_marginal=b, cost_span=2.0)
     plan, *_ = fused.fused_sinkhorn(
-        cost.transpose(1, 2).contiguous(), a, b, 0.05, 100, 1e-6, SMALLEST_KERNEL_VALUE
+        cost.transpose(1, 2).contiguous(), a, b, 0.05, 100, 1e-6, MIN_KERNEL_VALUE
     )
     assert (plan.transpose(1, 2) - expected.plan).abs().max() < 2e-5 * expected.plan.max()
 
@@ -86,31 +86,3 @@ def test_gradients(shape: tuple[int, int, int], spread: float) -> None:
     found = fused.fused_gradient(plan, upstream, 0.05)
     allowed = 1e-5 * expected.abs().max() + 2 * (today - expected).abs().max()
     assert (found - expected).abs().max() <= allowed + 1e-6 * plan.max()
-
-
-def test_a_constant_in_the_costs_changes_no_plan() -> None:
-    torch.manual_seed(0)
-    cost = torch.rand(2, 30, 5)
-    (plan, _, _), (shifted, _, converged) = solve(cost), solve(cost + 3)
-    assert converged.all() and (plan - shifted).abs().max() < 1e-4 * plan.max()
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_scores_without_a_plan(shape: tuple[int, int, int]) -> None:
-    """Scores and gradients are as near to the exact ones as those of the present path."""
-    torch.manual_seed(sum(shape))
-    problems, rows, columns = shape
-    similarity = 2 * torch.rand(problems, columns, rows) - 1
-    upstream = torch.randn(problems, rows)
-    maps: list[torch.Tensor] = []
-    gradients: list[torch.Tensor] = []
-    for dtype, stop in ((torch.float64, (2000, 1e-13)), (torch.float32, (100, 1e-6))):
-        leaf = similarity.to(dtype)[None].requires_grad_()
-        score = transport_score(leaf, multi_prompt_plan(leaf, "sinkhorn", 0.05, *stop))[0]
-        maps.append(score.detach())
-        gradients += torch.autograd.grad(score, leaf, upstream.to(dtype))[0]
-    score, factors = fused.fused_score(similarity, 0.05, 100, 1e-6)
-    gradient = fused.fused_score_gradient(similarity, factors, upstream, 0.05)
-    for found, (exact, today) in ((score, maps), (gradient, gradients)):
-        scale = exact.abs().max()
-        assert (found - exact).abs().max() <= 1.1 * (today - exact).abs().max() + 1e-5 * scale

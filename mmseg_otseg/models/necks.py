@@ -17,11 +17,47 @@ from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
 from mmseg_otseg.models.trained import TrainedModule
-from mmseg_otseg.renamed import renamed_options
-from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
+from mmseg_otseg.structures.class_split import SplitLike
 from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
 
-from .relationship_descriptor import RelationshipDescriptor
+
+class RelationshipDescriptor(nn.Module):
+    """``Q = Linear([T * g ; T])``: text embeddings T and their product with the global token g.
+
+    Args:
+        embed_dim: Width D.
+        identity_init: Whether to initialize with the identity on the T half (``Q = T``), which
+            helps short schedules, instead of a truncated normal.
+
+    Source:
+        ZegCLIP (arXiv 2212.03588), section 3.4.
+    """
+
+    def __init__(self, embed_dim: int, identity_init: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * embed_dim, embed_dim)
+        nn.init.zeros_(self.linear.bias)
+        if identity_init:
+            with torch.no_grad():
+                self.linear.weight.zero_()
+                self.linear.weight[:, embed_dim:] = torch.eye(embed_dim)
+        else:
+            nn.init.trunc_normal_(self.linear.weight, std=0.02)
+
+    def forward(self, text: Tensor, global_token: Tensor) -> Tensor:
+        """Describe classes for each image.
+
+        Args:
+            text: Text embeddings, shape (K, N, D), unit length.
+            global_token: Image embeddings, shape (B, D), unit length.
+
+        Returns:
+            Text queries, shape (B, K, N, D).
+        """
+        # The two halves of the product apart: the text half is the same for every image.
+        on_product, on_text = self.linear.weight.chunk(2, dim=1)
+        product = text * global_token[:, None, None, :]
+        return product @ on_product.T + (text @ on_text.T + self.linear.bias)
 
 
 @MODELS.register_module()
@@ -45,8 +81,9 @@ class DLFANeck(TrainedModule):
         identity_init: See :class:`RelationshipDescriptor`.
         train_classes: Which classes have queries in training: ``"seen"``, or ``"all"`` on fully
             labeled data and in the transductive stage.
-        pseudo_labels: Whether the head gives unlabeled pixels pseudo labels of the unseen classes
-            (the transductive stage).
+        pseudo_labels: Whether the head gives unlabeled pixels pseudo labels of the unseen classes.
+            It takes ``train_classes="all"``. :class:`~mmseg_otseg.engine.hooks.SelfTrainingHook`
+            sets both when its stage begins.
 
     Raises:
         UserError: If ``train_classes`` is unknown, there is no split or two different ones, the
@@ -58,7 +95,6 @@ class DLFANeck(TrainedModule):
         3.1.
     """
 
-    @renamed_options(identity_start="identity_init")
     def __init__(
         self,
         clip: Mapping[str, Any],
@@ -74,11 +110,9 @@ class DLFANeck(TrainedModule):
         super().__init__(init_cfg)
         if train_classes not in ("seen", "all"):
             raise UserError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
-        self.train_classes = train_classes
-        self.pseudo_labels = pseudo_labels
+        self.train_classes, self.pseudo_labels = train_classes, pseudo_labels
         prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
-        split = ClassSplit.agreed({"model.split": split, "its neck's text": prompts.get("split")})
-        self.text: TextPrompts = MODELS.build({"clip": clip, **prompts, "split": split})
+        self.text: TextPrompts = MODELS.build({"clip": clip, "split": split, **prompts})
         width = clip_embed_dim(clip["model"])
         if self.text.embed_dim != width:
             raise UserError(
@@ -97,14 +131,14 @@ class DLFANeck(TrainedModule):
         """Replace the vocabulary.
 
         Args:
-            classes: Class names, of which those that were seen stay seen; or a split, which says
-                itself which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
+            classes: Class names: a name that was a seen class stays one, all others are unseen.
+                Or a split with seen classes of its own, see
+                :class:`~mmseg_otseg.structures.ClassSplit`.
 
         Raises:
             FileNotFoundError: If a file with names or text embeddings does not exist.
-            UserError: If ``classes`` is neither names nor a split.
-            UserError: If the split is invalid, or the text prompts refuse the names, see their
-                ``set_classes``.
+            UserError: If ``classes`` is neither names nor a valid split, or the text prompts refuse
+                the names, see their ``set_classes``.
         """
         if isinstance(classes, Sequence) and not isinstance(classes, str):
             self.text.set_classes({"classes": classes})
@@ -119,8 +153,8 @@ class DLFANeck(TrainedModule):
             features: Output of the backbone.
 
         Returns:
-            Unit-length pixels of every level, and queries for the seen classes in training (all
-            classes when ``train_classes`` says so, or in testing).
+            Unit-length pixels of every level, and queries: in training with
+            ``train_classes="seen"`` for the seen classes, otherwise for all.
         """
         classes, seen, unseen = self._query_classes(features.global_token.device)
         aligned = self.align(features, self.text(classes), classes, seen)
@@ -148,11 +182,22 @@ class DLFANeck(TrainedModule):
             classes = torch.arange(text.shape[0], device=text.device)
         if seen is None:
             seen = torch.ones_like(classes, dtype=torch.bool)
-        if self.descriptor is not None:
-            queries = self.descriptor(text, features.global_token)
-        else:
-            queries = text.expand(features.global_token.shape[0], -1, -1, -1)
-        return AlignedFeatures(self._align_pixels(features.local), queries, classes, seen)
+        pixels, queries = self._align_pixels(features.local), self.make_queries(text, features)
+        return AlignedFeatures(pixels, queries, classes, seen, features=features)
+
+    def make_queries(self, text: Tensor, features: CLIPFeatures) -> Tensor:
+        """Text queries for each image; a method with other queries overrides this.
+
+        Args:
+            text: Text embeddings, shape (K, N, D), unit length.
+            features: Output of the backbone.
+
+        Returns:
+            Queries, shape (B, K, N, D), not normalized.
+        """
+        if self.descriptor is None:
+            return text.expand(features.global_token.shape[0], -1, -1, -1)
+        return self.descriptor(text, features.global_token)
 
     def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """The classes that get queries now, see :func:`_class_tables`."""
@@ -161,9 +206,9 @@ class DLFANeck(TrainedModule):
         tables = _constant_tables(tuple(names), self.seen_names, only_seen, device)
         if not len(tables[0]):
             raise UserError(
-                f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen "
-                "one, so there is nothing to train: give a split that says which are seen, or "
-                "set train_classes='all'"
+                f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen class, "
+                "so nothing can be trained: give a split with seen classes, or set "
+                "train_classes='all'"
             )
         return tables
 
@@ -179,7 +224,8 @@ class DLFANeck(TrainedModule):
                 adapter(level.movedim(1, -1)).movedim(-1, 1)
                 for adapter, level in zip(self.adapters, local, strict=True)
             )
-        wrong = {level.shape[1] for level in local} - {self.text.embed_dim}
+        # In torch.jit.trace, sizes are tensors.
+        wrong = {int(level.shape[1]) for level in local} - {int(self.text.embed_dim)}
         if wrong:
             raise UserError(
                 f"local features have width {wrong.pop()}, the text has {self.text.embed_dim}: let "

@@ -1,13 +1,35 @@
-"""Self-attention of CLIP's towers with one matrix product for all tokens of a batch."""
+"""Layers of CLIP's towers: which activation they use, and a faster self-attention."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
 import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def uses_quick_gelu(tower: nn.Module) -> bool:
+    """Whether a tower of open_clip has QuickGELU (OpenAI's) instead of GELU.
+
+    The weights of a tower do not say which one they need.
+    """
+    return any(isinstance(module, QuickGELU) for module in tower.modules())
+
+
+def set_quick_gelu(tower: nn.Module, quick_gelu: bool) -> None:
+    """Give every block of a tower of open_clip the activation QuickGELU or GELU, in place."""
+    for module in list(tower.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, (QuickGELU, nn.GELU)):
+                setattr(module, name, QuickGELU() if quick_gelu else nn.GELU())
+
+
+def activation_name(quick_gelu: bool) -> str:
+    """The activation as messages name it."""
+    return "QuickGELU" if quick_gelu else "GELU"
 
 
 class SelfAttention(nn.MultiheadAttention):
