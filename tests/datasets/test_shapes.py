@@ -129,8 +129,6 @@ def test_images_with_unseen_classes_can_be_left_out():
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match=r"'dev'.*train, val, test"):
         ShapesDataset(subset="dev")
-    with pytest.warns(FutureWarning, match="subset"), pytest.raises(ValueError, match="dev"):
-        ShapesDataset(split="dev")
     with pytest.raises(ValueError, match="'fog'"):
         ShapesDataset(world="fog")
     with pytest.raises(ValueError, match=r"length.* 0"):
