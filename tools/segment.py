@@ -70,18 +70,17 @@ def main() -> None:
     from mmengine.logging import MMLogger
     from rich.progress import track
 
-    from mmseg_otseg.imaging import class_names, find_images
+    from mmseg_otseg.imaging import find_images
     from mmseg_otseg.inference import OTSegInferencer
 
     logger = MMLogger.get_instance("segment")
     total = len(find_images(args.images)[0])
-    names = None if args.classes is None else class_names(args.classes)
     inferencer = OTSegInferencer(
         args.model, args.weights, device=args.device, precision=args.precision
     )
     results = inferencer.segment(
         args.images,
-        classes=names,
+        classes=args.classes,
         none_below=args.none_below,
         out_dir=args.out,
         batch_size=args.batch_size,

@@ -46,7 +46,7 @@ def main() -> None:
         verdict,
     )
     from mmseg_otseg.engine.parts import class_split
-    from mmseg_otseg.imaging import class_names, find_images
+    from mmseg_otseg.imaging import class_list, find_images
     from mmseg_otseg.models.clip import shared_clip
 
     init_default_scope(cfg.get("default_scope", "mmseg"))
@@ -56,7 +56,7 @@ def main() -> None:
         split = class_split(model)
         if split is None:
             raise ValueError(f"the model of {args.config} has no class names")
-        names = class_names(args.classes) if args.classes else split.classes
+        names = class_list(args.classes) if args.classes else split.classes
         check = PatchCheck(clip, names, model.data_preprocessor)
     table = PrettyTable(header=False, align="l")
     for line in describe_clip(model, clip, check.backbone).items():
