@@ -25,7 +25,7 @@ from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 from mmseg_otseg_tools import cli
 
-from mmseg_otseg.demo.shipped import shipped_model
+from mmseg_otseg.demo.samples import shipped_model
 from mmseg_otseg.export.folder import MIN_TORCH
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models import supported_models

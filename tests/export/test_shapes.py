@@ -14,7 +14,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
-from mmseg_otseg.demo.shipped import shipped_model
+from mmseg_otseg.demo.samples import shipped_model
 from mmseg_otseg.engine import with_split
 from mmseg_otseg.engine.parts import class_split
 from mmseg_otseg.evaluation import ZeroShotIoUMetric

@@ -126,7 +126,7 @@ def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path)
         ([], {}, r"\[\]"),
         (images / "empty", {}, "empty "),
         (image, {"classes": []}, "class name"),
-        (image, {"classes": ["a", "a"]}, "names a "),
+        (image, {"classes": ["a", "a"]}, "numbers 1, 2"),
         (image, {"classes": "cat,,dog"}, "empty"),
         (image, {"none_below": 90}, "none_below"),
         (image, {"none_below": float("nan")}, "none_below"),
