@@ -117,7 +117,9 @@ def draw_labels(
         return
     axes.contourf(hatched, levels=[0.5, 1.5], colors="none", hatches=[HATCH])
     _outline(axes, hatched)
-    for label in np.unique(labels[hatched]).tolist() if names else ():
+    if names is None:
+        return
+    for label in np.unique(labels[hatched]).tolist():
         places = np.argwhere(labels == label)
         if len(places) < MIN_NAMED * labels.size:
             continue
