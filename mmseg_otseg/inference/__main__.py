@@ -33,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--opacity", type=float, default=0.6, help="of the classes in overlays")
     options.add_argument("--seen-bias", type=float, help="taken off seen classes' probabilities")
     options.add_argument("--threads", type=int, help="Default: all cores")
+    options.add_argument(
+        "--providers",
+        nargs="+",
+        metavar="NAME",
+        help="execution providers of onnxruntime, such as CPUExecutionProvider. Default: those "
+        "that the installed package offers",
+    )
     return options
 
 
@@ -43,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say = logging.getLogger("mmseg_otseg").info
     try:
         total = len(find_images(args.images)[0])
-        runtime = OTSegRuntime(args.folder, threads=args.threads, seen_bias=args.seen_bias)
+        runtime = OTSegRuntime(args.folder, args.threads, args.seen_bias, args.providers)
         results = runtime.segment(
             args.images,
             classes=args.classes,

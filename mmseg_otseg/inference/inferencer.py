@@ -17,11 +17,11 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import SPLIT_NAMES, class_list, read_image
+from mmseg_otseg.imaging import class_list, read_image
 from mmseg_otseg.inference.inspection import Inspection, prompt_names
 from mmseg_otseg.inference.loading import array_pipeline, load_config, load_model, set_precision
 from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
-from mmseg_otseg.inference.vocabulary import with_classes
+from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
 VOCABULARIES_KEPT = 8
@@ -163,8 +163,7 @@ class OTSegInferencer(Segmenter):
         if isinstance(classes, Mapping):
             classes = ClassSplit.build(classes)
         elif classes is not None and not isinstance(classes, ClassSplit):
-            known = {name: ClassSplit.build(name).classes for name in SPLIT_NAMES}
-            classes = tuple(class_list(classes, known))
+            classes = tuple(class_list(classes, split_classes()))
         model = with_classes(self.model)
         own = model.neck.text
         if classes is None or classes == own.split.classes:

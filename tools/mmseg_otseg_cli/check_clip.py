@@ -49,6 +49,7 @@ def main() -> None:
     from mmseg_otseg.engine.parts import class_split
     from mmseg_otseg.errors import UserError
     from mmseg_otseg.imaging import class_list, find_images
+    from mmseg_otseg.inference.vocabulary import split_classes
     from mmseg_otseg.models.clip import shared_clip
 
     init_default_scope(cfg.get("default_scope", "mmseg"))
@@ -58,7 +59,7 @@ def main() -> None:
         split = class_split(model)
         if split is None:
             raise UserError(f"the model of {args.config} has no class names")
-        names = class_list(args.classes) if args.classes else split.classes
+        names = class_list(args.classes, split_classes()) if args.classes else split.classes
         check = PatchCheck(clip, names, model.data_preprocessor)
     table = PrettyTable(header=False, align="l")
     for line in describe_clip(model, clip, check.backbone).items():

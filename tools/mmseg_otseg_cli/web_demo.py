@@ -69,10 +69,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mmseg_otseg_page_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads end with the page
         os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_SHARE"] = "False"
-        from mmseg_otseg.demo.images import samples_for
         from mmseg_otseg.demo.page import Page
+        from mmseg_otseg.demo.samples import NONE_BELOW, samples_for, shipped_model
         from mmseg_otseg.demo.serving import serve
-        from mmseg_otseg.demo.shipped import NONE_BELOW, shipped_model
         from mmseg_otseg.inference import OTSegInferencer
 
         config, weights = (args.model, args.weights) if args.model else shipped_model()

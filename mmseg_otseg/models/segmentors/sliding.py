@@ -1,4 +1,4 @@
-"""Sliding windows in batches."""
+"""Predictions for large images: windows in batches, and labels without full-size class maps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging import windows
+from mmseg_otseg.imaging.resizing import tiles
 
 WINDOW_BATCH = 4
 
@@ -42,11 +44,11 @@ def slide_in_batches(
     if not isinstance(at_once, int) or at_once < 1:
         raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
     size = images.shape[2:]
-    rows, columns = map(_windows, size, test_cfg["crop_size"], test_cfg["stride"])
-    windows = [(row, column) for row in rows for column in columns]
+    rows, columns = map(windows, size, test_cfg["crop_size"], test_cfg["stride"])
+    places = [(row, column) for row in rows for column in columns]
     total, covered = None, images.new_zeros(size)
-    for start in range(0, len(windows), at_once):
-        batch = windows[start : start + at_once]
+    for start in range(0, len(places), at_once):
+        batch = places[start : start + at_once]
         crops = torch.cat([images[:, :, row, column] for row, column in batch])
         crop_metas = [dict(meta, img_shape=crops.shape[2:]) for meta in metas] * len(batch)
         maps = predict(crops, crop_metas).split(len(images))
@@ -59,8 +61,41 @@ def slide_in_batches(
     return total.div_(covered)
 
 
-def _windows(size: int, crop: int, stride: int) -> list[slice]:
-    """Windows of length ``crop`` along an axis; the last one ends where the axis ends."""
-    count = max(size - crop + stride - 1, 0) // stride + 1
-    ends = [min(index * stride + crop, size) for index in range(count)]
-    return [slice(max(end - crop, 0), end) for end in ends]
+def place_labels(
+    values: Tensor,
+    size: tuple[int, int],
+    align_corners: bool = False,
+    none_below: float | None = None,
+) -> Tensor:
+    """Resize class maps bilinearly and take the best class of each pixel.
+
+    What :func:`mmseg_otseg.imaging.labels_at_size` computes, on any device: the labels of
+    ``argmax(interpolate(values, size))``, tile by tile, with only those classes resized that can
+    win in a tile. Only rounding can decide otherwise between classes that are equal but for it.
+
+    Args:
+        values: Class maps at the model's size, shape (K, h, w), in any unit.
+        size: Rows and columns (H, W) of the image.
+        align_corners: As in ``interpolate``.
+        none_below: Pixels whose best value is below this get the label K.
+
+    Returns:
+        Class indices, shape (H, W), int64.
+    """
+    values = values.float()
+    labels = torch.empty(size, dtype=torch.int64, device=values.device)
+    bands, strips = (
+        [(new, old, torch.from_numpy(weights).to(values)) for new, old, weights in tiles_of_axis]
+        for tiles_of_axis in (tiles(*axis, align_corners) for axis in zip(values.shape[1:], size))
+    )
+    for rows, source_rows, row_weights in bands:
+        for columns, source_columns, column_weights in strips:
+            part = values[:, source_rows, source_columns]
+            flat = part.flatten(1)
+            possible = (flat.amax(1) >= flat.amin(1).amax()).nonzero()[:, 0]
+            best, index = (row_weights @ part[possible] @ column_weights.T).max(0)
+            found = possible[index]
+            if none_below is not None:
+                found = found.masked_fill(best < none_below, len(values))
+            labels[rows, columns] = found
+    return labels
