@@ -13,7 +13,7 @@ from PIL import Image
 from mmseg_otseg.checks import DataReport, check_data
 from mmseg_otseg.checks.data import largest
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
-from tests.helpers.paths import ROOT
+from tests.helpers.shapes_run import SHAPES
 
 NAMES = list(SHAPES_CLASSES)
 
@@ -49,8 +49,9 @@ def report_of(root: Path, names: Sequence[str]) -> DataReport:
         pipeline = [*steps, dict(type="PackSegInputs")]
         return dict(dataset=dict(type="ZeroShotDataset", dataset=folder, pipeline=pipeline))
 
-    clip = Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip
-    model = dict(clip=clip, split=dict(classes=list(names), unseen=list(names[:2])))
+    model = Config.fromfile(SHAPES / "otseg_plus.py").model
+    model.clip.pretrained = str(SHAPES / "clip" / "shapes_clip.safetensors")
+    model.split = dict(classes=list(names), unseen=list(names[:2]))
     cfg = dict(model=model, train_dataloader=loader("train"), val_dataloader=loader("val"))
     return check_data(Config(cfg))
 

@@ -37,16 +37,14 @@ def report_of(
 
     def loader(subset: str, steps: list) -> dict:
         options = dict(serialize_data=False, test_mode=subset == "val")
-        folder = dict(type="FolderDataset", subset=subset, **options)
-        return dict(
-            dataset=dict(type="ZeroShotDataset", setting=setting, dataset=folder, pipeline=steps)
-        )
+        folder = dict(type="FolderDataset", data_root=str(root), subset=subset, **options)
+        folder["background"] = background
+        wrapper = dict(type="ZeroShotDataset", split=split, setting=setting, dataset=folder)
+        return dict(dataset=dict(**wrapper, pipeline=steps))
 
     split = dict(classes=classes, unseen=unseen)
     cfg = Config(
         dict(
-            data_root=str(root),
-            background=background,
             model=dict(split=split),
             train_dataloader=loader("train", [*load, *augment, *pack]),
             val_dataloader=loader("val", [*load, *pack]),

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import VISBACKENDS
-from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from mmseg_otseg.engine import read_checkpoint
@@ -199,8 +198,8 @@ def test_curves_in_tensorboard(tmp_path: Path) -> None:
     write_folders(tmp_path / "data" / "own")
     cfg = logging_to("tensorboard", tmp_path)
     cfg.default_hooks.logger.interval = 1
-    cfg.visualizer.name = cfg.experiment_name = "tensorboard"
-    Runner.from_cfg(cfg).train()
+    cfg.dump(tmp_path / "run.py")
+    run_tool("train", tmp_path / "run.py", "--work-dir", tmp_path / "work")
     (events,) = (tmp_path / "work").glob("*/vis_data/events*")
     curves = EventAccumulator(str(events))
     curves.Reload()
