@@ -158,3 +158,10 @@ def test_checkpoints_without_the_towers_fingerprint_are_read(clip: dict) -> None
     del state["fingerprint"]
     for split in (SPLIT, {"classes": ["dog"]}):
         TemplatePrompts(clip, split).load_state_dict(dict(state), strict=True)
+
+
+def test_templates_of_imagenet() -> None:
+    sentences = resolve_templates("imagenet")
+    assert len(set(sentences)) == len(sentences) == 80
+    assert all(sentence.count("{}") == 1 for sentence in sentences)
+    assert {"a photo of a {}.", "itap of a {}.", "a origami {}."} < set(sentences)

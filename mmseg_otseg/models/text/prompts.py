@@ -138,8 +138,8 @@ class TemplatePrompts(FrozenPrompts):
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
-        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, ``"vild"``, or a list of sentences with
-            ``{}`` for the name.
+        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, ``"vild"``, ``"imagenet"``, or a list of
+            sentences with ``{}`` for the name.
         average: Whether each class has one prompt, the mean of its sentences' embeddings brought
             back to unit length; otherwise it has one for each sentence.
 

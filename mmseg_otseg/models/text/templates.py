@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
 from mmseg_otseg.errors import UserError
 
 OTSEG_6 = (
@@ -34,12 +36,15 @@ VILD = (
     "This is the {} in the scene.",
     "This is one {} in the scene.",
 )
+# The 80 sentences of CLIP's zero-shot classifier of ImageNet (arXiv 2103.00020).
+IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "otseg6": OTSEG_6,
     "otseg8": OTSEG_8,
     "photo": PHOTO,
     "vild": VILD,
+    "imagenet": IMAGENET,
 }
 
 
