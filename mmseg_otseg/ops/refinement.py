@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CLASSES_AT_ONCE = 8  # refined together: few enough that their maps stay in a CPU's cache
+CLASSES_AT_ONCE = 4  # refined together: few enough that their maps stay in a CPU's cache
 
 
 def refine(
