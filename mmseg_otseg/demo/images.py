@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmseg_otseg.demo.samples import build_dataset, samples_with_unseen
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_names, find_images, read_image
+from mmseg_otseg.imaging import class_list, find_images, read_image
 from mmseg_otseg.inference import OTSegInferencer
 
 LONGER_SIDE = 2048
@@ -45,9 +45,9 @@ def read_names(text: str) -> list[str] | None:
     Raises:
         UserError: If a quote is not closed, or there are more than ``MOST_NAMES``.
     """
-    names = class_names(" ".join(text.split()))
-    if names == [""]:
+    if not text.strip():
         return None
+    names = class_list(text)
     if len(names) > MOST_NAMES:
         raise UserError(f"These are {len(names)} class names; give at most {MOST_NAMES}.")
     return names

@@ -1,6 +1,6 @@
 """Reads images and writes masks and overlays, with NumPy and Pillow only."""
 
-from .classes import class_names, palette_for
+from .classes import SPLIT_NAMES, class_list, palette_for
 from .heat import heat
 from .labels import NONE_NAME, labels_at_size
 from .outputs import OutputFolder
@@ -10,10 +10,11 @@ from .resizing import resize
 
 __all__ = [
     "NONE_NAME",
+    "SPLIT_NAMES",
     "ImageError",
     "OutputFolder",
     "check_image_file",
-    "class_names",
+    "class_list",
     "find_images",
     "heat",
     "labels_at_size",

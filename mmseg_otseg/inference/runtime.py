@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_names, read_image, resize
+from mmseg_otseg.imaging import class_list, read_image, resize
 from mmseg_otseg.inference.exported_files import METADATA, MODEL, VOCABULARY
 from mmseg_otseg.inference.exported_metadata import read_metadata
 from mmseg_otseg.inference.exported_session import Session
@@ -165,7 +165,7 @@ class OTSegRuntime(Segmenter):
 
     def with_classes(self, classes: str | Sequence[str] | None) -> Named:
         """The vocabulary of a call."""
-        names = class_names(classes) if isinstance(classes, str) else classes
+        names = None if classes is None else class_list(classes)
         vocabulary = self.vocabulary(names)
         corners = self.metadata["align_corners"]
         return Named(vocabulary, vocabulary.names, vocabulary.palette, corners)
