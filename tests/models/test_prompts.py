@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mmseg_otseg.models import TemplatePrompts, load_clip
+from mmseg_otseg.models.text import resolve_templates
 from mmseg_otseg.models.text.text_tower import build_tokenizer
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
@@ -120,3 +121,10 @@ def test_damaged_embeddings_in_a_checkpoint_are_refused(value: float, clip: dict
     state["embeddings"][1, 0] = value
     with pytest.raises(ValueError, match=r"damaged.*embeddings"):
         prompts.load_state_dict(state)
+
+
+def test_templates_of_imagenet() -> None:
+    sentences = resolve_templates("imagenet")
+    assert len(set(sentences)) == len(sentences) == 80
+    assert all(sentence.count("{}") == 1 for sentence in sentences)
+    assert {"a photo of a {}.", "itap of a {}.", "a origami {}."} < set(sentences)

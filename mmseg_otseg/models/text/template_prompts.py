@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from mmseg.registry import MODELS
+from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import load_clip, tower_fingerprint
@@ -43,12 +44,15 @@ VILD = (
     "This is the {} in the scene.",
     "This is one {} in the scene.",
 )
+# The 80 sentences of CLIP's zero-shot classifier of ImageNet (arXiv 2103.00020).
+IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "otseg6": OTSEG_6,
     "otseg8": OTSEG_8,
     "photo": PHOTO,
     "vild": VILD,
+    "imagenet": IMAGENET,
 }
 OTHER_BRACE = re.compile(r"\{(?!\})|(?<!\{)\}")  # a brace that is not part of "{}"
 
@@ -84,8 +88,8 @@ class TemplatePrompts(FrozenPrompts):
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
-        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, ``"vild"``, or a list of sentences with
-            ``{}`` for the name.
+        templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, ``"vild"``, ``"imagenet"``, or a list of
+            sentences with ``{}`` for the name.
         average: Whether each class has one prompt, the mean of its sentences' embeddings brought
             back to unit length; otherwise it has one for each sentence.
 

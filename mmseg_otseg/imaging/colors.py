@@ -1,0 +1,116 @@
+"""Chooses a color for each class, by its name."""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# What these names look like, or stand for in the palettes of street scenes.
+COLORS = {
+    "sky": (105, 175, 235),
+    "cloud": (205, 215, 225),
+    "sun": (255, 220, 90),
+    "water": (55, 120, 200),
+    "sea": (20, 75, 160),
+    "tree": (30, 115, 40),
+    "bush": (85, 125, 30),
+    "vegetation": (60, 155, 70),
+    "grass": (130, 195, 75),
+    "field": (190, 200, 95),
+    "earth": (135, 95, 60),
+    "sand": (225, 205, 150),
+    "rock": (155, 145, 120),
+    "mountain": (120, 90, 145),
+    "snow": (240, 245, 255),
+    "road": (105, 105, 110),
+    "sidewalk": (200, 160, 190),
+    "building": (170, 80, 75),
+    "house": (205, 125, 90),
+    "wall": (150, 140, 175),
+    "fence": (180, 145, 60),
+    "person": (225, 30, 65),
+    "rider": (255, 95, 50),
+    "car": (20, 40, 110),
+    "bicycle": (120, 15, 45),
+    "traffic light": (250, 165, 30),
+    "traffic sign": (225, 215, 20),
+}
+SAME = {
+    "ocean": "sea",
+    "lake": "water",
+    "river": "water",
+    "plant": "vegetation",
+    "ground": "earth",
+    "soil": "earth",
+    "beach": "sand",
+    "stone": "rock",
+    "street": "road",
+    "pavement": "sidewalk",
+    "people": "person",
+    "pedestrian": "person",
+    "bike": "bicycle",
+    "sign": "traffic sign",
+}
+TRIES = 24
+FAR_ENOUGH = 60.0  # a distance in RGB at which two colors are told apart at a glance
+FAR_ENOUGH_KNOWN = 30.0  # a color that a name is known for may be nearer to others
+
+
+def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) -> list[list[int]]:
+    """A color for each class: the same name has the same color in every image and run.
+
+    The exception is a name whose color would hardly differ from that of an earlier name in the
+    list; it gets another one of its own.
+
+    Args:
+        names: Class names.
+        known: ``classes`` and ``palette`` of a dataset; its classes keep their colors. A palette
+            that is not a (K, 3) array of values in 0..255 is ignored.
+
+    Returns:
+        RGB values in 0..255 for each class.
+    """
+    fixed = _known_colors(known or {})
+    palette: list[list[int]] = []
+    for name in names:
+        palette.append(fixed[name] if name in fixed else _new_color(name, palette))
+    return palette
+
+
+def _new_color(name: str, taken: Sequence[Sequence[int]]) -> list[int]:
+    """The first color of a name that is far enough from those taken, or else the farthest."""
+    words = " ".join(name.lower().replace("_", " ").split())
+    others = np.array(taken).reshape(-1, 3)
+
+    def distance(color: Sequence[int]) -> float:
+        return float(np.sqrt(np.square(others - color).sum(1)).min(initial=np.inf))
+
+    for word in (words, words.removesuffix("s")):
+        color = COLORS.get(SAME.get(word, word))
+        if color is not None and distance(color) >= FAR_ENOUGH_KNOWN:
+            return list(color)
+    colors = []
+    for attempt in range(TRIES):
+        digest = hashlib.sha256(f"{words} {attempt}".encode()).digest()
+        hue = int.from_bytes(digest[:2], "big") / 65536
+        saturation, value = 0.5 + 0.45 * digest[2] / 255, 0.55 + 0.45 * digest[3] / 255
+        rgb = colorsys.hsv_to_rgb(hue, saturation, value)
+        colors.append([round(255 * part) for part in rgb])
+        if distance(colors[-1]) >= FAR_ENOUGH:
+            return colors[-1]
+    return max(colors, key=distance)
+
+
+def _known_colors(known: Mapping[str, Any]) -> dict[str, list[int]]:
+    names = known.get("classes") or ()
+    try:
+        palette = np.asarray(known.get("palette"), dtype=np.float64)
+    except (TypeError, ValueError):
+        return {}
+    if palette.shape != (len(names), 3) or not ((palette >= 0) & (palette <= 255)).all():
+        return {}
+    return dict(zip(names, palette.round().astype(int).tolist()))
