@@ -8,13 +8,12 @@ from html import escape
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmseg_otseg.imaging import NONE_NAME, heat, paint
+from mmseg_otseg.imaging import NONE_COLOR, NONE_NAME, heat, paint
 from mmseg_otseg.inference import Inspection
 
 SHOWN_SIDE = 768
 MAX_BEST = 5
 MAX_ROWS = 30
-NONE_COLOR = (200, 200, 200)
 
 
 def shown_image(image: np.ndarray, side: int = SHOWN_SIDE) -> np.ndarray:

@@ -19,8 +19,15 @@ from mmengine.logging import print_log
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list, read_image
 from mmseg_otseg.inference.inspection import Inspection, prompt_names
-from mmseg_otseg.inference.loading import array_pipeline, load_config, load_model, set_precision
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
+from mmseg_otseg.inference.loading import (
+    NAMES_CONFIG,
+    array_pipeline,
+    installed_config,
+    load_config,
+    load_model,
+    set_precision,
+)
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, coinciding, refine_maps
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
@@ -43,8 +50,10 @@ class OTSegInferencer(Segmenter):
     call keeps the vocabulary it started with.
 
     Args:
-        model: Config file, or a loaded config.
-        weights: Checkpoint; None leaves the trainable parts as initialized.
+        model: Config file, or a loaded config. None: ``configs/training_free/names.py``, CLIP's own
+            maps, which need no checkpoint; it downloads CLIP's weights on first use.
+        weights: Checkpoint, or ``hf://OWNER/NAME[/FILE]`` for one on the Hugging Face hub; None
+            leaves the trainable parts as initialized.
         device: Device to run on; None means a GPU if there is one.
         precision: Precision of CLIP's towers, ``"fp32"``, ``"bf16"`` or ``"fp16"``; None means that
             of the config. A checkpoint works with any of them.
@@ -53,8 +62,12 @@ class OTSegInferencer(Segmenter):
         UserError: If ``model`` is not a config.
         UserError: If the config has no test pipeline, the model has no vocabulary, or the
             precision is unknown.
+        ConnectionError: If weights are not here yet and cannot be downloaded.
 
     Example:
+        >>> inferencer = OTSegInferencer()
+        >>> inferencer("photos/", classes="road, car, sky", out_dir="out")["classes"]
+        ('road', 'car', 'sky')
         >>> inferencer = OTSegInferencer("configs/otseg/voc_512.py", "voc.pth")
         >>> inferencer("photos/", classes="cat, sofa", out_dir="out")["classes"]
         ('cat', 'sofa')
@@ -62,12 +75,15 @@ class OTSegInferencer(Segmenter):
 
     def __init__(
         self,
-        model: str | os.PathLike | Config | Mapping[str, Any],
+        model: str | os.PathLike | Config | Mapping[str, Any] | None = None,
         weights: str | os.PathLike | None = None,
         device: str | None = None,
         precision: str | None = None,
     ) -> None:
+        model = installed_config(NAMES_CONFIG) if model is None else model
         self.cfg = load_config(model)
+        named = getattr(model, "filename", None) if isinstance(model, Mapping | Config) else model
+        self._source = {"config": named and str(named), "weights": weights and str(weights)}
         if precision is not None:
             set_precision(self.cfg.model, precision)
         self.pipeline = array_pipeline(self.cfg)
@@ -102,12 +118,13 @@ class OTSegInferencer(Segmenter):
         self,
         image: str | os.PathLike | np.ndarray,
         classes: str | Sequence[str] | SplitLike | None = None,
+        refine: bool | None = None,
     ) -> Inspection:
         """Inspect one image: the value of every class at every position, and the transport plan.
 
         Args:
             image: A path, or an array as in :meth:`segment`.
-            classes: As in :meth:`segment`.
+            classes, refine: As in :meth:`segment`.
 
         Returns:
             The model's values before thresholds and the bias of seen classes. The plan is computed
@@ -116,7 +133,7 @@ class OTSegInferencer(Segmenter):
         Raises:
             UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
-        named = self.with_classes(classes)
+        named = self.with_classes(classes, refine)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
         (prediction,) = self.predict_all(named.model, [source], 1)
         if isinstance(prediction.values, Exception):
@@ -124,6 +141,12 @@ class OTSegInferencer(Segmenter):
             raise UserError(f"cannot segment {what}: {prediction.values}") from prediction.values
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
+        values = prediction.values + np.float32(bias) * seen[:, None, None]
+        # Whatever the bias, a pixel has the best of the seen classes or the best of the others.
+        largest = [group[values[group].argmax(0)] for group in map(np.flatnonzero, (seen, ~seen)) if len(group)]
+        possible = np.unique(largest)
+        if named.refine:
+            values[possible] = refine_maps(values[possible], prediction.image)
         return Inspection(
             image=prediction.image,
             size=prediction.size,
@@ -131,10 +154,12 @@ class OTSegInferencer(Segmenter):
             palette=named.palette,
             seen=seen,
             seen_bias=bias,
-            values=prediction.values + np.float32(bias) * seen[:, None, None],
+            values=values,
+            possible=possible,
             prompts=prompt_names(neck.text),
             align_corners=named.align_corners,
             plan=partial(self._plan, named.model, prediction.image),
+            warning=coinciding(named.names, named.text),
         )
 
     @torch.no_grad()
@@ -153,11 +178,20 @@ class OTSegInferencer(Segmenter):
             raise UserError("the test pipeline returned no result")
         return _Job(number, image, size, data)
 
-    def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
+    def with_classes(
+        self, classes: str | Sequence[str] | SplitLike | None, refine: bool | None = None
+    ) -> Named:
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
         meta = model.dataset_meta
-        return Named(model, meta["classes"], meta["palette"], model.align_corners)
+        refine = bool(model.test_cfg.get("refine")) if refine is None else refine
+        text = model.neck.text().detach().float().cpu().numpy()
+        return Named(model, meta["classes"], meta["palette"], model.align_corners, refine, text)
+
+    def settings(self, model: Any) -> dict[str, Any]:
+        """The config, the checkpoint, CLIP and the seen-class bias of a model."""
+        bias = float(getattr(model.decode_head, "seen_bias", 0.0))
+        return {**self._source, "clip": self.cfg.model.get("clip"), "seen_bias": bias}
 
     def _model_for(self, classes: str | Sequence[str] | SplitLike | None) -> Any:
         if isinstance(classes, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -175,11 +176,26 @@ class OTSegRuntime(Segmenter):
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
-    def with_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
-        """The vocabulary of a call."""
+    def with_classes(
+        self, classes: str | os.PathLike | Sequence[str] | None, refine: bool | None = None
+    ) -> Named:
+        """The vocabulary of a call.
+
+        Raises:
+            ImportError: If the maps are to be refined and torch is not installed.
+        """
         vocabulary = self.vocabulary(classes)
+        if refine and find_spec("torch") is None:
+            raise ImportError("refining the masks of an exported model needs torch: install it")
+        names, text, _, palette = vocabulary
         corners = self.metadata["align_corners"]
-        return Named(vocabulary, vocabulary.names, vocabulary.palette, corners)
+        return Named(vocabulary, names, palette, corners, bool(refine), text)
+
+    def settings(self, model: Vocabulary) -> dict[str, Any]:
+        """The folder, its checkpoint's digest and the seen-class bias."""
+        digest = self.metadata["checkpoint_sha256"]
+        bias = self.seen_bias
+        return {"folder": str(self.folder), "checkpoint_sha256": digest, "seen_bias": bias}
 
     def predict_all(
         self, model: Vocabulary, images: Sequence[str | np.ndarray], batch_size: int

@@ -6,15 +6,22 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging.coco import check_coco
 from mmseg_otseg.imaging.labels import NONE_NAME, labels_at_size
-from mmseg_otseg.imaging.outputs import OutputFolder
+from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
 from mmseg_otseg.imaging.reading import Source, find_images
+
+
+SAME = 0.999  # cosine of two texts that CLIP does not tell apart
 
 
 class Segmented(NamedTuple):
@@ -60,20 +67,32 @@ class Named(NamedTuple):
         names: The K class names.
         palette: RGB colors of the classes.
         align_corners: How the class maps are resized, as in ``interpolate``.
+        refine: Whether the class maps are still to be refined; a model may do it itself.
+        text: Text embeddings, shape (K, N, D).
     """
 
     model: Any
     names: tuple[str, ...]
     palette: Sequence[Sequence[int]]
-    align_corners: bool = False
+    align_corners: bool
+    refine: bool
+    text: np.ndarray
 
 
 class Segmenter(ABC):
     """Segments images into classes named in the call; subclasses provide the model."""
 
     @abstractmethod
-    def with_classes(self, classes: Any) -> Named:
-        """A model for the classes of a call; None means the model's own classes."""
+    def with_classes(self, classes: Any, refine: bool | None = None) -> Named:
+        """A model for the classes of a call; None means the model's own classes.
+
+        Args:
+            classes, refine: As in :meth:`segment`.
+        """
+
+    @abstractmethod
+    def settings(self, model: Any) -> dict[str, Any]:
+        """What to note about a model of :meth:`with_classes` beside the masks, for JSON."""
 
     @abstractmethod
     def predict_all(
@@ -133,6 +152,9 @@ class Segmenter(ABC):
         batch_size: int = 1,
         opacity: float = 0.6,
         overlays: bool = True,
+        refine: bool | None = None,
+        layout: str = "masks",
+        coco: bool = False,
     ) -> Iterator[Segmented]:
         """Segment images one after the other, without keeping results in memory.
 
@@ -146,12 +168,17 @@ class Segmenter(ABC):
                 the model.
             none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
                 below this become the extra class "none of these" with index K.
-            out_dir: Folder for masks (``pred/``) and overlays (``vis/``), written as soon as each
-                image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
+            out_dir: Folder for masks (``pred/``), overlays (``vis/``) and their key, written as soon
+                as each image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
             return_vis: Whether the results include the overlays.
             batch_size: How many images of the same size go through the model at once.
             opacity: Opacity of the class colors in overlays, 0..1.
             overlays: Whether overlays are written to ``out_dir``.
+            refine: Whether the edges of the classes move to edges of the image, see
+                :func:`~mmseg_otseg.ops.refine`; it takes some tenths of a second. None means as the
+                config's ``model.test_cfg.refine`` says, and False without it.
+            layout: ``"masks"``, or ``"own_data"`` for a folder that can be trained with.
+            coco: Whether ``out_dir`` also gets the masks in COCO's format.
 
         Yields:
             The result of every image, in the order of the inputs.
@@ -167,27 +194,36 @@ class Segmenter(ABC):
             raise UserError(f"opacity must be within 0..1, got {opacity}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
+        if layout not in LAYOUTS:
+            raise UserError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        if coco:
+            check_coco()
         images, left_out = find_images(inputs)
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
-        out = None if out_dir is None or out_dir == "" else OutputFolder(out_dir, images)
-        named = self.with_classes(classes)
-        return self._results(
-            named, images, none_below, out, batch_size, opacity, return_vis, overlays
-        )
+        named = self.with_classes(classes, refine)
+        if warning := coinciding(named.names, named.text):
+            self.report(warning, logging.WARNING)
+        out = None
+        if out_dir is not None and out_dir != "":
+            settings = dict(self.settings(named.model), none_below=none_below)
+            out = OutputFolder(
+                out_dir, images, named.names, named.palette, settings, layout, coco
+            )
+        shown = opacity if return_vis or (out is not None and overlays) else None
+        results = self._results(named, images, none_below, batch_size, shown)
+        return self._saved(results, images, out, return_vis, overlays)
 
     def _results(
         self,
         named: Named,
         images: list[str | np.ndarray],
         none_below: float | None,
-        out: OutputFolder | None,
         batch_size: int,
-        opacity: float,
-        return_vis: bool,
-        overlays: bool,
+        opacity: float | None,
     ) -> Iterator[Segmented]:
+        """The result of each image, painted unless ``opacity`` is None."""
         names = named.names
         labels = names if none_below is None else (*names, NONE_NAME)
         first_reason, done = "", 0
@@ -200,19 +236,95 @@ class Segmenter(ABC):
                 self.report(f"skipped {name}: {reason}", logging.WARNING)
                 yield Segmented(name, None, None, labels, reason)
                 continue
-            mask = labels_at_size(values, prediction.size, none_below, named.align_corners)
-            painted = return_vis or (out is not None and overlays)
+            place = labels_at_size
+            if named.refine:
+                place = partial(refined_labels, prediction.image)
+            mask = place(values, prediction.size, none_below, named.align_corners)
             overlay = None
-            if painted:
+            if opacity is not None:
                 overlay = paint(prediction.image, mask, names, named.palette, opacity)
-            if out is not None:
-                file = out.name(source)
-                out.save_mask(file, mask)
-                if overlays and overlay is not None:
-                    out.save_overlay(file, overlay)
             done += 1
-            yield Segmented(name, mask, overlay if return_vis else None, labels)
+            yield Segmented(name, mask, overlay, labels)
         if not done:
             raise UserError(
                 f"none of the {len(images)} images could be segmented. First error: {first_reason}"
             )
+
+    @staticmethod
+    def _saved(
+        results: Iterator[Segmented],
+        images: list[str | np.ndarray],
+        out: OutputFolder | None,
+        return_vis: bool,
+        overlays: bool,
+    ) -> Iterator[Segmented]:
+        """The same results, each of them written to the folder first."""
+        with out or nullcontext():
+            for source, result in zip(images, results):
+                if out is not None and result.mask is not None:
+                    out.save(source, result.mask, result.overlay if overlays else None)
+                yield result if return_vis else result._replace(overlay=None)
+
+
+def refined_labels(
+    image: np.ndarray,
+    values: np.ndarray,
+    size: tuple[int, int],
+    none_below: float | None = None,
+    align_corners: bool = False,
+) -> np.ndarray:
+    """What ``labels_at_size`` returns for refined maps of the classes that are largest somewhere.
+
+    Args:
+        image: The image, RGB values (h', w', 3), uint8, of any size.
+        values, size, none_below, align_corners: As in ``labels_at_size``.
+    """
+    largest = np.unique(values.argmax(0))
+    refined = refine_maps(values[largest], image)
+    found = labels_at_size(refined, size, none_below, align_corners)
+    count = len(values) + (none_below is not None)
+    labels = np.append(largest, len(values)).astype(np.uint8 if count <= 256 else np.uint16)
+    return labels[found]
+
+
+def refine_maps(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Class maps (K, h, w) whose edges follow those of an image; see ``mmseg_otseg.ops.refine``.
+
+    Args:
+        values: The maps.
+        image: The image, RGB values (h', w', 3), uint8; it is brought to the size of the maps.
+
+    Raises:
+        ImportError: If torch is missing, which an exported model does not need otherwise.
+    """
+    import torch
+
+    from mmseg_otseg.ops.refinement import refine
+
+    height, width = values.shape[1:]
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(small, np.float32)).permute(2, 0, 1)
+    with torch.no_grad():
+        return refine(torch.from_numpy(values)[None], pixels[None])[0].numpy()
+
+
+def coinciding(names: Sequence[str], text: np.ndarray) -> str:
+    """A warning about names that have the same text embedding; empty if there are none.
+
+    Args:
+        names: The K class names.
+        text: Their text embeddings, shape (K, N, D).
+    """
+    mean = text.astype(np.float32).mean(1)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    first = (mean @ mean.T > SAME).argmax(1)  # the first name with the same embedding
+    groups = [np.flatnonzero(first == index) for index in np.unique(first)]
+    groups = [group for group in groups if len(group) > 1]
+    if not groups:
+        return ""
+    listed = "; ".join(", ".join(names[index] for index in group) for group in groups)
+    which = "any of these names" if len(groups[0]) == len(names) else "some of these names"
+    return (
+        f"This CLIP cannot tell {which} apart, as their text embeddings coincide: {listed:.500}. "
+        "Which of them a pixel gets means nothing."
+    )

@@ -25,7 +25,7 @@ from mmseg_otseg.errors import UserError
 from .files import read_clip_weights
 from .frozen import check_precision
 from .layers import activation_name, with_self_attention
-from .source import CLIPSource, download_weights, resolve_clip
+from .source import CONFIG_FILE, CLIPSource, download_weights, resolve_clip
 
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
@@ -66,7 +66,7 @@ def load_clip(
         model: A model name of open_clip, or a configuration (see :func:`clip_config`).
         pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``), or the path of an
             OpenAI ``.pt`` archive, an open_clip ``.pt``/``.bin`` or a ``.safetensors`` file, or
-            None for random weights, which depend on ``seed`` alone. A ``.safetensors`` file may
+            ``hf://OWNER/NAME[/FILE]`` for such a file on the Hugging Face hub, or None for random weights, which depend on ``seed`` alone. A ``.safetensors`` file may
             hold just the rows of the token table that its vocabulary needs, as
             ``token_embedding.ids`` (n,) and ``token_embedding.rows`` (n, width).
         seed: Seed of the random weights when ``pretrained`` is None.
@@ -182,13 +182,11 @@ def _download(source: CLIPSource, tag: str, cache_dir: str | None) -> Path:
     try:
         return download_weights(source.tag or {}, cache_dir)
     except ConnectionError as error:
-        where = (source.tag or {}).get("hf_hub") or (source.tag or {}).get("url")
         raise ConnectionError(
-            f"cannot download the weights {tag!r} of {source.name} ({error}). Without network "
-            f"access, copy them here from elsewhere (they are {where}) and give the file's path "
-            "in the environment variable CLIP_WEIGHTS, which the project's configs read, or as "
-            f"model.clip.pretrained; a .safetensors or .bin file needs "
-            f"model.clip.quick_gelu={source.quick_gelu} as well."
+            f"{error} For CLIP (here {source.name}, {tag!r}), that is the environment variable "
+            "CLIP_WEIGHTS, which the project's configs read, or model.clip.pretrained. With a "
+            f".safetensors or .bin file, copy {CONFIG_FILE} of the same page beside it, or set "
+            f"model.clip.quick_gelu={source.quick_gelu} too."
         ) from error
 
 

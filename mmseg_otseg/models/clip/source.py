@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import ENDPOINT
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
+from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
 from .config import clip_config
 from .files import is_torchscript_archive
 
 CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
+WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 DEFAULT = "open_clip's default"
-SECONDS_TO_ANSWER = 10
 RGB = tuple[float, float, float]
 
 
@@ -71,7 +68,7 @@ def resolve_clip(
     std: Sequence[float] | None = None,
     **_: Any,
 ) -> CLIPSource:
-    """Resolve a ``clip`` setting without reading or downloading weights.
+    """Resolve a ``clip`` setting without reading weights, or downloading those of a tag.
 
     Activation, mean and standard deviation come from the first of these that states them: the
     setting itself; the model's name or configuration; open_clip's tag, the format of an OpenAI
@@ -80,7 +77,8 @@ def resolve_clip(
 
     Args:
         model: As in :func:`load_clip`, whose other options are accepted and ignored.
-        pretrained: Tag or path of the weights.
+        pretrained: Tag, path or ``hf://OWNER/NAME[/FILE]`` of the weights. A file of the hub is
+            downloaded here, as what lies beside it states the rest.
         quick_gelu: Whether the activation is QuickGELU.
         mean: Mean of the pixels, RGB, 0..255.
         std: Standard deviation of the pixels, RGB, 0..255.
@@ -89,6 +87,7 @@ def resolve_clip(
         UserError: If the model or tag is unknown, a value is invalid, or
             ``open_clip_config.json`` cannot be read.
         FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
+        ConnectionError: If a file of the hub cannot be downloaded.
     """
     config = clip_config(model)
     name = model if isinstance(model, str) else "given as a dict"
@@ -141,6 +140,11 @@ def _find_weights(
         return None, None
     if not isinstance(pretrained, (str, Path)):
         raise UserError(f"`pretrained` of a CLIP must be a tag or a path, got {pretrained!r}")
+    if str(pretrained).startswith(hub.SCHEME):
+        path = hub.fetch(str(pretrained), WEIGHTS_FILES)
+        with suppress(UserError, OSError):  # not every repository has it
+            hub.fetch(f"{pretrained}".removesuffix(path.name).rstrip("/") + f"/{CONFIG_FILE}")
+        return path, None
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path, None
@@ -218,32 +222,13 @@ def download_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Pa
     Raises:
         ConnectionError: If the file is not there yet and cannot be downloaded.
     """
-    cached = _cached(tag, cache_dir)
-    if cached is not None:
-        return cached
+    if tag.get("hf_hub"):
+        repo, file = os.path.split(tag["hf_hub"])
+        names = [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES
+        return hub.fetch(hub.SCHEME + repo, names, cache_dir)
     try:
-        _reach(ENDPOINT if tag.get("hf_hub") else tag["url"])
+        hub.announce(tag["url"], hub.reach(tag["url"]))
         return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
     except Exception as error:  # each client has errors of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConnectionError(reason) from error
-
-
-def _cached(tag: Mapping[str, Any], cache_dir: str | None) -> Path | None:
-    """What an earlier download left, as open_clip would take it."""
-    if not tag.get("hf_hub"):
-        return None  # open_clip finds such a file itself, and verifies it
-    repo, name = os.path.split(tag["hf_hub"])
-    names = (os.path.splitext(name)[0] + ".safetensors", name) if name else ()
-    for candidate in names or (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
-        found = try_to_load_from_cache(repo, candidate, cache_dir=cache_dir)
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def _reach(url: str) -> None:
-    """Raise the error of the connection if nothing answers at ``url``, whatever it answers."""
-    request = urllib.request.Request(url, method="HEAD")
-    with suppress(urllib.error.HTTPError):  # which is an answer
-        urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER).close()
+        page, file = os.path.split(tag["url"])
+        raise hub.not_downloaded(file, page, error) from error
