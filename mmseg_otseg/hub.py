@@ -26,9 +26,7 @@ CHECKPOINTS = ("model.safetensors", "model.pth")
 SECONDS_TO_ANSWER = 4
 
 
-def fetch(
-    address: str, files: Sequence[str] = CHECKPOINTS, cache_dir: str | None = None
-) -> Path:
+def fetch(address: str, files: Sequence[str] = CHECKPOINTS, cache_dir: str | None = None) -> Path:
     """The local copy of a file on the hub, downloaded on first use with a progress bar.
 
     Args:
@@ -85,7 +83,7 @@ def announce(what: str, size: int | None) -> None:
 
 def not_downloaded(file: str, page: str, error: Exception) -> ConnectionError:
     """The error that says where to find a file that could not be downloaded."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0]
     return ConnectionError(
         f"{file} cannot be downloaded from {page} ({reason}). Without network access, fetch this "
         "file elsewhere, copy it here, and give its path."

@@ -96,7 +96,8 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) 
             for key in ("data_root", "background"):
                 if key not in config and key in cfg:
                     config[key] = cfg[key]
-            config.setdefault("metainfo", dict(classes=list(split["classes"])))
+            classes = list(ClassSplit.build(split).classes)
+            config.setdefault("metainfo", dict(classes=classes))
         if type_name(config) != "ZeroShotDataset":
             continue
         if config.get("split") is None:

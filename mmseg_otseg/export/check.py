@@ -75,10 +75,10 @@ def check_folder(
 
 
 def _vocabularies(model: Any, runtime: OTSegRuntime) -> list[Sequence[str]]:
-    own = list(model.neck.text.split.classes)
+    own = list(model.neck.text.split.full_names)
     if not runtime.takes_names:
         return [own]
-    more = [*own, *(name for name in NAMES if name not in own)]
+    more = [*own, *(name for name in NAMES if name not in model.neck.text.split.texts)]
     return [own, own[:1], more[:300]]
 
 

@@ -1,6 +1,6 @@
 """Reads images and writes masks and overlays, with NumPy and Pillow only."""
 
-from .classes import SPLIT_NAMES, class_list
+from .classes import SPLIT_NAMES, class_list, names_of
 from .colors import palette_for
 from .labels import NONE_COLOR, NONE_NAME, labels_at_size
 from .outputs import OutputFolder
@@ -20,6 +20,7 @@ __all__ = [
     "find_images",
     "heat",
     "labels_at_size",
+    "names_of",
     "paint",
     "palette_for",
     "read_image",

@@ -27,7 +27,7 @@ from mmseg_otseg.inference.loading import (
     load_model,
     set_precision,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, coinciding, refine_maps
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, coinciding
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
@@ -80,7 +80,10 @@ class OTSegInferencer(Segmenter):
         device: str | None = None,
         precision: str | None = None,
     ) -> None:
-        model = installed_config(NAMES_CONFIG) if model is None else model
+        if model is None:
+            if weights is not None:
+                raise UserError(f"give the config of the checkpoint {weights} too")
+            model = installed_config(NAMES_CONFIG)
         self.cfg = load_config(model)
         named = getattr(model, "filename", None) if isinstance(model, Mapping | Config) else model
         self._source = {"config": named and str(named), "weights": weights and str(weights)}
@@ -96,7 +99,11 @@ class OTSegInferencer(Segmenter):
         print_log(message, "current", level=level)
 
     def predict_all(
-        self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
+        self,
+        model: Any,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 1,
+        refine: bool | None = None,
     ) -> Iterator[Prediction]:
         """Predict class maps at the size that the test pipeline gives each image."""
         batch: list[_Job] = []
@@ -104,15 +111,15 @@ class OTSegInferencer(Segmenter):
             try:
                 job = self._job(number, *read_image(source))
             except Exception as error:  # one bad image must not stop the others
-                yield from _predict(model, batch)
+                yield from _predict(model, batch, refine)
                 batch = []
                 yield Prediction(number, np.empty(0), (0, 0), error)
                 continue
             if batch and (len(batch) == batch_size or _shapes(job) != _shapes(batch[0])):
-                yield from _predict(model, batch)
+                yield from _predict(model, batch, refine)
                 batch = []
             batch.append(job)
-        yield from _predict(model, batch)
+        yield from _predict(model, batch, refine)
 
     def inspect(
         self,
@@ -133,20 +140,15 @@ class OTSegInferencer(Segmenter):
         Raises:
             UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
-        named = self.with_classes(classes, refine)
+        named = self.with_classes(classes)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
-        (prediction,) = self.predict_all(named.model, [source], 1)
+        (prediction,) = self.predict_all(named.model, [source], 1, refine)
         if isinstance(prediction.values, Exception):
             what = "the image" if isinstance(source, np.ndarray) else source
             raise UserError(f"cannot segment {what}: {prediction.values}") from prediction.values
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
         values = prediction.values + np.float32(bias) * seen[:, None, None]
-        # Whatever the bias, a pixel has the best of the seen classes or the best of the others.
-        largest = [group[values[group].argmax(0)] for group in map(np.flatnonzero, (seen, ~seen)) if len(group)]
-        possible = np.unique(largest)
-        if named.refine:
-            values[possible] = refine_maps(values[possible], prediction.image)
         return Inspection(
             image=prediction.image,
             size=prediction.size,
@@ -155,22 +157,23 @@ class OTSegInferencer(Segmenter):
             seen=seen,
             seen_bias=bias,
             values=values,
-            possible=possible,
             prompts=prompt_names(neck.text),
             align_corners=named.align_corners,
             plan=partial(self._plan, named.model, prediction.image),
-            warning=coinciding(named.names, named.text),
+            warning=coinciding(named.texts, named.text),
         )
 
     @torch.no_grad()
     def _plan(self, model: Any, image: np.ndarray) -> np.ndarray | None:
-        """The plan (K, N, H, W) of an RGB image; None if the head has none."""
+        """The plan (K, N, H, W) of each class's first name in an RGB image; None without one."""
         if not hasattr(model.decode_head, "plan"):
             return None
         job = self._job(0, image, image.shape[:2])
         packed = {key: [job.data[key]] for key in ("inputs", "data_samples")}
         inputs = model.data_preprocessor(packed, False)["inputs"]
-        return model.decode_head.plan(model.extract_feat(inputs))[0].float().cpu().numpy()
+        split, plan = model.neck.text.split, model.decode_head.plan(model.extract_feat(inputs))[0]
+        firsts = [split.texts.index(name) for name in split.classes]
+        return plan[firsts].float().cpu().numpy()
 
     def _job(self, number: int, image: np.ndarray, size: tuple[int, int]) -> _Job:
         data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
@@ -178,20 +181,22 @@ class OTSegInferencer(Segmenter):
             raise UserError("the test pipeline returned no result")
         return _Job(number, image, size, data)
 
-    def with_classes(
-        self, classes: str | Sequence[str] | SplitLike | None, refine: bool | None = None
-    ) -> Named:
+    def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
-        meta = model.dataset_meta
-        refine = bool(model.test_cfg.get("refine")) if refine is None else refine
-        text = model.neck.text().detach().float().cpu().numpy()
-        return Named(model, meta["classes"], meta["palette"], model.align_corners, refine, text)
+        meta, text = model.dataset_meta, model.neck.text
+        table = text().detach().float().cpu().numpy()
+        corners = model.align_corners
+        return Named(model, meta["classes"], meta["palette"], corners, text.split.texts, table)
 
-    def settings(self, model: Any) -> dict[str, Any]:
-        """The config, the checkpoint, CLIP and the seen-class bias of a model."""
-        bias = float(getattr(model.decode_head, "seen_bias", 0.0))
-        return {**self._source, "clip": self.cfg.model.get("clip"), "seen_bias": bias}
+    def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
+        """The config, the checkpoint, CLIP, the seen-class bias, and whether masks are refined."""
+        return {
+            **self._source,
+            "clip": self.cfg.model.get("clip"),
+            "seen_bias": float(getattr(model.decode_head, "seen_bias", 0.0)),
+            "refine": model.test_cfg.get("refine", False) if refine is None else refine,
+        }
 
     def _model_for(self, classes: str | Sequence[str] | SplitLike | None) -> Any:
         if isinstance(classes, Mapping):
@@ -200,9 +205,10 @@ class OTSegInferencer(Segmenter):
             classes = tuple(class_list(classes, split_classes()))
         model = with_classes(self.model)
         own = model.neck.text
-        if classes is None or classes == own.split.classes:
+        if classes is None or classes == own.split.full_names:
             return model
-        asked = (classes, self.model.data_preprocessor.device)
+        names = classes.names if isinstance(classes, ClassSplit) else None  # no part of its hash
+        asked = (classes, names, self.model.data_preprocessor.device)
         with self._lock:
             if self._own is not own:
                 self._own = own
@@ -215,16 +221,17 @@ class OTSegInferencer(Segmenter):
             return self._kept[asked]
 
 
-def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:
+def _predict(model: Any, batch: list[_Job], refine: bool | None) -> list[Prediction]:
     """Class maps of images of equal size; if the model fails, the error for each of them."""
     if not batch:
         return []
     packed = {key: [job.data[key] for job in batch] for key in ("inputs", "data_samples")}
+    options = {} if refine is None else {"refine": refine}  # mmseg's own segmentors take none
     try:
         with torch.no_grad():
             data = model.data_preprocessor(packed, False)
             metas = [sample.metainfo for sample in data["data_samples"]]
-            maps = model.inference(data["inputs"], metas).float().cpu().numpy()
+            maps = model.inference(data["inputs"], metas, **options).float().cpu().numpy()
         if not np.isfinite(maps).all():
             raise UserError("the model's values are not finite: its weights may be damaged")
     except Exception as error:  # for example, images too small for the model, or out of memory

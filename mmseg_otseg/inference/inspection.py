@@ -24,8 +24,6 @@ class Inspection:
         seen: Whether each class had labels in training, (K,), bool.
         seen_bias: The probability that the model subtracts from those of the seen classes.
         values: Class probabilities at the model's size, (K, h', w'), before the bias is subtracted.
-        possible: Indices of the classes that are the largest somewhere for some bias, (L,), in
-            increasing order; only their maps are refined, and only they are in the labels.
         prompts: Display names of the N prompts of a class.
         align_corners: How the class maps are resized.
         plan: Computes the transport plan (K, N, H, W), of total mass 1 per class; or returns None,
@@ -40,7 +38,6 @@ class Inspection:
     seen: np.ndarray
     seen_bias: float
     values: np.ndarray
-    possible: np.ndarray
     prompts: tuple[str, ...]
     align_corners: bool
     plan: Callable[[], np.ndarray | None]
@@ -76,10 +73,8 @@ class Inspection:
         Returns:
             Class indices (H, W), uint8 or uint16.
         """
-        values = self.biased(seen_bias)[self.possible]
-        found = labels_at_size(values, size or self.size, none_below, self.align_corners)
-        labels = np.append(self.possible, len(self.names))
-        return labels.astype(np.uint8 if len(labels) <= 256 else np.uint16)[found]
+        values = self.biased(seen_bias)
+        return labels_at_size(values, size or self.size, none_below, self.align_corners)
 
     def values_at(self, row: float, column: float, seen_bias: float | None = None) -> np.ndarray:
         """The value of every class in one pixel of the image, (K,), less the seen-class bias."""

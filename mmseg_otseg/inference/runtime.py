@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_list, read_image, resize, windows
+from mmseg_otseg.imaging import class_list, names_of, read_image, resize, windows
 from mmseg_otseg.inference.exported import (
     MODEL,
     VOCABULARY,
@@ -93,11 +93,11 @@ class OTSegRuntime(Segmenter):
         Raises:
             UserError: If the names are invalid, or the exported model takes no new ones.
         """
-        names = self.known.names if classes is None else tuple(class_list(classes))
-        if names == self.known.names:
+        names = self.known.full_names if classes is None else tuple(class_list(classes))
+        if names == self.known.full_names:
             return self.known
         with self._lock:
-            if names != self._last.names:
+            if names != self._last.full_names:
                 if not self.takes_names:
                     raise UserError(
                         "this model was exported with fixed text embeddings and has no text "
@@ -119,24 +119,50 @@ class OTSegRuntime(Segmenter):
             vocabulary: The classes.
 
         Returns:
-            Probabilities less the bias of seen classes, shape (B, K, h, w), or one value for each
-            patch, as the model was exported.
+            Values of every name, shape (B, Q, h, w), or one for each patch, as the model was
+            exported: probabilities less the bias of seen classes, or cosines for :meth:`finish`.
 
         Raises:
             UserError: If the model does not take these images.
         """
+        seen = np.repeat(vocabulary.seen, vocabulary.names_per_class).astype(np.float32)
         return self._session(
             image=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
             text=vocabulary.text,
-            seen_bias=self.seen_bias * vocabulary.seen.astype(np.float32),
+            seen_bias=np.float32(self.seen_bias) * seen,
         )
 
-    def predict(self, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    def finish(self, values: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Class maps from the values of all names, once windows are averaged.
+
+        Args:
+            values: Values of every name, shape (Q, h, w).
+            vocabulary: The classes.
+
+        Returns:
+            Shape (K, h, w): for each class the largest of its names, after the softmax over all
+            names if the model is training-free.
+        """
+        scale = self.metadata.get("softmax_scale")
+        if scale is not None:
+            values = np.exp(scale * (values - values.max(0)))
+            values /= values.sum(0)
+        counts = vocabulary.names_per_class
+        if len(counts) != len(values):
+            values = np.maximum.reduceat(values, np.cumsum([0, *counts[:-1]]))
+        if scale is not None and self.seen_bias:
+            values = values - np.float32(self.seen_bias) * vocabulary.seen[:, None, None]
+        return values
+
+    def predict(
+        self, image: np.ndarray, vocabulary: Vocabulary, refine: bool = False
+    ) -> np.ndarray:
         """Segment an image as the config's test pipeline does: resized, whole or in windows.
 
         Args:
             image: RGB values, shape (H, W, 3), uint8.
             vocabulary: The classes.
+            refine: Whether edges in the maps move to edges in the image, which needs torch.
 
         Returns:
             Probabilities less the bias of seen classes, shape (K, h, w), at the size that the
@@ -149,19 +175,20 @@ class OTSegRuntime(Segmenter):
         image = _resized(image, self.metadata["resize"])
         slides = self.metadata["windows"]
         if slides is None:
-            return self._predict_window(image, vocabulary)
-        rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
-        total = np.zeros((len(vocabulary.names), *image.shape[:2]), np.float32)
-        covered = np.zeros(image.shape[:2], np.float32)
-        for row in rows:
-            for column in columns:
-                total[:, row, column] += self._predict_window(image[row, column], vocabulary)
-                covered[row, column] += 1
-        total /= covered
-        return total
+            values = self._predict_window(image, vocabulary)
+        else:
+            rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
+            values = np.zeros((len(vocabulary.text), *image.shape[:2]), np.float32)
+            covered = np.zeros(image.shape[:2], np.float32)
+            for row in rows:
+                for column in columns:
+                    values[:, row, column] += self._predict_window(image[row, column], vocabulary)
+                    covered[row, column] += 1
+            values /= covered
+        return self.finish(_refined(values, image) if refine else values, vocabulary)
 
     def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-        """Values (K, h, w) of a window (h, w, 3)."""
+        """Values (Q, h, w) of a window (h, w, 3)."""
         size = window.shape[:2]
         rows, columns = (
             -(-side // step) * step for side, step in zip(size, self.metadata["patch"])
@@ -176,37 +203,52 @@ class OTSegRuntime(Segmenter):
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
-    def with_classes(
-        self, classes: str | os.PathLike | Sequence[str] | None, refine: bool | None = None
-    ) -> Named:
-        """The vocabulary of a call.
+    def with_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
+        """The vocabulary of a call."""
+        vocabulary = self.vocabulary(classes)
+        corners, names = self.metadata["align_corners"], vocabulary.names
+        texts = [name for entry in vocabulary.full_names for name in names_of(entry)]
+        return Named(vocabulary, names, vocabulary.palette, corners, texts, vocabulary.text)
+
+    def settings(self, model: Vocabulary, refine: bool | None) -> dict[str, Any]:
+        """The folder, its checkpoint, the seen-class bias, and whether masks are refined."""
+        return {
+            "folder": str(self.folder),
+            "checkpoint_sha256": self.metadata["checkpoint_sha256"],
+            "seen_bias": self.seen_bias,
+            "refine": bool(refine),
+        }
+
+    def predict_all(
+        self,
+        model: Vocabulary,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 1,
+        refine: bool | None = None,
+    ) -> Iterator[Prediction]:
+        """Class maps of each image; images go through the model one at a time.
 
         Raises:
             ImportError: If the maps are to be refined and torch is not installed.
         """
-        vocabulary = self.vocabulary(classes)
         if refine and find_spec("torch") is None:
-            raise ImportError("refining the masks of an exported model needs torch: install it")
-        names, text, _, palette = vocabulary
-        corners = self.metadata["align_corners"]
-        return Named(vocabulary, names, palette, corners, bool(refine), text)
-
-    def settings(self, model: Vocabulary) -> dict[str, Any]:
-        """The folder, its checkpoint's digest and the seen-class bias."""
-        digest = self.metadata["checkpoint_sha256"]
-        bias = self.seen_bias
-        return {"folder": str(self.folder), "checkpoint_sha256": digest, "seen_bias": bias}
-
-    def predict_all(
-        self, model: Vocabulary, images: Sequence[str | np.ndarray], batch_size: int
-    ) -> Iterator[Prediction]:
-        """Class maps of each image; images go through the model one at a time."""
+            raise ImportError("the masks of an exported model are refined with torch: install it")
         for number, source in enumerate(images):
             try:
                 image, size = read_image(source)
-                yield Prediction(number, image, size, self.predict(image, model))
+                yield Prediction(number, image, size, self.predict(image, model, bool(refine)))
             except Exception as error:  # one image must not end the others
                 yield Prediction(number, np.empty(0), (0, 0), error)
+
+
+def _refined(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Maps (Q, h, w) with the edges of the image (h, w, 3); see :func:`mmseg_otseg.ops.refine`."""
+    import torch
+
+    from mmseg_otseg.ops import refine
+
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+    return refine(torch.from_numpy(values)[None], pixels[None])[0].numpy()
 
 
 def _resized(image: np.ndarray, how: dict[str, Any] | None) -> np.ndarray:

@@ -7,11 +7,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.coco import check_coco
@@ -19,7 +17,6 @@ from mmseg_otseg.imaging.labels import NONE_NAME, labels_at_size
 from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
 from mmseg_otseg.imaging.reading import Source, find_images
-
 
 SAME = 0.999  # cosine of two texts that CLIP does not tell apart
 
@@ -67,15 +64,15 @@ class Named(NamedTuple):
         names: The K class names.
         palette: RGB colors of the classes.
         align_corners: How the class maps are resized, as in ``interpolate``.
-        refine: Whether the class maps are still to be refined; a model may do it itself.
-        text: Text embeddings, shape (K, N, D).
+        texts: The Q names of all classes, of which one may have several.
+        text: Their embeddings, shape (Q, N, D), for a warning about those that coincide.
     """
 
     model: Any
     names: tuple[str, ...]
     palette: Sequence[Sequence[int]]
     align_corners: bool
-    refine: bool
+    texts: Sequence[str]
     text: np.ndarray
 
 
@@ -83,20 +80,20 @@ class Segmenter(ABC):
     """Segments images into classes named in the call; subclasses provide the model."""
 
     @abstractmethod
-    def with_classes(self, classes: Any, refine: bool | None = None) -> Named:
-        """A model for the classes of a call; None means the model's own classes.
-
-        Args:
-            classes, refine: As in :meth:`segment`.
-        """
+    def with_classes(self, classes: Any) -> Named:
+        """A model for the classes of a call; None means the model's own classes."""
 
     @abstractmethod
-    def settings(self, model: Any) -> dict[str, Any]:
+    def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
         """What to note about a model of :meth:`with_classes` beside the masks, for JSON."""
 
     @abstractmethod
     def predict_all(
-        self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
+        self,
+        model: Any,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 1,
+        refine: bool | None = None,
     ) -> Iterator[Prediction]:
         """Predict each image, in the order of the inputs.
 
@@ -104,6 +101,7 @@ class Segmenter(ABC):
             model: The model of :meth:`with_classes`.
             images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
             batch_size: How many images of the same size go through the model at once.
+            refine: As in :meth:`segment`.
 
         Yields:
             One prediction per image; one that failed holds the error.
@@ -168,8 +166,8 @@ class Segmenter(ABC):
                 the model.
             none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
                 below this become the extra class "none of these" with index K.
-            out_dir: Folder for masks (``pred/``), overlays (``vis/``) and their key, written as soon
-                as each image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
+            out_dir: Folder for masks (``pred/``), overlays (``vis/``) and their key, written as
+                soon as each image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
             return_vis: Whether the results include the overlays.
             batch_size: How many images of the same size go through the model at once.
             opacity: Opacity of the class colors in overlays, 0..1.
@@ -202,32 +200,31 @@ class Segmenter(ABC):
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
-        named = self.with_classes(classes, refine)
-        if warning := coinciding(named.names, named.text):
+        named = self.with_classes(classes)
+        if warning := coinciding(named.texts, named.text):
             self.report(warning, logging.WARNING)
         out = None
         if out_dir is not None and out_dir != "":
-            settings = dict(self.settings(named.model), none_below=none_below)
-            out = OutputFolder(
-                out_dir, images, named.names, named.palette, settings, layout, coco
-            )
+            settings = {**self.settings(named.model, refine), "none_below": none_below}
+            out = OutputFolder(out_dir, images, named.names, named.palette, settings, layout, coco)
         shown = opacity if return_vis or (out is not None and overlays) else None
-        results = self._results(named, images, none_below, batch_size, shown)
+        predictions = self.predict_all(named.model, images, batch_size, refine)
+        results = self._results(predictions, named, images, none_below, shown)
         return self._saved(results, images, out, return_vis, overlays)
 
     def _results(
         self,
+        predictions: Iterator[Prediction],
         named: Named,
         images: list[str | np.ndarray],
         none_below: float | None,
-        batch_size: int,
         opacity: float | None,
     ) -> Iterator[Segmented]:
         """The result of each image, painted unless ``opacity`` is None."""
         names = named.names
         labels = names if none_below is None else (*names, NONE_NAME)
         first_reason, done = "", 0
-        for prediction in self.predict_all(named.model, images, batch_size):
+        for prediction in predictions:
             source, values = images[prediction.number], prediction.values
             name = source if isinstance(source, str) else f"array {prediction.number}"
             if isinstance(values, Exception):
@@ -236,10 +233,7 @@ class Segmenter(ABC):
                 self.report(f"skipped {name}: {reason}", logging.WARNING)
                 yield Segmented(name, None, None, labels, reason)
                 continue
-            place = labels_at_size
-            if named.refine:
-                place = partial(refined_labels, prediction.image)
-            mask = place(values, prediction.size, none_below, named.align_corners)
+            mask = labels_at_size(values, prediction.size, none_below, named.align_corners)
             overlay = None
             if opacity is not None:
                 overlay = paint(prediction.image, mask, names, named.palette, opacity)
@@ -260,65 +254,23 @@ class Segmenter(ABC):
     ) -> Iterator[Segmented]:
         """The same results, each of them written to the folder first."""
         with out or nullcontext():
-            for source, result in zip(images, results):
+            for result, source in zip(results, images):
                 if out is not None and result.mask is not None:
                     out.save(source, result.mask, result.overlay if overlays else None)
                 yield result if return_vis else result._replace(overlay=None)
-
-
-def refined_labels(
-    image: np.ndarray,
-    values: np.ndarray,
-    size: tuple[int, int],
-    none_below: float | None = None,
-    align_corners: bool = False,
-) -> np.ndarray:
-    """What ``labels_at_size`` returns for refined maps of the classes that are largest somewhere.
-
-    Args:
-        image: The image, RGB values (h', w', 3), uint8, of any size.
-        values, size, none_below, align_corners: As in ``labels_at_size``.
-    """
-    largest = np.unique(values.argmax(0))
-    refined = refine_maps(values[largest], image)
-    found = labels_at_size(refined, size, none_below, align_corners)
-    count = len(values) + (none_below is not None)
-    labels = np.append(largest, len(values)).astype(np.uint8 if count <= 256 else np.uint16)
-    return labels[found]
-
-
-def refine_maps(values: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Class maps (K, h, w) whose edges follow those of an image; see ``mmseg_otseg.ops.refine``.
-
-    Args:
-        values: The maps.
-        image: The image, RGB values (h', w', 3), uint8; it is brought to the size of the maps.
-
-    Raises:
-        ImportError: If torch is missing, which an exported model does not need otherwise.
-    """
-    import torch
-
-    from mmseg_otseg.ops.refinement import refine
-
-    height, width = values.shape[1:]
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(small, np.float32)).permute(2, 0, 1)
-    with torch.no_grad():
-        return refine(torch.from_numpy(values)[None], pixels[None])[0].numpy()
 
 
 def coinciding(names: Sequence[str], text: np.ndarray) -> str:
     """A warning about names that have the same text embedding; empty if there are none.
 
     Args:
-        names: The K class names.
-        text: Their text embeddings, shape (K, N, D).
+        names: Q names of classes.
+        text: Their text embeddings, shape (Q, N, D).
     """
     mean = text.astype(np.float32).mean(1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     first = (mean @ mean.T > SAME).argmax(1)  # the first name with the same embedding
-    groups = [np.flatnonzero(first == index) for index in np.unique(first)]
+    groups = [np.flatnonzero(first == index).tolist() for index in np.unique(first)]
     groups = [group for group in groups if len(group) > 1]
     if not groups:
         return ""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_list, palette_for
+from mmseg_otseg.imaging import class_list
 
 KNOWN = {"voc": ("aeroplane", "bicycle")}
 
@@ -117,18 +117,3 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(UserError, match="UTF-8"):
         class_list(tmp_path / "latin.txt")
-
-
-def test_palette() -> None:
-    known = {"classes": ("cat", "dog"), "palette": [[1, 2, 3], [4, 5, 6]]}
-    palette = palette_for(["dog", "zebra", "ox"], known)
-    assert palette[0] == [4, 5, 6]
-    many = palette_for([str(index) for index in range(200)])
-    assert len({tuple(color) for color in many}) == 200
-    assert all(0 <= value <= 255 for color in many for value in color)
-
-
-@pytest.mark.parametrize("palette", [None, "red", [[1, 2, 3]], [["a", 1, 2]], [[0, 0, 300]] * 2])
-def test_a_palette_that_is_none(palette: Any) -> None:
-    known = {"classes": ("cat", "dog"), "palette": palette}
-    assert palette_for(["cat"], known) == palette_for(["cat"])

@@ -64,11 +64,12 @@ def load_clip(
 
     Args:
         model: A model name of open_clip, or a configuration (see :func:`clip_config`).
-        pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``), or the path of an
+        pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``); or the path of an
             OpenAI ``.pt`` archive, an open_clip ``.pt``/``.bin`` or a ``.safetensors`` file, or
-            ``hf://OWNER/NAME[/FILE]`` for such a file on the Hugging Face hub, or None for random weights, which depend on ``seed`` alone. A ``.safetensors`` file may
-            hold just the rows of the token table that its vocabulary needs, as
-            ``token_embedding.ids`` (n,) and ``token_embedding.rows`` (n, width).
+            ``hf://OWNER/NAME[/FILE]`` for such a file on the Hugging Face hub; or None for random
+            weights, which depend on ``seed`` alone. A ``.safetensors`` file may hold just the rows
+            of the token table that its vocabulary needs, as ``token_embedding.ids`` (n,) and
+            ``token_embedding.rows`` (n, width).
         seed: Seed of the random weights when ``pretrained`` is None.
         cache_dir: Where open_clip keeps downloads; None is its default.
         quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
