@@ -48,9 +48,7 @@ def model_of(reference: Reference, kind: str | None, folder: Path, **test_cfg: A
         clip=dict(model=clip),
         split=dict(classes=classes),
         data_preprocessor=dict(type="SegDataPreProcessor", bgr_to_rgb=True, mean=None, std=None),
-        backbone=dict(
-            type="CLIPBackbone", local_attention=kind, position_interpolation="bicubic"
-        ),
+        backbone=dict(type="CLIPBackbone", local_attention=kind, position_interpolation="bicubic"),
         neck=dict(
             type="DLFANeck",
             relationship_descriptor=False,
@@ -115,6 +113,10 @@ def test_windows_are_averaged_before_the_softmax(tmp_path: Path) -> None:
             for part in image.split(size, dim=3)
         ]
     joined = (scale * torch.cat(cosines, dim=3)).softmax(1)
-    best = model.decode_head.finish(torch.cat(cosines, dim=3), model.neck.text.split.names_per_class, torch.ones(whole.shape[1], dtype=torch.bool))
+    best = model.decode_head.finish(
+        torch.cat(cosines, dim=3),
+        model.neck.text.split.names_per_class,
+        torch.ones(whole.shape[1], dtype=torch.bool),
+    )
     assert torch.allclose(whole, best, atol=1e-6)
     assert torch.allclose(joined.sum(1), torch.ones(()))

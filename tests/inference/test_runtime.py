@@ -133,8 +133,8 @@ def changed(otseg: Exported, folder: Path, **metadata: object) -> Path:
 
 
 def test_another_layout(otseg: Exported, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="layout 2"):
-        OTSegRuntime(changed(otseg, tmp_path, format=2))
+    with pytest.raises(UserError, match="layout 3"):
+        OTSegRuntime(changed(otseg, tmp_path, format=3))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "text_encoder.onnx"])

@@ -44,9 +44,9 @@ def test_shared_classes_keep_their_logits(names: list[str], model: Any) -> None:
 
 def test_a_split_says_what_is_seen(model: Any) -> None:
     set_classes(model, {"classes": ["cat", "sofa"], "unseen": ["cat"]})
-    assert model.neck._query_classes(torch.device("cpu"))[1].tolist() == [False, True]
+    assert model.neck._query_classes(torch.device("cpu"))[2].tolist() == [False, True]
     set_classes(model, ["sofa", "dog"])
-    assert model.neck._query_classes(torch.device("cpu"))[1].tolist() == [True, False]
+    assert model.neck._query_classes(torch.device("cpu"))[2].tolist() == [True, False]
 
 
 def test_training_goes_on_with_another_vocabulary(model: Any) -> None:
@@ -59,7 +59,7 @@ def test_training_goes_on_with_another_vocabulary(model: Any) -> None:
     ("names", "message"),
     [
         ([], "class name"),
-        (["cat", "sofa", "cat"], "names cat "),
+        (["cat", "sofa", "cat"], "cat .*1, 3"),
         (["cat", " "], "empty"),
         ("cat, sofa", "'cat, sofa'"),
     ],

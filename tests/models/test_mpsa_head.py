@@ -111,7 +111,7 @@ def test_wrong_options_are_named() -> None:
         head(decoder_layers=0)
     with pytest.raises(ValueError, match=r"num_levels=1.*2"):
         head()(features(levels=2))
-    with pytest.raises(ValueError, match=r"3 classes.*num_classes=5"):
+    with pytest.raises(ValueError, match=r"3 names.*num_classes=5"):
         head(5).predict(features(), [{"img_shape": (8, 8)}] * 2, None)
 
 

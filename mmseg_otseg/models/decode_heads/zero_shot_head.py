@@ -232,8 +232,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """
         if len(inputs.classes) != self.out_channels:
             raise UserError(
-                f"the vocabulary has {len(inputs.classes)} names, the head expects "
-                f"{self.out_channels}: set num_classes, and num_names if a class has several"
+                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
+                f"{self.num_classes} and num_names={self.out_channels}"
             )
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         return model
     neck, head = ConfigDict(model.neck), ConfigDict(model.decode_head)
     text: Any = neck.text
-    text = ConfigDict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text
+    text = ConfigDict(dict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text)
     split = _one_split(model.get("split"), neck.get("split"), text.get("split"))
     model.split = plain = dict(classes=list(split.full_names), unseen=list(split.unseen_names))
     neck.split, text.split = plain, plain
