@@ -22,6 +22,7 @@ class MasterLoggerHook(LoggerHook):
     writes the test metrics: if two wrote ``<time>.json`` at once, it would not be valid JSON.
     """
 
+    interval: int
     _last_line = 0.0
 
     def after_train_iter(
