@@ -22,7 +22,7 @@ def build(clip: dict[str, Any], kind: str = "CLIPEncoderDecoder", **test: Any) -
             "clip": clip,
             "text": {"type": "TemplatePrompts", "split": SPLIT},
         },
-        "decode_head": {"type": "MPSAHead", "clip": clip, "num_classes": 3},
+        "decode_head": {"type": "MPSAHead", "embed_dim": 32, "num_classes": 3},
         "test_cfg": test_cfg,
     }
     if kind == "CLIPEncoderDecoder":

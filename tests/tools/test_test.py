@@ -68,7 +68,7 @@ def test_refuses_the_sizes_of_another_config(test_tool, trained: Path, tmp_path:
         test_tool("--tta", config=tmp_path / "derived.py")
     sizes[0][0]["scale"] = (64, 64)
     set_tta(cfg)
-    assert cfg.model.type == "SegTTAModel"
+    assert cfg.model.type == "ZeroShotTTAModel"
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*/*.py"), key=str))

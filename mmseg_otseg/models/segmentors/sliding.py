@@ -1,14 +1,15 @@
-"""Sliding windows in batches."""
+"""Predictions for large images: windows in batches, and labels without full-size class maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging.resizing import tiles, windows
 
 WINDOW_BATCH = 4
 
@@ -42,11 +43,11 @@ def slide_in_batches(
     if not isinstance(at_once, int) or at_once < 1:
         raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
     size = images.shape[2:]
-    rows, columns = map(_windows, size, test_cfg["crop_size"], test_cfg["stride"])
-    windows = [(row, column) for row in rows for column in columns]
+    rows, columns = map(windows, size, test_cfg["crop_size"], test_cfg["stride"])
+    places = [(row, column) for row in rows for column in columns]
     total, covered = None, images.new_zeros(size)
-    for start in range(0, len(windows), at_once):
-        batch = windows[start : start + at_once]
+    for start in range(0, len(places), at_once):
+        batch = places[start : start + at_once]
         crops = torch.cat([images[:, :, row, column] for row, column in batch])
         crop_metas = [dict(meta, img_shape=crops.shape[2:]) for meta in metas] * len(batch)
         maps = predict(crops, crop_metas).split(len(images))
@@ -59,8 +60,80 @@ def slide_in_batches(
     return total.div_(covered)
 
 
-def _windows(size: int, crop: int, stride: int) -> list[slice]:
-    """Windows of length ``crop`` along an axis; the last one ends where the axis ends."""
-    count = max(size - crop + stride - 1, 0) // stride + 1
-    ends = [min(index * stride + crop, size) for index in range(count)]
-    return [slice(max(end - crop, 0), end) for end in ends]
+def upright(values: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """Undo the padding of the data preprocessor and the flip of the test pipeline.
+
+    Args:
+        values: Class maps of an image, shape (K, h, w).
+        meta: Meta information of the image.
+
+    Returns:
+        Shape (K, h', w').
+    """
+    height, width = values.shape[1:]
+    padding = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    left, right, top, bottom = padding
+    values = values[:, top : height - bottom, left : width - right]
+    flips = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
+    return values.flip(flips[meta["flip_direction"]]) if meta.get("flip") else values
+
+
+def place_labels(
+    maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Resize class maps bilinearly and take the best class of each pixel.
+
+    What :func:`mmseg_otseg.imaging.labels_at_size` computes, on any device: the maximum over the
+    classes of ``interpolate(values, size)``, tile by tile, with only those classes resized that can
+    win in a tile. Only rounding can decide otherwise between classes that are equal but for it.
+
+    Args:
+        maps: Class maps of the image, shape (K, h, w) each, in any unit. Those of several views,
+            which may differ in h and w, are added up at the size of the image.
+        size: Rows and columns (H, W) of the image.
+        align_corners: As in ``interpolate``.
+
+    Returns:
+        Class indices, shape (H, W), int64; and their values, shape (H, W), float32.
+
+    Raises:
+        UserError: If a value is not finite.
+    """
+    maps = [values.float() for values in maps]
+    if not all(values.isfinite().all() for values in maps):
+        raise UserError("the model's values are not finite: its weights may be damaged")
+    labels = torch.empty(size, dtype=torch.int64, device=maps[0].device)
+    best = torch.empty(size, dtype=torch.float32, device=maps[0].device)
+    bands, strips = (
+        list(zip(*(_tiles(values, axis, size, align_corners) for values in maps)))
+        for axis in (0, 1)
+    )
+    with torch.autocast(labels.device.type, enabled=False):
+        for band in bands:
+            for strip in strips:
+                parts = [
+                    values[:, rows, columns]
+                    for values, (_, rows, _), (_, columns, _) in zip(maps, band, strip)
+                ]
+                flat = [part.flatten(1) for part in parts]
+                lowest = torch.stack([part.amin(1) for part in flat]).sum(0).amax()
+                highest = torch.stack([part.amax(1) for part in flat]).sum(0)
+                possible = (highest >= lowest).nonzero()[:, 0]
+                resized = [
+                    rows @ part[possible] @ columns.T
+                    for part, (_, _, rows), (_, _, columns) in zip(parts, band, strip)
+                ]
+                place = band[0][0], strip[0][0]
+                best[place], index = torch.stack(resized).sum(0).max(0)
+                labels[place] = possible[index]
+    return labels, best
+
+
+def _tiles(
+    values: Tensor, axis: int, size: tuple[int, int], align_corners: bool
+) -> list[tuple[slice, slice, Tensor]]:
+    """The tiles along an axis of class maps (K, h, w), with weights on the maps' device."""
+    return [
+        (new, old, torch.from_numpy(weights).to(values))
+        for new, old, weights in tiles(values.shape[1 + axis], size[axis], align_corners)
+    ]
