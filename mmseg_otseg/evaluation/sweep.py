@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -51,15 +52,10 @@ def sweep_seen_bias(
             "from ZeroShotHead, such as MPSAHead"
         )
     cfg.model.decode_head.seen_bias = 0.0
-    evaluators = cfg[f"{subset}_evaluator"] or []
-    options = next(
-        (
-            metric
-            for metric in (evaluators if isinstance(evaluators, list) else [evaluators])
-            if type_name(metric) == "ZeroShotIoUMetric"
-        ),
-        {},
-    )
+    given = cfg[f"{subset}_evaluator"] or []
+    metrics = given if isinstance(given, list) else [given]
+    zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
+    options: Mapping[str, Any] = zero_shot[0] if zero_shot else {}
     if not options.get("unseen_labeled", True):
         raise UserError(
             f"no seen-class bias can be chosen: {subset}_evaluator has unseen_labeled=False, so "

@@ -264,9 +264,8 @@ class ZeroShotIoUMetric(IoUMetric):
                 logger,
                 logging.WARNING,
             )
-        advice = self._advice(
-            *([index for index in group if labeled[index]] for group in (seen, unseen)), at_zero
-        )
+        groups = [[index for index in group if labeled[index]] for group in (seen, unseen)]
+        advice = self._advice(groups[0], groups[1], at_zero)
         if advice:
             print_log(advice, logger, logging.WARNING)
 

@@ -26,8 +26,8 @@ def views(scales: list[float]) -> dict[str, list]:
         resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear")
         for flip, direction in ((False, None), (True, "horizontal"), (True, "vertical")):
             seen = resized.flip(2 if direction == "vertical" else 3) if flip else resized
-            meta = dict(ori_shape=IMAGE, img_shape=seen.shape[2:], pad_shape=seen.shape[2:])
-            meta |= dict(flip=flip, flip_direction=direction, padding_size=[0] * 4)
+            meta: dict[str, Any] = dict(ori_shape=IMAGE, flip=flip, flip_direction=direction)
+            meta |= dict(img_shape=seen.shape[2:], pad_shape=seen.shape[2:])
             data["inputs"].append(list(seen))
             data["data_samples"].append([SegDataSample(metainfo=meta) for _ in seen])
     return data

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging.resizing import tiles, windows
 
 WINDOW_BATCH = 4
+MAX_VALUES = 2**23  # of resized class maps at a time
 
 
 def slide_in_batches(
@@ -43,11 +44,11 @@ def slide_in_batches(
     if not isinstance(at_once, int) or at_once < 1:
         raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
     size = images.shape[2:]
-    rows, columns = map(windows, size, test_cfg["crop_size"], test_cfg["stride"])
-    places = [(row, column) for row in rows for column in columns]
+    rows, columns = map(_windows, size, test_cfg["crop_size"], test_cfg["stride"])
+    windows = [(row, column) for row in rows for column in columns]
     total, covered = None, images.new_zeros(size)
-    for start in range(0, len(places), at_once):
-        batch = places[start : start + at_once]
+    for start in range(0, len(windows), at_once):
+        batch = windows[start : start + at_once]
         crops = torch.cat([images[:, :, row, column] for row, column in batch])
         crop_metas = [dict(meta, img_shape=crops.shape[2:]) for meta in metas] * len(batch)
         maps = predict(crops, crop_metas).split(len(images))
@@ -58,6 +59,13 @@ def slide_in_batches(
             covered[row, column] += 1
     assert total is not None
     return total.div_(covered)
+
+
+def _windows(size: int, crop: int, stride: int) -> list[slice]:
+    """Windows of length ``crop`` along an axis; the last one ends where the axis ends."""
+    count = max(size - crop + stride - 1, 0) // stride + 1
+    ends = [min(index * stride + crop, size) for index in range(count)]
+    return [slice(max(end - crop, 0), end) for end in ends]
 
 
 def upright(values: Tensor, meta: Mapping[str, Any]) -> Tensor:
@@ -83,9 +91,10 @@ def place_labels(
 ) -> tuple[Tensor, Tensor]:
     """Resize class maps bilinearly and take the best class of each pixel.
 
-    What :func:`mmseg_otseg.imaging.labels_at_size` computes, on any device: the maximum over the
-    classes of ``interpolate(values, size)``, tile by tile, with only those classes resized that can
-    win in a tile. Only rounding can decide otherwise between classes that are equal but for it.
+    The maximum over the classes of ``interpolate(values, size)``, band by band, with only those
+    classes resized that can win in a band: a class whose largest value is below the smallest value
+    of another class cannot. Only rounding can decide otherwise between classes that are equal but
+    for it.
 
     Args:
         maps: Class maps of the image, shape (K, h, w) each, in any unit. Those of several views,
@@ -104,36 +113,39 @@ def place_labels(
         raise UserError("the model's values are not finite: its weights may be damaged")
     labels = torch.empty(size, dtype=torch.int64, device=maps[0].device)
     best = torch.empty(size, dtype=torch.float32, device=maps[0].device)
-    bands, strips = (
-        list(zip(*(_tiles(values, axis, size, align_corners) for values in maps)))
-        for axis in (0, 1)
-    )
-    with torch.autocast(labels.device.type, enabled=False):
-        for band in bands:
-            for strip in strips:
-                parts = [
-                    values[:, rows, columns]
-                    for values, (_, rows, _), (_, columns, _) in zip(maps, band, strip)
-                ]
-                flat = [part.flatten(1) for part in parts]
-                lowest = torch.stack([part.amin(1) for part in flat]).sum(0).amax()
-                highest = torch.stack([part.amax(1) for part in flat]).sum(0)
-                possible = (highest >= lowest).nonzero()[:, 0]
-                resized = [
-                    rows @ part[possible] @ columns.T
-                    for part, (_, _, rows), (_, _, columns) in zip(parts, band, strip)
-                ]
-                place = band[0][0], strip[0][0]
-                best[place], index = torch.stack(resized).sum(0).max(0)
-                labels[place] = possible[index]
+    height, width = size
+    rows_at_once = max(1, MAX_VALUES // (len(maps[0]) * width))
+    for start in range(0, height, rows_at_once):
+        band = slice(start, min(start + rows_at_once, height))
+        places = [_row_places(values.shape[1], height, band, align_corners) for values in maps]
+        parts = [
+            values[:, int(place[0]) : int(place[-1]) + 2] for values, place in zip(maps, places)
+        ]
+        lowest = torch.stack([part.amin((1, 2)) for part in parts]).sum(0).amax()
+        highest = torch.stack([part.amax((1, 2)) for part in parts]).sum(0)
+        possible = (highest >= lowest).nonzero()[:, 0]
+        resized = sum(
+            _resize(part[possible], place - int(place[0]), width, align_corners)
+            for part, place in zip(parts, places)
+        )
+        best[band], index = torch.as_tensor(resized).max(0)
+        labels[band] = possible[index]
     return labels, best
 
 
-def _tiles(
-    values: Tensor, axis: int, size: tuple[int, int], align_corners: bool
-) -> list[tuple[slice, slice, Tensor]]:
-    """The tiles along an axis of class maps (K, h, w), with weights on the maps' device."""
-    return [
-        (new, old, torch.from_numpy(weights).to(values))
-        for new, old, weights in tiles(values.shape[1 + axis], size[axis], align_corners)
-    ]
+def _row_places(old: int, new: int, band: slice, align_corners: bool) -> Tensor:
+    """Where the rows of a band of ``new`` ones lie among ``old`` ones, as in ``interpolate``."""
+    rows = torch.arange(band.start, band.stop, dtype=torch.float32)
+    if align_corners:
+        return rows * ((old - 1) / max(new - 1, 1))
+    return ((rows + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+
+
+def _resize(values: Tensor, places: Tensor, width: int, align_corners: bool) -> Tensor:
+    """Class maps (K, h, w) at some ``places`` (n,) between their rows, resized to a width."""
+    height = values.shape[1]
+    size = (height, width)
+    values = F.interpolate(values[None], size, mode="bilinear", align_corners=align_corners)[0]
+    lower = places.long().to(values.device)
+    upper = (lower + 1).clamp(max=height - 1)
+    return torch.lerp(values[:, lower], values[:, upper], places.frac().to(values)[:, None])
