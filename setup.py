@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.findall(r'"(.+)"', (ROOT / "mmseg_otseg" / "version.py").read_text())[0]
@@ -12,11 +12,11 @@ ONEDL = [
     "onedl-mmengine>=0.10.12,<0.11",
     "onedl-mmcv>=2.3.6,<3",
     "onedl-mmsegmentation>=1.4.2,<2",
-    "torch>=2.10",  # below, torch.load has CVE-2026-24747; checkpoints are read without it
+    "torch>=2.10",  # below, torch.load(weights_only=True) has CVE-2026-24747
 ]
 OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
 DEMO = ["gradio>=6,<7", "fastapi", "uvicorn"]
-EXPORT = ["onnx", "onnxscript", "onnxruntime", "tokenizers"]
+EXPORT = ["onnx", "onnxscript", "onnxruntime>=1.20", "tokenizers", "ftfy"]
 TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard", "nbclient", "ipykernel"]
 TEST += ["selenium", *EXPORT]
 
@@ -28,18 +28,22 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # The configs and the tools come along, under names that are nobody else's.
+    # The configs and scripts come along where mim looks for them.
     packages=[
         *find_packages(include=["mmseg_otseg*"]),
         "mmseg_otseg.configs",
-        "mmseg_otseg_tools",
-        *(f"mmseg_otseg_tools.{folder}" for folder in find_namespace_packages("tools")),
+        "mmseg_otseg.tools",
+        "mmseg_otseg_cli",
     ],
-    package_dir={"mmseg_otseg.configs": "configs", "mmseg_otseg_tools": "tools"},
-    entry_points={"console_scripts": ["mmseg-otseg = mmseg_otseg_tools.__main__:main"]},
+    package_dir={
+        "mmseg_otseg.configs": "configs",
+        "mmseg_otseg.tools": "tools",
+        "mmseg_otseg_cli": "tools/mmseg_otseg_cli",
+    },
+    entry_points={"console_scripts": ["mmseg-otseg = mmseg_otseg_cli.__main__:main"]},
     package_data={
-        "mmseg_otseg": ["model-index.yml", "py.typed"],  # the former is where mim looks for it
-        "mmseg_otseg_tools": ["dist_*.sh"],
+        "mmseg_otseg": ["model-index.yml", "py.typed"],
+        "mmseg_otseg.tools": ["dist*.sh"],
         "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },
     install_requires=[
@@ -54,6 +58,7 @@ setup(
         "matplotlib",
         "prettytable",
         "rich",
+        "scipy",
         "tqdm",
     ],
     extras_require={

@@ -15,6 +15,7 @@ HARMLESS_WARNINGS = (
     "Fail to import ``MultiScaleDeformableAttention``",  # not used by any model here
     "The draw is False, it means that the hook for visualization",  # intended
     "The shape of value will convert from",  # mmengine makes (H, W) to (1, H, W)
+    "`broadcast_buffers` is deprecated",  # mmengine names it that way
     r"This DataLoader will create \d+ worker processes",  # on machines with few cores
     "Setting (OMP|MKL)_NUM_THREADS environment variable",
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -24,30 +25,33 @@ def test_without_an_mm_stack_the_import_says_what_to_install(missing: str) -> No
             importlib.import_module("mmseg_otseg")
     message = str(caught.value)
     assert f"{missing} cannot be found" in message
-    assert 'pip install "mmseg_otseg[onedl]"' in message
-    assert 'pip install "mmseg_otseg[openmmlab]"' in message
+    assert "mmseg_otseg[onedl]" in message and "mmseg_otseg[openmmlab]" in message
 
 
-def test_the_requirements_leave_the_choice_of_the_stack() -> None:
+@pytest.fixture(scope="module")
+def options() -> dict[str, Any]:
+    """What setup.py hands to setuptools."""
+    pytest.importorskip("setuptools")
     with patch("setuptools.setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
-    options = setup.call_args.kwargs
+    return dict(setup.call_args.kwargs)
 
-    def names(requirements: list[str]) -> set[str]:
-        return {re.split(r"[<>=\[; ]", requirement)[0] for requirement in requirements}
 
-    stacks = {name: names(options["extras_require"][name]) for name in ("onedl", "openmmlab")}
-    assert stacks["onedl"] == {"onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "torch"}
-    assert stacks["openmmlab"] == {"mmengine", "mmcv", "mmsegmentation"}
-    for others in (options["install_requires"], options["extras_require"]["test"]):
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=\[; ]", requirement)[0] for requirement in requirements}
+
+
+def test_the_requirements_leave_the_choice_of_the_stack(options: dict[str, Any]) -> None:
+    extras = options["extras_require"]
+    stack = {"mmengine", "mmcv", "mmsegmentation"}
+    assert names(extras["onedl"]) == {"torch", *(f"onedl-{name}" for name in stack)}
+    assert names(extras["openmmlab"]) == stack
+    for others in (options["install_requires"], extras["test"]):
         assert not any(name.startswith(("mm", "onedl")) for name in names(others))
     assert options["version"] == mmseg_otseg.__version__
 
 
-def test_what_reads_files_has_an_upper_bound() -> None:
-    with patch("setuptools.setup") as setup:
-        runpy.run_path(str(ROOT / "setup.py"))
-    options = setup.call_args.kwargs
+def test_what_reads_files_has_an_upper_bound(options: dict[str, Any]) -> None:
     extras = options["extras_require"]
     wanted = [*options["install_requires"], *extras["onedl"], *extras["openmmlab"]]
     for name in ("mmengine", "mmcv", "mmsegmentation", "torch", "open_clip_torch", "numpy"):
@@ -58,6 +62,7 @@ def test_what_reads_files_has_an_upper_bound() -> None:
 MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip", "POT": "ot"}
 # Triton comes with torch, on the platforms that have it; without it nothing here needs it.
 BROUGHT_BY_A_STACK = {"mmengine", "mmcv", "mmseg", "triton"}
+OWN = {"mmseg_otseg", "mmseg_otseg_cli", "tools"}
 
 
 def imported_by(folder: str) -> set[str]:
@@ -69,26 +74,17 @@ def imported_by(folder: str) -> set[str]:
                 found |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - BROUGHT_BY_A_STACK
+    return found - sys.stdlib_module_names - BROUGHT_BY_A_STACK - OWN
 
 
-def test_what_is_imported_is_required() -> None:
-    with patch("setuptools.setup") as setup:
-        runpy.run_path(str(ROOT / "setup.py"))
-    options = setup.call_args.kwargs
-
-    def modules(requirements: list[str]) -> set[str]:
-        found = {re.split(r"[<>=\[; ]", requirement)[0] for requirement in requirements}
-        return {MODULES.get(name, name) for name in found}
-
-    always = modules(options["install_requires"])
-    extras = {name for extra in options["extras_require"].values() for name in modules(extra)}
-    assert imported_by("mmseg_otseg") - {"mmseg_otseg"} <= always | extras
-    assert imported_by("tools") - {"mmseg_otseg", "mmseg_otseg_tools"} <= always | extras
+@pytest.mark.parametrize("folder", ["mmseg_otseg", "tools"])
+def test_what_is_imported_is_required(folder: str, options: dict[str, Any]) -> None:
+    extras = [name for extra in options["extras_require"].values() for name in extra]
+    required = names([*options["install_requires"], *extras])
+    assert imported_by(folder) <= {MODULES.get(name, name) for name in required}
 
 
 def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -104,15 +100,21 @@ def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
 
 
 def test_an_installed_package_brings_configs_and_tools(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
-    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    for folder, copy in (
-        ("configs", "mmseg_otseg/configs"),
-        ("mmseg_otseg", "mmseg_otseg"),
-        ("tools", "mmseg_otseg_tools"),
+    """The configs and scripts where mim looks for them, and the commands wherever one is."""
+    command = [sys.executable, "setup.py", "--quiet", "build", f"--build-base={tmp_path / 'base'}"]
+    subprocess.run([*command, "--build-lib", str(tmp_path)], cwd=ROOT, check=True)
+    for folder, copy, pattern in (
+        ("configs", "mmseg_otseg/configs", "**/*.py"),
+        ("configs", "mmseg_otseg/configs", "**/*.safetensors"),
+        ("mmseg_otseg", "mmseg_otseg", "**/*.py"),
+        ("tools/mmseg_otseg_cli", "mmseg_otseg_cli", "*.py"),
+        ("tools", "mmseg_otseg/tools", "*.py"),
+        ("tools", "mmseg_otseg/tools", "dist*.sh"),
     ):
-        found = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.safetensors")]
-        files = {file.relative_to(ROOT / folder) for file in found}
-        missing = {file for file in files if not (tmp_path / copy / file).is_file()}
-        assert files and not missing
+        files = {file.relative_to(ROOT / folder) for file in (ROOT / folder).glob(pattern)}
+        assert files and all((tmp_path / copy / file).is_file() for file in files)
+    script = "from mmseg_otseg_cli.config import find_config; print(find_config('otseg/voc_512'))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert Path(done.stdout.strip()).samefile(tmp_path / "mmseg_otseg/configs/otseg/voc_512.py")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmseg_otseg_cli.authors_to_mmseg import convert_state_dict
 from torch import nn
 
-from mmseg_otseg.converters.authors_checkpoint import convert_authors_state_dict
 from tests.helpers.reference import Reference, relative_error
 
 GRADIENTS = {
@@ -104,7 +104,7 @@ def test_every_trainable_parameter_gets_a_gradient(reference: Reference, model: 
 
 
 def test_dropped_tensors_are_the_unused_ones(reference: Reference) -> None:
-    _, dropped = convert_authors_state_dict(reference.group("state/"))
+    _, dropped = convert_state_dict(reference.group("state/"))
     kinds = {name.split(".")[4] for name in dropped if ".layers.0." in name}
     assert kinds == {"self_attn", "norm1"}
 

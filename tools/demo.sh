@@ -42,8 +42,8 @@ draw() { # CONFIG CHECKPOINT OPTION...
 }
 
 if [ "$out" = work_dirs/demo ]; then
-    say "testing on fresh scenes, and drawing sheets"
-    # Scenes of a seed that nothing was trained or chosen with.
+    say "testing on fresh scenes, other than those of the README, and drawing sheets"
+    # Scenes of a seed that nothing was trained or chosen with: the README's figures are of others.
     fresh=(test_dataloader.dataset.dataset.seed=1)
     draw "$trained.py" "$trained.safetensors" "${fresh[@]}" > "$out/sheet.log" 2>&1 &
     "$python" tools/shapes/run_benchmark.py --rows training_free checkpoint/otseg_plus \
@@ -62,5 +62,4 @@ else
 fi
 
 say "done"
-cat "$out/table.md"
 echo "results, unseen classes hatched: $PWD/$out/sheet.png; who takes what: sheet_plans.png"

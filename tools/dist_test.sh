@@ -6,8 +6,4 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 CONFIG CHECKPOINT PROCESSES [OPTIONS OF test.py...]" >&2
     exit 2
 fi
-config=$1
-checkpoint=$2
-processes=$3
-shift 3
-exec "${PYTHON:-python}" "$(dirname "$0")/launch.py" "$processes" test.py "$config" "$checkpoint" "$@"
+exec "$(dirname "$0")/dist.sh" test.py "$3" "$1" "$2" "${@:4}"

@@ -6,7 +6,4 @@ if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG PROCESSES [OPTIONS OF train.py...]" >&2
     exit 2
 fi
-config=$1
-processes=$2
-shift 2
-exec "${PYTHON:-python}" "$(dirname "$0")/launch.py" "$processes" train.py "$config" "$@"
+exec "$(dirname "$0")/dist.sh" train.py "$2" "$1" "${@:3}"

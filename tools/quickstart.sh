@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained, resumed and tested model in minutes, with nothing but the package
-# index:
+# From a fresh clone to a trained and tested model in minutes, with nothing but the package index:
 #     bash tools/quickstart.sh
 # Makes an environment, writes generated scenes in VOC's layout, trains the VOC config on them with a
 # small CLIP of random weights, on two processes, tests the model, and draws overlays. It shows that
@@ -33,4 +32,4 @@ bash "$root/tools/dist_train.sh" "$config" 2 --work-dir run --resume
 say "testing"
 python "$root/tools/test.py" "$config" "$(cat run/last_checkpoint)" --work-dir run/test --show-dir drawn
 
-say "done: checkpoints and logs in $out/run, overlays in $out/run/test"
+say "done: checkpoints and logs in $out/run, overlays in $out/drawn"

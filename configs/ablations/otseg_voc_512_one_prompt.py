@@ -1,5 +1,5 @@
-# OTSeg on Pascal VOC: one prompt per class, six times. Copies share what one would take, and the
-# logits keep the range that six prompts give them.
+# OTSeg on Pascal VOC: one prompt per class, six times, so that the logits keep the range that six
+# prompts give them.
 _base_ = "../otseg/voc_512.py"
 
 model = dict(

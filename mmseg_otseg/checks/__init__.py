@@ -1,4 +1,4 @@
-"""Checks of a user's data before training."""
+"""Checks of a user's data and CLIP before training."""
 
 from mmseg_otseg.checks.data import DataReport, check_data
 from mmseg_otseg.checks.finding import Finding

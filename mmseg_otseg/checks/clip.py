@@ -17,13 +17,12 @@ from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import read_image
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
-from mmseg_otseg.models.clip import clip_config, resolve_clip
-from mmseg_otseg.models.clip.activation import activation_name
+from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip
 from mmseg_otseg.structures.class_split import ClassSplit
 
 PERMUTATIONS = 500
-SURE = 0.99  # fraction of the permutations that a map must beat
-FEWEST_NAMES = 5  # with fewer names, there are too few permutations
+MIN_BEATEN = 0.99  # fraction of the permutations that a map must beat
+MIN_NAMES = 5  # with fewer names, there are too few permutations
 PARTS = ("backbone", "neck", "decode_head")
 
 
@@ -45,7 +44,7 @@ class Agreement(NamedTuple):
     @property
     def aligned(self) -> bool:
         """Whether the patches agree with the text better than chance."""
-        return self.beaten >= SURE
+        return self.beaten >= MIN_BEATEN
 
 
 def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> dict[str, str]:
@@ -87,10 +86,10 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
         f"{text.get('context_length', 77)} tokens, {causal}, tokenizer "
         f"{text.get('hf_tokenizer_name', 'CLIP')}",
         "joint width": str(config["embed_dim"]),
-        "activation": f"{activation_name(source.quick_gelu)} ({source.said_by['quick_gelu']})",
+        "activation": f"{activation_name(source.quick_gelu)} ({source.stated_by['quick_gelu']})",
     }
     for key, value in pixels.items():
-        lines[f"CLIP's {key}"] = f"{value} ({source.said_by[key]})"
+        lines[f"CLIP's {key}"] = f"{value} ({source.stated_by[key]})"
         own = getattr(model.data_preprocessor, key, None)
         if own is not None:
             used = [round(part, 3) for part in own.flatten().tolist()]
@@ -262,8 +261,8 @@ def verdict(levels: Sequence[Agreement], names: int, trained: bool) -> str:
     last, best = levels[-1], max(levels, key=lambda level: (level.beaten, level.score))
     if not trained:
         return "The weights are random, so patches and text cannot agree: set clip.pretrained."
-    if names < FEWEST_NAMES:
-        return f"{names} names are too few to tell agreement from chance: give {FEWEST_NAMES}."
+    if names < MIN_NAMES:
+        return f"{names} names are too few to tell agreement from chance: give {MIN_NAMES}."
     if last.aligned:
         return "Patches and text agree better than chance at the last layer."
     adapters = (

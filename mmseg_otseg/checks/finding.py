@@ -9,7 +9,8 @@ class Finding(NamedTuple):
     """What was found and what to do about it.
 
     Attributes:
-        level: ``"error"`` (training is pointless), ``"warning"`` (it may suffer) or ``"note"``.
+        level: ``"error"`` (training is pointless), ``"warning"`` (the result may suffer) or
+            ``"note"`` (worth knowing).
         text: One or two sentences.
     """
 

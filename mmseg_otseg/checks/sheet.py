@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmseg.datasets.transforms import PackSegInputs
 
-from mmseg_otseg.datasets import Draw, ZeroShotDataset
+from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import SampleError
-from mmseg_otseg.datasets.samplers import seeded_by
-from mmseg_otseg.structures import IGNORED, ClassSplit
+from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
+from mmseg_otseg.imaging import palette_for
+from mmseg_otseg.structures import IGNORED
 
+MAX_IMAGES = 6  # of each subset
+MAX_NAMES = 24  # in the legend
 CELL = 3.0  # inches
-MOST_NAMES = 24
 
 
 class Shown(NamedTuple):
@@ -35,51 +37,28 @@ class Shown(NamedTuple):
     hidden: np.ndarray
 
 
-def samples_of(dataset: ZeroShotDataset, number: int, seed: int = 0) -> list[Shown]:
-    """Samples after the pipeline, spread evenly over the data; those that fail are left out.
+def draw_sheet(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure | None:
+    """Draw two rows for each subset of the data: some images and their labels.
 
     Args:
-        dataset: Training or validation data.
-        number: Maximum number of samples.
+        datasets: The data by subset name, with the same class split.
         seed: Seed of the augmentation.
+
+    Returns:
+        The figure; None if no sample can be used.
     """
-    places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(number, len(places))).astype(int))
-    unseen = list(dataset.split.unseen) if dataset.hide_as is not None else []
-    shown = []
-    for place in chosen.tolist():
-        leaf, index = places[place]
-        try:
-            with seeded_by(Draw(index, seed, place)):
-                results = leaf.pipeline.run_whole(leaf.get_data_info(index), _before_packing)
-        except SampleError:
-            continue
-        image = np.clip(results["img"], 0, 255).astype(np.uint8)[..., ::-1]  # BGR to RGB
-        label = results[WHOLE_LABEL]
-        shown.append(Shown(image, label, np.isin(label, unseen)))
-    return shown
-
-
-def _before_packing(step: Any) -> bool:
-    return not isinstance(step, PackSegInputs)
-
-
-def draw_sheet(
-    subsets: Mapping[str, Sequence[Shown]], split: ClassSplit, palette: Sequence[Sequence[int]]
-) -> Figure:
-    """Draw two rows for each subset: the images and their labels.
-
-    Args:
-        subsets: Samples by subset name.
-        split: The class split.
-        palette: RGB color of each class.
-    """
+    subsets = {subset: _samples(dataset, seed) for subset, dataset in datasets.items()}
+    subsets = {subset: samples for subset, samples in subsets.items() if samples}
+    if not subsets:
+        return None
+    dataset = next(iter(datasets.values()))
+    split = dataset.split
+    colors = np.array(palette_for(split.classes, dataset.metainfo), np.uint8)
     columns = max(map(len, subsets.values()))
     figure = Figure(figsize=(CELL * columns, CELL * 2 * len(subsets) + 1), layout="constrained")
     grid = figure.subplots(2 * len(subsets), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    colors = np.array(palette, np.uint8)
     present: set[int] = set()
     for row, (subset, samples) in enumerate(subsets.items()):
         for column, sample in enumerate(samples):
@@ -97,8 +76,29 @@ def draw_sheet(
         if index in present
     ]
     handles.append(Patch(facecolor="white", edgecolor="black", label="ignored"))
-    figure.legend(handles=handles[-MOST_NAMES:], loc="outside lower center", ncols=4)
+    figure.legend(handles=handles[-MAX_NAMES:], loc="outside lower center", ncols=4)
     return figure
+
+
+def _samples(dataset: ZeroShotDataset, seed: int) -> list[Shown]:
+    """Samples after the pipeline, spread evenly over the data; those that fail are left out."""
+    places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
+    chosen = np.linspace(0, len(places) - 1, min(MAX_IMAGES, len(places))).astype(int)
+    unseen = list(dataset.split.unseen) if dataset.hide_as is not None else []
+    shown = []
+    for place in chosen.tolist():
+        leaf, index = places[place]
+        try:
+            with seeded_by(draw_seed(seed, place)):
+                results = leaf.pipeline.run_whole(
+                    leaf.get_data_info(index), lambda step: not isinstance(step, PackSegInputs)
+                )
+        except SampleError:
+            continue
+        image = np.clip(results["img"], 0, 255).astype(np.uint8)[..., ::-1]  # BGR to RGB
+        label = results[WHOLE_LABEL]
+        shown.append(Shown(image, label, np.isin(label, unseen)))
+    return shown
 
 
 def _paint(axes: Axes, sample: Shown, colors: np.ndarray) -> None:

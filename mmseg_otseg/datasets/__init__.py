@@ -2,12 +2,11 @@
 
 from .folder_dataset import FolderDataset
 from .pascal_voc20 import PascalVOC20Dataset
-from .samplers import Draw, ReproducibleInfiniteSampler
+from .samplers import ReproducibleInfiniteSampler
 from .shapes import LoadShapesScene, ShapesDataset
 from .zero_shot_dataset import ZeroShotDataset
 
 __all__ = [
-    "Draw",
     "FolderDataset",
     "LoadShapesScene",
     "PascalVOC20Dataset",

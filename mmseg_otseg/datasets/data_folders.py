@@ -9,88 +9,63 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.fileio import list_dir_or_file
-from mmseg.datasets import BaseSegDataset
+from mmseg.datasets import (
+    BaseSegDataset,
+    COCOStuffDataset,
+    PascalContextDataset,
+    PascalContextDataset59,
+    PascalVOCDataset,
+)
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
-from .folder_dataset import FolderDataset
-from .folder_pairs import DataFolderError, where
+from .folder_dataset import FolderDataset, where
+
+# mmseg's converters that write files of a dataset, and a part of these files' last two folders.
+_CONVERTERS = (
+    (COCOStuffDataset, "annotations", "coco_stuff164k.py"),
+    (PascalContextDataset, "context", "pascal_context.py"),
+    (PascalContextDataset59, "context", "pascal_context.py"),
+    (PascalVOCDataset, "aug", "voc_aug.py"),
+)
 
 
-def check_folders(dataset: Any) -> None:
-    """Check that the folders and the list of an mmseg dataset exist and are not empty.
+def check_config(config: dict) -> None:
+    """Check that the folders and lists of a dataset exist and are not empty, before it is built.
+
+    mmseg's own datasets would fail with a bare ``AssertionError`` or an error about empty arrays.
 
     Args:
-        dataset: A dataset. Only a ``BaseSegDataset`` with local files is checked.
+        config: Config of any registered dataset, with ``type``. Datasets that find their samples
+            differently from mmseg's ``BaseSegDataset``, or not in local files, are not checked.
 
     Raises:
         FileNotFoundError: If something is missing; the message names the folder or file, what
             should be in it, and the config key.
     """
-    problem = _problem(dataset, type(dataset).__name__)
-    if problem:
-        raise FileNotFoundError(problem)
-
-
-def build_checked(config: dict) -> Any:
-    """Build a dataset; if that fails because files are missing, report which.
-
-    mmseg's own datasets would fail with a bare ``AssertionError`` or an error about empty arrays.
-
-    Args:
-        config: Config of any registered dataset, with ``type``.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        FileNotFoundError: As in :func:`check_folders`.
-        Exception: Any other error raised when the dataset is built.
-    """
-    try:
-        return DATASETS.build(config)
-    except DataFolderError:  # its message is already clear
-        raise
-    except Exception as error:
-        for leaf in _leaf_configs(config):
-            problem = _explain(leaf)
-            if problem:
-                raise FileNotFoundError(problem) from error
-        raise
-
-
-def check_config(config: dict) -> None:
-    """Check the folders and lists of a dataset before it is built.
-
-    Args:
-        config: Config of any registered dataset, with ``type``. Datasets that find their samples
-            differently from mmseg's ``BaseSegDataset`` are not checked.
-
-    Raises:
-        FileNotFoundError: As in :func:`check_folders`.
-    """
     for leaf in _leaf_configs(config):
-        cls, problem = _class_of(leaf), None
+        cls = _class_of(leaf)
         if cls is FolderDataset:
             options = {key: leaf[key] for key in ("data_root", "subset") if key in leaf}
             FolderDataset(**options, lazy_init=True).find_pairs()
-        if getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
-            problem = _explain(leaf)
-        if problem:
-            raise FileNotFoundError(problem)
+        elif getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
+            problem = _problem(_without_files(cls, leaf), cls)
+            if problem:
+                raise FileNotFoundError(problem)
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
-    """Copy a dataset's config and add a split's class names to each part that has none."""
+    """Copy a dataset's config and add a split's classes to each part that has none of its own."""
     if isinstance(split, Mapping) and "classes" not in split:
         return config
-    names, config = list(ClassSplit.build(split).classes), copy.deepcopy(config)
+    built, config = ClassSplit.build(split), copy.deepcopy(config)
+    classes = {"classes": list(built.classes), "unseen": list(built.unseen)}
     for leaf in _leaf_configs(config):
-        cls, metainfo = _class_of(leaf), leaf.get("metainfo") or {}
+        cls = _class_of(leaf)
         plain = inspect.isclass(cls) and issubclass(cls, BaseSegDataset)
-        if plain and not {"classes"} & (set(metainfo) | set(cls.METAINFO)):
-            leaf["metainfo"] = {**metainfo, "classes": names}
+        if plain and "classes" not in cls.METAINFO:
+            leaf["metainfo"] = {**classes, **(leaf.get("metainfo") or {})}
     return config
 
 
@@ -110,15 +85,11 @@ def _leaf_configs(config: dict) -> Iterator[dict]:
             yield from _leaf_configs(inner)
 
 
-def _explain(config: dict) -> str | None:
-    """The problem with the paths in a config whose dataset could not be built, if any."""
-    cls = _class_of(config)
-    if not (inspect.isclass(cls) and issubclass(cls, BaseSegDataset)):
-        return None
-    # With lazy_init, a dataset sets its paths and suffixes without reading any file.
+def _without_files(cls: Any, config: dict) -> BaseSegDataset:
+    """A dataset with the paths and suffixes of a config, which has not read any file."""
     options = {name: value for name, value in config.items() if name not in ("type", "_scope_")}
     try:
-        return _problem(cls(**{**options, "pipeline": [], "lazy_init": True}), cls.__name__)
+        return cls(**{**options, "pipeline": [], "lazy_init": True})
     except Exception:  # some read files even then: use a BaseSegDataset with the same paths
         pass
     defaults = inspect.signature(cls.__init__).parameters
@@ -128,14 +99,19 @@ def _explain(config: dict) -> str | None:
         for name in ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
     }
     given = {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
-    bare = BaseSegDataset(lazy_init=True, backend_args=config.get("backend_args"), **given)
-    return _problem(bare, cls.__name__)
+    return BaseSegDataset(lazy_init=True, backend_args=config.get("backend_args"), **given)
 
 
-def _problem(dataset: Any, name: str) -> str | None:
-    if not isinstance(dataset, BaseSegDataset) or dataset.backend_args:
+def _problem(dataset: BaseSegDataset, cls: type) -> str | None:
+    """What is missing of a dataset's files, if anything.
+
+    Args:
+        dataset: A dataset.
+        cls: The class that a config names, for the message.
+    """
+    if dataset.backend_args:
         return None
-    root = dataset.data_root
+    root, name = dataset.data_root, cls.__name__
     if root and not os.path.isdir(root):
         return (
             f"the data folder {where(root)} of {name} does not exist. Put the data there, or set "
@@ -149,41 +125,47 @@ def _problem(dataset: Any, name: str) -> str | None:
         folder = dataset.data_prefix.get(key)
         if not folder or (key == "seg_map_path" and folder == os.path.join(root or "", "")):
             continue  # no label folder given: a dataset without labels
+        convert = _converter(cls, folder)
         change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
         if not os.path.isdir(folder):
             return (
-                f"the folder {where(folder)}, where {name} looks for {what}, does not exist. Put "
-                f"them there, or {change}."
+                f"the folder {where(folder)}, where {name} looks for {what}, does not exist. "
+                f"{convert or 'Put them there'}, or {change}."
             )
-        if (
-            next(list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True), None)
-            is None
-        ):
-            return (
+        found = list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True)
+        if next(iter(found), None) is None:
+            problem = (
                 f"the folder {where(folder)} holds no {what}: {name} looked for files that end in "
-                f"'{suffix}'. Put them there, {change}, or correct `img_suffix` and "
-                "`seg_map_suffix`."
+                f"'{suffix}'."
             )
-    return _problem_of_list(dataset, name)
+            if convert:
+                return f"{problem} {convert}."
+            suffixes = "correct `img_suffix` and `seg_map_suffix`"
+            return f"{problem} Put them there, {change}, or {suffixes}."
+    return _problem_of_list(dataset.ann_file, cls)
 
 
-def _problem_of_list(dataset: Any, name: str) -> str | None:
-    path = dataset.ann_file
+def _problem_of_list(path: str, cls: type) -> str | None:
     if not path or os.path.isdir(path):
         return None
+    what, change = (
+        f"the list {where(path)}, from which {cls.__name__} reads the image names,",
+        (f"set `ann_file` in the config of {cls.__name__}"),
+    )
     if not os.path.isfile(path):
-        return (
-            f"the list {where(path)}, from which {name} reads the image names, does not exist. "
-            f"Put it there, or set `ann_file` in the config of {name}."
-        )
+        return f"{what} does not exist. {_converter(cls, path) or 'Put it there'}, or {change}."
     try:
         with open(path, encoding="utf-8") as lines:
             empty = not any(line.strip() for line in lines)
     except UnicodeDecodeError:
-        return f"the list {where(path)}, from which {name} reads the image names, is not text."
-    if empty:
-        return (
-            f"the list {where(path)}, from which {name} reads the image names, is empty. "
-            f"Add one name per line, or set `ann_file` in the config of {name}."
-        )
-    return None
+        return f"{what} is not text."
+    return f"{what} is empty. Add one name per line, or {change}." if empty else None
+
+
+def _converter(cls: type, path: str) -> str:
+    """Which of mmseg's converters writes the files at a path of a dataset; empty for none."""
+    ending = "/".join(os.path.normpath(path).split(os.sep)[-2:]).casefold()
+    for dataset, part, script in _CONVERTERS:
+        if issubclass(cls, dataset) and part in ending:
+            return f"Create them with mmseg's tools/dataset_converters/{script}"
+    return ""

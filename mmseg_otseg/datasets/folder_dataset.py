@@ -2,15 +2,85 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging.reading import SUFFIXES
 from mmseg_otseg.structures import IGNORED
 
-from .folder_pairs import DataFolderError, FolderPairs, some_names
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
+MAX_LISTED = 5  # files in a message
+
+
+class DataFolderError(FileNotFoundError):
+    """A data folder or a file in it is missing; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class FolderPairs:
+    """Images in one folder and label files in another, paired by name.
+
+    Attributes:
+        pairs: (image, label file), sorted by image.
+        lone_images: Images without a label file.
+        lone_labels: Label files without an image.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    lone_images: tuple[str, ...]
+    lone_labels: tuple[str, ...]
+
+    @classmethod
+    def find(cls, images: str, labels: str) -> FolderPairs:
+        """Pair the files in two folders and all their subfolders.
+
+        A label file has the same name as its image except for the suffix. All label files may also
+        have the same additional ending, as in ``0001.jpg`` and ``0001_L.png``.
+
+        Args:
+            images: Folder of the images.
+            labels: Folder of the label files.
+
+        Raises:
+            DataFolderError: If a folder does not exist or holds no such files, the label files are
+                JPEGs, two files in a folder differ only in the suffix, or no label file has the
+                name of an image.
+        """
+        image_of = _files(images, "images", SUFFIXES)
+        label_files = _files(labels, "label files", LABEL_SUFFIXES)
+        ending = _common_ending(label_files, image_of)
+        label_of = {
+            name.removesuffix(ending): path
+            for name, path in label_files.items()
+            if name.endswith(ending)
+        }
+        pairs = tuple((path, label_of[name]) for name, path in image_of.items() if name in label_of)
+        used = {label for _, label in pairs}
+        found = cls(
+            pairs,
+            tuple(path for name, path in image_of.items() if name not in label_of),
+            tuple(path for path in label_files.values() if path not in used),
+        )
+        if not pairs:
+            remedy = "Give each label file the name of its image."
+            if {Path(name).name for name in image_of} & {Path(name).name for name in label_files}:
+                remedy = "The names agree, the sub-folders do not: use the same ones in both."
+            raise DataFolderError(
+                f"no label file in {labels} has the name of an image in {images}: the images are "
+                f"{some_names(found.lone_images, images)}, the label files "
+                f"{some_names(found.lone_labels, labels)}. {remedy}"
+            )
+        return found
 
 
 @DATASETS.register_module()
@@ -18,7 +88,7 @@ class FolderDataset(BaseSegDataset):
     """Images in ``images/<subset>`` and their label files in ``labels/<subset>``.
 
     File suffixes, and an ending shared by all label files, are detected; see
-    :class:`~mmseg_otseg.datasets.folder_pairs.FolderPairs`. A label file holds one value per pixel:
+    :class:`FolderPairs`. A label file holds one value per pixel:
     the index of its class among the class names, or 255 for an ignored pixel.
 
     Args:
@@ -28,8 +98,9 @@ class FolderDataset(BaseSegDataset):
             the class names belong to the other values in increasing order: with ``background=0``,
             the first name belongs to the value 1. None means that the values 0..K-1 are the K
             classes.
-        metainfo: ``dict(classes=[names])``, in the order of the label values. Not needed inside a
-            :class:`ZeroShotDataset`, which takes the names from its class split.
+        metainfo: ``dict(classes=[names])``, in the order of the label values, and perhaps the
+            indices of ``unseen`` classes. Not needed inside a :class:`ZeroShotDataset`, which takes
+            both from its class split.
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
@@ -78,7 +149,8 @@ class FolderDataset(BaseSegDataset):
         if found.lone_images:
             raise DataFolderError(
                 f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} images "
-                f"in {images} have no label file in {labels}: {some_names(found.lone_images)}. "
+                f"in {images} have no label file in {labels}: "
+                f"{some_names(found.lone_images, images)}. "
                 "Add the label files, or remove the images."
             )
         return found
@@ -104,6 +176,75 @@ class FolderDataset(BaseSegDataset):
             }
             for image, label in self.find_pairs().pairs
         ]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes in a sample's label file, for mmengine's ``ClassBalancedDataset``.
+
+        The unseen classes of ``metainfo`` are left out: training must not know where they are.
+        """
+        label = LoadAnnotations().transform(self.get_data_info(idx))["gt_seg_map"]
+        classes = range(len(self.metainfo["classes"]))
+        seen = set(classes) - set(self.metainfo.get("unseen", ()))
+        return sorted(seen.intersection(np.unique(label).tolist()))
+
+
+def where(path: str) -> str:
+    """A path as given and, if it is relative, the absolute path in parentheses."""
+    full = os.path.abspath(path)
+    return path if full == path else f"{path} ({full})"
+
+
+def some_names(paths: Iterable[str], folder: str) -> str:
+    """The names of the first few files in a folder, and how many more there are."""
+    names = [os.path.relpath(path, folder) for path in paths]
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """The files with one of the suffixes, sorted: their paths by relative name without suffix."""
+    if not os.path.isdir(folder):
+        raise DataFolderError(
+            f"the folder {where(folder)}, where the {what} should be, does "
+            "not exist. Put them there, or set `data_root` to the folder that holds `images` and "
+            "`labels`."
+        )
+    listed = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    listed = [path for path in listed if not path.name.startswith(".")]
+    files: dict[str, str] = {}
+    for path in listed:
+        if path.suffix.lower() in suffixes:
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in files:
+                raise DataFolderError(
+                    f"{files[name]} and {path} have the same name except for the suffix. Remove or "
+                    "rename one of them."
+                )
+            files[name] = str(path)
+    if not files:
+        others = sorted({path.suffix.lower() for path in listed})
+        remedy = "Put them there, or set `data_root`."
+        if suffixes == LABEL_SUFFIXES and {".jpg", ".jpeg"} & set(others):
+            remedy = (
+                "JPEG changes the values of labels: save them as PNG. If these are the images, "
+                "`images` and `labels` are swapped."
+            )
+        raise DataFolderError(
+            f"the folder {folder} holds no {what} ({', '.join(suffixes)})"
+            + (f", only other files ({', '.join(others)})" if others else "")
+            + f". {remedy}"
+        )
+    return files
+
+
+def _common_ending(labels: Iterable[str], images: Iterable[str]) -> str:
+    """The most frequent text after an image's name in the label files' names, perhaps empty."""
+    known, endings = set(images), Counter[str]()
+    for name in labels:
+        cut = next((end for end in range(len(name), 0, -1) if name[:end] in known), None)
+        if cut is not None:
+            endings[name[cut:]] += 1
+    return endings.most_common(1)[0][0] if endings else ""
 
 
 def _label_map(num_classes: int, background: int | None) -> dict[int, int] | None:

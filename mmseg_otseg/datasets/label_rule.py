@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 
 import numpy as np
+from mmseg.datasets import COCOStuffDataset
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import IGNORED, ClassSplit
+
+COCO_STUFF_IDS = 182  # the published label files hold 0..181, of which 171 are classes
+COCO_STUFF_HINT = (
+    "These look like COCO-Stuff's published label files, whose values have gaps. Convert them with "
+    "mmseg's tools/dataset_converters/coco_stuff164k.py."
+)
 
 
 class SampleError(UserError):
@@ -24,12 +33,11 @@ class LabelRule:
     """
 
     def __init__(self, split: ClassSplit, hide_as: int | None = None) -> None:
-        self.num_classes = split.num_classes
-        self._allowed = np.zeros(256, dtype=bool)
-        self._allowed[: split.num_classes] = True
-        self._allowed[IGNORED] = True
-        self._unseen = np.array(split.unseen, dtype=np.int64)
-        self._table = np.arange(256, dtype=np.uint8)
+        self.classes = split.classes
+        self._allowed = np.zeros(IGNORED + 1, dtype=bool)
+        self._allowed[[*range(split.num_classes), IGNORED]] = True
+        self._unseen = list(split.unseen)
+        self._table = np.arange(IGNORED + 1, dtype=np.uint8)
         if hide_as is not None:
             self._table[self._unseen] = hide_as
 
@@ -44,10 +52,11 @@ class LabelRule:
             The labels to train or test with, (H, W), uint8.
 
         Raises:
-            SampleError: If the shape is not (H, W), or a value is not 0..K-1 or 255.
+            SampleError: If the shape is not (H, W), or a value is not 0..K-1 or 255, or the reader
+                has changed the values of the file.
         """
         self._present(label, path)
-        return self._table[label]
+        return self._table[label.astype(np.uint8, copy=False)]
 
     def holds_unseen(self, label: np.ndarray, path: str) -> bool:
         """Whether any pixel of a label map (H, W) belongs to an unseen class.
@@ -61,26 +70,76 @@ class LabelRule:
         """Which of the values 0..255 occur, shape (256,), bool; raise if one is not allowed."""
         if label.ndim != 2:
             raise SampleError(_no_map(path, label.shape))
-        wide = _wide_values(path, label) if label.dtype == np.uint8 else label
+        wide = wide_values(path, label.shape) if label.dtype == np.uint8 else label
         if wide is not None:
             values = np.unique(wide)
-            if values.size and (values[0] < 0 or values[-1] > 255):
-                raise SampleError(self._message(values[(values < 0) | (values > 255)], path))
-        present = np.bincount(label.astype(np.uint8, copy=False).ravel(), minlength=256) > 0
+            if (values != np.rint(values)).any():  # NaN differs, too
+                raise SampleError(
+                    f"label file {path} holds numbers that are not integers. Save class indices as "
+                    "8-bit integers."
+                )
+            outside = values[(values < 0) | (values > IGNORED)]
+            if outside.size:
+                raise SampleError(self._message(outside, path))
+        present = np.bincount(label.astype(np.uint8, copy=False).ravel(), minlength=IGNORED + 1) > 0
         wrong = np.flatnonzero(present & ~self._allowed)
         if wrong.size:
             raise SampleError(self._message(wrong, path))
         return present
 
     def _message(self, values: np.ndarray, path: str) -> str:
-        shown = ", ".join(str(value) for value in values[:10]) + (
-            ", ..." if len(values) > 10 else ""
+        number = len(self.classes)
+        shown = ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
+        hint = (
+            COCO_STUFF_HINT
+            if is_raw_coco_stuff(self.classes, values)
+            else "Correct the file, or check `reduce_zero_label` (is 0 the background?) and the "
+            "classes of the split."
         )
         return (
-            f"label file {path} holds the values {shown}, but with {self.num_classes} classes only "
-            f"0..{self.num_classes - 1} and {IGNORED} (ignored) are allowed. Correct the file, or "
-            "check `reduce_zero_label` (is 0 the background?) and the classes of the split."
+            f"label file {path} holds the values {shown}, but with {number} classes only "
+            f"0..{number - 1} and {IGNORED} (ignored) are allowed. {hint}"
         )
+
+
+def is_raw_coco_stuff(classes: tuple[str, ...], wrong: Sequence[int] | np.ndarray) -> bool:
+    """Whether values that are not classes are those of COCO-Stuff's unconverted label files."""
+    return classes == tuple(COCOStuffDataset.METAINFO["classes"]) and max(wrong) < COCO_STUFF_IDS
+
+
+def wide_values(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The values of a label file with more than 8 bits, which mmseg's loader wraps to 0..255.
+
+    Args:
+        path: The label file.
+        shape: Shape of the label map as loaded.
+
+    Returns:
+        Numbers, (H, W); None if the file has 8 bits or fewer, or Pillow does not know its format.
+
+    Raises:
+        SampleError: If readers change the values: gray of 2 or 4 bits, which is scaled to 0..255,
+            inverted gray, and colors in an image one pixel high or wide.
+    """
+    if not os.path.isfile(path):
+        return None
+    try:
+        with Image.open(path) as image:  # reads the header only
+            size = (image.height, image.width, len(image.getbands()))
+            layout = image.tile[0][3] if image.tile else None  # a name, or a tuple that begins so
+            layout = layout[0] if isinstance(layout, tuple) else layout
+            values = np.asarray(image) if image.mode[0] in "IF" else None
+    except OSError:  # not an image format; the dataset's own loader can read it
+        return None
+    if size[2] > 1 and 1 in size[:2] and shape != size[:2]:
+        # mmseg's loader drops axes of length 1, so three colors would pass as three columns
+        raise SampleError(_no_map(path, size))
+    if re.match(r"L;[24]|[1L];I", str(layout)):
+        raise SampleError(
+            f"label file {path} stores gray values with 2 or 4 bits, or inverted, and readers "
+            "change such values. Save it with 8 bits."
+        )
+    return values
 
 
 def _no_map(path: str, shape: tuple[int, ...]) -> str:
@@ -88,29 +147,3 @@ def _no_map(path: str, shape: tuple[int, ...]) -> str:
         f"label file {path} holds an array of shape {shape}, not one class index per pixel. "
         "Convert color images to single-channel class indices."
     )
-
-
-def _wide_values(path: str, label: np.ndarray) -> np.ndarray | None:
-    """The values of a label file with more than 8 bits, which loaders would wrap to 0..255.
-
-    Args:
-        path: The label file.
-        label: The label map as loaded, (H, W).
-
-    Returns:
-        The values, (H, W); None if the file has 8 bits or is not an image file.
-
-    Raises:
-        SampleError: If it is a color image one pixel high or wide, which mmseg's loader turns into
-            a map with three columns.
-    """
-    if not os.path.isfile(path):
-        return None
-    try:
-        with Image.open(path) as image:  # reads the header only
-            shape = (image.height, image.width, len(image.getbands()))
-            if shape[2] > 1 and 1 in shape[:2] and label.shape != shape[:2]:
-                raise SampleError(_no_map(path, shape))
-            return np.asarray(image) if image.mode[0] in "IF" else None
-    except OSError:  # not an image format; the dataset's loader can read it
-        return None

@@ -18,12 +18,12 @@ from mmseg.registry import DATASETS
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import IGNORED, UNLABELED, ClassSplit, SplitLike
 
-from .data_folders import build_checked, check_folders, with_names
+from .data_folders import check_config, with_names
 from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 from .samplers import seeded_by
 
-FEW_LEFT = 0.1  # share of the images: warn if drop_unseen_images leaves fewer
+MIN_KEPT = 0.1  # share of the images: warn if drop_unseen_images keeps fewer
 _HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELED, "supervised": None}
 
 
@@ -39,8 +39,8 @@ class ZeroShotDataset:
     ``metainfo`` is that of the wrapped dataset plus ``seen`` and ``unseen`` (class indices) and
     ``hide_as`` (the label that hides unseen classes; None if nothing is hidden).
 
-    A sample whose index is a :class:`~mmseg_otseg.datasets.samplers.Draw` is augmented with the
-    draw's seed, independently of what was loaded before.
+    A sample whose index comes with a seed, as ``(index, seed)``, is augmented with that seed,
+    independently of what was loaded before; ``takes_seeds`` says so to the sampler.
 
     Args:
         dataset: The dataset to wrap, as a config or an object. It may be one of mmengine's or
@@ -66,6 +66,8 @@ class ZeroShotDataset:
             FileNotFoundError) for files that are missing or invalid, and names them.
     """
 
+    takes_seeds = True
+
     def __init__(
         self,
         dataset: dict | BaseDataset,
@@ -85,17 +87,28 @@ class ZeroShotDataset:
             )
         with _mmseg_scope():
             if isinstance(dataset, dict):
-                wrapped = build_checked(with_names(dataset, split))
+                config = with_names(dataset, split)
+                check_config(config)
+                wrapped = DATASETS.build(config)
             else:
                 wrapped = dataset
         leaves = _leaves(wrapped)
-        classes = wrapped.metainfo.get("classes")
-        if classes is None:
-            raise UserError(
-                f"{type(leaves[0]).__name__} has no class names; add metainfo=dict(classes=[...]) "
-                "to its config."
-            )
-        self.split = ClassSplit.build(split, classes=classes)
+        for leaf in leaves:  # a wrapper may state other names than the data in it
+            name, classes = type(leaf).__name__, leaf.metainfo.get("classes")
+            if classes is None:
+                raise UserError(
+                    f"{name} has no class names; add metainfo=dict(classes=[...]) to its config."
+                )
+            split = ClassSplit.build(split, classes=classes)
+            ignored = getattr(leaf, "ignore_index", IGNORED)
+            if ignored != IGNORED:
+                raise UserError(
+                    f"ignore_index={ignored} of {name} has no effect: {IGNORED} is ignored in "
+                    "label files. Use background (FolderDataset) or reduce_zero_label for another "
+                    "value, or change the files."
+                )
+        assert isinstance(split, ClassSplit)
+        self.split = split
         if self.split.num_classes > UNLABELED:
             raise UserError(
                 f"{self.split.num_classes} classes are too many: labels are 8-bit and "
@@ -136,8 +149,6 @@ class ZeroShotDataset:
         if self._fully_initialized:
             return
         self.dataset.full_init()
-        for leaf in _leaves(self.dataset):
-            check_folders(leaf)
         if self.drop_unseen_images and self.split.unseen:
             self._drop_unseen_images()
         self._fully_initialized = True
@@ -156,7 +167,7 @@ class ZeroShotDataset:
             if not rule.holds_unseen(leaf.pipeline.read_label(info), path):
                 kept[id(leaf)].append(index)
         left = sum(map(len, kept.values()))
-        few = left < FEW_LEFT * total
+        few = left < MIN_KEPT * total
         advice = ", which is few; drop_unseen_images=False keeps all" if few else ""
         print_log(
             f"{left} of {total} images contain no unseen class and are kept{advice}",
@@ -179,8 +190,8 @@ class ZeroShotDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, idx: int) -> Any:
-        """The pipeline's output for the sample at an index; reproducible for a ``Draw``."""
+    def __getitem__(self, idx: int | tuple[int, int]) -> Any:
+        """The pipeline's output for the sample at an index, reproducible for (index, seed)."""
         if not self._fully_initialized:
             print_log(
                 "Call full_init() before loading samples; otherwise every worker calls it.",
@@ -188,8 +199,9 @@ class ZeroShotDataset:
                 level=logging.WARNING,
             )
             self.full_init()
-        with seeded_by(idx):
-            return self.dataset[int(idx)]
+        index, seed = idx if isinstance(idx, tuple) else (idx, None)
+        with seeded_by(seed):
+            return self.dataset[int(index)]
 
     @force_full_init
     def get_subset_(self, indices: Sequence[int] | int) -> None:

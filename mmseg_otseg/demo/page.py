@@ -15,10 +15,12 @@ import numpy as np
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging import class_list
 from mmseg_otseg.inference import Inspection, OTSegInferencer
+from mmseg_otseg.inference.vocabulary import split_classes
 
 from . import views
-from .images import load_image, read_names, write_names
+from .samples import load_image
 
 HOUR = 3600
 HEAD = (
@@ -26,6 +28,7 @@ HEAD = (
     "Classes marked *unseen* had no mask in training."
 )
 THUMBNAIL = 192
+MAX_NAMES = 200
 
 
 class Page:
@@ -155,8 +158,8 @@ class Page:
             def on(
                 event: Any, act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any
             ) -> None:
-                told = in_words(act, len(outputs))
-                event(told, inputs, [*outputs, status], show_progress_on=result, **how)
+                answer = with_message(act, len(outputs))
+                event(answer, inputs, [*outputs, status], show_progress_on=result, **how)
 
             settings = [names, *sliders]
             on(gallery.select, self.choose, settings, [image, *segmented])
@@ -198,23 +201,43 @@ class Page:
         return gallery, file, names, button, sliders
 
 
-def in_words(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    """Add a last output, which says what is wrong with an input; all others then stay as they are.
+def read_names(text: str) -> list[str] | None:
+    """The class names that were typed, see ``class_list``; None if there are none.
+
+    Raises:
+        UserError: If they cannot be read, or there are more than ``MAX_NAMES``.
+    """
+    if not text.strip():
+        return None
+    names = class_list(text, split_classes())
+    if len(names) > MAX_NAMES:
+        raise UserError(f"These are {len(names)} class names; give at most {MAX_NAMES}.")
+    return names
+
+
+def write_names(names: Sequence[str]) -> str:
+    """The text that :func:`read_names` reads; names with a comma in quotes."""
+    return ", ".join(f'"{name}"' if "," in name else name for name in names)
+
+
+def with_message(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """Give an event handler one more output: a message to the user, empty if all went well.
 
     Args:
-        function: Answers an event; a ``ValueError`` is told to the user, others are logged.
+        function: Handles an event. The message is that of its ``UserError``; other errors are
+            logged, and the message refers to the log. The other outputs then stay as they were.
         outputs: How many outputs it has.
     """
 
     @functools.wraps(function)
-    def told(*args: Any) -> tuple[Any, ...]:
+    def answer(*args: Any) -> tuple[Any, ...]:
         try:
             return *function(*args), ""
-        except ValueError as error:
+        except UserError as error:
             text = str(error)
         except Exception:
             logging.getLogger("mmseg_otseg").exception("an error while answering the page")
             text = "Something went wrong; the terminal that serves this page says what."
         return *(gr.skip() for _ in range(outputs)), f'<p class="wrong">{escape(text)}</p>'
 
-    return told
+    return answer

@@ -1,7 +1,8 @@
-"""Samples of a config's dataset, for figures and the web demo."""
+"""What the page and the figures show: the shipped model, and samples of data or of files."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,39 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 from mmseg.registry import DATASETS
+from PIL import Image
 
+import mmseg_otseg
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging import find_images, read_image
+from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.structures import ClassSplit
 
-MOST_LOOKED_AT = 300
+CONFIG = Path("shapes", "checkpoint", "otseg_plus.py")
+WEIGHTS = CONFIG.with_suffix(".safetensors")
+NONE_BELOW = 0.15
+"""Probability below which a pixel is most likely ground, which is no class of these scenes."""
+LONGER_SIDE = 2048
+MAX_PIXELS = 2**26
+MAX_SEARCHED = 300
+NUM_SAMPLES = 8
+
+
+def shipped_model() -> tuple[Path, Path]:
+    """Config and weights of an OTSeg+ for procedural scenes of colored shapes.
+
+    Raises:
+        FileNotFoundError: If the configs or the weights did not come with the package.
+    """
+    package = Path(mmseg_otseg.__file__).parent
+    for folder in (package / "configs", package.parent / "configs"):  # installed, or a checkout
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder / CONFIG, folder / WEIGHTS
+    raise FileNotFoundError(
+        f"the trained model {Path('configs') / WEIGHTS} is not there: give a config and a "
+        "checkpoint of your own"
+    )
 
 
 class Sample(NamedTuple):
@@ -45,19 +73,26 @@ def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
     wrong = [index for index in indices if not 0 <= index < len(dataset)]
     if wrong:
         raise UserError(f"the data has the samples 0 to {len(dataset) - 1}, not {wrong}")
-    return [_sample(dataset[index]) for index in indices]
+    samples = []
+    for packed in map(dataset.__getitem__, indices):
+        image = packed["inputs"].permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+        data = packed["data_samples"]
+        label = data.gt_sem_seg.data[0].numpy() if "gt_sem_seg" in data else None
+        name = Path(data.metainfo.get("img_path") or "").stem
+        samples.append(Sample(name, np.ascontiguousarray(image), label))
+    return samples
 
 
 def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sample]:
     """The first samples of a dataset in whose labels an unseen class occurs.
 
-    If fewer than ``number`` of the first ``MOST_LOOKED_AT`` samples have one, the first samples
+    If fewer than ``number`` of the first ``MAX_SEARCHED`` samples have one, the first samples
     without an unseen class fill the list.
     """
     found: list[Sample] = []
     others: list[Sample] = []
-    for index in range(min(len(dataset), MOST_LOOKED_AT)):
-        sample = _sample(dataset[index])
+    for index in range(min(len(dataset), MAX_SEARCHED)):
+        (sample,) = take_samples(dataset, [index])
         if sample.label is not None and np.isin(sample.label, split.unseen).any():
             found.append(sample)
         elif len(others) < number:
@@ -67,9 +102,44 @@ def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sa
     return [*found, *others][:number]
 
 
-def _sample(packed: dict[str, Any]) -> Sample:
-    image = packed["inputs"].permute(1, 2, 0).numpy()
-    data = packed["data_samples"]
-    label = data.gt_sem_seg.data[0].numpy() if "gt_sem_seg" in data else None
-    name = Path(data.metainfo.get("img_path") or "").stem
-    return Sample(name, np.ascontiguousarray(image.clip(0, 255).astype(np.uint8)), label)
+def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Images to choose from, by name: those of the files, else some of the config's test data.
+
+    The colors of the test data's classes become the model's.
+
+    Args:
+        inferencer: The model.
+        files: Images and folders of them.
+
+    Raises:
+        UserError: If a given image cannot be read.
+    """
+    if files:
+        paths = [Path(path) for path in find_images(list(files))[0] if isinstance(path, str)]
+        return [(path.stem, load_image(path)) for path in paths]
+    split = inferencer.model.neck.text.split
+    try:
+        dataset = build_dataset(inferencer.cfg, split)
+    except (OSError, KeyError, AttributeError):  # the data are not here, or there are none
+        return []
+    inferencer.model.dataset_meta = dataset.metainfo
+    return [(s.name, s.image) for s in samples_with_unseen(dataset, split, NUM_SAMPLES)]
+
+
+def load_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image, reduced to ``LONGER_SIDE`` pixels if it is larger.
+
+    Returns:
+        BGR values (h, w, 3), uint8.
+
+    Raises:
+        UserError: If it cannot be read, or has more than ``MAX_PIXELS`` pixels.
+    """
+    try:
+        rgb, _ = read_image(path, MAX_PIXELS)
+    except (OSError, UserError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"This image cannot be used: {reason}.") from error
+    image = Image.fromarray(rgb)
+    image.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])

@@ -9,11 +9,12 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from mmengine.logging import print_log
 
 from .page import Page
 
-MOST_BYTES = "20mb"
-SESSIONS_KEPT = 32
+MAX_BYTES = "20mb"
+MAX_SESSIONS = 32
 LOCAL = ("127.0.0.1", "localhost", "::1")
 # The browser itself refuses what would come from, or go to, any other machine.
 POLICY = (
@@ -65,6 +66,21 @@ class WithPolicy:
         await self.app(scope, receive, send_with_policy)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections.
+
+    Raises:
+        OSError: If the port is taken or the address is not one of this machine.
+    """
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise OSError(
+            f"the page cannot be served on {host}, port {port} ({error.strerror}): choose another "
+            "port with --port, or 0 for any that is free"
+        ) from error
+
+
 def serve(page: Page, host: str, port: int) -> None:
     """Answer browsers until interrupted.
 
@@ -78,7 +94,7 @@ def serve(page: Page, host: str, port: int) -> None:
         OSError: If the port is taken.
     """
     blocks = page.build()
-    blocks.state_session_capacity = SESSIONS_KEPT
+    blocks.state_session_capacity = MAX_SESSIONS
     blocks.queue(default_concurrency_limit=2, max_size=32)
     app = FastAPI(openapi_url=None)
     app.add_middleware(WithPolicy)
@@ -91,16 +107,15 @@ def serve(page: Page, host: str, port: int) -> None:
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=MOST_BYTES,
+        max_file_size=MAX_BYTES,
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
         theme=gr.themes.Base(primary_hue="indigo", font=FONT, font_mono="monospace"),
         css=CSS,
     )
-    with socket.create_server((host, port)) as listening:
-        print(
-            f"open http://{host}:{listening.getsockname()[1]} in a browser; Ctrl+C ends", flush=True
-        )
+    with listen(host, port) as listening:
+        address = f"http://{host}:{listening.getsockname()[1]}"
+        print_log(f"open {address} in a browser; Ctrl+C ends", "current")
         config = uvicorn.Config(app, log_level="warning")
         uvicorn.Server(config).run(sockets=[listening])

@@ -12,8 +12,8 @@ from mmseg_otseg.imaging import NONE_NAME, heat, paint
 from mmseg_otseg.inference import Inspection
 
 SHOWN_SIDE = 768
-BEST = 5
-MOST_ROWS = 30
+MAX_BEST = 5
+MAX_ROWS = 30
 NONE_COLOR = (200, 200, 200)
 
 
@@ -54,7 +54,7 @@ def legend(look: Inspection, labels: np.ndarray) -> str:
     share = np.bincount(labels.ravel(), minlength=len(look.names) + 1) / labels.size
     order = [int(label) for label in np.argsort(-share, kind="stable") if share[label] > 0]
     rows = []
-    for label in order[:MOST_ROWS]:
+    for label in order[:MAX_ROWS]:
         none = label == len(look.names)
         name = NONE_NAME if none else look.names[label]
         color = NONE_COLOR if none else look.palette[label]
@@ -63,7 +63,7 @@ def legend(look: Inspection, labels: np.ndarray) -> str:
         )
     absent = [name for name, part in zip(look.names, share) if part == 0]
     if absent:
-        text = ", ".join(absent[:MOST_ROWS]) + (", ..." if len(absent) > MOST_ROWS else "")
+        text = ", ".join(absent[:MAX_ROWS]) + (", ..." if len(absent) > MAX_ROWS else "")
         rows.append(f'<p class="absent">nowhere: {escape(text)}</p>')
     return f'<div class="rows" id="legend-rows">{"".join(rows)}</div>'
 
@@ -84,7 +84,7 @@ def best_at(look: Inspection, row: float, column: float, seen_bias: float) -> st
     values = look.values_at(row, column, seen_bias)
     rows = [
         _row(look.names[label], value, f"{value:.3f}", look.palette[label], look.seen[label])
-        for label, value in ((int(i), float(values[i])) for i in np.argsort(-values)[:BEST])
+        for label, value in ((int(i), float(values[i])) for i in np.argsort(-values)[:MAX_BEST])
     ]
     head = f"Best classes in pixel ({column:.0f}, {row:.0f})"
     return f'<div class="rows" id="best-rows"><h4>{head}</h4>{"".join(rows)}</div>'

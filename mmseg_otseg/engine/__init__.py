@@ -1,14 +1,12 @@
 """Everything that runs around the model: hooks, optimizers, schedules, checkpoints, processes."""
 
-from mmseg_otseg.engine import checkpoint_sources, hooks
+from mmseg_otseg.engine import hooks
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.engine.distributed import process_group
 from mmseg_otseg.engine.optimizers import CPUAmpOptimWrapper, TrainableOptimWrapperConstructor
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.engine.schedulers import WarmupPolyLR
-
-checkpoint_sources.install()
 
 __all__ = [
     "CPUAmpOptimWrapper",

@@ -1,23 +1,143 @@
-"""Safe reading of checkpoints.
+"""Reading and writing checkpoints without executing what they hold.
 
-Importing :mod:`mmseg_otseg.engine` makes mmengine read every checkpoint through this module, when
-it resumes, for ``load_from`` and ``init_cfg``, and in the inferencers of mmengine and mmseg. No
-code in a file is executed (:func:`read_checkpoint`). Entries that would make mmengine itself
-execute code, build a model or delete files are removed
-(:func:`~mmseg_otseg.engine.harmless.make_harmless`).
+Every file is read by ``torch.load(weights_only=True)``. Checkpoints of mmengine also hold NumPy
+values and ``HistoryBuffer`` objects; while they are read, stand-ins take the place of these types,
+and :func:`plain` turns them into lists and numbers. Importing :mod:`mmseg_otseg.engine` makes
+mmengine read through this module too: for ``resume``, ``load_from`` and ``init_cfg``, and in the
+inferencers of mmengine and mmseg.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
+from threading import Lock
 from typing import Any
+from urllib.parse import urlparse
 
+import numpy as np
 import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.serialization import safe_globals
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.files import ForeignObjectError, MapLocation, PlainValues, TorchFile
+
+MapLocation = str | torch.device | Callable | dict[str, str] | None
+
+PLAIN_TYPES = (Tensor, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
+# What mmengine would execute as Python code, to build a model from it.
+CONFIGS = ("config", "cfg")
+# The parts of a segmentor whose errors name the file that their weights come from.
+NAMED_PARTS = ("backbone", "neck", "decode_head")
+
+
+class _DType:
+    """Stands in for ``numpy.dtype``: a number type and its byte order, nothing else."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biufc]\d{1,2}", code):
+            raise UnpicklingError(f"the NumPy type {code!r} is not a number type")
+        self.numpy = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.numpy = self.numpy.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray``; it can only be filled from bytes."""
+
+    values = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        flat = np.frombuffer(data, dtype.numpy)
+        self.values = flat.reshape(shape, order="F" if fortran else "C")
+
+
+class _Ignored:
+    """Stands in for objects that are not needed, such as the history of a logged value."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _new_array(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _DType, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.numpy, count=1)[0].item()
+
+
+STAND_INS: list[Callable | tuple[Callable, str]] = [
+    (_Array, "numpy.ndarray"),
+    (_DType, "numpy.dtype"),
+    # NumPy 2 renamed `core` to `_core`.
+    (_new_array, "numpy.core.multiarray._reconstruct"),
+    (_new_array, "numpy._core.multiarray._reconstruct"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    (dict, "mmengine.config.config.ConfigDict"),
+    (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_Ignored, "builtins.getattr"),  # older versions save the methods of the history as well
+]
+_reading = Lock()  # the list of safe types belongs to the process, not to the thread
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values; refuse anything else.
+
+    Args:
+        path: A file written by ``torch.save``, or a ``.safetensors`` file.
+        map_location: As for :func:`torch.load`. A ``.safetensors`` file accepts only a device here;
+            with anything else, its tensors are on the CPU.
+
+    Returns:
+        The saved dict, usually with ``state_dict`` and ``meta``, as :func:`plain` values; for a
+        ``.safetensors`` file, the tensors by name.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        UserError: If the file holds anything but tensors and plain values (nothing is executed),
+            is damaged, or is not a checkpoint.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"The checkpoint {file} does not exist.")
+    try:
+        if file.suffix == ".safetensors":
+            device = map_location if isinstance(map_location, str | torch.device) else "cpu"
+            return load_file(file, device=str(device))
+        with _reading, safe_globals(STAND_INS):
+            content = torch.load(file, map_location=map_location, weights_only=True)
+        content = plain(content)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        foreign = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        if foreign:
+            raise UserError(
+                f"The checkpoint {file} was refused, and nothing in it was executed: it holds "
+                f"{foreign[1]}, but only tensors and plain values (numbers, strings, lists, dicts) "
+                "are read. If you trust its source, save it again with nothing else in it."
+            ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        if isinstance(error, UnpicklingError):  # torch's text advises to execute the file
+            reason = "it is damaged, or not a file of torch.save"
+        raise UserError(
+            f"{file} cannot be read as a checkpoint: {reason}. Use an intact copy or another file."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a checkpoint: it holds a {type(content).__name__}.")
+    return content
 
 
 def check_target(path: str | os.PathLike) -> None:
@@ -34,51 +154,174 @@ def check_target(path: str | os.PathLike) -> None:
         )
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = None) -> Any:
-    """Read a checkpoint of tensors and plain values; refuse anything else.
+def plain(value: Any) -> Any:
+    """Copy nested containers, with NumPy values as numbers and lists; tensors are not copied.
 
-    Args:
-        path: A file written by ``torch.save``, or a ``.safetensors`` file.
-        map_location: As for :func:`torch.load`. A ``.safetensors`` file accepts only a device here;
-            with anything else, its tensors are on the CPU.
-
-    Returns:
-        The saved object, usually a dict with ``state_dict`` and ``meta``; for a ``.safetensors``
-        file, the tensors by name.
+    What it returns can be saved, and read by ``torch.load(weights_only=True)`` as it stands.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        UserError: If the file contains anything other than tensors and plain values (nothing is
-            executed), is truncated or damaged, is not a checkpoint, or was saved on a device that
-            this machine does not have.
+        TypeError: If ``value`` holds an object of another type.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"The checkpoint {file} does not exist.")
+    if isinstance(value, Mapping):
+        made: dict = OrderedDict() if isinstance(value, OrderedDict) else {}
+        made.update((key, plain(item)) for key, item in value.items())
+        if hasattr(value, "_metadata"):  # the versions of the modules in a state dict
+            made._metadata = value._metadata  # type: ignore[attr-defined]
+        return made
+    if isinstance(value, list | set | frozenset):
+        return (list if isinstance(value, list) else set)(map(plain, value))
+    if isinstance(value, tuple):
+        return value if isinstance(value, torch.Size) else tuple(map(plain, value))
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, _Array):
+        return value.values.tolist()
+    if isinstance(value, _Ignored):
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, PLAIN_TYPES):
+        return value
+    raise TypeError(f"a {type(value).__name__} is neither a tensor nor a plain value")
+
+
+def make_plain(checkpoint: dict[str, Any]) -> list[str]:
+    """Turn a checkpoint that mmengine is about to save into plain values, in place.
+
+    The history of the logged values is left out; a resumed run starts it anew.
+
+    Returns:
+        Names of the entries about the run that are no plain values and were left out.
+    """
+    hub = checkpoint["message_hub"]
+    places = {"meta": checkpoint["meta"], "runtime_info": hub["runtime_info"]}
+    left_out = []
+    for place, entries in places.items():
+        for key, value in list(entries.items()):
+            try:
+                entries[key] = plain(value)
+            except TypeError:
+                left_out.append(f"{place}.{key}")
+                del entries[key]
+    info = hub["runtime_info"]
+    resumed = {key: value for key, value in hub["resumed_keys"].items() if key in info}
+    checkpoint["message_hub"] = dict(log_scalars={}, runtime_info=info, resumed_keys=resumed)
+    for key in checkpoint.keys() - {"meta", "message_hub"}:
+        checkpoint[key] = plain(checkpoint[key])
+    return left_out
+
+
+def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
+    """Remove from a checkpoint what would make mmengine execute code or delete files.
+
+    Configs (``meta.config``, ``meta.cfg``, ``message_hub.runtime_info.cfg``) are dropped. Of the
+    path ``best_ckpt``, which mmengine's checkpoint hook deletes once there is a better one, the
+    file name remains, as ``best_file``.
+
+    Args:
+        content: What :func:`read_checkpoint` returned.
+        file: Name of the checkpoint, for messages.
+
+    Returns:
+        A checkpoint with ``meta``, ``message_hub`` and ``state_dict``. A file that holds only
+        named tensors becomes a ``state_dict``; any other dict without one keeps its content.
+
+    Raises:
+        UserError: If the information about the run does not have mmengine's form.
+    """
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        content = {"state_dict": content}
+    checkpoint = dict(content)
     try:
-        if file.suffix == ".safetensors":
-            device = map_location if isinstance(map_location, str | torch.device) else "cpu"
-            return load_file(file, device=str(device))
-        with file.open("rb") as stream:
-            opened = TorchFile(stream, map_location)
-            if opened.is_program:
-                raise UserError("it is a TorchScript program")
-            return PlainValues(opened.storage, opened.size).make(opened.tree)
-    except ForeignObjectError as error:
-        raise UserError(
-            f"The checkpoint {file} was refused, and nothing in it was executed: it contains "
-            f"'{error.name.removeprefix('builtins.')}', but only tensors and plain values "
-            "(numbers, strings, lists, dicts) are allowed. If you trust its source, save it again "
-            "with nothing else in it."
-        ) from error
-    except Exception as error:  # a broken file can make a reader raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-        if "deserialize object on" in reason:
-            raise UserError(
-                f"{file} was saved on a device that this machine does not have: read it with "
-                "map_location='cpu'."
-            ) from error
-        raise UserError(
-            f"{file} cannot be read as a checkpoint of tensors and plain values: {reason}. Use an "
-            "intact copy or another file."
-        ) from error
+        meta, hub = dict(content.get("meta") or {}), dict(content.get("message_hub") or {})
+        info, resumed = (dict(hub.get(key) or {}) for key in ("runtime_info", "resumed_keys"))
+        for key in list(info):
+            if key.startswith("best_ckpt") and info[key] is not None:
+                info[key.replace("best_ckpt", "best_file")] = Path(str(info[key])).name
+            if key == "keep_ckpt_ids":  # mmengine deletes files with these numbers in their names
+                info[key] = [int(number) for number in info[key]]
+            if key.startswith("best_ckpt") or key in (*CONFIGS, "last_ckpt", "validated_iter"):
+                del info[key]
+        resumed = {key: bool(resumed.get(key, True)) for key in info}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file} is not a checkpoint of mmengine: {error}") from error
+    checkpoint["meta"] = {key: value for key, value in meta.items() if key not in CONFIGS}
+    checkpoint["message_hub"] = dict(log_scalars={}, runtime_info=info, resumed_keys=resumed)
+    if isinstance(content.get("state_dict"), Mapping):
+        weights = OrderedDict(content["state_dict"])
+        versions = getattr(content["state_dict"], "_metadata", {})
+        named = {part: {**versions.get(part, {}), "file": file} for part in NAMED_PARTS}
+        weights._metadata = {**versions, **named}  # type: ignore[attr-defined]
+        checkpoint["state_dict"] = weights
+    return checkpoint
+
+
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Read a file for mmengine."""
+    return for_mmengine(read_checkpoint(filename, map_location), filename)
+
+
+def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Download a file to torch's hub folder if it is not there yet, and read it for mmengine.
+
+    The file is stored under its own name plus a digest of the URL, because other URLs may end in
+    the same name.
+
+    Raises:
+        OSError: If the download fails.
+    """
+    name = Path(urlparse(filename).path)
+    digest = sha256(filename.encode()).hexdigest()[:12]
+    file = Path(torch.hub.get_dir(), "checkpoints", f"{name.stem}-{digest}{name.suffix}")
+    for turn in (is_main_process(), True):  # the others wait; on another machine they download
+        if turn and not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(file))
+        barrier()
+    return for_mmengine(read_checkpoint(file, map_location), filename)
+
+
+def load_from_model_list(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``.
+
+    Raises:
+        UserError: If mmengine lists no URL under the name.
+    """
+    source, _, name = filename.partition("://")
+    if source in ("torchvision", "modelzoo"):
+        urls = mmengine_checkpoint.get_torchvision_models()
+    elif source == "mmcls":
+        urls = mmengine_checkpoint.get_mmcls_models()
+    else:
+        urls = mmengine_checkpoint.get_external_models()
+        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    url = str(urls.get(name))
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"mmengine knows no checkpoint named {filename}")
+    content = load_from_http(url, map_location)
+    if source == "mmcls":  # a whole classifier, of which only the backbone is needed
+        state, prefix = content.get("state_dict", content), "backbone."
+        own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+        content = {"state_dict": own}
+    return content
+
+
+def load_from_object_store(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Refuse object stores, because mmengine's clients execute code in the files they read."""
+    raise UserError(f"{filename} is in an object store: copy the file here and give its path")
+
+
+SOURCES: dict[Callable, list[str]] = {
+    load_from_local: [""],
+    load_from_http: ["http://", "https://"],
+    load_from_model_list: [
+        "modelzoo://",
+        "torchvision://",
+        "open-mmlab://",
+        "openmmlab://",
+        "mmcls://",
+    ],
+    load_from_object_store: ["pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"],
+}
+for _loader, _prefixes in SOURCES.items():
+    CheckpointLoader.register_scheme(_prefixes, _loader, force=True)

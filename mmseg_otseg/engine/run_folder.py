@@ -1,4 +1,4 @@
-"""The work folder of a run: its default name, its lock and its latest checkpoint."""
+"""The work folder of a run: its default name, its latest checkpoint, its lock, whole files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+POINTER = "last_checkpoint"  # the file in which mmengine names the latest checkpoint
 UNFINISHED = ".part"  # suffix of a file that is still being written
 
 
@@ -36,64 +37,41 @@ def default_work_dir(config: str | os.PathLike) -> str:
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
-    """Find the checkpoint to resume from, even if the folder was moved or copied.
+    """Find the newest checkpoint in a folder that a run can be resumed from.
 
-    This is the checkpoint named in ``last_checkpoint``. A file of that name in this folder takes
-    precedence over the recorded path. If neither can be read, the most recently written readable
-    ``iter_*.pth`` or ``epoch_*.pth`` is used instead, with a warning.
+    The one named in ``last_checkpoint`` comes first, by its name in this folder, so that a copied
+    or moved folder works too; then the others, the highest number first.
 
     Returns:
         The path; None if the folder holds no checkpoint yet.
 
     Raises:
-        UserError: If the folder holds checkpoints or names one, but none can be resumed from.
+        UserError: If the folder holds or names checkpoints, but none can be resumed from.
     """
     folder = Path(work_dir)
-    pointer = folder / "last_checkpoint"
-    last = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
-    # A copied folder resumes from its own checkpoint, not from the one in the original folder.
-    named = [folder / Path(last).name, Path(last)] if last else []
-    others = [
-        file
-        for pattern in ("iter_*.pth", "epoch_*.pth")
-        for file in folder.glob(pattern)
-        if file.is_file()
-    ]
-    others.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    problems: dict[str, str] = {}
-    for file in dict.fromkeys([*(file for file in named if _is_file(file)), *others]):
+    pointer = folder / POINTER
+    named = Path(pointer.read_text(errors="replace").strip()).name if pointer.is_file() else ""
+    files = [*folder.glob("iter_*.pth"), *folder.glob("epoch_*.pth")]
+    files.sort(key=lambda file: (len(file.name), file.name), reverse=True)
+    files.sort(key=lambda file: file.name != named)
+    problems = []
+    for file in files:
         try:
-            missing = {"meta", "optimizer", "message_hub"} - set(read_checkpoint(file, "cpu"))
-            if not missing:
-                break
-            problems[str(file)] = f"it lacks {', '.join(sorted(missing))}"
-        except (ValueError, TypeError) as error:
-            problems[str(file)] = str(error)
-    else:
-        if not problems and not last:
-            return None
-        why = "; ".join(problems.values()) or f"{pointer.name} names '{last}', which does not exist"
-        raise UserError(
-            f"{folder} holds no checkpoint to resume from: {why}. Name one with --resume PATH, or "
-            "remove these files to start from the beginning."
-        )
-    for reason in problems.values():
-        print_log(f"Skipped a checkpoint: {reason}", logger="current", level=logging.WARNING)
-    if file not in named:
-        print_log(
-            f"{pointer} is missing or names no readable checkpoint: resuming from {file}, the "
-            "newest readable one.",
-            logger="current",
-            level=logging.WARNING,
-        )
-    return str(file)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the content of a damaged pointer can be too long for a file name
-        return False
+            if "optimizer" in read_checkpoint(file):
+                return str(file)
+            problem = f"{file} holds no optimizer."
+        except (UserError, OSError) as error:
+            problem = str(error)
+        problems.append(problem)
+        print_log(f"Skipped a checkpoint. {problem}", logger="current", level=logging.WARNING)
+    if not files and not named:
+        return None
+    if not files:
+        problems.append(f"{POINTER} names {named[:100]!r}, which does not exist.")
+    raise UserError(
+        f"{folder} holds no checkpoint to resume from. {' '.join(problems)} Name one with --resume "
+        "PATH, or remove these files to start from the beginning."
+    )
 
 
 @contextlib.contextmanager
@@ -102,13 +80,21 @@ def whole_file(file: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path to write to. It is renamed to ``file`` once it is completely on disk.
+
+    Raises:
+        OSError: Naming the file, if it cannot be written, for example to a full disk.
     """
     part = file.with_name(file.name + UNFINISHED)
-    yield part
-    _sync(part)
-    part.replace(file)
-    if os.name != "nt":  # Windows cannot open a folder
-        _sync(file.parent)
+    try:
+        yield part
+        _sync(part)
+        part.replace(file)
+        if os.name != "nt":  # Windows cannot open a folder
+            _sync(file.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # frees the space of an incomplete file
+        raise OSError(error.errno, f"{error.strerror or error}, while writing", str(file)) from None
 
 
 def _sync(path: Path) -> None:
@@ -130,13 +116,11 @@ def lock_folder(folder: str | os.PathLike) -> int | None:
 
     Raises:
         BlockingIOError: If another process holds the lock; the message names it.
-        OSError: If the lock file cannot be opened, for example because it is a symbolic link.
+        OSError: If the lock file cannot be opened.
     """
     if fcntl is None:
         return None
-    file = Path(folder) / "train.lock"
-    # The file is emptied below; a symbolic link would lead to a file outside the folder.
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    descriptor = os.open(Path(folder) / "train.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         # Not flock: data loader workers would inherit it and can outlive a killed process.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -84,11 +84,12 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             )
         for sample in data_samples:
             labels, known = self.labels_of(sample)
+            height, width = labels.shape
             best = [labels[known]]
             for kind in ("seen", "unseen"):
                 classes = torch.as_tensor(meta[kind], device=labels.device)
                 maps = [sample["seg_logits"]["data"][classes]]
-                found, values = place_labels(maps, tuple(labels.shape), self.align_corners)
+                found, values = place_labels(maps, (height, width), self.align_corners)
                 best += [classes[found[known]], values[known]]
             parts = zip(*(values.split(PIXELS_AT_ONCE) for values in best))
             areas = torch.stack([self._areas(*part) for part in parts]).sum(0)

@@ -18,8 +18,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.inference.exported_files import FORMAT, METADATA, MODEL, VOCABULARY
+from mmseg_otseg.inference.exported import FORMAT, METADATA, MODEL, VOCABULARY
 from mmseg_otseg.inference.loading import test_pipeline
+from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.version import __version__
 
 from .check import EXACT, ROUGH, check_folder
@@ -50,8 +51,9 @@ def export_folder(
         model: A segmentor of this package with its weights, on the CPU.
         cfg: Its config, which says how test images are resized and cut into windows.
         out: The folder to write; it must not exist, or be empty.
-        size: Rows and columns that images must have, multiples of the patch; None takes any such
-            multiples. Larger images are cut into windows of this size.
+        size: Rows and columns that the model's images must have, multiples of the patch: those of
+            the config's windows or, without windows, the size that its pipeline gives every image.
+            None takes images of any size.
         at_image_size: Whether the exported model resizes its values to the image; otherwise there
             is one for each patch.
         residual: Whether the model has a second output, the largest relative error of a row sum of
@@ -72,7 +74,8 @@ def export_folder(
         FileExistsError: If the folder is not empty.
     """
     _check_arguments(model, size, opset)
-    resize, slides = how_to_resize(cfg), windows(model.test_cfg, size)
+    resize = how_to_resize(cfg)
+    slides = windows(model.test_cfg, resize, size)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty: choose a folder that does not exist yet")
@@ -82,37 +85,38 @@ def export_folder(
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
     try:
-        with torch.no_grad():
+        with torch.no_grad(), shared_clip():  # text is encoded several times, by one CLIP
             graph = SegmentationGraph(model, at_image_size, residual).eval()
             write_graph(graph, example_inputs(model, size), part / MODEL, opset, size, program)
             prompts = write_text_encoder(model.neck.text, part, opset)
             _write_vocabulary(model, part / VOCABULARY)
-        metadata = {
-            "format": FORMAT,
-            "version": __version__,
-            "torch": torch.__version__,
-            "opset": opset,
-            "checkpoint_sha256": None if checkpoint is None else _sha256(Path(checkpoint)),
-            "clip": clip_identity(model),
-            "patch": list(model.backbone.patch_size),
-            "size": None if size is None else list(size),
-            "at_image_size": at_image_size,
-            "residual": residual,
-            "int8": int8,
-            "align_corners": bool(model.align_corners),
-            "mean": graph.mean.flatten().tolist(),
-            "std": graph.std.flatten().tolist(),
-            "seen_bias": float(model.decode_head.seen_bias),
-            "resize": resize,
-            "windows": slides,
-            "prompts": prompts,
-        }
-        (part / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-        print_log("comparing what was written with the model", "current")
-        differences = check_folder(part, model, EXACT)
-        if int8:
-            quantize(part / MODEL)
-            differences = check_folder(part, model, ROUGH)
+            metadata = {
+                "format": FORMAT,
+                "version": __version__,
+                "torch": torch.__version__,
+                "opset": opset,
+                "checkpoint_sha256": checkpoint
+                and hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+                "clip": clip_identity(model),
+                "patch": list(model.backbone.patch_size),
+                "size": None if size is None else list(size),
+                "at_image_size": at_image_size,
+                "residual": residual,
+                "int8": int8,
+                "align_corners": bool(model.align_corners),
+                "mean": graph.mean.flatten().tolist(),
+                "std": graph.std.flatten().tolist(),
+                "seen_bias": float(model.decode_head.seen_bias),
+                "resize": resize,
+                "windows": slides,
+                "prompts": prompts,
+            }
+            (part / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+            print_log("comparing what was written with the model", "current")
+            differences = check_folder(part, model, EXACT)
+            if int8:
+                quantize(part / MODEL)
+                differences = check_folder(part, model, ROUGH)
         part.chmod(0o755)
         if out.is_dir():
             out.rmdir()
@@ -151,28 +155,37 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
     return resize
 
 
-def windows(test_cfg: Mapping[str, Any], size: tuple[int, int] | None) -> dict[str, Any] | None:
+def windows(
+    test_cfg: Mapping[str, Any], resize: Mapping[str, Any] | None, size: tuple[int, int] | None
+) -> dict[str, Any] | None:
     """How an exported model cuts images into windows.
 
     Args:
         test_cfg: The model's ``test_cfg``, with ``crop_size`` and ``stride`` in slide mode.
-        size: Rows and columns that images must have; None takes any.
+        resize: What :func:`how_to_resize` returns.
+        size: Rows and columns that the model's images must have; None takes any.
 
     Returns:
         ``size`` and ``stride`` of the windows, [rows, columns] in pixels; None for whole images.
 
     Raises:
-        UserError: If the windows are not of the size that images must have.
+        UserError: If neither windows nor whole images have the size that they must have.
     """
-    if test_cfg.get("mode", "whole") != "slide":
-        return None
-    crop, stride = list(test_cfg["crop_size"]), list(test_cfg["stride"])
-    if size is not None and list(size) != crop:
+    if test_cfg.get("mode", "whole") == "slide":
+        crop, stride = list(test_cfg["crop_size"]), list(test_cfg["stride"])
+        if size is not None and list(size) != crop:
+            raise UserError(
+                f"the config's windows have {crop[0]} x {crop[1]} pixels: export for that size, "
+                "for any size (--dynamic), or change test_cfg.crop_size"
+            )
+        return {"size": crop, "stride": stride}
+    fixed = None if resize is None or resize["keep_ratio"] else tuple(resize["scale"][::-1])
+    if size is not None and size != fixed:
         raise UserError(
-            f"the config's windows have {crop[0]} x {crop[1]} pixels: export for that size, for "
-            "any size (--dynamic), or change test_cfg.crop_size"
+            "the config segments whole images, which differ in size: export for any size "
+            "(--dynamic), or set model.test_cfg to mode='slide' with crop_size and stride"
         )
-    return {"size": crop, "stride": stride}
+    return None
 
 
 def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> None:
@@ -218,7 +231,3 @@ def _write_vocabulary(model: Any, path: Path) -> None:
         palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),
         clip=np.array(clip_identity(model)),
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch.nn.functional as F
@@ -78,7 +79,15 @@ class TextGraph(nn.Module):
 
     def __init__(self, encoder: TextTower | LearnablePrompts) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = copy.deepcopy(encoder)
+        copied = self.encoder
+        tower = copied if isinstance(copied, TextTower) else copied.text_tower
+        # One place more than sentences fill: torch.export fixes the length of a slice that can be
+        # the whole.
+        position = F.pad(tower.positional_embedding, (0, 0, 0, 1))
+        tower.positional_embedding = nn.Parameter(position, requires_grad=False)
+        if tower.attn_mask is not None:
+            tower.attn_mask = F.pad(tower.attn_mask, (0, 1, 0, 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode sentences.

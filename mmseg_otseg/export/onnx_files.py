@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.inference.exported_files import TEXT_ENCODER, TOKENIZER
+from mmseg_otseg.inference.exported import TEXT_ENCODER, TOKENIZER
 from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
 
 from .graphs import SegmentationGraph, TextGraph
-from .tokenizer import fast_tokenizer
+from .tokenizer import cleaning, fast_tokenizer
 
 PROGRAM = "model.pt2"
 
@@ -80,8 +80,7 @@ def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | 
         return None
     graph = TextGraph(encoder).eval()
     tokens = tower.tokenize(["a word.", "some more words."])
-    # One less than the tower takes, because torch.export specializes a slice of the full length.
-    longest = len(tower.positional_embedding) - 1
+    longest = len(tower.positional_embedding)
     if isinstance(text, LearnablePrompts):
         longest -= text.num_tokens
     number, length = torch.export.Dim("n"), torch.export.Dim("length", max=longest)
@@ -96,6 +95,7 @@ def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | 
     return {
         "templates": templates,
         "average": average,
+        "clean": cleaning(tower.tokenizer),
         "max_tokens": longest,
         "padded_with": int(tokens[0, -1]) if padded else None,
     }
@@ -147,3 +147,4 @@ def quantize(path: Path) -> None:
         weight_type=QuantType.QInt8,
     )
     rounded.replace(path)
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights of a large model

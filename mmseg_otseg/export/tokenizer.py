@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 
 from mmseg_otseg.errors import UserError
 
-# Contractions, runs of letters, single digits, and runs of anything else but white space.
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# Contractions, runs of letters, single digits, and runs of anything else but white space. The
+# expression of open_clip ignores case and so skips U+0345, an accent with a letter as its capital.
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
+
+
+def cleaning(tokenizer: Any) -> str:
+    """How a tokenizer of open_clip cleans text, by open_clip's name for it."""
+    names = ("whitespace", "lower", "canonicalize")
+    return next(name for name in names if get_clean_fn(name) is tokenizer.clean_fn)
 
 
 def fast_tokenizer(tokenizer: Any) -> Any:
     """A ``tokenizers.Tokenizer`` that gives the same tokens as a tokenizer of open_clip.
+
+    Both are equal for text that was cleaned as the tokenizer's ``clean_fn`` does it.
 
     Args:
         tokenizer: ``SimpleTokenizer`` or ``HFTokenizer``.
@@ -21,7 +30,7 @@ def fast_tokenizer(tokenizer: Any) -> Any:
     Raises:
         UserError: If it is neither.
     """
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
     if isinstance(tokenizer, HFTokenizer):
         return Tokenizer.from_str(tokenizer.tokenizer.backend_tokenizer.to_str())
@@ -36,14 +45,7 @@ def fast_tokenizer(tokenizer: Any) -> Any:
             unk_token=end[0],
         )
     )
-    fast.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFC(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-            normalizers.Lowercase(),
-        ]
-    )
+    fast.add_special_tokens([start[0], end[0]])
     fast.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),

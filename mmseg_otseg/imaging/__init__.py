@@ -1,19 +1,20 @@
 """Reads images and writes masks and overlays, with NumPy and Pillow only."""
 
-from .classes import class_names, palette_for
-from .heat import heat
+from .classes import SPLIT_NAMES, class_list, palette_for
 from .labels import NONE_NAME, labels_at_size
 from .outputs import OutputFolder
-from .overlays import paint
-from .reading import ImageError, check_image_file, find_images, read_image
-from .resizing import resize
+from .overlays import heat, paint
+from .reading import SUFFIXES, ImageError, check_image_file, find_images, read_image
+from .resizing import resize, windows
 
 __all__ = [
     "NONE_NAME",
+    "SPLIT_NAMES",
+    "SUFFIXES",
     "ImageError",
     "OutputFolder",
     "check_image_file",
-    "class_names",
+    "class_list",
     "find_images",
     "heat",
     "labels_at_size",
@@ -21,4 +22,5 @@ __all__ = [
     "palette_for",
     "read_image",
     "resize",
+    "windows",
 ]

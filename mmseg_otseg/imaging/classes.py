@@ -1,34 +1,187 @@
-"""Parses class names typed by a user, and chooses a color for each."""
+"""Reads the class names that a user gives, and chooses a color for each."""
 
 from __future__ import annotations
 
+import ast
 import colorsys
 import csv
+import os
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmseg_otseg.errors import UserError
 
+SPLIT_NAMES = ("voc", "context", "cocostuff", "ade20k")
+"""Names of the known splits. Their classes come from mmseg, so callers pass them in."""
 GOLDEN_RATIO = 0.618034
+# A label value before or after a name in a file. A number and a space can begin a name as well
+# ("18 wheeler"), so they count only if every line has them.
+INDEX = re.compile(r"(?P<i>\d+)[\s:,;=.)]+(?P<name>.*\S)")
+SURE_INDEX = re.compile(r"(?P<i>\d+)(?:\s*[:\t,;=)]|\.\s)\s*(?P<name>.*\S)")
+INDEX_AFTER = re.compile(r"(?P<name>.*\S)\s*[:\t,;=]\s*(?P<i>\d+)")
 
 
-def class_names(text: str) -> list[str]:
-    """Split names separated by commas; a name that contains a comma must be in double quotes.
+def class_list(
+    given: str | os.PathLike | Sequence[str],
+    known: Mapping[str, Sequence[str]] | None = None,
+    in_config: bool = False,
+) -> list[str]:
+    """The class names that a user gave, in the order of their label values.
 
-    Example:
-        >>> class_names('cat, "chair, wooden", sofa')
-        ['cat', 'chair, wooden', 'sofa']
+    Args:
+        given: A list of names; or a string with commas or line breaks between the names, in which a
+            name that holds a comma is in double quotes, and brackets around the whole are taken
+            off; or the path of a ``.txt`` file with one name per line, see :func:`read_class_file`;
+            or the name of a known split.
+        known: The class names of each known split; None if mmseg is not there to give them.
+        in_config: Whether a single name as a string is an error, because it is a tuple without its
+            comma: ``classes=("water")``.
 
     Raises:
-        UserError: If a quote is not closed.
+        FileNotFoundError: If the file does not exist.
+        UserError: If there is no name, or one is empty or given twice; if the string or a line of
+            the file can be read in two ways.
+
+    Example:
+        >>> class_list('cat, "chair, wooden", sofa')
+        ['cat', 'chair, wooden', 'sofa']
     """
+    if isinstance(given, os.PathLike):
+        return read_class_file(given)
+    if not isinstance(given, str):
+        if not isinstance(given, Sequence):
+            raise UserError(f"class names are a list of names, not {given!r:.80}")
+        return _checked(list(given))
+    text = given.strip()
+    if text in (known or ()):
+        return list(known[text])  # type: ignore[index]
+    if text in SPLIT_NAMES:
+        raise UserError(
+            f"the classes of the split {text!r} are known only where mmseg is installed: list the "
+            f"names, or put {text!r} in double quotes if it is the name of a class"
+        )
+    suffix = Path(text).suffix.lower()
+    if suffix == ".txt":
+        return read_class_file(text)
+    if suffix in (".csv", ".json", ".yaml", ".yml"):
+        raise UserError(f"{text}: class names are read from a .txt file, one name per line")
+    names = _split(text)
+    if in_config and len(names) == 1 and "," not in text:
+        raise UserError(
+            f"the class names are the single string {given!r}: a list of one name is "
+            f"[{given!r}], and a tuple needs a comma, ({given!r},). Known splits are "
+            f"{', '.join(known or SPLIT_NAMES)}; a file of names ends in .txt"
+        )
+    return _checked(names)
+
+
+def read_class_file(path: str | os.PathLike) -> list[str]:
+    """The class names in a text file, one per line, in the order of their label values.
+
+    Lines that start with ``#`` and empty lines at the end do not count. Where every line has its
+    label value before or after the name (``0: sky``, ``0 sky``, ``sky<TAB>0``), these must count up
+    from 0, and are taken off. A file of one line may hold all names, with commas between them.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        UserError: If it is not UTF-8 text, or holds no name; if a line is empty, holds a name
+            again, or looks like something other than a name.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"the file of class names {os.fspath(path)} ({os.path.abspath(path)}) does not exist. "
+            "Write it, one name per line in the order of the label values, or list the names."
+        )
     try:
-        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    numbered = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()[:1] != "#"]
+    numbers, names = [i for i, _ in numbered], [line for _, line in numbered]
+    if not names:
+        raise UserError(f"{path} holds no class name: write one per line")
+    if len(names) == 1 and "," in names[0]:
+        return _checked(_split(names[0]), str(path))
+    for every, sure in ((INDEX, SURE_INDEX), (INDEX_AFTER, INDEX_AFTER)):
+        found = [every.fullmatch(name) for name in names]
+        if all(found):
+            for label, (number, match) in enumerate(zip(numbers, found)):
+                if match and int(match["i"]) != label:
+                    raise UserError(
+                        f"{path}, line {number}: the label value is {match['i']}, but label values "
+                        f"count up from 0, so it should be {label}. Remove the numbers, or correct "
+                        "the order"
+                    )
+            names = [match["name"] for match in found if match]
+        elif any(map(sure.fullmatch, names)):
+            with_one = next(i for i, name in zip(numbers, names) if sure.fullmatch(name))
+            without = next(i for i, match in zip(numbers, found) if not match)
+            raise UserError(
+                f"{path}: line {with_one} has a label value and line {without} has none: give "
+                "every line one, counting up from 0, or remove them"
+            )
+    for number, name in zip(numbers, names):
+        if "\t" in name:
+            raise UserError(f"{path}, line {number}: {name!r} holds a tab; write only the name")
+    names = [name[1:-1] if re.fullmatch('"[^"]*"', name) else name for name in names]
+    return _checked(names, str(path), numbers)
+
+
+def _split(text: str) -> list[str]:
+    """The names in a string, with its brackets taken off."""
+    if text[:1] + text[-1:] in ("[]", "()"):
+        try:
+            names = ast.literal_eval(text)
+            if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+                return [name.strip() for name in names]
+        except (ValueError, SyntaxError, RecursionError):
+            pass  # the names are not in quotes
+        text = text[1:-1]
+    try:
+        rows = list(csv.reader(text.splitlines(), skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise UserError(f"cannot parse the class names in {text!r}: {error}") from error
-    return [name.strip() for name in rows[0]] if rows and rows[0] else [text.strip()]
+        raise UserError(f"cannot read the class names in {text!r}: {error}") from error
+    names = []
+    for row in rows:
+        stripped = [name.strip() for name in row]
+        names += stripped[:-1] if stripped and not stripped[-1] else stripped  # "cat, sofa,"
+    for name in names:
+        if f'"{name}"' not in text and name.count("(") != name.count(")"):
+            raise UserError(
+                f"the class name {name!r} has an open parenthesis: put a name that holds a comma "
+                f"in double quotes, as in '\"road (paved, gray)\", sky'"
+            )
+    return names
+
+
+def _checked(
+    names: list[str], source: str = "the class names", lines: Sequence[int] | None = None
+) -> list[str]:
+    """The names, if they are names, none of them empty or given twice."""
+    where, places = ("line", lines) if lines else ("number", range(1, len(names) + 1))
+    found: dict[str, list[int]] = defaultdict(list)
+    for place, name in zip(places, names):
+        if not isinstance(name, str):
+            raise UserError(f"{source}, {where} {place}: a name must be a string, not {name!r:.80}")
+        if not name.strip():
+            raise UserError(
+                f"{source}, {where} {place}: the name is empty. The place of a name is its label "
+                "value, so every class needs one"
+            )
+        found[name].append(place)
+    if not found:
+        raise UserError("there is no class name: give at least one")
+    doubled = [
+        f"{name} ({where}s {', '.join(map(str, at))})" for name, at in found.items() if len(at) > 1
+    ]
+    if doubled:
+        raise UserError(f"{source}: given more than once: {'; '.join(doubled)}")
+    return names
 
 
 def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Paints masks over images."""
+"""Paints masks and heat maps over images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+# Evenly spaced RGB colors of a heat map, from the lowest to the highest value.
+HEAT = np.array([(20, 12, 60), (140, 30, 110), (240, 110, 50), (255, 240, 120)], np.float32)
+DIMMED, COVER = 0.45, 0.85  # brightness of the image below a heat map, opacity of its top
 
 
 def paint(
@@ -28,7 +32,12 @@ def paint(
     Returns:
         RGB values (h, w, 3), uint8.
     """
-    mask = _nearest(mask, image.shape[:2])
+    if mask.shape != image.shape[:2]:  # the nearest pixel of the mask
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old).astype(np.int64) // new
+            for old, new in zip(mask.shape, image.shape)
+        )
+        mask = mask[rows[:, None], columns]
     colors = np.zeros((np.iinfo(mask.dtype).max + 1, 3), np.uint8)
     colors[: len(palette)] = palette
     covered = Image.blend(Image.fromarray(image), Image.fromarray(colors[mask]), opacity)
@@ -66,10 +75,25 @@ def _write_names(
         draw.text((x, y), names[label], font=font, anchor="mm", fill="white" if dark else "black")
 
 
-def _nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    if mask.shape == size:
-        return mask
-    rows, columns = (
-        (np.arange(new) + 0.5) * old // new for old, new in zip(mask.shape, size, strict=True)
+def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Draw a heat map over the image, which is turned gray and darkened.
+
+    Args:
+        image: RGB values (h, w, 3), uint8.
+        values: Map of the image, shape (H, W), of any size and range. It is scaled so that its
+            smallest and largest values get the first and last color, and resized smoothly.
+
+    Returns:
+        RGB values (h, w, 3), uint8.
+    """
+    gray = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None] * DIMMED
+    low, high = float(values.min()), float(values.max())
+    part = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    canvas = Image.fromarray(part.astype(np.float32)).resize(
+        (image.shape[1], image.shape[0]), Image.Resampling.BICUBIC
     )
-    return mask[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
+    smooth = np.asarray(canvas).clip(0, 1)
+    stops = np.linspace(0, 1, len(HEAT))
+    colors = np.stack([np.interp(smooth, stops, channel) for channel in HEAT.T], axis=-1)
+    cover = COVER * smooth[..., None]
+    return (gray * (1 - cover) + colors * cover).round().astype(np.uint8)

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from threading import RLock
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmseg_otseg.errors import UserError
 
@@ -18,10 +18,11 @@ Source = str | os.PathLike | np.ndarray
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
-    *(".ppm", ".pgm", ".mpo", ".jp2"),
+    *(".ppm", ".pgm", ".mpo", ".jp2", ".avif"),
 )
-# Formats that Pillow decodes itself. For others, such as EPS, it starts another program.
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+"""Of all files that are taken for images, whatever they are used for."""
+# Formats that Pillow decodes itself, AVIF since 11.3. For others it may start another program.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 2**29  # 2 GiB at Pillow's four bytes per pixel
 MAX_PIXELS_KEPT = 2**26  # larger images are reduced while they are read
 ORIENTATION = 0x0112  # the EXIF tag
@@ -78,7 +79,7 @@ def check_image_file(path: str | os.PathLike) -> None:
         OSError: If the file does not exist or cannot be opened.
     """
     try:
-        with _opened(path):
+        with _opened(path, MAX_PIXELS):
             pass
     except (ImageError, OSError) as error:
         if isinstance(error, ImageError) or error.errno is not None:
@@ -108,11 +109,11 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         return _rgb_of_array(source), (source.shape[0], source.shape[1])
     try:
         with _opened(source, max_pixels) as image:
-            if image is None:
-                raise ImageError(f"its format is not one of {', '.join(FORMATS)}")
             return _decode(image)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"its format is not one of {', '.join(FORMATS)}") from error
     except OSError as error:
         if error.errno is not None:
             raise
@@ -121,56 +122,59 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         raise ImageError(f"it cannot be decoded ({type(error).__name__}: {error})") from error
 
 
+_pillow = RLock()
+
+
 @contextmanager
-def _opened(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image | None]:
-    """Open the image in a file and read only its header; None for an unknown format."""
+def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image file and read its header; the limit on its pixels is ours, not Pillow's."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("it is a folder, pipe or device, not a file")
-    with open(path, "rb") as file:
-        image = _recognized(file)
-        if image is not None and image.width * image.height > max_pixels:
-            raise ImageError(
-                f"it has {image.width} x {image.height} pixels, more than "
-                f"{max_pixels / 1e6:.0f} million; cut it into tiles"
-            )
-        yield image
-
-
-def _recognized(file: BinaryIO) -> Image.Image | None:
-    """``Image.open`` without Pillow's own size limit; only ``FORMATS`` are tried."""
     Image.init()
-    start = file.read(16)
-    for name in FORMATS:
-        opener, accepts = Image.OPEN.get(name, (None, None))
-        if opener is not None and accepts is not None and accepts(start) is True:
-            file.seek(0)
-            return opener(file, "")
-    return None
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    with _pillow, open(path, "rb") as file:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file, formats=formats)
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"it has {image.width} x {image.height} pixels, more than "
+                    f"{max_pixels / 1e6:.0f} million; cut it into tiles"
+                )
+            yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _decode(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
-    size, orientation = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
+    width, height = image.size
     factor = _factor(image)
     if factor > 1:  # a JPEG can be reduced while it is decoded
-        image.draft(None, (image.width // factor, image.height // factor))
-        factor = _factor(image)
-    rgb = _rgb(image) if factor == 1 else _reduced(image, factor)
+        image.draft(None, (width // factor, height // factor))
+    opened = image.size
+    image.load()
+    if image.size != opened:  # Pillow turns a TIFF upright itself; before version 11, only here
+        width, height = height, width
+    orientation = image.getexif().get(ORIENTATION, 1)
+    # OpenCV, which reads training images, puts transparent TIFFs on black.
+    on_black = image.format == "TIFF" and image.mode in ("LA", "RGBA")
+    factor = _factor(image)
+    if factor == 1:
+        rgb = _rgb(image, on_black)
+    else:
+        step = factor * max(1, 2**22 // (image.width * factor))
+        bands = []  # converting the whole image would need twice the memory
+        for top in range(0, image.height, step):
+            band = image.crop((0, top, image.width, min(top + step, image.height)))
+            bands.append(np.asarray(Image.fromarray(_rgb(band, on_black)).reduce(factor)))
+        rgb = np.concatenate(bands)
     if orientation != 1:
         turned = Image.fromarray(rgb)
         turned.getexif()[ORIENTATION] = orientation
         rgb = np.asarray(ImageOps.exif_transpose(turned))
-        size = size[::-1] if orientation in (5, 6, 7, 8) else size
-    return rgb, size
-
-
-def _reduced(image: Image.Image, factor: int) -> np.ndarray:
-    """RGB values, each the mean of ``factor x factor`` pixels."""
-    step = factor * max(1, 2**22 // (image.width * factor))
-    bands = []  # converting the whole image would need twice the memory
-    for top in range(0, image.height, step):
-        band = image.crop((0, top, image.width, min(top + step, image.height)))
-        bands.append(np.asarray(Image.fromarray(_rgb(band)).reduce(factor)))
-    return np.concatenate(bands)
+        if orientation in (5, 6, 7, 8):
+            width, height = height, width
+    return rgb, (height, width)
 
 
 def _factor(image: Image.Image) -> int:
@@ -178,8 +182,12 @@ def _factor(image: Image.Image) -> int:
     return int(np.ceil((image.width * image.height / MAX_PIXELS_KEPT) ** 0.5))
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, on_black: bool) -> np.ndarray:
     """The values (H, W, 3), uint8, of an image of any mode."""
+    if on_black:
+        color = np.asarray(image.convert("RGB"), np.uint16)
+        alpha = np.asarray(image.getchannel("A"), np.uint16)[..., None]
+        return ((color * alpha + 127) // 255).astype(np.uint8)
     if image.mode[0] not in "IF":
         return np.asarray(image.convert("RGB"))
     values = np.asarray(image)  # gray values with more than 8 bits
@@ -193,10 +201,8 @@ def _rgb_of_array(array: np.ndarray) -> np.ndarray:
         raise ImageError(
             f"it has type {array.dtype} and shape {array.shape}; give values 0..255 of type uint8"
         )
-    if array.ndim == 2:
-        return _three_channels(array)
-    if array.ndim == 3 and array.shape[2] == 1:
-        return _three_channels(array[..., 0])
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
+        return _three_channels(array.reshape(array.shape[:2]))
     if array.ndim == 3 and array.shape[2] in (3, 4):
         return np.ascontiguousarray(array[..., 2::-1])
     raise ImageError(f"it has shape {array.shape}; give (H, W), or (H, W, 3) in BGR")

@@ -1,4 +1,4 @@
-"""Bilinear resizing in tiles, as in ``torch.nn.functional.interpolate``."""
+"""Bilinear resizing in tiles, as ``torch.nn.functional.interpolate`` does it, and windows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-TILE = 512
+TILE = 64  # pixels; small tiles have few classes that can win, and cheap products
 
 
 def resize(values: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
@@ -50,3 +50,17 @@ def tiles(old: int, new: int, align_corners: bool) -> Iterator[tuple[slice, slic
         if old > 1:
             weights[row, low - low[0] + 1] = place - low
         yield slice(start, start + len(place)), source, weights
+
+
+def windows(size: int, window: int, stride: int) -> list[slice]:
+    """Where the windows lie along an axis, as in mmseg's ``slide`` mode.
+
+    Args:
+        size: Pixels of the axis.
+        window: Pixels of a window; an axis that is shorter is one window.
+        stride: Pixels from the start of a window to the start of the next one. The last window ends
+            where the axis ends, so it can be closer to the one before.
+    """
+    count = max(size - window + stride - 1, 0) // stride + 1
+    ends = [min(index * stride + window, size) for index in range(count)]
+    return [slice(max(end - window, 0), end) for end in ends]

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from mmseg_otseg.imaging import class_names, find_images
+from mmseg_otseg.imaging import find_images
 from mmseg_otseg.inference.runtime import OTSegRuntime
 
 
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("images", nargs="+", metavar="IMG", help="images, or folders of them")
     options.add_argument(
         "--classes",
-        help='names, e.g. "cat, sofa"; one that holds a comma in double quotes. '
+        help='names, such as "cat, sofa", or a .txt file with one name per line. '
         "Default: the exported ones",
     )
     options.add_argument(
@@ -33,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--opacity", type=float, default=0.6, help="of the classes in overlays")
     options.add_argument("--seen-bias", type=float, help="taken off seen classes' probabilities")
     options.add_argument("--threads", type=int, help="Default: all cores")
+    options.add_argument(
+        "--providers",
+        nargs="+",
+        metavar="NAME",
+        help="execution providers of onnxruntime, such as CPUExecutionProvider. Default: those "
+        "that the installed package offers",
+    )
     return options
 
 
@@ -43,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say = logging.getLogger("mmseg_otseg").info
     try:
         total = len(find_images(args.images)[0])
-        runtime = OTSegRuntime(args.folder, threads=args.threads, seen_bias=args.seen_bias)
+        runtime = OTSegRuntime(args.folder, args.threads, args.seen_bias, args.providers)
         results = runtime.segment(
             args.images,
-            classes=None if args.classes is None else class_names(args.classes),
+            classes=args.classes,
             none_below=args.none_below,
             out_dir=args.out,
             opacity=args.opacity,

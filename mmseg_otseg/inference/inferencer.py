@@ -17,11 +17,11 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_names, read_image
+from mmseg_otseg.imaging import class_list, read_image
 from mmseg_otseg.inference.inspection import Inspection, prompt_names
 from mmseg_otseg.inference.loading import array_pipeline, load_config, load_model, set_precision
 from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
-from mmseg_otseg.inference.vocabulary import with_classes
+from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
 VOCABULARIES_KEPT = 8
@@ -160,16 +160,10 @@ class OTSegInferencer(Segmenter):
         return Named(model, meta["classes"], meta["palette"], model.align_corners)
 
     def _model_for(self, classes: str | Sequence[str] | SplitLike | None) -> Any:
-        if isinstance(classes, str):
-            text = classes
-            try:
-                classes = ClassSplit.build(text)
-            except ValueError:  # not the name of a split
-                classes = tuple(class_names(text))
-        elif isinstance(classes, Mapping):
+        if isinstance(classes, Mapping):
             classes = ClassSplit.build(classes)
-        elif isinstance(classes, Sequence):
-            classes = tuple(classes)
+        elif classes is not None and not isinstance(classes, ClassSplit):
+            classes = tuple(class_list(classes, split_classes()))
         model = with_classes(self.model)
         own = model.neck.text
         if classes is None or classes == own.split.classes:

@@ -8,8 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from mmseg_otseg.imaging import labels_at_size
 
@@ -89,16 +87,17 @@ class Inspection:
 
     def _at(self, maps: np.ndarray, row: float, column: float) -> np.ndarray:
         """Maps (C, h, w) over the whole image, interpolated at one of its pixels."""
-        offset, less = (0.0, 1) if self.align_corners else (0.5, 0)
-        place = [
-            2 * (position + offset) / max(side - less, 1) - 1
-            for position, side in zip((column, row), self.size[::-1])
-        ]
-        grid = torch.tensor(place, dtype=torch.float32)[None, None, None]
-        source = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[None]
-        corners = self.align_corners
-        found = F.grid_sample(source, grid, padding_mode="border", align_corners=corners)
-        return found[0, :, 0, 0].numpy()
+        for axis, (position, new) in enumerate(zip((row, column), self.size), 1):
+            old = maps.shape[axis]
+            if self.align_corners:
+                place = position * (old - 1) / max(new - 1, 1)
+            else:
+                place = min(max((position + 0.5) * old / new - 0.5, 0.0), old - 1.0)
+            low = min(int(place), max(old - 2, 0))
+            ends = np.take(maps, [low, min(low + 1, old - 1)], axis)
+            maps = np.tensordot(ends, [1 - (place - low), place - low], (axis, 0))
+            maps = np.expand_dims(maps, axis)
+        return maps[:, 0, 0].astype(np.float32)
 
 
 def prompt_names(text: Any) -> tuple[str, ...]:

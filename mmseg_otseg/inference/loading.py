@@ -13,8 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.runner import CheckpointLoader, load_state_dict
 from mmseg.registry import MODELS, TRANSFORMS
 
 from mmseg_otseg.engine.config import resolve
@@ -24,7 +23,7 @@ from mmseg_otseg.models.clip import check_precision
 
 # Label loaders of both stacks and of depth estimation; not all subclass mmcv's loader.
 LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
-HEAD_KEEPS = ("clip", "embed_dim", "num_classes", "align_corners")
+HEAD_KEEPS = ("embed_dim", "num_classes", "align_corners")
 FROM_ARRAY = "LoadImageFromNDArray"
 
 
@@ -110,7 +109,7 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     if checkpoint is None:
         print_log("no weights given: the trainable parts stay as initialized", "current")
         return with_classes(model)
-    _load_checkpoint_to_model(model, checkpoint)
+    load_state_dict(model, checkpoint.get("state_dict", checkpoint))
     model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
     return with_classes(model)
 

@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_names, read_image, resize
-from mmseg_otseg.inference.exported_files import METADATA, MODEL, VOCABULARY
-from mmseg_otseg.inference.exported_metadata import read_metadata
-from mmseg_otseg.inference.exported_session import Session
-from mmseg_otseg.inference.exported_text import TextEncoder, Vocabulary, read_vocabulary
+from mmseg_otseg.imaging import class_list, read_image, resize, windows
+from mmseg_otseg.inference.exported import (
+    MODEL,
+    VOCABULARY,
+    Session,
+    TextEncoder,
+    Vocabulary,
+    read_metadata,
+    read_vocabulary,
+)
 from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
 
 
@@ -26,9 +31,12 @@ class OTSegRuntime(Segmenter):
         folder: What ``tools/export.py`` wrote.
         threads: Threads to run on; None is all cores.
         seen_bias: Subtracted from the probabilities of the seen classes; None is the exported one.
+        providers: ONNX Runtime's execution providers in order of preference, such as
+            ``["CPUExecutionProvider"]``; None takes a GPU where the installed package offers one.
 
     Raises:
         FileNotFoundError: If the folder or one of its files is not there.
+        ImportError: If ONNX Runtime is missing or older than 1.20.
         UserError: If a file is damaged, of a newer layout, or made with another CLIP.
 
     Example:
@@ -42,25 +50,22 @@ class OTSegRuntime(Segmenter):
         folder: str | os.PathLike,
         threads: int | None = None,
         seen_bias: float | None = None,
+        providers: Sequence[str] | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        for name in (METADATA, MODEL, VOCABULARY):
-            if not (self.folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{self.folder} holds no exported model: {name} is missing. Write such a "
-                    "folder with tools/export.py."
-                )
-        self.metadata = read_metadata(self.folder / METADATA)
+        self.folder, self.threads, self.providers = Path(folder), threads, providers
+        self.metadata = read_metadata(self.folder)
         self.seen_bias = self.metadata["seen_bias"] if seen_bias is None else seen_bias
         if not -1 <= self.seen_bias <= 1:
             raise UserError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
         self.known = read_vocabulary(self.folder / VOCABULARY, self.metadata["clip"])
-        self.threads = threads
-        inputs = ("image", "text", "seen_bias")
-        self._session = Session(self.folder / MODEL, inputs, "probabilities", threads)
+        self._session = Session(self.folder / MODEL, "probabilities", threads, providers)
         self._encoder: TextEncoder | None = None
         self._last = self.known
         self._lock = Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Processes that are started with ``spawn`` open the folder again."""
+        return type(self), (self.folder, self.threads, self.seen_bias, self.providers)
 
     @property
     def takes_names(self) -> bool:
@@ -77,29 +82,32 @@ class OTSegRuntime(Segmenter):
         """Whether the model returns one value for each pixel rather than for each patch."""
         return self.metadata["at_image_size"]
 
-    def vocabulary(self, classes: Sequence[str] | None = None) -> Vocabulary:
+    def vocabulary(self, classes: str | os.PathLike | Sequence[str] | None = None) -> Vocabulary:
         """Encode class names; the last vocabulary is kept.
 
         Args:
-            classes: Names; None is the exported vocabulary.
+            classes: Names, see :func:`~mmseg_otseg.imaging.class_list`; None is the exported
+                vocabulary.
 
         Raises:
             UserError: If the names are invalid, or the exported model takes no new ones.
         """
-        if classes is None or tuple(classes) == self.known.names:
+        names = self.known.names if classes is None else tuple(class_list(classes))
+        if names == self.known.names:
             return self.known
         with self._lock:
-            if tuple(classes) != self._last.names:
+            if names != self._last.names:
                 if not self.takes_names:
                     raise UserError(
                         "this model was exported with fixed text embeddings and has no text "
                         f"encoder: it knows the classes {', '.join(self.known.names)} only"
                     )
                 if self._encoder is None:
+                    prompts = self.metadata["prompts"]
                     self._encoder = TextEncoder(
-                        self.folder, self.known, self.metadata["prompts"], self.threads
+                        self.folder, self.known, prompts, self.threads, self.providers
                     )
-                self._last = self._encoder(classes)
+                self._last = self._encoder(names)
             return self._last
 
     def run(self, images: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -114,20 +122,13 @@ class OTSegRuntime(Segmenter):
             patch, as the model was exported.
 
         Raises:
-            UserError: If the model does not take these images, or is not what the folder says.
+            UserError: If the model does not take these images.
         """
-        values = self._session(
+        return self._session(
             image=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
             text=vocabulary.text,
             seen_bias=self.seen_bias * vocabulary.seen.astype(np.float32),
         )
-        expected = (len(images), len(vocabulary.names))
-        if values.ndim != 4 or values.shape[:2] != expected:
-            raise UserError(
-                f"{self._session.path} made values of the shape {values.shape} for {expected[0]} "
-                f"image(s) and {expected[1]} class(es): it may be damaged"
-            )
-        return values
 
     def predict(self, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Segment an image as the config's test pipeline does: resized, whole or in windows.
@@ -139,12 +140,16 @@ class OTSegRuntime(Segmenter):
         Returns:
             Probabilities less the bias of seen classes, shape (K, h, w), at the size that the
             image is resized to.
+
+        Raises:
+            UserError: If the resized image, or a side of it that is smaller than a window, does not
+                have the size that the model was exported for.
         """
         image = _resized(image, self.metadata["resize"])
-        windows = self.metadata["windows"]
-        if windows is None:
+        slides = self.metadata["windows"]
+        if slides is None:
             return self._predict_window(image, vocabulary)
-        rows, columns = map(_places, image.shape[:2], windows["size"], windows["stride"])
+        rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
         total = np.zeros((len(vocabulary.names), *image.shape[:2]), np.float32)
         covered = np.zeros(image.shape[:2], np.float32)
         for row in rows:
@@ -155,18 +160,24 @@ class OTSegRuntime(Segmenter):
         return total
 
     def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-        """Values (K, h, w) of a window (h, w, 3) of any size."""
+        """Values (K, h, w) of a window (h, w, 3)."""
         size = window.shape[:2]
-        patch = self.metadata["patch"]
-        rows, columns = (-(-side // step) * step for side, step in zip(size, patch))
-        values = self.run(resize(window, self.size or (rows, columns))[None], vocabulary)[0]
+        rows, columns = (
+            -(-side // step) * step for side, step in zip(size, self.metadata["patch"])
+        )
+        if self.size is not None and self.size != (rows, columns):
+            raise UserError(
+                f"the model was exported for windows of {self.size[0]} x {self.size[1]} pixels, "
+                f"and this one has {size[0]} x {size[1]}, as the image is narrow: export the model "
+                "with --dynamic"
+            )
+        values = self.run(resize(window, (rows, columns))[None], vocabulary)[0]
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
-    def with_classes(self, classes: str | Sequence[str] | None) -> Named:
+    def with_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
         """The vocabulary of a call."""
-        names = class_names(classes) if isinstance(classes, str) else classes
-        vocabulary = self.vocabulary(names)
+        vocabulary = self.vocabulary(classes)
         corners = self.metadata["align_corners"]
         return Named(vocabulary, vocabulary.names, vocabulary.palette, corners)
 
@@ -194,10 +205,3 @@ def _resized(image: np.ndarray, how: dict[str, Any] | None) -> np.ndarray:
         )
         height, width = int(rows * factor + 0.5), int(columns * factor + 0.5)
     return resize(image, (height, width))
-
-
-def _places(size: int, window: int, stride: int) -> list[slice]:
-    """Windows along an axis; the last one ends where the axis ends."""
-    count = max(size - window + stride - 1, 0) // stride + 1
-    ends = [min(index * stride + window, size) for index in range(count)]
-    return [slice(max(end - window, 0), end) for end in ends]

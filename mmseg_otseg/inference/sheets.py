@@ -1,8 +1,8 @@
-"""Sheets that show what a model predicts, and how the prompts of a class divide up an image."""
+"""Sheets that show labels and predictions, and how the prompts of a class divide up an image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import NamedTuple
 
@@ -20,10 +20,10 @@ from mmseg_otseg.inference.inspection import Inspection
 from mmseg_otseg.structures import IGNORED
 
 CELL = 2.6  # inches
-MOST_PROMPTS = 8
-DRAWN_AT = 320  # pixels of an image's longer side
+MAX_PROMPTS = 8
+DRAWN_SIDE = 320  # pixels of an image's longer side under smooth maps
 HATCH = "////"
-LEAST_NAMED = 0.01  # of the image
+MIN_NAMED = 0.01  # of the image
 GRAY = 238  # of pixels without a class
 PROMPT_COLORS = (
     *("#4477aa", "#ee6677", "#228833", "#b8a030"),
@@ -37,7 +37,8 @@ class Row(NamedTuple):
     Attributes:
         image: RGB values, (h, w, 3), uint8.
         label: Class indices (H, W), 255 = ignored; None if the labels are not known.
-        predictions: By the title of their column: class indices of the same size.
+        predictions: By the title of their column: class indices of the same size; K and more, as
+            for "none of these", stay gray.
     """
 
     image: np.ndarray
@@ -54,7 +55,7 @@ def segmentation_sheet(
     """Images, truth and predictions side by side, and how well each unseen class is met.
 
     Unseen classes are hatched and named; below a prediction stands the IoU of each that occurs in
-    the image's truth, in percent. Pixels that the truth ignores are left gray.
+    the image's truth, in percent, over the pixels that the truth does not ignore.
 
     Args:
         rows: One for each image, with predictions of the same titles.
@@ -72,15 +73,11 @@ def segmentation_sheet(
         for axes in line:
             axes.set_axis_off()
         line[0].imshow(row.image)
-        maps = dict(row.predictions)
-        if row.label is not None:
-            ignored = row.label == IGNORED
-            maps = {title: np.where(ignored, IGNORED, map_) for title, map_ in maps.items()}
-            maps = {"truth": row.label, **maps}
-        for title, labels in maps.items():
+        truth = {} if row.label is None else {"truth": row.label}
+        for title, labels in {**truth, **row.predictions}.items():
             axes = line[titles.index(title)]
-            _paint(axes, labels, names, palette, unseen)
-            shown |= set(np.unique(labels).tolist()) - {IGNORED}
+            draw_labels(axes, labels, palette, np.isin(labels, list(unseen)), names)
+            shown |= set(np.unique(labels).tolist())
             if row.label is not None and title != "truth":
                 axes.text(
                     *(0.5, -0.02, fill(_scores(labels, row.label, names, unseen), 36)),
@@ -92,7 +89,55 @@ def segmentation_sheet(
                 )
     for axes, title in zip(grid[0], titles):
         axes.set_title(title, fontsize=12)
-    known = sorted(index for index in shown if index < len(names))
+    draw_legend(figure, shown, names, palette, unseen)
+    return figure
+
+
+def draw_labels(
+    axes: Axes,
+    labels: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    hatched: np.ndarray,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Draw class indices in their colors, pixels of no class gray, and hatch a region.
+
+    Args:
+        axes: Where to draw.
+        labels: Class indices (H, W).
+        palette: The color of each class, RGB.
+        hatched: The region, (H, W), bool.
+        names: The class names, to write those of the region's classes; None writes none.
+    """
+    colors = np.full((np.iinfo(np.uint16).max + 1, 3), GRAY, np.uint8)
+    colors[: len(palette)] = palette
+    colors[IGNORED] = GRAY
+    axes.imshow(colors[labels], interpolation="nearest")
+    if not hatched.any():
+        return
+    axes.contourf(hatched, levels=[0.5, 1.5], colors="none", hatches=[HATCH])
+    _outline(axes, hatched)
+    if names is None:
+        return
+    for label in np.unique(labels[hatched]).tolist():
+        places = np.argwhere(labels == label)
+        if len(places) < MIN_NAMED * labels.size:
+            continue
+        row, column = places[np.square(places - places.mean(0)).sum(1).argmin()]
+        written = axes.text(
+            column, row, names[label], ha="center", va="center", fontsize=7, weight="bold"
+        )
+        written.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
+
+
+def draw_legend(
+    figure: Figure,
+    shown: Iterable[int],
+    names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    unseen: Sequence[int],
+) -> None:
+    """List the classes among the indices below a figure, the unseen ones hatched."""
     handles = [
         Patch(
             facecolor="#{:02x}{:02x}{:02x}".format(*palette[index]),
@@ -100,17 +145,17 @@ def segmentation_sheet(
             hatch=HATCH if index in unseen else None,
             label=f"{names[index]} (unseen)" if index in unseen else names[index],
         )
-        for index in known
+        for index in sorted(shown)
+        if index < len(names) and index != IGNORED
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    return figure
 
 
 def plan_sheet(
-    looks: Sequence[Inspection],
+    inspections: Sequence[Inspection],
     labels: Sequence[Sequence[int]],
     truths: Sequence[np.ndarray | None] | None = None,
-    most_prompts: int = MOST_PROMPTS,
+    max_prompts: int = MAX_PROMPTS,
 ) -> Figure:
     """Where each prompt of a class takes its mass from.
 
@@ -119,39 +164,47 @@ def plan_sheet(
     own range.
 
     Args:
-        looks: The images, as a model with a transport plan sees them.
+        inspections: The images, as a model with a transport plan sees them.
         labels: For each image, the classes to draw, as indices.
         truths: For each image, its labels (h, w), class indices, or None if it has none.
-        most_prompts: Prompts of a class to draw at most.
+        max_prompts: Prompts of a class to draw at most.
 
     Raises:
         UserError: If the model has no transport plan.
     """
-    truths = truths or [None] * len(looks)
     lines = [
-        (look, label, truth)
-        for look, chosen, truth in zip(looks, labels, truths)
+        (inspection, label, truth)
+        for inspection, chosen, truth in zip(
+            inspections, labels, truths or [None] * len(inspections)
+        )
         for label in chosen
     ]
-    prompts = looks[0].prompts[:most_prompts]
+    prompts = inspections[0].prompts[:max_prompts]
     columns = 2 + len(prompts)
     figure = Figure(figsize=(1.75 * columns, 2.1 * len(lines) + 0.5), layout="constrained")
     grid = figure.subplots(len(lines), columns, squeeze=False)
-    for (look, label, truth), line in zip(lines, grid):
-        if look.share is None:
+    for (inspection, label, truth), line in zip(lines, grid):
+        if inspection.share is None:
             raise UserError(
                 "this model's head has no transport plan to draw: take a model with MPSAHead"
             )
-        share, image = look.share[label], _drawn(look.image)
+        share, image = inspection.share[label], inspection.image
+        factor = DRAWN_SIDE / max(image.shape[:2])
+        size = [max(1, round(side * factor)) for side in image.shape[1::-1]]  # width, height
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         for axes in line:
             axes.set_axis_off()
         line[0].imshow(image)
-        size = image.shape[:2]
-        found = look.labels(size=size) if truth is None else _resized(truth, size)
+        if truth is None:
+            found = inspection.labels(size=image.shape[:2])
+        else:
+            whole = Image.fromarray(truth.astype(np.int32))
+            found = np.asarray(whole.resize(size, Image.Resampling.NEAREST))
         _outline(line[0], found == label, "black", 3.0)
         _outline(line[0], found == label, "white", 1.5)
-        line[0].set_title(_called(look, label), fontsize=9)
-        line[1].imshow(_most(image, share[: len(prompts)]))
+        unseen = "" if inspection.seen[label] else "\n(unseen)"
+        line[0].set_title(inspection.names[label] + unseen, fontsize=9)
+        line[1].imshow(_largest_share(image, share[: len(prompts)]))
         line[1].set_title("takes the most", fontsize=8)
         for number, (prompt, part) in enumerate(zip(prompts, share)):
             axes = line[2 + number]
@@ -164,25 +217,7 @@ def plan_sheet(
     return figure
 
 
-def _called(look: Inspection, label: int) -> str:
-    return look.names[label] + ("" if look.seen[label] else "\n(unseen)")
-
-
-def _drawn(image: np.ndarray) -> np.ndarray:
-    """An image large enough that smooth maps over it are smooth."""
-    factor = DRAWN_AT / max(image.shape[:2])
-    size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-def _resized(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Class indices at another (height, width)."""
-    return np.asarray(
-        Image.fromarray(labels.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST)
-    )
-
-
-def _most(image: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _largest_share(image: np.ndarray, share: np.ndarray) -> np.ndarray:
     """The image in the color of the prompt that takes the most of each place."""
     size = (image.shape[1], image.shape[0])
     upsampled = [
@@ -192,33 +227,6 @@ def _most(image: np.ndarray, share: np.ndarray) -> np.ndarray:
     colors = (255 * to_rgba_array(PROMPT_COLORS)[:, :3]).round().astype(np.uint8)
     most = np.argmax(upsampled, axis=0) % len(colors)
     return np.asarray(Image.blend(Image.fromarray(image), Image.fromarray(colors[most]), 0.65))
-
-
-def _paint(
-    axes: Axes,
-    labels: np.ndarray,
-    names: Sequence[str],
-    palette: Sequence[Sequence[int]],
-    unseen: Sequence[int],
-) -> None:
-    """Class indices in their colors; unseen ones hatched and named, ignored pixels gray."""
-    colors = np.full((max(IGNORED, len(names)) + 1, 3), GRAY, np.uint8)
-    colors[: len(palette)] = palette
-    colors[IGNORED] = GRAY
-    axes.imshow(colors[labels], interpolation="nearest")
-    hidden = np.isin(labels, list(unseen))
-    if hidden.any():
-        axes.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=[HATCH])
-        _outline(axes, hidden)
-    for label in np.unique(labels[hidden]).tolist():
-        places = np.argwhere(labels == label)
-        if len(places) < LEAST_NAMED * labels.size:
-            continue
-        row, column = places[np.square(places - places.mean(0)).sum(1).argmin()]
-        written = axes.text(
-            column, row, names[label], ha="center", va="center", fontsize=7, weight="bold"
-        )
-        written.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
 
 
 def _outline(axes: Axes, region: np.ndarray, color: str = "black", width: float = 1.0) -> None:
@@ -232,6 +240,6 @@ def _scores(
     """The IoU of each unseen class in the truth of this image, in percent."""
     parts = []
     for label in sorted(set(np.unique(truth).tolist()) & set(unseen)):
-        found, true = labels == label, truth == label
+        found, true = (labels == label) & (truth != IGNORED), truth == label
         parts.append(f"{names[label]} {100 * (found & true).sum() / (found | true).sum():.0f}")
     return f"IoU: {', '.join(parts)}" if parts else ""

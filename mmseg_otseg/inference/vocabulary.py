@@ -10,10 +10,15 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import palette_for
-from mmseg_otseg.structures import SplitLike
+from mmseg_otseg.imaging import SPLIT_NAMES, palette_for
+from mmseg_otseg.structures import ClassSplit, SplitLike
 
 Part = TypeVar("Part", bound=nn.Module)
+
+
+def split_classes() -> dict[str, tuple[str, ...]]:
+    """The class names of each known split, as :func:`~mmseg_otseg.imaging.class_list` wants it."""
+    return {name: ClassSplit.build(name).classes for name in SPLIT_NAMES}
 
 
 def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:

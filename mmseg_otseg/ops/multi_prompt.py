@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .optimal_transport import sinkhorn
-from .optimal_transport.score import score_operation, scores_fused
 
 TRANSPORTS = ("sinkhorn", "bipartite", "softmax", "none")
 
@@ -107,9 +106,6 @@ def multi_prompt_score(
 ) -> Tensor:
     """:func:`transport_score` of :func:`multi_prompt_plan`, for callers that only need the score.
 
-    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment selects one Triton kernel for the score
-    and one for its gradient; neither stores the plan.
-
     Args:
         similarity: Cosine similarities, shape (B, K, N, M).
         transport, epsilon, max_iters, tol: As in :func:`multi_prompt_plan`.
@@ -120,10 +116,5 @@ def multi_prompt_score(
     Raises:
         ValueError: If ``transport`` is unknown.
     """
-    batch, classes, _, pixels = similarity.shape
-    wide = similarity.to(torch.promote_types(similarity.dtype, torch.float32)).flatten(0, 1)
-    if transport == "sinkhorn" and scores_fused(wide, epsilon):
-        score, _ = score_operation(wide.contiguous(), epsilon, max_iters, tol)
-        return score.view(batch, classes, pixels)
     plan = multi_prompt_plan(similarity, transport, epsilon, max_iters, tol)
     return transport_score(similarity, plan)

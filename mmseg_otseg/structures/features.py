@@ -16,10 +16,13 @@ class CLIPFeatures:
             CLIP's joint space if the backbone projects the tokens, otherwise the tower's width.
         global_token: CLIP's image embedding, shape (B, D), unit length: its class token in the
             joint space or, for a CLIP without a class token, the result of pooling its patches.
+        extra: Tokens that a method of the user's own added to the tower, shape (B, E, C), C as
+            above; None without any.
     """
 
     local: tuple[Tensor, ...]
     global_token: Tensor
+    extra: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class AlignedFeatures:
         unseen: The query classes that self-training uses as pseudo labels, as indices into the
             queries, shape (U,), int64; empty without self-training. None means all classes that are
             not seen, but finding them makes the host wait for the GPU.
+        features: What the backbone returned, for heads that need more than pixels and queries.
     """
 
     pixels: tuple[Tensor, ...]
@@ -41,3 +45,4 @@ class AlignedFeatures:
     classes: Tensor
     seen: Tensor
     unseen: Tensor | None = None
+    features: CLIPFeatures | None = None

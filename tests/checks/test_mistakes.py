@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg.datasets import COCOStuffDataset
 from PIL import Image
 
 from mmseg_otseg.checks import DataReport, check_data
-from mmseg_otseg.checks.counts import hidden_findings
+from mmseg_otseg.checks.labels import hidden_findings
 from tests.helpers.folder_data import CLASSES, UNSEEN, change_labels, label_files, write_folders
 
 Change = Callable[[Path], Any]
@@ -36,16 +37,14 @@ def report_of(
 
     def loader(subset: str, steps: list) -> dict:
         options = dict(serialize_data=False, test_mode=subset == "val")
-        folder = dict(type="FolderDataset", subset=subset, **options)
-        return dict(
-            dataset=dict(type="ZeroShotDataset", setting=setting, dataset=folder, pipeline=steps)
-        )
+        folder = dict(type="FolderDataset", data_root=str(root), subset=subset, **options)
+        folder["background"] = background
+        wrapper = dict(type="ZeroShotDataset", split=split, setting=setting, dataset=folder)
+        return dict(dataset=dict(**wrapper, pipeline=steps))
 
     split = dict(classes=classes, unseen=unseen)
     cfg = Config(
         dict(
-            data_root=str(root),
-            background=background,
             model=dict(split=split),
             train_dataloader=loader("train", [*load, *augment, *pack]),
             val_dataloader=loader("val", [*load, *pack]),
@@ -229,6 +228,20 @@ def another_size(root: Path) -> None:
     Image.open(path).resize((32, 24), Image.Resampling.NEAREST).save(path)
 
 
+def turned(root: Path) -> None:
+    """Photographs as a camera held upright saves them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in root.glob("images/*/*.jpg"):
+        Image.open(path).save(path, exif=exif)
+
+
+def in_subfolder(root: Path) -> None:
+    for path in label_files(root, "train"):
+        (path.parent / "masks").mkdir(exist_ok=True)
+        path.rename(path.parent / "masks" / path.name)
+
+
 def cut(folder: str, name: str) -> Change:
     def change(root: Path) -> None:
         path = root / folder / "train" / name
@@ -250,6 +263,8 @@ def as_jpeg(root: Path) -> None:
         (exchange_parts, ("warning", "val has more images (4) than train (2)")),
         (cut("images", "train_1.jpg"), ("error", "train_1.jpg cannot be decoded")),
         (cut("labels", "train_1.png"), ("error", "train_1.png cannot be decoded")),
+        (turned, ("error", "train_0.png", "64 x 48", "EXIF")),
+        (in_subfolder, ("error", "train_0.jpg", "masks/train_0.png", "sub-folders")),
         (another_size, ("error", "train_0.png", "24 x 32", "same size")),
         (as_jpeg, ("error", "4 label files (train_0.png", "JPEG", "as PNG")),
         (
@@ -277,3 +292,17 @@ def test_same_image_twice(root: Path) -> None:
         folder = root / kind / "train"
         shutil.copy(folder / f"train_0.{suffix}", folder / f"copy.{suffix}")
     has(report_of(root), "warning", "train: number of duplicate images: 1")
+
+
+def test_no_finding_follows_from_another(root: Path) -> None:
+    """Samples that cannot be used are not counted as samples without a class."""
+    turned(root)
+    report = report_of(root)
+    assert [level for level, _ in report.findings] == ["error", "error"], said(report)
+    assert all("EXIF" in text for _, text in report.findings)
+
+
+def test_raw_labels_of_coco_stuff(root: Path) -> None:
+    change_labels(root, lambda x: np.where(x == 4, 181, x).astype(np.uint8))
+    names = COCOStuffDataset.METAINFO["classes"]
+    has(report_of(root, names, ["cow"]), "error", "the values 181", "coco_stuff164k.py")

@@ -33,11 +33,12 @@ def full_size(monkeypatch: pytest.MonkeyPatch) -> None:
         return vit_b_16()
 
     package = "mmseg_otseg.models"
-    for module in ("backbones.clip_backbone", "necks.dlfa_neck", "text.prompts"):
+    for module in ("backbones.clip_backbone", "necks", "text.template_prompts"):
         monkeypatch.setattr(f"{package}.{module}.load_clip", clip)
     monkeypatch.setattr(f"{package}.text.learnable_prompts.load_clip", clip)
     monkeypatch.setattr(
-        f"{package}.text.prompts.encode_texts", lambda _, texts: torch.zeros(len(texts), 512)
+        f"{package}.text.template_prompts.encode_texts",
+        lambda _, texts: torch.zeros(len(texts), 512),
     )
     monkeypatch.setattr(frozen, "weights_fingerprint", lambda _: torch.zeros(32).byte())
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.dataset import ClassBalancedDataset
 from PIL import Image
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
-from mmseg_otseg.datasets.folder_pairs import DataFolderError, FolderPairs
+from mmseg_otseg.datasets.folder_dataset import DataFolderError, FolderPairs
+from mmseg_otseg.imaging.reading import SUFFIXES
 from tests.helpers.folder_data import CLASSES, UNSEEN, label_files, write_folders
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
@@ -104,6 +106,16 @@ def test_missing_folders(root: Path, tmp_path: Path) -> None:
         dataset_of(root, subset="test")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_image_that_can_be_segmented(tmp_path: Path, suffix: str) -> None:
+    root = write_folders(tmp_path, train=1, val=0)
+    (image,) = root.glob("images/train/*")
+    photograph = Image.open(image).convert("L" if suffix == ".pgm" else "RGB")
+    image.unlink()
+    photograph.save(image.with_suffix(suffix))
+    assert dataset_of(root)[0]["inputs"].shape == (3, 48, 64)
+
+
 def test_images_without_label_files(root: Path) -> None:
     for path in label_files(root, "train")[:2]:
         path.unlink()
@@ -125,6 +137,15 @@ def test_no_names_in_common(root: Path) -> None:
         dataset_of(root)
 
 
+def test_labels_in_other_subfolders(root: Path) -> None:
+    (root / "labels" / "train" / "masks").mkdir()
+    for path in label_files(root, "train"):
+        path.rename(path.parent / "masks" / path.name)
+    message = r"images are train_0\.jpg.*files masks/train_0\.png.*sub-folders"
+    with pytest.raises(DataFolderError, match=message):
+        dataset_of(root)
+
+
 def test_folders_swapped(root: Path) -> None:
     (root / "images").rename(root / "x")
     (root / "labels").rename(root / "images")
@@ -137,3 +158,19 @@ def test_two_images_of_one_name(root: Path) -> None:
     Image.new("RGB", (4, 4)).save(root / "images" / "train" / "train_0.png")
     with pytest.raises(DataFolderError, match=r"train_0\.jpg .*train_0\.png"):
         dataset_of(root)
+
+
+def test_class_balanced_sampling_does_not_know_unseen_classes(root: Path) -> None:
+    names = list(CLASSES)
+    rare = np.full((48, 64), names.index("sky"), np.uint8)
+    for index, name in enumerate(("car", "tree", "sky", "sky")):
+        rare[0, 0] = names.index(name)
+        Image.fromarray(rare).save(label_files(root, "train")[index])
+    folder = dict(type="FolderDataset", data_root=str(root))
+    balanced = dict(type="ClassBalancedDataset", oversample_thr=1.0, dataset=folder)
+    dataset = ZeroShotDataset(balanced, dict(classes=names, unseen=list(UNSEEN)), pipeline=LOAD)
+    paths = [Path(dataset.get_data_info(index)["img_path"]).stem for index in range(len(dataset))]
+    assert paths == ["train_0", "train_0", "train_1", "train_2", "train_3"]
+    assert labels_in(dataset, 2) == {0, 255}
+    plain = FolderDataset(str(root), metainfo=dict(classes=names))
+    assert len(ClassBalancedDataset(plain, oversample_thr=1.0)) == 6

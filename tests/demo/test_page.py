@@ -57,6 +57,17 @@ def visitor(arrive: Callable[[], Visitor]) -> Visitor:
     return arrive()
 
 
+def test_names() -> None:
+    from mmseg_otseg.demo.page import read_names, write_names
+
+    assert read_names("cat,\n sofa ") == read_names("cat\nsofa") == ["cat", "sofa"]
+    assert read_names(" \n ") is None
+    for names in (["cat", "chair, wooden"], ["zebra"]):
+        assert read_names(write_names(names)) == names
+    with pytest.raises(ValueError, match=r" 201 .* 200"):
+        read_names(",".join(map(str, range(201))))
+
+
 SAMPLE = "#samples .grid-container button"
 
 

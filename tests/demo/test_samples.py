@@ -4,10 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mmseg_otseg.datasets.shapes import render_scene
-from mmseg_otseg.demo.samples import build_dataset, samples_with_unseen, take_samples
+from mmseg_otseg.datasets.shapes import SHAPES_PALETTE, render_scene
+from mmseg_otseg.demo.samples import (
+    LONGER_SIDE,
+    build_dataset,
+    load_image,
+    samples_for,
+    samples_with_unseen,
+    take_samples,
+)
+from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.structures import ClassSplit
+from tests.helpers.claimed_size import png_of
 from tests.helpers.shapes_run import tiny_config
 
 
@@ -37,3 +47,41 @@ def test_samples_with_unseen_classes_come_first(tmp_path: Path) -> None:
     assert names[: sum(holds)] == [s.name for s, has in zip(every, holds) if has]
     assert sorted(names) == sorted(sample.name for sample in every)
     assert len(samples_with_unseen(dataset, split, 1)) == 1
+
+
+def test_large_images_are_reduced(tmp_path: Path) -> None:
+    Image.new("RGB", (3 * LONGER_SIDE, 300), (9, 8, 7)).save(tmp_path / "wide.png")
+    assert load_image(tmp_path / "wide.png").shape == (100, LONGER_SIDE, 3)
+    Image.new("RGBA", (30, 20), (9, 8, 7, 6)).save(tmp_path / "small.png")
+    small = load_image(tmp_path / "small.png")
+    assert small.shape == (20, 30, 3) and small[0, 0].tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize("kind", ["text", "cut", "huge", "folder", "none"])
+def test_images_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    if kind == "text":
+        file.write_text("not an image")
+    elif kind == "folder":
+        file.mkdir()
+    elif kind != "none":
+        Image.new("RGB", (40, 30)).save(file)
+        if kind == "cut":
+            file.write_bytes(file.read_bytes()[:60])
+        else:
+            file.write_bytes(png_of(20_000, 20_000))
+    with pytest.raises(ValueError, match="This image"):
+        load_image(file)
+
+
+def test_samples_are_of_the_files_or_of_the_data(tmp_path: Path) -> None:
+    inferencer = OTSegInferencer(tiny_config("otseg_plus", tmp_path), device="cpu")
+    samples = samples_for(inferencer, [])
+    assert 0 < len(samples) <= 8 and all(image.ndim == 3 for _, image in samples)
+    assert inferencer.inspect(samples[0][1]).palette == [list(color) for color in SHAPES_PALETTE]
+    (tmp_path / "photos").mkdir()
+    for name in "ba":
+        Image.new("RGB", (30, 20)).save(tmp_path / "photos" / f"{name}.png")
+    assert [name for name, _ in samples_for(inferencer, [str(tmp_path / "photos")])] == ["a", "b"]
+    inferencer.cfg.test_dataloader = None
+    assert samples_for(inferencer, []) == []

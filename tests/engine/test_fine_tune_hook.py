@@ -46,7 +46,7 @@ def start(folder: Path, checkpoint: Path, kind: str = "otseg", **changes) -> Run
     write_folders(folder / "ours")
     cfg = config(folder, OURS, "ours", kind, load_from=str(checkpoint), **changes)
     runner = ZeroShotRunner.from_cfg(cfg)
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)  # as in training
     runner.load_or_resume()
     return runner
 

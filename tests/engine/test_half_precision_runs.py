@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.models.clip.precision import PRECISIONS
+from mmseg_otseg.models.clip import PRECISIONS
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_clip import tiny_clip

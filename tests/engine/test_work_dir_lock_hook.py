@@ -71,6 +71,7 @@ def test_a_worker_ends_with_its_launcher(train: Training, tmp_path: Path) -> Non
     assert train.begun.wait(60)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.join()
+    train.go_on.set()
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -79,3 +80,4 @@ def test_a_worker_ends_with_its_launcher(train: Training, tmp_path: Path) -> Non
         except BlockingIOError:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+    assert not list(tmp_path.glob("*.pth"))  # its only iteration was not saved

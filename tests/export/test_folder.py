@@ -106,10 +106,17 @@ def test_a_file_that_differs_is_not_left(
 @needs_torch
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"size": (64, 60)}, "16"), ({"opset": 11}, "opset"), ({"size": (128, 128)}, "crop_size")],
+    [
+        ({"size": (64, 60)}, "16"),
+        ({"opset": 11}, "opset"),
+        ({"size": (128, 128)}, "crop_size"),
+        ({"size": (64, 64), "mode": "whole"}, "--dynamic"),
+    ],
 )
 def test_arguments_that_do_not_fit(options: dict[str, Any], word: str, tmp_path: Path) -> None:
     model, cfg = small_model("otseg/voc_512.py", tmp_path)
+    options = dict(options)
+    model.test_cfg.mode = options.pop("mode", "slide")
     with pytest.raises(ValueError, match=word):
         export_folder(model, cfg, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

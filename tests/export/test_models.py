@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 
 from mmseg_otseg.export import check, export_folder
 from mmseg_otseg.inference import OTSegRuntime, with_classes
-from mmseg_otseg.inference.exported_text import Vocabulary
+from mmseg_otseg.inference.exported import Vocabulary
 from mmseg_otseg.models.text import PrecomputedPrompts
 from tests.helpers.exported import needs_torch
 from tests.helpers.paths import ROOT

@@ -14,7 +14,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
-from mmseg_otseg.demo.shipped import shipped_model
+from mmseg_otseg.demo.samples import shipped_model
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.export import export_folder

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import ZeroShotRunner
+from mmseg_otseg.models.clip import clip_embed_dim
 from tests.helpers.tiny_clip import tiny_clip
 from tests.helpers.tiny_run import CLASSES, tiny_config
 
@@ -55,12 +56,7 @@ def otseg_config(folder: Path, dropout: bool = True, **changes: Any) -> Config:
             clip=clip,
             text=dict(type="TemplatePrompts", templates="otseg6", split=split),
         ),
-        decode_head=dict(
-            type="MPSAHead",
-            embed_dim=clip["model"]["embed_dim"],
-            num_classes=3,
-            dropout=rate,
-        ),
+        decode_head=dict(type="MPSAHead", embed_dim=32, num_classes=3, dropout=rate),
         test_cfg=dict(mode="whole"),
     )
     cfg.default_hooks.checkpoint.save_best = "hIoU"
@@ -71,6 +67,6 @@ def otseg_config(folder: Path, dropout: bool = True, **changes: Any) -> Config:
 def otseg_runner(folder: Path, clip: dict[str, Any], **changes: Any) -> Runner:
     """A run of :func:`otseg_config` over another CLIP."""
     config = otseg_config(folder, **changes)
-    for part in ("backbone", "neck", "decode_head"):
-        config.model[part].clip = clip
+    config.model.backbone.clip = config.model.neck.clip = clip
+    config.model.decode_head.embed_dim = clip_embed_dim(clip["model"])
     return ZeroShotRunner.from_cfg(config)

@@ -12,10 +12,10 @@ from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from mmseg_otseg_cli.authors_to_mmseg import convert_state_dict
 from torch import Tensor, nn
 
 import mmseg_otseg.models  # noqa: F401 (registers the components)
-from mmseg_otseg.converters.authors_checkpoint import convert_authors_state_dict
 from tests.helpers.paths import DATA
 
 
@@ -94,7 +94,7 @@ class Reference:
             },
             "decode_head": {
                 **self.head_config(),
-                "clip": self.clip(),
+                "embed_dim": self.config("embed_dim"),
                 "num_classes": self.config("num_classes"),
                 "decoder_layers": self.config("decoder_layers"),
                 "dropout": 0.0,
@@ -117,7 +117,7 @@ class Reference:
     def model(self, folder: Path) -> nn.Module:
         """The model with the authors' weights."""
         model = MODELS.build(ConfigDict(self.model_config(folder)))
-        state, _ = convert_authors_state_dict(self.group("state/"))
+        state, _ = convert_state_dict(self.group("state/"))
         missing, unexpected = model.load_state_dict(state, strict=False)
         assert not missing and not unexpected
         return model

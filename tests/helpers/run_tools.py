@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import multiprocessing
 import os
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
@@ -19,8 +19,6 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 
-from tests.helpers.paths import ROOT
-
 
 def forget_runs() -> None:
     """Drop mmengine's loggers and the like: a run that begins in the same second would get them."""
@@ -29,23 +27,20 @@ def forget_runs() -> None:
 
 
 def run_tool(name: str, *arguments: object) -> None:
-    """Run ``tools/<name>.py`` with these arguments, in this process.
+    """Run ``tools/<name>.py``, or a module of ``mmseg_otseg_cli``, in this process.
 
     The tool finds mmseg's components itself: the scope of the tests is not there meanwhile.
     """
     forget_runs()
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec and spec.loader
-    tool = importlib.util.module_from_spec(spec)
-    argv = [name, *map(str, arguments)]
+    folder, _, module = name.rpartition("/")
+    package = "tools.shapes" if folder == "shapes" else "mmseg_otseg_cli"
+    tool = import_module(f"{package}.{module}")
     with (
-        patch.object(sys, "argv", argv),
-        patch.object(sys, "path", [*sys.path]),
+        patch.object(sys, "argv", [name, *map(str, arguments)]),
         patch.dict(DefaultScope._instance_dict, clear=True),
+        patch.dict(os.environ),
     ):
-        spec.loader.exec_module(tool)
-        with patch.dict(os.environ):
-            tool.main()
+        tool.main()
 
 
 def start_tool(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,12 +30,12 @@ def served(arguments: Sequence[str], folder: Path) -> Iterator[str]:
         )
     try:
         for _ in range(5 * START):
-            lines = [line for line in file.read_text().splitlines() if line.startswith("open http")]
-            if lines:
+            if found := re.search(r"open (http\S+)", file.read_text()):
                 break
             assert server.poll() is None, file.read_text()[-2000:]
             time.sleep(0.2)
-        yield lines[0].split()[1]
+        assert found, file.read_text()[-2000:]
+        yield found[1]
     finally:
         server.terminate()
         server.wait(30)

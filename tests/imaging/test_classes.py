@@ -1,30 +1,122 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmseg_otseg.imaging import class_names, palette_for
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging import class_list, palette_for
+
+KNOWN = {"voc": ("aeroplane", "bicycle")}
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
+    ("given", "names"),
     [
         ("cat", ["cat"]),
         ("cat, sofa ,potted plant", ["cat", "sofa", "potted plant"]),
         ('cat, "chair, wooden", sofa', ["cat", "chair, wooden", "sofa"]),
         ('"chair, wooden"', ["chair, wooden"]),
-        ("cat,,dog", ["cat", "", "dog"]),
-        ("", [""]),
+        ("cat, sofa,", ["cat", "sofa"]),
+        ("cat,\nsofa\npotted plant", ["cat", "sofa", "potted plant"]),
+        ("['a','b, c']", ["a", "b, c"]),
+        ('["sky, blue",road]', ["sky, blue", "road"]),
+        ("[a, b]", ["a", "b"]),
+        ("voc", ["aeroplane", "bicycle"]),
+        ('"voc"', ["voc"]),
+        ("road (paved)", ["road (paved)"]),
+        ('"road (paved, gray)", sky', ["road (paved, gray)", "sky"]),
+        (("cat", "chair, wooden"), ["cat", "chair, wooden"]),
     ],
 )
-def test_names_in_a_line(text: str, names: list[str]) -> None:
-    assert class_names(text) == names
+def test_names_however_they_are_given(given: Any, names: list[str]) -> None:
+    assert class_list(given, KNOWN) == names
 
 
-def test_open_quote() -> None:
-    with pytest.raises(ValueError, match="chair, wooden"):
-        class_names('cat, "chair, wooden')
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('cat, "chair, wooden', "chair, wooden"),
+        ("cat,,dog", "number 2"),
+        ("", "no class name"),
+        ([], "no class name"),
+        ([" "], "number 1"),
+        ([1], "number 1"),
+        (5, "a list of names"),
+        (["a", "b", "a"], r"a \(numbers 1, 3\)"),
+        ("[sky,road (paved, gray)]", "double quotes"),
+        ("(" * 5000, "parenthesis"),
+        ("names.csv", "txt"),
+    ],
+)
+def test_names_that_are_none(given: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        class_list(given, KNOWN)
+
+
+def test_a_split_needs_mmseg() -> None:
+    with pytest.raises(UserError, match="mmseg"):
+        class_list("voc")
+
+
+def test_a_single_string_in_a_config_lacks_a_comma() -> None:
+    with pytest.raises(UserError, match="comma"):
+        class_list("water", KNOWN, in_config=True)
+    assert class_list("voc", KNOWN, in_config=True) == ["aeroplane", "bicycle"]
+    assert class_list("water, land", KNOWN, in_config=True) == ["water", "land"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("sky\nroad, paved\n\n", ["sky", "road, paved"]),
+        ("\ufeffsky\r\nroad", ["sky", "road"]),
+        ("# my classes\nsky\nroad", ["sky", "road"]),
+        ("0: sky\n1: road", ["sky", "road"]),
+        ("0 sky\n1 road", ["sky", "road"]),
+        ("0,sky\n1,road", ["sky", "road"]),
+        ("sky\t0\nroad\t1", ["sky", "road"]),
+        ("18 wheeler\nroad", ["18 wheeler", "road"]),
+        ("zone 1\nzone 2", ["zone 1", "zone 2"]),
+        ('sky, "road, paved"', ["sky", "road, paved"]),
+        ('"1 euro"\n"2 euro"', ["1 euro", "2 euro"]),
+    ],
+)
+def test_names_in_a_file(tmp_path: Path, text: str, names: list[str]) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text(text, encoding="utf-8")
+    assert class_list(str(file)) == class_list(file) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no class name"),
+        ("# sky", "no class name"),
+        ("sky\n\nroad", "line 2"),
+        ("sky\nroad\n# again\nsky", "lines 1, 4"),
+        ("1: sky\n2: road", "line 1"),
+        ("0 sky\n2 road", "line 2"),
+        ("0: sky\nroad", "line 2 has none"),
+        ("sky\t1\nroad\t2", "line 1"),
+        ("sky\t1\nroad", "line 2 has none"),
+        ("64 128 64\tanimal\nbus", "line 1"),
+    ],
+)
+def test_lines_that_are_no_names(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        class_list(file)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        class_list(str(tmp_path / "names.txt"))
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(UserError, match="UTF-8"):
+        class_list(tmp_path / "latin.txt")
 
 
 def test_palette() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from mmseg_otseg import imaging
 from mmseg_otseg.imaging import ImageError, check_image_file, find_images, read_image, reading
@@ -84,16 +84,43 @@ def test_modes(mode: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (found == 255).all()
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "tif_lzw"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation(orientation: int, tmp_path: Path) -> None:
+def test_orientation(orientation: int, kind: str, tmp_path: Path) -> None:
     stored = cv2.resize(values(3, 4, 3), (64, 48), interpolation=cv2.INTER_CUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(stored).save(tmp_path / "x.jpg", exif=exif)
-    found, size = read_image(tmp_path / "x.jpg")
-    expected = cv2.imread(str(tmp_path / "x.jpg"))[..., ::-1].astype(int)
+    suffix, _, compression = kind.partition("_")
+    options = {"compression": f"tiff_{compression}"} if compression else {}
+    Image.fromarray(stored).save(tmp_path / "whole.jpg", exif=exif)
+    Image.fromarray(stored).save(tmp_path / f"x.{suffix}", exif=exif, **options)
+    found, size = read_image(tmp_path / f"x.{suffix}")
+    expected = cv2.imread(str(tmp_path / "whole.jpg"))[..., ::-1].astype(int)
     assert size == found.shape[:2] == expected.shape[:2]
-    assert np.abs(found - expected).max() <= 3
+    assert np.abs(found - expected).mean() < 3
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_that_pillow_would_refuse(
+    compression: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("L", (30, 20), 7).save(tmp_path / "x.tif", compression=compression)
+    assert read_image(tmp_path / "x.tif")[1] == (20, 30)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_transparent_tiffs_are_what_opencv_reads(tmp_path: Path) -> None:
+    Image.fromarray(values(20, 30, 4)).save(tmp_path / "x.tif")
+    expected = cv2.imread(str(tmp_path / "x.tif"))[..., ::-1].astype(int)
+    assert np.abs(read_image(tmp_path / "x.tif")[0] - expected).max() <= 1
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), (200, 100, 50)).save(tmp_path / "x.avif")
+    assert find_images(tmp_path)[0] == [str(tmp_path / "x.avif")]
+    np.testing.assert_allclose(read_image(tmp_path / "x.avif")[0][0, 0], (200, 100, 50), atol=8)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_otseg.imaging import resize
+from mmseg_otseg.imaging import resize, windows
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -25,3 +25,9 @@ def test_images_are_rounded() -> None:
     image = np.array([[[0], [255]]], np.uint8)
     assert resize(image, (1, 4))[0, :, 0].tolist() == [0, 64, 191, 255]
     assert resize(image, (1, 2)) is image
+
+
+def test_windows() -> None:
+    assert windows(100, 64, 48) == [slice(0, 64), slice(36, 100)]
+    assert windows(64, 64, 48) == [slice(0, 64)]
+    assert windows(50, 64, 48) == [slice(0, 50)]

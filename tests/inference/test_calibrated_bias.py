@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmseg_otseg_cli.authors_to_mmseg import convert
 
-from mmseg_otseg.converters.authors_checkpoint import convert_authors_checkpoint
 from mmseg_otseg.evaluation import store_seen_bias
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.decode_heads import seen_bias
@@ -34,5 +34,5 @@ def test_a_checkpoint_is_never_written_under_another_formats_name(
     with pytest.raises(ValueError, match="safetensors"):
         store_seen_bias(config, weights, 0.25, target)
     with pytest.raises(ValueError, match="safetensors"):
-        convert_authors_checkpoint(weights, target)
+        convert(weights, target)
     assert not Path(target).exists()

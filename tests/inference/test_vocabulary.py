@@ -14,6 +14,7 @@ def predict(model: Any, image: torch.Tensor) -> torch.Tensor:
         return model.predict(image)[0].seg_logits.data
 
 
+@pytest.mark.parametrize("config", ["otseg/voc_512.py", "zegot/voc_512.py"], indirect=True)
 @pytest.mark.parametrize(
     "names",
     [

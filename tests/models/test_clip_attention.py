@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_otseg.models import load_clip
-from mmseg_otseg.models.clip.attention import SelfAttention, with_self_attention
-from tests.helpers.tiny_clip import tiny_clip
-
-
-class Operations(TorchDispatchMode):
-    """Collects the names of the operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
+from mmseg_otseg.models.clip.layers import SelfAttention, with_self_attention
 
 
 def attend(attention: nn.Module, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -48,13 +32,3 @@ def test_it_is_torchs(seed: int, causal: bool) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     weights = ours(tokens, tokens, tokens)[1]  # what it does not do itself, torch does
     torch.testing.assert_close(weights, torchs(tokens, tokens, tokens)[1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_product_for_each_place(dtype: torch.dtype) -> None:
-    clip = load_clip(tiny_clip()).requires_grad_(False).to(dtype)
-    tokens = torch.randn(3, 7, 48, dtype=dtype, requires_grad=True)
-    with Operations() as watch:
-        clip.visual.transformer.resblocks[0](tokens).sum().backward()
-    assert any("mm" in name for name in watch.names)
-    assert not any("bmm" in name for name in watch.names)

@@ -1,27 +1,21 @@
 from __future__ import annotations
 
-import gzip
 import io
-import pickle
 import re
 import urllib.error
 import urllib.request
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmseg_otseg.models.clip import clip_config, clip_embed_dim, load_clip
-from mmseg_otseg.models.clip.download import download_weights
-from mmseg_otseg.models.clip.torchscript import is_torchscript_archive, read_torchscript_tensors
-from tests.helpers.hostile import fence, hostile_files
-from tests.helpers.tiny_clip import save_archive, tiny_clip
+from mmseg_otseg.models.clip import clip_config, load_clip
+from mmseg_otseg.models.clip.source import download_weights
+from tests.helpers.tiny_clip import save_archive
 
 
 @pytest.fixture
@@ -46,45 +40,6 @@ def test_every_kind_of_file(kind: str, clip_config: dict, weights: dict, tmp_pat
     else:
         torch.save(weights, path)
     assert_same(load_clip(clip_config, str(path)), weights)
-
-
-def test_openai_archive_brings_quick_gelu_and_half_precision(
-    clip_config: dict, tmp_path: Path
-) -> None:
-    path = tmp_path / "openai.pt"
-    save_archive(path, load_clip(clip_config, seed=7), torch.float16)
-    clip = load_clip(clip_config, str(path))
-    assert isinstance(
-        clip.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU
-    )
-    assert clip.visual.conv1.weight.dtype == torch.float32
-
-
-def test_archive_code_is_not_run(tmp_path: Path) -> None:
-    class Malicious:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "executed",))
-
-    path = tmp_path / "evil.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("evil/data.pkl", pickle.dumps(Malicious(), protocol=2))
-        archive.writestr("evil/constants.pkl", b"")
-    assert is_torchscript_archive(path)
-    with pytest.raises(ValueError, match="getattr"):
-        read_torchscript_tensors(path)
-    assert not (tmp_path / "executed").exists()
-
-
-def test_pickle_is_refused(clip_config: dict, tmp_path: Path) -> None:
-    class Malicious:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "executed",))
-
-    path = tmp_path / "evil.bin"
-    torch.save({"state_dict": Malicious()}, path)
-    with pytest.raises(ValueError, match=r"evil\.bin"):
-        load_clip(clip_config, str(path))
-    assert not (tmp_path / "executed").exists()
 
 
 def test_compact_token_table(clip_config: dict, weights: dict, tmp_path: Path) -> None:
@@ -120,16 +75,6 @@ def test_unknown_tag_lists_the_tags() -> None:
         load_clip("ViT-B-16", "opnai")
 
 
-def test_tag_of_a_dict_config(clip_config: dict) -> None:
-    with pytest.raises(ValueError, match=r"'openai'.*path"):
-        load_clip(clip_config, "openai")
-
-
-def test_missing_file(clip_config: dict) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere/w\.pt"):
-        load_clip(clip_config, "nowhere/w.pt")
-
-
 def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Known before the hub's client starts to try again and again."""
 
@@ -156,104 +101,31 @@ def test_an_earlier_download_needs_no_network(
     assert found == snapshot / "open_clip_model.safetensors"
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt", "bin"])
-@pytest.mark.parametrize("kept", [0, 20, 0.5])
-def test_truncated_file(
-    suffix: str, kept: float, clip_config: dict, weights: dict, tmp_path: Path
-) -> None:
-    path = tmp_path / f"w.{suffix}"
-    if suffix == "safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(kept if kept >= 1 else kept * len(data))])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        load_clip(clip_config, str(path))
-
-
-def test_truncated_archive(clip_config: dict, tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("w/data.pkl", pickle.dumps({}))
-        archive.writestr("w/constants.pkl", b"")
-    path = tmp_path / "w.pt"
-    path.write_bytes(buffer.getvalue())
-    with pytest.raises(ValueError, match=r"w\.pt"):
-        load_clip(clip_config, str(path))
-
-
 def broken_files(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
     """What may lie where a weights file should, by what is wrong with it."""
 
-    def saved(content: Any, **options: Any) -> bytes:
-        torch.save(content, buffer := io.BytesIO(), **options)
+    def saved(content: Any) -> bytes:
+        torch.save(content, buffer := io.BytesIO())
         return buffer.getvalue()
 
-    def zipped(**members: bytes) -> bytes:
-        with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
-            for name, data in members.items():
-                archive.writestr(name.replace("__", "/") + ".pkl", data)
-        return buffer.getvalue()
-
-    def tensors(header: str, data: bytes = b"") -> bytes:
-        return len(header).to_bytes(8, "little") + header.encode() + data
-
-    np.savez(arrays := io.BytesIO(), a=np.ones(3))
-    np.save(array := io.BytesIO(), np.ones(3))
-    huge = torch.zeros(1).expand(1_000_000, 1_000_000)
     position = "positional_embedding"
     return {
         "empty": b"",
         "text": b"no weights",
-        "null": bytes(1000),
-        "json": b'{"a": 1}',
-        "gzip": gzip.compress(b"text"),
-        "array": array.getvalue(),
-        "arrays": arrays.getvalue(),
-        "zip": zipped(),
-        "zip, cut": zipped(w__data=b"x")[:-8],
-        "archive without a tree": zipped(w__constants=b""),
-        "archive of nothing": zipped(w__constants=b"", w__data=b""),
-        "archive of text": zipped(w__constants=b"", w__data=b"text"),
-        "archive of a number": zipped(w__constants=b"", w__data=pickle.dumps(3, 2)),
-        "archive of an endless list": zipped(w__constants=b"", w__data=b"(" * 100_000),
+        "cut": saved(weights)[:5000],
         "list": saved([1, 2]),
-        "number": saved(3),
-        "tensor": saved(torch.ones(3)),
         "empty dict": saved({}),
         "numbers": saved({"a": 1}),
-        "no names": saved({0: torch.ones(3)}),
-        "state_dict is a list": saved({"state_dict": [torch.ones(3)]}),
         "state_dict is None": saved({"state_dict": None}),
-        "legacy": saved([1], _use_new_zipfile_serialization=False),
-        "header of 2 GB": (2**31).to_bytes(8, "little") + b"{}",
-        "header is a list": tensors("[1]"),
-        "header is no json": tensors("{"),
-        "tensor outside": tensors('{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
-        "no tensors": tensors("{}"),
         "other tensors": saved({"a": torch.ones(3)}),
         "one missing": saved({k: v for k, v in weights.items() if k != "logit_scale"}),
-        "one too many": saved({**weights, "more": torch.ones(3)}),
-        "one of no shape": saved({**weights, position: torch.tensor(1.0)}),
-        "one of three axes": saved({**weights, "visual." + position: torch.ones(2, 3, 4)}),
         "one too wide": saved({**weights, position: torch.ones(77, 99)}),
-        "one huge view": saved({**weights, "visual." + position: huge}),
-        "compact tokens, no rows": saved({**weights, "token_embedding.ids": torch.tensor([1])}),
-        "compact tokens, too far": saved(
-            {
-                **weights,
-                "token_embedding.ids": torch.tensor([10**6]),
-                "token_embedding.rows": torch.ones(1, 32),
-            }
-        ),
         "NaN": saved({**weights, "ln_final.weight": torch.full((32,), torch.nan)}),
         "infinite": saved({**weights, "visual.proj": torch.full((48, 32), torch.inf)}),
-        "sparse": saved({**weights, position: torch.ones(77, 32).to_sparse()}),
     }
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors", ".npy", ".npz", ".pth", ".PT"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_every_broken_file_is_named(
     suffix: str, clip_config: dict, weights: dict, tmp_path: Path
 ) -> None:
@@ -265,48 +137,18 @@ def test_every_broken_file_is_named(
             pytest.fail(f"{kind} was accepted")
 
 
-@pytest.mark.parametrize("archives", [False, True])
-def test_hostile_files_are_refused_by_name(
-    archives: bool, clip_config: dict, tmp_path: Path
-) -> None:
-    """As files of torch.save and, with a member more, as archives of OpenAI's kind."""
-    marker = tmp_path / "executed"
-    for file in hostile_files(tmp_path, marker).values():
-        if archives and zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file, "a") as archive:
-                folder = next(iter(archive.namelist()), "a/").partition("/")[0]
-                archive.writestr(f"{folder}/constants.pkl", b"")
-        with fence(), pytest.raises(ValueError, match=re.escape(file.name)):
-            load_clip(clip_config, str(file))
-    assert not marker.exists()
+def test_transformers_layout_is_named(tmp_path: Path) -> None:
+    layout = {
+        "logit_scale": torch.ones(()),
+        "vision_model.encoder.layers.0.layer_norm1.bias": torch.zeros(768),
+    }
+    save_file(layout, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors.* transformers.*open_clip_model"):
+        load_clip("ViT-B-16", str(tmp_path / "model.safetensors"))
 
 
-@pytest.mark.parametrize("place", ["visual.ln_post.bias", "transformer.resblocks.0.ln_1.weight"])
-def test_weights_that_are_not_finite_are_named(
-    place: str, clip_config: dict, weights: dict, tmp_path: Path
-) -> None:
-    weights[place][0] = torch.nan
-    save_file(weights, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=rf"w\.safetensors.*{place}"):
-        load_clip(clip_config, str(tmp_path / "w.safetensors"))
-
-
-def test_the_file_of_another_model_by_name(tmp_path: Path) -> None:
-    """Whose text tower is of another width, which open_clip only asserts."""
-    other = tiny_clip()
-    other["text_cfg"]["width"] = 48
-    torch.save(load_clip(other).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"w\.pt .*width"):
-        load_clip(tiny_clip(), str(tmp_path / "w.pt"))
-
-
-def test_other_architecture(clip_config: dict, weights: dict, tmp_path: Path) -> None:
-    save_file(weights, tmp_path / "w.safetensors")
-    clip_config["vision_cfg"]["width"] = 60
-    with pytest.raises(ValueError, match=r"visual\."):
-        load_clip(clip_config, str(tmp_path / "w.safetensors"))
-
-
-def test_embed_dim() -> None:
-    assert clip_embed_dim("ViT-B/16") == 512
-    assert clip_embed_dim("ViT-L-14") == 768
+def test_what_does_not_exist(clip_config: dict) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere/w\.pt"):
+        load_clip(clip_config, "nowhere/w.pt")
+    with pytest.raises(ValueError, match=r"'openai'.*path"):
+        load_clip(clip_config, "openai")

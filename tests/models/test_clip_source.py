@@ -6,7 +6,6 @@ from typing import Any
 
 import open_clip
 import pytest
-import torch
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from torch import nn
@@ -37,22 +36,6 @@ def activation(clip: nn.Module) -> type:
     return kind
 
 
-@pytest.mark.parametrize(
-    ("model", "tag", "quick_gelu"),
-    [
-        ("ViT-B-16", "openai", True),
-        ("ViT-B-16", "dfn2b", True),
-        ("ViT-L/14", "metaclip_400m", True),
-        ("ViT-B-16", "laion2b_s34b_b88k", False),
-        ("ViT-B-16-quickgelu", "openai", True),
-    ],
-)
-def test_tags_say_it(model: str, tag: str, quick_gelu: bool) -> None:
-    source = resolve_clip(model, tag)
-    assert source.quick_gelu is quick_gelu and source.config["quick_gelu"] is quick_gelu
-    assert source.mean == pytest.approx(OPENAI_MEAN)
-
-
 def test_every_tag_of_every_supported_model() -> None:
     for model in open_clip.list_models():
         for tag in open_clip.list_pretrained_tags_by_model(model):
@@ -61,11 +44,6 @@ def test_every_tag_of_every_supported_model() -> None:
             assert source.quick_gelu == (entry.get("quick_gelu", False) or named)
             assert source.mean == pytest.approx([255 * part for part in entry["mean"]])
             assert source.std == pytest.approx([255 * part for part in entry["std"]])
-
-
-def test_a_tag_with_pixels_of_its_own() -> None:
-    source = resolve_clip("ViT-L-14", "laion2b_s32b_b82k")
-    assert source.mean == source.std == (127.5, 127.5, 127.5)
 
 
 def test_pixels_that_all_tags_agree_on() -> None:
@@ -110,12 +88,6 @@ def test_a_file_that_leaves_it_open_warns(clip_config: dict, file: Path, logged:
     load_clip(clip_config)  # random weights belong to any activation
     assert not any("QuickGELU:" in message for message in logged) and len(logged) == 3
     assert "random weights" in logged[-1]
-
-
-def test_the_activation_changes_what_clip_computes(clip_config: dict) -> None:
-    image = torch.randn(1, 3, 64, 64)
-    first, second = (load_clip(clip_config, quick_gelu=quick) for quick in (False, True))
-    assert not torch.allclose(first.encode_image(image), second.encode_image(image), atol=1e-4)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"model_cfg": 3}', '{"preprocess_cfg": [0]}'])

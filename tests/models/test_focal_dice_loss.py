@@ -31,15 +31,6 @@ def test_weights_and_pairs() -> None:
     assert torch.allclose(losses["loss_dice"], 3 * sums.dice / 6)
 
 
-def test_options_are_passed_on() -> None:
-    logits, target = example()
-    target[0, :7] = 255
-    options = {"alpha": 0.4, "gamma": 1.0, "ignored": "masked"}
-    sums = focal_dice_sums(logits, target, align_corners=True, **options)
-    losses = FocalDiceLoss(1.0, 1.0, **options)(logits, target, align_corners=True)
-    assert torch.allclose(losses["loss_mask"], sums.focal / sums.pairs)
-
-
 @pytest.mark.parametrize("ignored", ["negative", "masked"])
 def test_without_a_labeled_pixel_nothing_is_learnt(ignored: str) -> None:
     logits, target = example()
@@ -47,23 +38,6 @@ def test_without_a_labeled_pixel_nothing_is_learnt(ignored: str) -> None:
     assert losses["loss_mask"] == 0 and losses["loss_dice"] == 0
     sum(losses.values()).backward()
     assert logits.grad is not None and not logits.grad.any()
-
-
-def test_ignored_pixels_are_negatives_or_left_out() -> None:
-    logits, target = example()
-    target[:, :8] = 255
-    higher = torch.zeros_like(logits)
-    higher[:, :, 0] = 5.0  # lies below ignored pixels only
-    for ignored, same in (("negative", False), ("masked", True)):
-        loss = FocalDiceLoss(ignored=ignored)
-        before, after = (loss(x, target)["loss_mask"] for x in (logits, logits + higher))
-        assert bool(torch.isclose(before, after)) is same
-
-
-def test_one_class() -> None:
-    logits, target = example(labels=1)
-    losses = FocalDiceLoss()(logits[:, :1], target)
-    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
 
 
 def _share_of(rank: int, folder: Path) -> None:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
 from mmengine.runner.checkpoint import load_state_dict
-from mmseg.registry import MODELS
 
-from mmseg_otseg.models import LearnablePrompts, TemplatePrompts, load_clip
+from mmseg_otseg.models import LearnablePrompts, load_clip
 
 NAMES = ["cat", "potted plant", "sofa"]
 SPLIT = {"classes": NAMES, "unseen": ["sofa"]}
@@ -51,35 +49,6 @@ def test_gradient_reaches_the_contexts_and_nothing_of_clip(clip: dict) -> None:
     assert all(p.grad is None for p in prompts.text_tower.parameters())
     for name, value in prompts.text_tower.state_dict().items():
         assert torch.equal(value, tower[name]), name
-
-
-def test_training_encodes_the_requested_classes_only(
-    clip: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = build(clip).train()
-    batches: list[int] = []
-    encode = prompts.text_tower.encode_embeddings
-
-    def count(embeddings: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        batches.append(len(embeddings))
-        return encode(embeddings, ends)
-
-    monkeypatch.setattr(prompts.text_tower, "encode_embeddings", count)
-    some = prompts(torch.tensor([2, 0]))
-    assert batches == [4] and some.shape == (2, 2, 32)
-    assert torch.allclose(some, prompts()[[2, 0]], atol=1e-6)
-    prompts.eval()
-    batches.clear()
-    with torch.no_grad():
-        prompts(), prompts(torch.tensor([1]))
-    assert batches == [6]
-
-
-def test_every_prompt_has_unit_length_and_differs(clip: dict) -> None:
-    for start in (None, "a photo of a"):
-        embeddings = build(clip, start=start)()
-        assert torch.allclose(embeddings.norm(dim=-1), torch.ones(3, 2), atol=1e-6)
-        assert not torch.allclose(embeddings[:, 0], embeddings[:, 1], atol=1e-5)
 
 
 @torch.no_grad()
@@ -127,12 +96,6 @@ def test_contexts_per_class(clip: dict) -> None:
         load_state_dict(build(clip, per_class=True), prompts.state_dict())
 
 
-def test_registered_and_built_like_other_prompts(clip: dict, tmp_path: Path) -> None:
-    config = {"type": "LearnablePrompts", "split": SPLIT}
-    prompts = MODELS.build(config, default_args={"clip": clip})
-    assert (prompts.num_prompts, prompts.num_tokens, prompts.embed_dim) == (6, 8, 32)
-
-
 def test_wrong_options(clip: dict) -> None:
     with pytest.raises(ValueError, match="position"):
         build(clip, position="before")
@@ -142,36 +105,3 @@ def test_wrong_options(clip: dict) -> None:
         build(clip, init_text="a photo of a", num_tokens=3)
     with pytest.raises(ValueError, match=r"'potted plant'.* 8\d .*num_tokens"):
         build(clip, num_tokens=75)
-
-
-def test_the_old_name_of_init_text(clip: dict) -> None:
-    with pytest.warns(FutureWarning, match="init_text"):
-        prompts = build(clip, start="a photo of a", num_tokens=None)
-    assert prompts.num_tokens == 4
-    with pytest.raises(TypeError, match="init_text"):
-        build(clip, start="a photo of a", init_text="a photo of a", num_tokens=None)
-
-
-def test_a_step_in_eval_mode_is_noticed(clip: dict) -> None:
-    prompts = build(clip).eval()
-    with torch.no_grad():
-        before = prompts()
-    prompts().square()[..., 0].sum().backward()
-    torch.optim.AdamW([prompts.contexts], lr=0.1).step()
-    with torch.no_grad():
-        assert not torch.allclose(prompts(), before, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(dtype: torch.dtype, clip: dict) -> None:
-    whole, prompts = build(clip).eval(), build(clip).eval().to(dtype)
-    for model in (whole, prompts):
-        model.set_classes({"classes": ["dog", "cat"]})
-    assert prompts().dtype == dtype
-    assert torch.allclose(prompts().float(), whole(), atol=0.05)
-
-
-def test_a_checkpoint_with_a_table_of_text_names_what_is_missing(clip: dict) -> None:
-    table = TemplatePrompts(clip, SPLIT).state_dict()
-    missing, unexpected = build(clip).load_state_dict(table, strict=False)
-    assert "contexts" in missing and "embeddings" in unexpected

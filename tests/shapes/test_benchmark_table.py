@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from mmseg_otseg_tools.shapes.benchmark_table import as_markdown, summary
+
+from tools.shapes.benchmark_table import as_markdown, summary
 
 
 def run(seed: int, unseen: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 
 @pytest.fixture(scope="module")
 def tool():
-    from mmseg_otseg_tools.shapes import pretrain_clip
+    from tools.shapes import pretrain_clip
 
     return pretrain_clip
 
@@ -138,7 +138,7 @@ def test_first_steps_show_one_large_object(tool, config):
 
 def test_evaluation_of_a_perfect_map_and_of_a_constant_one(tool, config, monkeypatch):
     """mIoU(S), mIoU(U) and hIoU of maps whose value is known."""
-    from mmseg_otseg_tools.shapes import evaluate_clip
+    from tools.shapes import evaluate_clip
 
     clip = load_clip(config.clip.model.to_dict())
     eye = torch.eye(len(SHAPES_CLASSES))
@@ -167,3 +167,10 @@ def test_evaluation_of_a_perfect_map_and_of_a_constant_one(tool, config, monkeyp
     monkeypatch.setattr(evaluate_clip, "encode", constant)
     result = evaluate_clip.evaluate(clip, config.preprocess, "crowd", count=40)
     assert result["U"] == 0 and 0 < result["S"] < 100 / 15 and math.isclose(result["hIoU"], 0)
+
+
+def test_severities_leave_clip_able_to_name_objects() -> None:
+    from tools.shapes.evaluate_clip import camera_severity
+
+    assert camera_severity(lambda severity: 98.0 - 20 * severity) == 0.4
+    assert camera_severity(lambda severity: 30.0) == 0.0

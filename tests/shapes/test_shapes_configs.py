@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmseg_otseg_tools.shapes.benchmark_table import ROWS
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
 from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.shapes_run import SHAPES, tiny_config
+from tools.shapes.benchmark_table import ROWS
 
 CONFIGS = sorted(
     str(path.relative_to(SHAPES).with_suffix(""))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_otseg.demo.shipped import shipped_model
+from mmseg_otseg.demo.samples import shipped_model
 from tests.helpers.paths import ROOT
 
 TOUR = ROOT / "configs" / "shapes" / "tour.ipynb"

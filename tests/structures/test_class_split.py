@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -17,37 +18,36 @@ def test_label_values():
     assert (IGNORED, UNLABELED) == (255, 254)
 
 
-def test_voc():
-    split = ClassSplit.build("voc")
-    assert split.num_classes == 20
-    assert split.unseen == (15, 16, 17, 18, 19)
-    assert split.unseen_names == ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
-    assert split.classes[0] == "aeroplane"
-    assert "background" not in split.classes
-
-
-def test_context():
-    split = ClassSplit.build("context")
-    assert split.num_classes == 59
-    assert set(split.unseen) == {19, 33, 48, 14, 7, 24, 6, 54, 31, 0}
-    assert set(split.unseen_names) == {
-        *("cow", "motorbike", "sofa", "cat", "boat", "fence", "bird", "tvmonitor"),
-        *("keyboard", "aeroplane"),
-    }
-
-
-def test_cocostuff():
-    split = ClassSplit.build("cocostuff")
-    assert split.num_classes == 171
-    assert split.unseen == (19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160)
-    assert {"cow", "giraffe", "frisbee", "grass", "wall-concrete"} < set(split.unseen_names)
-
-
-@pytest.mark.parametrize("name", ["voc", "context", "cocostuff"])
-def test_seen_and_unseen_make_up_all_classes(name):
+@pytest.mark.parametrize(
+    ("name", "number", "unseen"),
+    [
+        ("voc", 20, {"pottedplant", "sheep", "sofa", "train", "tvmonitor"}),
+        (
+            "context",
+            59,
+            {
+                *("cow", "motorbike", "sofa", "cat", "boat", "fence", "bird", "tvmonitor"),
+                *("keyboard", "aeroplane"),
+            },
+        ),
+        (
+            "cocostuff",
+            171,
+            {
+                *("cow", "giraffe", "suitcase", "frisbee", "skateboard", "carrot", "scissors"),
+                *("cardboard", "clouds", "grass", "playingfield", "river", "road", "tree"),
+                "wall-concrete",
+            },
+        ),
+        ("ade20k", 150, set()),
+    ],
+)
+def test_known_splits(name, number, unseen):
     split = ClassSplit.build(name)
-    assert sorted(split.seen + split.unseen) == list(range(split.num_classes))
-    assert set(split.seen_names) | set(split.unseen_names) == set(split.classes)
+    assert split.num_classes == number
+    assert set(split.unseen_names) == unseen
+    assert sorted(split.seen + split.unseen) == list(range(number))
+    assert "background" not in split.classes
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ def test_seen_and_unseen_make_up_all_classes(name):
         dict(classes=NAMES, seen=["sky", 2]),
         dict(classes=NAMES, seen=[0, 2], unseen=[1, 3]),
         dict(classes=NAMES, seen=None, unseen=[1, 3]),
+        dict(classes="sky, road, tree, car", unseen=[1, 3]),
         ConfigDict(classes=list(NAMES), unseen=[1, 3]),
         ClassSplit(NAMES, (3, 1)),
     ],
@@ -87,29 +88,14 @@ def test_unseen_classes_of_a_named_split():
         ClassSplit.build(dict(classes="voc", unseen="context"))
 
 
-def test_agreed():
+def test_difference():
     split = ClassSplit(NAMES, (3,))
-    places = {"here": None, "there": dict(classes=NAMES, unseen=["car"]), "elsewhere": split}
-    assert ClassSplit.agreed(places) == split
     for other, message in (
         (ClassSplit(NAMES), " car .* none "),
-        (ClassSplit(NAMES[:2]), " 4 .* 2 "),
+        (ClassSplit(NAMES[:2]), "4 .*2"),
         (ClassSplit(("sky", "way", *NAMES[2:]), (3,)), "1.*'road'.*'way'"),
     ):
-        with pytest.raises(ValueError, match=f"there .*last .*{message}"):
-            ClassSplit.agreed({**places, "last": other})
-    with pytest.raises(ValueError, match=r"model=dict\(split="):
-        ClassSplit.agreed({"here": None})
-
-
-def test_without_unseen_classes():
-    split = ClassSplit.build(dict(classes=NAMES))
-    assert split.unseen == ()
-    assert split.seen == (0, 1, 2, 3)
-
-
-def test_one_class():
-    assert ClassSplit(("sky",)).seen == (0,)
+        assert re.search(message, split.difference(other))
 
 
 def test_names_from_the_data():
@@ -140,9 +126,10 @@ def test_is_frozen_and_can_be_pickled():
         (dict(classes=NAMES, seen=[0, 1], unseen=[3]), "tree .*neither"),
         (dict(classes=NAMES, unseen=[0, 1, 2, 3]), " 4 .*`unseen`"),
         (dict(classes=NAMES, seen=[]), " 4 .*`unseen`"),
-        (dict(classes=["a", "b", "a"], unseen=[1]), "names a "),
+        (dict(classes=["a", "b", "a"], unseen=[1]), "a .*1, 3"),
+        (dict(classes=("water"), unseen=[]), "comma"),
         (dict(classes=[], unseen=[]), "class name"),
-        (dict(classes=["a", 3]), " 3 "),
+        (dict(classes=["a", 3]), "number 2.* 3"),
         (dict(unseen=[1]), "`classes`"),
         (dict(classes=NAMES, unsen=[1]), "'unsen'"),
     ],
@@ -153,22 +140,22 @@ def test_mistakes(given, message):
 
 
 def test_wrong_type():
-    with pytest.raises(ValueError, match=r"\bint\b"):
+    with pytest.raises(ValueError, match=r"^3 "):
         ClassSplit.build(3)
 
 
 def test_constructor_checks_as_well():
     with pytest.raises(ValueError, match="index 7,"):
         ClassSplit(NAMES, (7,))
-    with pytest.raises(ValueError, match="'sky'"):
+    with pytest.raises(ValueError, match="sky"):
         ClassSplit("sky", ())
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (("sky", "tree", "road", "car"), " 1: 'road' .*'tree'"),
-        (("sky", "road"), " 4 .* 2"),
+        (("sky", "tree", "road", "car"), "index 1.*'road'.*'tree'"),
+        (("sky", "road"), r"4 .* 2\b"),
     ],
 )
 def test_names_that_differ_from_the_data(data, message):
@@ -176,7 +163,10 @@ def test_names_that_differ_from_the_data(data, message):
         ClassSplit.build(dict(classes=NAMES, unseen=[1]), classes=data)
 
 
-def test_a_file_of_names_that_is_no_text(tmp_path):
-    (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match=r"names\.txt"):
-        ClassSplit.build(dict(classes=str(tmp_path / "names.txt")))
+def test_names_from_a_file(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("0: sky\n1: road\n2: tree\n3: car\n")
+    assert ClassSplit.build(dict(classes=str(file), unseen=["car"])) == ClassSplit(NAMES, (3,))
+    file.write_text("sky\nroad\nsky\n")
+    with pytest.raises(ValueError, match=r"names\.txt.*sky.*lines 1, 3"):
+        ClassSplit.build(dict(classes=str(file)))

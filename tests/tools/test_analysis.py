@@ -12,11 +12,8 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_otseg.engine import ZeroShotRunner
-from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
-from tests.helpers.small_configs import small, write_data
-from tests.helpers.tiny_run import write_images
 
 CALIBRATE, SHOW = "analysis/calibrate_seen_bias", "analysis/show_transport"
 
@@ -50,15 +47,6 @@ def test_every_bias_of_the_table_is_what_the_runner_measures(
         assert ZeroShotRunner.from_cfg(cfg).val() == row
 
 
-def test_calibrates_configs_with_images_on_disk(tmp_path: Path) -> None:
-    write_images(tmp_path)
-    cfg = otseg_config(tmp_path)
-    cfg.dump(tmp_path / "config.py")
-    run_tool(CALIBRATE, tmp_path / "config.py", "--work-dir", tmp_path / "out")
-    report = json.loads((tmp_path / "out" / "seen_bias.json").read_text())
-    assert len(report["table"]) == 241 and report["checkpoint"] is None
-
-
 def test_the_calibrated_bias_travels_in_the_checkpoint(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -84,20 +72,12 @@ def test_the_calibrated_bias_travels_in_the_checkpoint(
     assert same["state_dict"]["decode_head.calibrated_seen_bias.ensemble"].item() == bias.item()
 
 
-def test_nothing_to_write_the_bias_to(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--write"):
+def test_calibrate_refuses_what_makes_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):  # no checkpoint to write to
         run_tool(CALIBRATE, SHAPES / "otseg.py", "--work-dir", tmp_path, "--write")
-
-
-@pytest.mark.parametrize(
-    ("span", "message"),
-    [(["0", "1", "0"], "--range 0 1 0 "), (["1", "0", "0.1"], "--range 1 0 0.1 ")],
-)
-def test_calibrate_refuses_ranges_without_a_bias(
-    span: list[str], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        run_tool(CALIBRATE, SHAPES / "otseg.py", "--work-dir", tmp_path, "--range", *span)
+    for span in (("0", "1", "0"), ("1", "0", "0.1")):
+        with pytest.raises(ValueError, match=f"--range {span[0]} {span[1]}"):
+            run_tool(CALIBRATE, SHAPES / "otseg.py", "--work-dir", tmp_path, "--range", *span)
 
 
 def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
@@ -114,7 +94,7 @@ def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
         run_tool(SHOW, *arguments[:-2], 6, *tiny_options())
 
 
-@pytest.mark.parametrize("config", ["training_free", "zegot", "softmax", "zegclip"])
+@pytest.mark.parametrize("config", ["training_free", "zegot", "zegclip"])
 def test_sheets_of_images_from_files(config: str, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), image)
@@ -122,15 +102,6 @@ def test_sheets_of_images_from_files(config: str, tmp_path: Path) -> None:
     run_tool(SHOW, SHAPES / f"{config}.py", *arguments, *tiny_options())
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
     assert (tmp_path / "sheet_plans.png").exists() == (config != "zegclip")
-
-
-def test_sheets_of_images_on_disk(tmp_path: Path) -> None:
-    write_data(tmp_path)
-    cfg = small("otseg/voc_512.py", tmp_path)
-    cfg.dump(tmp_path / "config.py")
-    run_tool(SHOW, tmp_path / "config.py", "--subset", "val", "--out", tmp_path / "sheet.png")
-    for name in ("sheet", "sheet_plans"):
-        assert cv2.imread(str(tmp_path / f"{name}.png")) is not None
 
 
 def test_counts_of_the_backbone_are_those_of_the_formulas(tmp_path: Path) -> None:

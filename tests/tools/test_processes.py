@@ -1,9 +1,11 @@
-"""Runs of OTSeg's components that are killed and resumed, or spread over several processes."""
+"""Runs in several processes, and runs that are killed and resumed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,80 @@ from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.otseg_run import otseg_config
+from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import last_metrics, run_processes, run_tool, start_tool
-from tests.helpers.tiny_run import write_images
+from tests.helpers.tiny_run import tiny_config, write_images
+
+
+def run_script(
+    name: str, *arguments: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(ROOT / "tools" / name), *map(str, arguments)],
+        env={**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> str:
+    """A stand-in for Python that prints its arguments."""
+    script = tmp_path / "python with a space"
+    script.write_text('#!/bin/sh\nprintf "%s|" "$@"\necho\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_the_scripts_check_first_and_hand_their_arguments_on(recorder: str) -> None:
+    done = run_script("dist_train.sh", "a b.py", 2, "--work-dir", "c d", PYTHON=recorder)
+    check, launch = done.stdout.splitlines()
+    assert check.endswith("/train.py|a b.py|--work-dir|c d|--check-only|")
+    assert launch.startswith("-m|torch.distributed.run|--standalone|--nproc_per_node|2|")
+    assert launch.endswith("/train.py|a b.py|--work-dir|c d|--launcher|pytorch|")
+    several = dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="10.0.0.1", PORT="1234")
+    done = run_script("dist_test.sh", "a.py", "b.pth", 8, "--tta", PYTHON=recorder, **several)
+    launch = done.stdout.splitlines()[1]
+    meet = "--nnodes|2|--node_rank|1|--master_addr|10.0.0.1|--master_port|1234|--nproc_per_node|8|"
+    assert meet in launch and launch.endswith("/test.py|a.py|b.pth|--tta|--launcher|pytorch|")
+
+
+@pytest.mark.parametrize("arguments", [("c.py",), ("4", "c.py"), ("c.py", "0")])
+def test_wrong_arguments_of_the_scripts(arguments: tuple[str, ...], recorder: str) -> None:
+    done = run_script("dist_train.sh", *arguments, PYTHON=recorder)
+    assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("config", "lines"), [("otseg/voc_512", 1), ("none.py", 1)])
+def test_mistakes_are_reported_once(config: str, lines: int, tmp_path: Path) -> None:
+    done = run_script("dist_train.sh", config, 4, cwd=tmp_path)
+    assert done.returncode and not done.stdout
+    assert len(done.stderr.splitlines()) == lines
+    assert done.stderr.startswith("train.py: error: ")
+
+
+def test_clip_weights_are_fetched_before_any_process_starts(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    cfg = tiny_config(tmp_path)
+    cfg.model.clip = dict(model="ViT-B-16", pretrained="openai")
+    cfg.dump(tmp_path / "tiny.py")
+    nowhere = dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(tmp_path / "cache"))
+    done = run_script("dist_train.sh", tmp_path / "tiny.py", 4, **nowhere)
+    assert done.returncode and not (tmp_path / "run").exists()
+    told = [line for line in done.stderr.splitlines() if line.startswith("train.py: error: ")]
+    assert len(told) == 1 and "CLIP_WEIGHTS" in told[0]
+
+
+def test_trains_in_two_processes_without_a_gpu(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    tiny_config(tmp_path, train_cfg=dict(max_iters=1)).dump(tmp_path / "tiny.py")
+    done = run_script("dist_train.sh", tmp_path / "tiny.py", 2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "FutureWarning" not in done.stderr
+    assert read_checkpoint(tmp_path / "run" / "iter_1.pth")["meta"]["iter"] == 1
+    assert "mIoU" in last_metrics(tmp_path / "run")
 
 
 @HOOKS.register_module()
@@ -40,10 +114,7 @@ def exit_of(name: str, *arguments: object) -> int | None:
     return process.exitcode
 
 
-@pytest.mark.parametrize(("workers", "setting"), [(0, "inductive"), (2, "transductive")])
-def test_a_killed_run_resumes_as_if_it_had_never_stopped(
-    workers: int, setting: str, tmp_path: Path
-) -> None:
+def test_a_killed_run_resumes_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     write_images(tmp_path, number=6)
     cfg = otseg_config(
         tmp_path,
@@ -52,20 +123,16 @@ def test_a_killed_run_resumes_as_if_it_had_never_stopped(
         # A rate at which one wrong dropout mask or one wrong flip shows in the weights.
         param_scheduler=dict(warmup_iters=1),
         optim_wrapper=dict(optimizer=dict(lr=1e-3)),
-        train_dataloader=dict(num_workers=workers, dataset=dict(setting=setting)),
+        train_dataloader=dict(num_workers=2, dataset=dict(setting="transductive")),
     )
-    if setting == "transductive":  # self-training starts before the checkpoint that is resumed
-        cfg.default_hooks.self_training = dict(type="SelfTrainingHook", begin=3)
+    # Self-training starts before the checkpoint that is resumed.
+    cfg.default_hooks.self_training = dict(type="SelfTrainingHook", begin=3)
     cfg.dump(tmp_path / "whole.py")
     cfg.custom_hooks.append(dict(type="KilledHook"))
     cfg.dump(tmp_path / "killed.py")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert exit_of("train", tmp_path / "whole.py", "--work-dir", whole) == 0
-
     assert exit_of("train", tmp_path / "killed.py", "--work-dir", killed) == -signal.SIGKILL
-    assert (killed / "iter_4.pth").is_file()
-    assert not (killed / "iter_8.pth").exists()
-
     assert exit_of("train", tmp_path / "whole.py", "--work-dir", killed, "--resume") == 0
     assert difference(whole / "iter_8.pth", killed / "iter_8.pth") == 0
     assert difference(whole / "iter_8.pth", whole / "iter_4.pth") > 1e-3

@@ -7,11 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.runner import Runner
-from mmseg_otseg_tools.test import set_tta
 
-from mmseg_otseg.inference import OTSegInferencer, loading
-from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import last_metrics, run_tool
 from tests.helpers.tiny_run import tiny_config, train_tiny
 
@@ -53,8 +49,16 @@ def test_writes_label_maps_and_overlays(test_tool, tmp_path: Path) -> None:
     assert np.abs(painted[:, :32].astype(int) - painted[:, 32:]).mean() > 1
 
 
-def test_augments(test_tool) -> None:
-    assert test_tool("--tta")["mIoU"] != test_tool()["mIoU"]
+def test_augments_data_that_are_wrapped_too(test_tool, trained: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(trained / "tiny.py")
+    inner = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type="RepeatDataset", times=1, dataset=dict(type="ConcatDataset", datasets=[inner])
+    )
+    cfg.dump(tmp_path / "wrapped.py")
+    augmented = test_tool("--tta")["mIoU"]
+    assert augmented != test_tool()["mIoU"]
+    assert test_tool("--tta", config=tmp_path / "wrapped.py")["mIoU"] == augmented
 
 
 def test_refuses_the_sizes_of_another_config(test_tool, trained: Path, tmp_path: Path) -> None:
@@ -66,26 +70,6 @@ def test_refuses_the_sizes_of_another_config(test_tool, trained: Path, tmp_path:
     cfg.dump(tmp_path / "derived.py")
     with pytest.raises(ValueError, match=r"\(64, 64\).*\(512, 512\)"):
         test_tool("--tta", config=tmp_path / "derived.py")
-    sizes[0][0]["scale"] = (64, 64)
-    set_tta(cfg)
-    assert cfg.model.type == "ZeroShotTTAModel"
-
-
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*/*.py"), key=str))
-def test_every_config_that_augments_has_its_own_sizes(config: Path) -> None:
-    cfg = Config.fromfile(config)
-    if "_base_" not in str(config) and "tta_pipeline" in cfg:
-        set_tta(cfg)
-
-
-def test_augments_data_that_are_wrapped(test_tool, trained: Path, tmp_path: Path) -> None:
-    cfg = Config.fromfile(trained / "tiny.py")
-    inner = cfg.test_dataloader.dataset
-    cfg.test_dataloader.dataset = dict(
-        type="RepeatDataset", times=1, dataset=dict(type="ConcatDataset", datasets=[inner])
-    )
-    cfg.dump(tmp_path / "wrapped.py")
-    assert test_tool("--tta", config=tmp_path / "wrapped.py")["mIoU"] == test_tool("--tta")["mIoU"]
 
 
 def test_says_what_the_config_lacks(test_tool, trained: Path, tmp_path: Path) -> None:
@@ -112,18 +96,3 @@ def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_pat
     test_tool(config=tmp_path / "folders.py")
     with pytest.raises(ValueError, match=r"a/0\.png .*b/0\.png.*--out"):
         test_tool("--out", tmp_path / "maps", config=tmp_path / "folders.py")
-
-
-def test_a_damaged_checkpoint_is_told_before_the_model_is_built(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def build(*args: object) -> None:
-        raise AssertionError("the model was built")
-
-    monkeypatch.setattr(Runner, "build_model", build)
-    monkeypatch.setattr(loading.MODELS, "build", build)
-    (tmp_path / "half.pth").write_bytes((trained / "run" / "iter_4.pth").read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"half\.pth"):
-        run_tool("test", trained / "tiny.py", tmp_path / "half.pth", "--work-dir", tmp_path / "w")
-    with pytest.raises(ValueError, match=r"half\.pth"):
-        OTSegInferencer(str(trained / "tiny.py"), str(tmp_path / "half.pth"))

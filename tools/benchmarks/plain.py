@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_otseg.models import MPSAHead, ZegCLIPHead
-from mmseg_otseg.models.decode_heads import MultiHeadDecoder
-from mmseg_otseg.models.decode_heads.mpsa import MPSAMap
+from mmseg_otseg.models.decode_heads import MPSAMap, MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
 
 

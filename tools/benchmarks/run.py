@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-from mmseg_otseg_tools import cli
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+from mmseg_otseg_cli import run as run_tool
+from mmseg_otseg_cli.options import new_parser
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.new_parser(__doc__)
+    parser = new_parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="cases whose name has a WORD")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("--growth", action="store_true", help="growth curves instead of the table")
@@ -63,18 +65,18 @@ if __name__ == "__main__":
 
 
 import torch
-from mmseg_otseg_tools.benchmarks import cases
-from mmseg_otseg_tools.benchmarks.cases import Case
-from mmseg_otseg_tools.benchmarks.measure import median_times, peak_memory
-from mmseg_otseg_tools.benchmarks.models import (
+
+import mmseg_otseg
+from tools.benchmarks import cases
+from tools.benchmarks.cases import Case
+from tools.benchmarks.measure import median_times, peak_memory
+from tools.benchmarks.models import (
     exported_case,
     inference_case,
     precision_inference_case,
     precision_step_case,
     zegot_case,
 )
-
-import mmseg_otseg
 
 Row = dict[str, Any]
 
@@ -153,7 +155,7 @@ def measure(name: str, args: argparse.Namespace) -> Row:
 def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     # The server has imported everything but computed nothing; its children start from there.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmseg_otseg_tools.benchmarks.run"])
+    context.set_forkserver_preload(["tools.benchmarks.run"])
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(function, *arguments).result()
 
@@ -245,4 +247,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_tool(main)

@@ -5,16 +5,21 @@ Accuracy: images of the clean world with one object, global token against the 20
 Dense: every patch token after CLIP's own ``ln_post`` and projection against the class names, the
 cosines upsampled bilinearly to the image, argmax over the 20 classes; mIoU over the seen, the
 unseen, and the harmonic mean of both. Background pixels are ignored.
+
+``--find-severities`` finds those of haze and low light in ``mmseg_otseg/datasets/shapes/worlds.py``
+by a rule that looks at CLIP alone: the largest multiple of 0.05 up to which CLIP names 90 % of
+single objects.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from mmseg_otseg_tools.cli import new_parser, run
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import new_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--subset", default="val")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=1000, help="images of each kind")
+    parser.add_argument(
+        "--find-severities", action="store_true", help="find those of haze and low light instead"
+    )
     return parser.parse_args()
 
 
@@ -49,9 +57,10 @@ from mmseg_otseg.datasets.shapes import (
     render_scene,
 )
 from mmseg_otseg.models.clip import load_clip
-from mmseg_otseg.models.text.templates import OTSEG_6
+from mmseg_otseg.models.text import OTSEG_6
 
 TEMPLATES = OTSEG_6
+KNOWN = 90.0  # percent of single objects that CLIP still names at the severity of a camera
 
 
 def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
@@ -155,11 +164,30 @@ def load(config: Config, pretrained: str | None = None) -> open_clip.CLIP:
     return load_clip(config.clip.model.to_dict(), pretrained or config.clip.pretrained).eval()
 
 
+def camera_severity(accuracy: Callable[[float], float]) -> float:
+    """The largest multiple of 0.05 up to which an accuracy in percent stays at :data:`KNOWN`."""
+    found = 0.0
+    for severity in (round(0.05 * number, 2) for number in range(20)):
+        if accuracy(severity) < KNOWN:
+            break
+        found = severity
+    return found
+
+
 def main() -> None:
-    """Print one JSON line of results per world and seed."""
+    """Print one JSON line of results per world and seed, or the severities found."""
     args = parse_args()
     config = Config.fromfile(args.config)
     model = load(config, args.pretrained)
+    if args.find_severities:
+        for name in ("haze", "lowlight"):
+
+            def accuracy(severity: float, name: str = name) -> float:
+                world = get_world(name, severity)
+                return evaluate(model, config.preprocess, world, count=args.count)["accuracy"]
+
+            print(f"{name}: severity {camera_severity(accuracy)}", flush=True)
+        return
     for name in args.worlds or WORLDS:
         world = get_world(name, args.severity)
         for seed in args.seeds:

@@ -7,7 +7,8 @@ try a VOC config: ``python tools/shapes/export_voc.py data --train 1464 --aug 91
 
 from __future__ import annotations
 
-from mmseg_otseg_tools.cli import new_parser, run
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import new_parser
 
 
 def main() -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from pathlib import Path
 
-from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
 CHECKPOINT = "checkpoint/otseg_plus"
 
@@ -32,12 +35,12 @@ if __name__ == "__main__":
     parse_args()  # answers --help and mistakes before the imports, which take seconds
 
 import torch
-from mmseg_otseg_tools.shapes.run_benchmark import load, train
 from safetensors.torch import save_file
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
+from tools.shapes.run_benchmark import load, train
 
 
 def main() -> None:

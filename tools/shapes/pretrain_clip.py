@@ -20,12 +20,15 @@ import copy
 import hashlib
 import math
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +53,6 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmseg_otseg_tools.shapes.evaluate_clip import TEMPLATES, encode, evaluate, tokenize
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -67,6 +69,7 @@ from mmseg_otseg.datasets.shapes import (
 )
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models.clip import load_clip
+from tools.shapes.evaluate_clip import TEMPLATES, encode, evaluate, tokenize
 
 
 class CaptionedScenes(Dataset):

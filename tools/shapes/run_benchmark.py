@@ -20,8 +20,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "configs" / "shapes"
-from mmseg_otseg_tools.cli import add_cfg_options, new_parser, run
-from mmseg_otseg_tools.shapes.benchmark_table import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import add_cfg_options, new_parser
+
+from tools.shapes.benchmark_table import (
     BIASES,
     PAPER_BIAS,
     ROWS,
@@ -67,7 +70,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.engine.run_folder import latest_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 
@@ -185,9 +188,13 @@ def evaluate(
 
 
 def training_seconds(checkpoint: Path) -> float:
-    """Seconds that all iterations took, those before an interruption too."""
-    history = read_checkpoint(checkpoint, "cpu")["message_hub"]["log_scalars"]["train/time"]
-    return float(history.data[0].sum())
+    """Seconds that all iterations took, from their logged means; those before a kill count too."""
+    means: dict[int, float] = {}
+    for file in sorted(checkpoint.parent.glob("*/vis_data/scalars.json")):
+        entries = [json.loads(line) for line in file.read_text().splitlines()]
+        means.update((entry["step"], entry["time"]) for entry in entries if "loss" in entry)
+    steps = sorted(means)
+    return sum(means[step] * (step - before) for before, step in zip([0, *steps], steps))
 
 
 def run_task(

@@ -1,5 +1,5 @@
-# Only what is named here learns; CLIP is frozen. Neck, head and visual prompts learn ten times
-# faster than anything else that a config makes trainable.
+# CLIP is frozen. Neck, head and visual prompts learn ten times faster than anything else that
+# trains, such as a new parameter of the backbone, unless it gets a key of its own here.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="TrainableOptimWrapperConstructor",

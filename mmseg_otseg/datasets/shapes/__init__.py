@@ -1,11 +1,17 @@
 """The built-in shapes benchmark: procedural scenes, captions and worlds."""
 
 from .captions import NUM_FACTS, VOCABULARY, Caption, caption_scene, scene_facts
-from .classes import SHAPES_CLASSES, SHAPES_PALETTE, SHAPES_UNSEEN, SHAPES_UNSEEN_INDICES
-from .dataset import LoadShapesScene, ShapesDataset
-from .export import export_voc
+from .dataset import LoadShapesScene, ShapesDataset, export_voc
 from .scenes import BACKGROUND, SUBSETS, Scene, SceneObject, render_scene
-from .worlds import WORLDS, World, get_world
+from .worlds import (
+    SHAPES_CLASSES,
+    SHAPES_PALETTE,
+    SHAPES_UNSEEN,
+    SHAPES_UNSEEN_INDICES,
+    WORLDS,
+    World,
+    get_world,
+)
 
 __all__ = [
     "BACKGROUND",

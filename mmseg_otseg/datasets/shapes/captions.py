@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import SHAPES_CLASSES
 from .scenes import Scene, SceneObject
-
-__all__ = ["NUM_FACTS", "VOCABULARY", "Caption", "caption_scene", "scene_facts"]
+from .worlds import SHAPES_CLASSES
 
 SIZES = ("small", "medium", "large")
 NUM_FACTS = len(SHAPES_CLASSES) * (2 + len(SIZES))

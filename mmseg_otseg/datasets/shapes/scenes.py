@@ -16,10 +16,7 @@ import numpy as np
 
 from mmseg_otseg.errors import UserError
 
-from .classes import COLORS, SHAPES, SHAPES_CLASSES
-from .worlds import World, get_world
-
-__all__ = ["BACKGROUND", "SUBSETS", "Scene", "SceneObject", "render_scene"]
+from .worlds import COLORS, SHAPES, SHAPES_CLASSES, World, get_world
 
 BACKGROUND = 255
 """Label of all pixels outside objects."""

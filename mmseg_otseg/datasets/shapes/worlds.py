@@ -1,4 +1,4 @@
-"""The worlds ("cameras") of shapes scenes."""
+"""The classes of the shapes benchmark, and its worlds ("cameras")."""
 
 from __future__ import annotations
 
@@ -7,7 +7,37 @@ from dataclasses import dataclass, replace
 
 from mmseg_otseg.errors import UserError
 
-__all__ = ["WORLDS", "World", "get_world"]
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 50, 45),
+    "green": (55, 160, 70),
+    "blue": (55, 85, 200),
+    "yellow": (220, 195, 60),
+    "purple": (140, 60, 165),
+}
+"""Mean RGB value of each color name."""
+
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
+
+SHAPES_CLASSES: tuple[str, ...] = tuple(f"{c} {s}" for c in COLORS for s in SHAPES)
+"""Class ``i`` has color ``i // 4`` and shape ``i % 4``."""
+
+SHAPES_UNSEEN: tuple[str, ...] = (
+    "red cross",
+    "green square",
+    "blue triangle",
+    "yellow circle",
+    "purple square",
+)
+"""The unseen classes. All of their colors and shapes also occur in seen classes."""
+
+SHAPES_UNSEEN_INDICES: tuple[int, ...] = tuple(SHAPES_CLASSES.index(n) for n in SHAPES_UNSEEN)
+
+SHAPES_PALETTE: list[list[int]] = [
+    [int(channel * shade) for channel in rgb]
+    for rgb in COLORS.values()
+    for shade in (1.0, 0.8, 0.6, 0.4)
+]
+"""One RGB value per class: its color, darker from circle to cross."""
 
 Range = tuple[float, float]
 Color = tuple[float, float, float]
@@ -48,8 +78,8 @@ class World:
             )
 
 
-# The severities below follow from the rule in `tools/shapes/fix_severity.py`, which uses only CLIP.
-# They belong to the shipped CLIP; do not tune them for a method.
+# The severities below follow from the rule in `tools/shapes/evaluate_clip.py`, which looks at CLIP
+# alone. They belong to the shipped CLIP; do not tune them for a method.
 _CROWD = World("crowd", objects=(4, 7), radius=(0.10, 0.21), clutter=(2, 4))
 
 WORLDS: Mapping[str, World] = {

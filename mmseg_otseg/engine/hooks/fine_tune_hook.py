@@ -8,7 +8,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
@@ -28,7 +29,8 @@ class FineTuneHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adapt the checkpoint to the run's classes before the model loads it."""
-        if runner._resume or not isinstance(runner._train_loop, BaseLoop):
+        trains = isinstance(getattr(runner, "optim_wrapper", None), OptimWrapper)
+        if runner.cfg.get("resume") or not trains:
             return
         state = checkpoint.get("state_dict", checkpoint)
         meta = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
@@ -38,8 +40,8 @@ class FineTuneHook(Hook):
             del state[key]
             notes.append("Its calibrated seen-class bias does not carry over.")
         text = getattr(neck(runner.model), "text", None)
-        split = getattr(text, "split", None)
-        if split is not None and theirs and list(split.classes) != theirs:
+        split: Any = getattr(text, "split", None)
+        if text is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(
                 f"It was trained on {len(theirs)} classes ({_some(theirs)}), of which this run has "
@@ -47,8 +49,24 @@ class FineTuneHook(Hook):
                 "names."
             )
             if getattr(text, "per_class", False):
-                _adopt_contexts(text, state, theirs)
-        self._tell(runner, state, notes)
+                contexts = state["neck.text.contexts"]
+                state["neck.text.contexts"] = text.contexts_from(theirs, contexts)
+                state["neck.text.vocabulary_digest"] = text.vocabulary_digest.cpu()
+        shapes = {key.removeprefix("module."): getattr(v, "shape", 0) for key, v in state.items()}
+        weights = {
+            name: weight
+            for name, weight in segmentor(runner.model).named_parameters()
+            if weight.requires_grad
+        }
+        total = sum(weight.numel() for weight in weights.values())
+        anew = [name for name, weight in weights.items() if shapes.get(name) != weight.shape]
+        carried = total - sum(weights[name].numel() for name in anew)
+        print_log(
+            f"Training starts from {runner.cfg.get('load_from')}: {carried:,} of {total:,} "
+            f"trainable weights carry over{f', but not {_some(anew)}' if anew else ''}. "
+            f"{' '.join(notes)}",
+            "current",
+        )
         known = trained_classes(checkpoint.get("meta"))
         leaked = [name for name in getattr(split, "unseen_names", ()) if name in known]
         if leaked:
@@ -59,30 +77,8 @@ class FineTuneHook(Hook):
                 logging.WARNING,
             )
 
-    @staticmethod
-    def _tell(runner: Runner, state: dict[str, Any], notes: Sequence[str]) -> None:
-        shapes = {
-            key.removeprefix("module."): getattr(v, "shape", None) for key, v in state.items()
-        }
-        weights = [(n, p) for n, p in segmentor(runner.model).named_parameters() if p.requires_grad]
-        total = sum(weight.numel() for _, weight in weights)
-        anew = [(name, weight) for name, weight in weights if shapes.get(name) != weight.shape]
-        carried = total - sum(weight.numel() for _, weight in anew)
-        lacking = f", but not {_some([name for name, _ in anew])}" if anew else ""
-        print_log(
-            f"Training starts from {runner._load_from}: {carried:,} of {total:,} trainable weights "
-            f"carry over{lacking}. {' '.join(notes)}",
-            "current",
-        )
-
-
-def _adopt_contexts(text: Any, state: dict[str, Any], theirs: Sequence[str]) -> None:
-    """Copy per-class contexts by class name to the indices of this run's classes."""
-    for key in [key for key in state if key.endswith("neck.text.vocabulary")]:
-        contexts = key.removesuffix("vocabulary") + "contexts"
-        state[contexts] = text.contexts_from(theirs, state[contexts])
-        state[key] = text.vocabulary.cpu()
-
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    """The names, or the first five of many."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -16,18 +20,29 @@ class IterationSeedHook(Hook):
 
     A checkpoint does not hold the state of the random generators, so a resumed run would draw
     different dropout masks than the run it continues. With this hook, the masks do not depend on
-    earlier random numbers.
+    earlier random numbers. The augmentations are seeded by ``ReproducibleInfiniteSampler``; a run
+    that resumes without it is told so.
 
     Each process draws different masks. One process with batches of 4 and two with batches of 2 see
-    the same samples (see ``ReproducibleInfiniteSampler``) but drop different units, so with dropout
-    their results differ as if they had different seeds.
+    the same samples but drop different units, so with dropout their results differ as if they had
+    different seeds.
     """
 
     priority = "VERY_LOW"  # after every hook that draws random numbers
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train(self, runner: Runner) -> None:
+        """Say what a resumed run does not repeat."""
+        if runner.iter > 0 and not getattr(runner.train_dataloader.sampler, "seeds", False):
+            print_log(
+                "The resumed run augments its images in another way than an uninterrupted one, "
+                "because the random numbers do not come from the sampler: use "
+                "sampler.type='ReproducibleInfiniteSampler' with a ZeroShotDataset as the "
+                "outermost dataset.",
+                "current",
+                logging.WARNING,
+            )
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Seed the generators of iteration ``runner.iter`` (counted from 0)."""
         torch.manual_seed(iteration_seed(runner.seed, get_rank(), runner.iter))
 

@@ -27,8 +27,7 @@ class SeenPixelsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Look up the seen classes and the interval."""
         meta = getattr(runner.train_dataloader.dataset, "metainfo", {})
-        self.seen = torch.zeros(256, dtype=torch.bool)
-        self.seen[list(meta.get("seen") or [])] = True
+        self.seen = torch.tensor(list(meta.get("seen") or ()), dtype=torch.int64)
         hooks = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self.interval = hooks[0].interval if hooks else 50
         self.pixels = torch.zeros(2, dtype=torch.int64)
@@ -37,11 +36,12 @@ class SeenPixelsHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Count the batch's pixels; at the end of an interval, log the percentage."""
-        if not self.seen.any() or not isinstance(data_batch, dict):
+        if not len(self.seen) or not isinstance(data_batch, dict):
             return
         for sample in data_batch.get("data_samples", ()):
-            label = sample.gt_sem_seg.data.long().cpu()
-            self.pixels += torch.tensor([int(self.seen[label].sum()), label.numel()])
+            label = sample.gt_sem_seg.data.cpu()
+            seen = torch.isin(label, self.seen.to(label.dtype))
+            self.pixels += torch.tensor([int(seen.sum()), label.numel()])
         if not self.every_n_train_iters(runner, self.interval):
             return
         all_reduce(self.pixels)

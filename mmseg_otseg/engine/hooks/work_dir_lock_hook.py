@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
 
 from mmseg_otseg.engine.run_folder import lock_folder
-
-SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @HOOKS.register_module()
 class WorkDirLockHook(Hook):
     """Locks the work folder during training, and stops workers whose launcher was killed.
 
-    The first process of the run holds the lock. Processes started by torchrun stop when torchrun is
-    killed. Without this, they would continue in the background and keep the folder locked.
+    The first process of the run holds the lock. Without the second check, processes whose torchrun
+    was killed would train on in the background and keep the folder locked.
 
     Raises:
-        BlockingIOError: If another process trains in the folder; raised before anything is loaded.
+        BlockingIOError: If another process trains in the folder.
+        RuntimeError: After an iteration, if the launcher has died.
     """
 
-    priority = "VERY_HIGH"  # before the hook that looks for a checkpoint to resume from
+    priority = "VERY_HIGH"  # before the hooks that write to the folder
 
     def __init__(self) -> None:
         self._lock: int | None = None
-        self._over = threading.Event()
+        self._launcher = os.getppid()
 
-    def before_run(self, runner: Runner) -> None:
-        if not isinstance(runner._train_loop, BaseLoop):
-            return  # a test or validation may run at the same time as training
+    def before_train(self, runner: Runner) -> None:
         refused: list[Any] = [None]
         if is_main_process():
             try:
@@ -48,21 +42,12 @@ class WorkDirLockHook(Hook):
         broadcast_object_list(refused)  # otherwise the other processes would wait for the first
         if refused[0] is not None:
             raise BlockingIOError(refused[0])
-        if is_torchelastic_launched():
-            threading.Thread(target=self._end_with, args=(os.getppid(),), daemon=True).start()
 
-    def after_run(self, runner: Runner) -> None:
-        self._over.set()
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        if is_torchelastic_launched() and os.getppid() != self._launcher:
+            raise RuntimeError(f"The launcher (process {self._launcher}) died: training stops.")
+
+    def after_train(self, runner: Runner) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    def _end_with(self, launcher: int) -> None:
-        while not self._over.wait(SECONDS_BETWEEN_LOOKS):
-            if os.getppid() != launcher:
-                print_log(
-                    f"The launcher (process {launcher}) died: training stops.",
-                    "current",
-                    logging.ERROR,
-                )
-                os._exit(1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,8 +27,9 @@ from .visual_prompts import DeepVisualPrompts
 class CLIPBackbone(TrainedModule):
     """The image tower of an open_clip ViT: local tokens of any layers and the global token.
 
-    CLIP's weights never train. Without visual prompts the tower runs without a graph. Images of any
-    size are taken; sides that are not a multiple of the patch are stretched to the next one.
+    CLIP's weights never train. Unless something else here does, such as visual prompts, the tower
+    runs without a graph. Images of any size are taken; sides that are not a multiple of the patch
+    are stretched to the next one. A method with tokens of its own overrides :meth:`extra_tokens`.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -36,7 +38,7 @@ class CLIPBackbone(TrainedModule):
             returning them as they are (the tower's width).
         visual_prompts: Arguments of :class:`DeepVisualPrompts` (``dict(num_tokens=10)``), or None.
         drop_path_rate: Stochastic depth of the last block while training, growing linearly from 0
-            at the first. Only used with visual prompts: without them nothing in the tower trains.
+            at the first. Only used with visual prompts.
         double_class_embedding: Add the class embedding to the global token once more, as the
             authors' code does and their checkpoints need. Weights trained with one setting do not
             fit the other, so a checkpoint carries its own and overrides this one.
@@ -71,8 +73,8 @@ class CLIPBackbone(TrainedModule):
         visual = load_clip(**clip).visual
         self.clip = FrozenTower(visual, save_clip, clip.get("precision", "fp32"))
         tower = self.tower
-        blocks = tower.blocks
-        self.out_indices = _resolve_layers(out_indices, len(blocks))
+        layers = len(tower.blocks)
+        self.out_indices = _resolve_layers(out_indices, layers)
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
         if double_class_embedding and not tower.num_prefix:
@@ -85,17 +87,13 @@ class CLIPBackbone(TrainedModule):
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
-                num_layers=len(blocks),
+                num_layers=layers,
                 width=tower.width,
                 patch_size=tower.patch_size[0],
                 **visual_prompts,
             )
-            rates = torch.linspace(0, drop_path_rate, len(blocks)).tolist()
+            rates = torch.linspace(0, drop_path_rate, layers).tolist()
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
-            for block, drop_path, rate in zip(blocks, self.drop_paths, rates, strict=True):
-                if rate > 0:
-                    for branch in tower.branches(block):
-                        branch.register_forward_hook(_DropBranch(drop_path))
 
     @property
     def double_class_embedding(self) -> bool:
@@ -106,6 +104,11 @@ class CLIPBackbone(TrainedModule):
     def patch_size(self) -> tuple[int, int]:
         """Rows and columns of a patch, in pixels."""
         return self.tower.patch_size
+
+    @property
+    def num_prompts(self) -> int:
+        """Visual prompts in each layer, V; 0 without them."""
+        return 0 if self.visual_prompts is None else self.visual_prompts.num_tokens
 
     @property
     def visual(self) -> nn.Module:
@@ -137,13 +140,50 @@ class CLIPBackbone(TrainedModule):
                 "activation_checkpointing=['backbone'] would train the backbone without gradients, "
                 "since its images have none: leave it out and set model.backbone.with_cp=True"
             )
-        # Without visual prompts nothing trains here, and there is no graph to build.
         with nullcontext() if trains else torch.no_grad():
-            tokens, grid = self._embed(images.to(self.clip.dtype))
-            features = self._run_blocks(tokens, grid)
-        return CLIPFeatures(
-            tuple(level.to(images.dtype) for level in features.local),
-            F.normalize(features.global_token.to(images.dtype), dim=-1),  # once more, unrounded
+            return self._encode(images)
+
+    @torch.no_grad()
+    def plain_features(self, images: Tensor) -> CLIPFeatures:
+        """Features of CLIP alone: no prompts, no extra tokens, no stochastic depth, no gradient.
+
+        Args:
+            images: As in :meth:`forward`.
+
+        Returns:
+            What :meth:`forward` would return if nothing here were trained.
+        """
+        return self._encode(images, plain=True)
+
+    def extra_tokens(
+        self, tokens: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Tokens that a method adds after the patches; a subclass overrides this.
+
+        They pass through all layers, but not through the visual prompts' LayerNorm, and come out as
+        ``CLIPFeatures.extra``.
+
+        Args:
+            tokens: Embedded images [prefix, patches], shape (B, P + M, C).
+            grid: Rows and columns of patches, H and W.
+
+        Returns:
+            The tokens, shape (B, E, C); here None. And a mask that every layer adds to its
+            attention logits, or None: shape (L, L) for the L = P + V + M + E tokens [prefix,
+            prompts, patches, extra], with a row for each token that attends. It must be floating,
+            with ``-inf`` where a token must not attend.
+        """
+        return None, None
+
+    def _encode(self, images: Tensor, plain: bool = False) -> CLIPFeatures:
+        tokens, grid = self._embed(images.to(self.clip.dtype))
+        features = self._run_blocks(tokens, grid, plain)
+        return replace(
+            features,
+            local=tuple(level.to(images.dtype) for level in features.local),
+            # Scaled once more, unrounded.
+            global_token=F.normalize(features.global_token.to(images.dtype), dim=-1),
+            extra=None if features.extra is None else features.extra.to(images.dtype),
         )
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -155,81 +195,84 @@ class CLIPBackbone(TrainedModule):
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         return self.tower.embed(images, self.class_embedding_times), grid
 
-    def _run_blocks(self, tokens: Tensor, grid: tuple[int, int]) -> CLIPFeatures:
+    def _run_blocks(self, tokens: Tensor, grid: tuple[int, int], plain: bool) -> CLIPFeatures:
         """Tokens [prefix, patches] (B, P + M, C) through all layers, to features at M = H * W.
 
-        With V visual prompts, the layers see [prefix, prompts, patches], (B, P + V + M, C), and the
-        prompts are new before each layer.
+        With V visual prompts and E extra tokens, the layers see [prefix, prompts, patches, extra],
+        (B, P + V + M + E, C), and the prompts are new before each layer.
 
         Args:
             tokens: Embedded images.
             grid: Rows H and columns W of patches.
+            plain: Whether there are neither prompts nor extra tokens.
 
         Returns:
-            Local tokens of the chosen layers, (B, C, H, W) each (D for C where they are projected),
-            and the global token (B, D), unit length.
+            Local tokens of the chosen layers, (B, C, H, W) each, the extra tokens after the last
+            layer, (B, E, C) (D for C in both where they are projected), and the global token
+            (B, D), unit length.
         """
-        tower, prompts = self.tower, self.visual_prompts
-        first = tower.num_prefix
-        num_prompts = prompts.num_tokens if prompts is not None else 0
-        layer_prompts = prompts(tokens.shape[0]) if prompts is not None else ()
-        options = tower.block_options(grid, num_prompts)
+        tower, prompts = self.tower, None if plain else self.visual_prompts
+        prefix, num_prompts = tower.num_prefix, 0 if prompts is None else prompts.num_tokens
+        layer_prompts = () if prompts is None else prompts(tokens.shape[0])
+        extra, mask = (None, None) if plain else self.extra_tokens(tokens, grid)
+        num_extra = 0 if extra is None else extra.shape[1]
+        end = -num_extra if num_extra else None  # of the patches
+        patches = slice(prefix + num_prompts, end)
+        options = tower.block_options(grid, num_prompts, num_extra)
+        if mask is not None:
+            options["attn_mask"] = mask.to(tokens.dtype)
+        if extra is not None:
+            if not tower.takes_prompts:
+                raise UserError("extra tokens need a ViT, but this CLIP computes a feature map")
+            tokens = torch.cat([tokens, extra.to(tokens.dtype)], dim=1)
         last = len(tower.blocks) - 1
         chosen: dict[int, Tensor] = {}
         for index, block in enumerate(tower.blocks):
-            if num_prompts:
-                skip = first if index == 0 else first + num_prompts
-                tokens = torch.cat(
-                    [tokens[:, :first], layer_prompts[index].to(tokens.dtype), tokens[:, skip:]],
-                    dim=1,
-                )
-            tokens = self._run_block(block, tokens, options)
+            if prompts is not None:
+                skip = prefix if index == 0 else prefix + num_prompts
+                new = layer_prompts[index].to(tokens.dtype)
+                tokens = torch.cat([tokens[:, :prefix], new, tokens[:, skip:]], dim=1)
+            drop = None if prompts is None else self.drop_paths[index]
+            tokens = self._run_block(block, drop, tokens, options)
             if index == last and prompts is not None:
-                tokens = prompts.norm(tokens.to(prompts.norm.weight.dtype)).to(tokens.dtype)
+                normed = prompts.norm(tokens[:, :end].to(prompts.norm.weight.dtype))
+                rest = [] if end is None else [tokens[:, end:]]
+                tokens = torch.cat([normed.to(tokens.dtype), *rest], dim=1)
             if index in self.out_indices:
-                chosen[index] = tokens[:, first + num_prompts :]
-        global_token = tower.global_token(tokens[:, :first], tokens[:, first + num_prompts :])
-        local = tuple(
-            tower.to_joint_space(chosen[index]) if self.project else chosen[index]
-            for index in self.out_indices
-        )
+                chosen[index] = tokens[:, patches]
+        global_token = tower.global_token(tokens[:, :prefix], tokens[:, patches])
+        levels = [chosen[index] for index in self.out_indices]
+        extra = None if end is None else tokens[:, end:]
+        if self.project:
+            levels = [tower.to_joint_space(level) for level in levels]
+            extra = None if extra is None else tower.to_joint_space(extra)
         return CLIPFeatures(
-            tuple(level.transpose(1, 2).unflatten(2, grid) for level in local),
+            tuple(level.transpose(1, 2).unflatten(2, grid) for level in levels),
             F.normalize(global_token, dim=-1),
+            extra,
         )
 
     def _run_block(
-        self, block: Callable[..., Tensor], tokens: Tensor, options: dict[str, Any]
+        self, block: Any, drop: StochasticDepth | None, tokens: Tensor, options: dict[str, Any]
     ) -> Tensor:
+        """A block on tokens (B, L, C); in training with stochastic depth on its branches."""
+
+        def run(tokens: Tensor) -> Tensor:
+            if drop is None or not drop.training or not drop.p:
+                return block(tokens, **options)
+            for branch in self.tower.branches(block, options):
+                tokens = tokens + drop(branch(tokens))
+            return tokens
+
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, tokens, use_reentrant=False, **options)
-        return block(tokens, **options)
+            return checkpoint(run, tokens, use_reentrant=False)
+        return run(tokens)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        times = state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
-        if times.numel() != 1 or times.item() not in (1, 2):
-            raise UserError(
-                f"the checkpoint is damaged: {prefix}class_embedding_times is not 1 or 2"
-            )
+        state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
         # The checkpoint's tower may have another native resolution, as the authors' files do.
         self.tower.take_positions(state_dict, prefix + "clip.module.")
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class _DropBranch:
-    """Hook that drops a residual branch of a block of the tower.
-
-    The branches of a block end in modules of their own (identities in CLIP); a hook there spares a
-    copy of the block's forward. The module it calls belongs to the backbone, because the
-    tower itself never is in training mode. An object, unlike a closure, follows the model into its
-    copies and pickles.
-    """
-
-    def __init__(self, drop_path: StochasticDepth) -> None:
-        self.drop_path = drop_path
-
-    def __call__(self, _: nn.Module, __: Any, branch: Tensor) -> Tensor:
-        return self.drop_path(branch)
 
 
 def _resolve_layers(indices: Sequence[int], layers: int) -> tuple[int, ...]:

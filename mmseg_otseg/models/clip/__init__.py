@@ -1,15 +1,29 @@
 """CLIP models of open_clip: configuration, loading, freezing."""
 
-from .config import clip_config, clip_embed_dim
-from .frozen import FrozenTower, tensors_fingerprint, tower_fingerprint, weights_fingerprint
+from .config import (
+    check_image_tower,
+    check_text_tower,
+    clip_config,
+    clip_embed_dim,
+    supported_models,
+)
+from .frozen import (
+    PRECISIONS,
+    FrozenTower,
+    check_precision,
+    tensors_fingerprint,
+    tower_fingerprint,
+    weights_fingerprint,
+)
+from .layers import activation_name
 from .loading import fetch_clip, load_clip, shared_clip
-from .precision import check_precision
 from .source import CLIPSource, resolve_clip
-from .supported import check_image_tower, check_text_tower, supported_models
 
 __all__ = [
+    "PRECISIONS",
     "CLIPSource",
     "FrozenTower",
+    "activation_name",
     "check_image_tower",
     "check_precision",
     "check_text_tower",

@@ -1,7 +1,8 @@
-"""A pretrained module that is never trained and that checkpoints leave out."""
+"""A pretrained module that is never trained, and that checkpoints leave out."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -13,8 +14,22 @@ from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 
-from .activation import activation_name, set_quick_gelu, uses_quick_gelu
-from .precision import in_precision
+from .layers import activation_name, set_quick_gelu, uses_quick_gelu
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_precision(precision: str) -> str:
+    """Return ``precision`` if it is the name of one.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise UserError(
+            f"`precision` of a CLIP must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    return precision
 
 
 class FrozenTower(nn.Module):
@@ -44,13 +59,17 @@ class FrozenTower(nn.Module):
 
     def __init__(self, module: nn.Module, saved: bool = False, precision: str = "fp32") -> None:
         super().__init__()
-        self.module = in_precision(module, precision).requires_grad_(False).eval()
+        dtype = PRECISIONS[check_precision(precision)]
+        fingerprint = weights_fingerprint(module)
+        if dtype != torch.float32:
+            module = copy.deepcopy(module).to(dtype)
+        self.module = module.requires_grad_(False).eval()
         self.saved = saved
         # Prefix of the weights if the last state dict loaded had none of them.
         self._left_out: str | None = None
-        self.register_buffer("fingerprint", weights_fingerprint(module))
+        self.register_buffer("fingerprint", fingerprint)
         self.register_buffer("quick_gelu", torch.tensor(uses_quick_gelu(module)).byte())
-        self._register_state_dict_hook(_leave_weights_out)
+        self.register_state_dict_post_hook(_leave_weights_out)
         self.register_load_state_dict_post_hook(_forgive_missing_weights)
 
     @property
@@ -73,19 +92,24 @@ class FrozenTower(nn.Module):
         # Version 0.1 did not write the activation.
         activation = state_dict.setdefault(prefix + "quick_gelu", self.quick_gelu)
         found = state_dict.get(prefix + "fingerprint", self.fingerprint)
-        if activation.numel() != 1 or found.shape != (32,) or found.dtype != torch.uint8:
-            raise UserError(f"the checkpoint is damaged: it does not say which tower {prefix} is")
+        own_weights = self.module.state_dict()
+        other = [
+            name
+            for name, value in own_weights.items()
+            if name not in weights or not _same_but_rounded(value, weights[name])
+        ]
         if weights:
-            if self._holds(weights):
+            if other:
+                found = tensors_fingerprint(weights)
+            else:
                 found = self.fingerprint
                 # If the precisions differ, the tower keeps its own.
-                state_dict.update({own + k: v for k, v in self.module.state_dict().items()})
-            else:
-                found = tensors_fingerprint(weights)
+                state_dict.update({own + name: value for name, value in own_weights.items()})
             state_dict[prefix + "fingerprint"] = found
             if bool(activation) != uses_quick_gelu(self.module):
                 set_quick_gelu(self.module, bool(activation))
-        if not self._is_built_with(found, activation):
+        same = torch.equal(found.cpu(), self.fingerprint.cpu())
+        if not same or bool(activation) != bool(self.quick_gelu):
             if not weights:
                 raise UserError(
                     "this checkpoint was trained over other CLIP weights "
@@ -95,22 +119,8 @@ class FrozenTower(nn.Module):
                     "and, for random weights, seed) as the training config."
                 )
             self.saved = True  # nobody could build this tower again from the config
-            self._warn_of_other_weights(weights)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _holds(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether weights are the tower's own, apart from rounding to half precision."""
-        own = self.module.state_dict()
-        return own.keys() == weights.keys() and all(
-            value.shape == weights[name].shape and _same_but_rounded(value, weights[name])
-            for name, value in own.items()
-        )
-
-    def _warn_of_other_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Warn unless the weights are the tower's own, apart from resized position embeddings."""
-        for name, value in self.module.state_dict().items():
-            other = weights.get(name, value)
-            if other.shape == value.shape and not _same_but_rounded(other, value):
+            # A position embedding of another size may be the tower's own, resized.
+            if any(n in weights and weights[n].shape == own_weights[n].shape for n in other):
                 print_log(
                     "This checkpoint brings CLIP weights that differ from those of the model's "
                     "`clip` settings, and replaces them. Unless they are weights that were trained "
@@ -119,15 +129,13 @@ class FrozenTower(nn.Module):
                     logger="current",
                     level=logging.WARNING,
                 )
-                return
-
-    def _is_built_with(self, fingerprint: Tensor, activation: Tensor) -> bool:
-        same = torch.equal(fingerprint.cpu(), self.fingerprint.cpu())
-        return same and bool(activation) == bool(self.quick_gelu)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _same_but_rounded(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal in the less precise of their types."""
+    if one.shape != other.shape:
+        return False
     coarse = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
     return torch.equal(one.cpu().to(coarse), other.cpu().to(coarse))
 

@@ -22,16 +22,15 @@ from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 
-from .activation import activation_name
-from .attention import with_self_attention
-from .download import download_weights
 from .files import read_clip_weights
-from .precision import check_precision
-from .source import CLIPSource, resolve_clip
+from .frozen import check_precision
+from .layers import activation_name, with_self_attention
+from .source import CLIPSource, download_weights, resolve_clip
 
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
-
+# How names start where transformers saved a CLIP.
+TRANSFORMERS_NAMES = ("vision_model.encoder.", "text_model.encoder.")
 
 # The CLIPs that were built inside `shared_clip`, by what they were built from.
 _shared: ContextVar[dict[str, open_clip.CLIP] | None] = ContextVar("shared clips", default=None)
@@ -73,8 +72,8 @@ def load_clip(
         seed: Seed of the random weights when ``pretrained`` is None.
         cache_dir: Where open_clip keeps downloads; None is its default.
         quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
-            weights need and most others do not. None: what :func:`resolve_clip` finds out. Where
-            nothing says, it is GELU, with a warning.
+            weights need and most others do not. None: what :func:`resolve_clip` finds out, and if
+            it finds nothing, GELU with a warning.
         mean: Mean of the pixels CLIP was trained on, RGB, 0..255. None: what :func:`resolve_clip`
             finds out. The model does not normalize pixels itself; it keeps the mean in
             ``visual.preprocess_cfg``, in 0..1.
@@ -90,7 +89,7 @@ def load_clip(
     Raises:
         UserError: If the model, tag or precision is unknown, or a file cannot be read or belongs
             to another architecture.
-        FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
+        FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
         ConnectionError: If the weights of a tag cannot be downloaded.
     """
     check_precision(precision)
@@ -126,6 +125,11 @@ def _load(
     if source.tag is not None:
         path = _download(source, str(pretrained), cache_dir)
     tensors = None if path is None else read_clip_weights(path)
+    if tensors is not None and any(name.startswith(TRANSFORMERS_NAMES) for name in tensors):
+        raise UserError(
+            f"the CLIP weights in {path} are in the layout of transformers (vision_model.encoder). "
+            f"open_clip's layout is needed: {_where_open_clips_is(source)}"
+        )
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not move on
         torch.manual_seed(seed)
         clip = _build(source.config)
@@ -148,6 +152,21 @@ def _load(
     pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
     open_clip.set_model_preprocess_cfg(clip, pixels)
     return with_self_attention(clip.eval())
+
+
+def _where_open_clips_is(source: CLIPSource) -> str:
+    """Where the weights of a model are in open_clip's own layout."""
+    names = "open_clip_model.safetensors or open_clip_pytorch_model.bin"
+    tags = open_clip.list_pretrained_tags_by_model(source.name.replace("/", "-"))
+    entries = {tag: open_clip.get_pretrained_cfg(source.name, tag) for tag in tags}
+    places = [
+        f"{entry['hf_hub'].rstrip('/')} ({tag})"
+        for tag, entry in entries.items()
+        if entry.get("hf_hub")
+    ]
+    if not places:
+        return f"take {names} of the same model"
+    return f"take {names} from the hub's {', '.join(places[:6])}"
 
 
 def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
@@ -204,7 +223,7 @@ def _check_finite(clip: nn.Module, path: Path) -> None:
 
 
 def _report(source: CLIPSource, path: Path) -> None:
-    activation, who = activation_name(source.quick_gelu), source.said_by["quick_gelu"]
+    activation, who = activation_name(source.quick_gelu), source.stated_by["quick_gelu"]
     print_log(
         f"CLIP {source.name}: weights from {path}, activation {activation} ({who})",
         logger="current",

@@ -1,23 +1,34 @@
-"""What a ``clip`` setting means: which model, weights, activation and pixel statistics."""
+"""What a ``clip`` setting means: which model, weights, activation and pixel statistics.
+
+Also downloads the weights that open_clip's tags name.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from mmseg_otseg.errors import UserError
 
 from .config import clip_config
-from .torchscript import is_torchscript_archive
+from .files import is_torchscript_archive
 
 CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
 DEFAULT = "open_clip's default"
+SECONDS_TO_ANSWER = 10
 RGB = tuple[float, float, float]
 
 
@@ -34,7 +45,7 @@ class CLIPSource:
             need it.
         mean: Mean of the pixels CLIP was trained on, RGB, 0..255.
         std: Their standard deviation, likewise.
-        said_by: Where ``quick_gelu``, ``mean`` and ``std`` come from, for messages.
+        stated_by: Where ``quick_gelu``, ``mean`` and ``std`` come from, for messages.
     """
 
     config: dict[str, Any]
@@ -44,12 +55,12 @@ class CLIPSource:
     quick_gelu: bool
     mean: RGB
     std: RGB
-    said_by: Mapping[str, str]
+    stated_by: Mapping[str, str]
 
     @property
     def activation_is_known(self) -> bool:
         """Whether anything states what the activation is."""
-        return self.said_by["quick_gelu"] != DEFAULT
+        return self.stated_by["quick_gelu"] != DEFAULT
 
 
 def resolve_clip(
@@ -77,7 +88,7 @@ def resolve_clip(
     Raises:
         UserError: If the model or tag is unknown, a value is invalid, or
             ``open_clip_config.json`` cannot be read.
-        FileNotFoundError: If ``pretrained`` looks like a path and no such file exists.
+        FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
     """
     config = clip_config(model)
     name = model if isinstance(model, str) else "given as a dict"
@@ -99,14 +110,14 @@ def resolve_clip(
         statements.append(("all tags of the model", _agreed_pixels(model.replace("/", "-"))))
     defaults = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     statements.append((DEFAULT, {"quick_gelu": False, **_in_255(defaults)}))
-    decided, said_by = {}, {}
+    decided, stated_by = {}, {}
     for key in ("quick_gelu", "mean", "std"):
-        said_by[key], decided[key] = next(
+        stated_by[key], decided[key] = next(
             (who, values[key]) for who, values in statements if values.get(key) is not None
         )
     if not isinstance(decided["quick_gelu"], bool):
         raise UserError(
-            f"quick_gelu must be True or False, but {said_by['quick_gelu']} states "
+            f"quick_gelu must be True or False, but {stated_by['quick_gelu']} states "
             f"{decided['quick_gelu']!r}"
         )
     config["quick_gelu"] = decided["quick_gelu"]
@@ -116,9 +127,9 @@ def resolve_clip(
         file,
         tag,
         decided["quick_gelu"],
-        _rgb("mean", decided["mean"], said_by["mean"]),
-        _rgb("std", decided["std"], said_by["std"]),
-        said_by,
+        _rgb("mean", decided["mean"], stated_by["mean"]),
+        _rgb("std", decided["std"], stated_by["std"]),
+        stated_by,
     )
 
 
@@ -163,11 +174,11 @@ def _read_config_file(path: Path) -> dict[str, Any]:
 def _agreed_pixels(name: str) -> dict[str, Any]:
     """Mean and standard deviation, as far as all of open_clip's tags of a model agree on them."""
     tags = open_clip.list_pretrained_tags_by_model(name)
-    said = [_in_255(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
+    pixels = [_in_255(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
     return {
-        key: said[0][key]
+        key: pixels[0][key]
         for key in ("mean", "std")
-        if said and all(one.get(key) == said[0].get(key) for one in said) and key in said[0]
+        if pixels and key in pixels[0] and all(one.get(key) == pixels[0][key] for one in pixels)
     }
 
 
@@ -190,3 +201,49 @@ def _rgb(key: str, value: Any, who: str) -> RGB:
             f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
         )
     return red, green, blue
+
+
+def download_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Path:
+    """The weights file of a tag, downloaded on first use.
+
+    Without network access this fails at once, where the hub's client would try for a minute.
+
+    Args:
+        tag: open_clip's entry for the tag (``open_clip.get_pretrained_cfg``).
+        cache_dir: Where open_clip keeps downloads; None is its default.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ConnectionError: If the file is not there yet and cannot be downloaded.
+    """
+    cached = _cached(tag, cache_dir)
+    if cached is not None:
+        return cached
+    try:
+        _reach(ENDPOINT if tag.get("hf_hub") else tag["url"])
+        return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
+    except Exception as error:  # each client has errors of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConnectionError(reason) from error
+
+
+def _cached(tag: Mapping[str, Any], cache_dir: str | None) -> Path | None:
+    """What an earlier download left, as open_clip would take it."""
+    if not tag.get("hf_hub"):
+        return None  # open_clip finds such a file itself, and verifies it
+    repo, name = os.path.split(tag["hf_hub"])
+    names = (os.path.splitext(name)[0] + ".safetensors", name) if name else ()
+    for candidate in names or (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+        found = try_to_load_from_cache(repo, candidate, cache_dir=cache_dir)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _reach(url: str) -> None:
+    """Raise the error of the connection if nothing answers at ``url``, whatever it answers."""
+    request = urllib.request.Request(url, method="HEAD")
+    with suppress(urllib.error.HTTPError):  # which is an answer
+        urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER).close()

@@ -2,16 +2,31 @@
 
 The methods differ in how text queries and local features become class maps. To add one, write:
 
-- a head that derives from :class:`ZeroShotHead` and says it in ``class_maps(queries, levels)``:
-  queries (B, K, N, D), pixels (B, M, D) of each level, of unit length; returned are maps
+- a head: derive it from :class:`ZeroShotHead` and implement ``class_maps(queries, levels)``. It
+  takes queries (B, K, N, D) and the unit-length pixels (B, M, D) of each level, and returns maps
   (B, K, M) by name, as logits. Losses, self-training, seen-class bias, any vocabulary and any CLIP
   come from the base class;
-- a decoder, if it has a new one: :class:`Decoder` brings layers, initialization and a mark in
-  checkpoints, :class:`DecoderLayer` everything after the attention;
+- a decoder, if the method has a new one: :class:`Decoder` brings layers, initialization and a mark
+  in checkpoints, :class:`DecoderLayer` everything after the attention;
 - a config that inherits a method's and names what is new. Levels, adapters, prompts and schedules
   are options of what is there. The inherited head's options go to the new head too, unless its
   settings have ``_delete_=True``: needed with OTSeg's and ZegOT's configs, whose head has options
-  of its own. ``clip`` and ``num_classes`` reach the head in any case.
+  of its own. ``embed_dim``, ``num_classes`` and ``num_levels`` are filled in.
+
+Methods that need more override these; ``tests/examples/clip_rc`` uses them all:
+
+- ``ZeroShotHead.maps_and_losses(inputs)`` for losses besides those of the maps;
+- ``CLIPBackbone.extra_tokens(tokens, grid)`` for tokens of its own in CLIP's image tower, with a
+  mask of who attends to whom, which must be a float tensor;
+  ``CLIPBackbone.plain_features(images)`` are the features of the untouched CLIP;
+- ``DLFANeck.make_queries(text, features)`` for other queries;
+- ``training_only = ("name",)`` in a backbone, neck or head for parts that only training uses: a
+  checkpoint without them can be tested.
+
+Two things to know: a new parameter of the backbone learns ten times slower than the rest unless
+``optim_wrapper.paramwise_cfg.custom_keys`` names it. And in a head whose classes see each other,
+such as one with self-attention between queries, the values of a class depend on which other
+classes are in the vocabulary, which in this package's heads they do not.
 
 None of it has to be in this package. As an example, Cascade-CLIP's idea (arXiv 2406.00670): each
 level has a decoder of its own, and their maps are averaged. The head, ``cascade_head.py``::
@@ -48,9 +63,9 @@ The config beside it. ``PYTHONPATH`` is the head's folder when it runs:
 """
 
 from .decoder import Decoder, DecoderLayer
-from .mpsa import MPSADecoder, MPSADecoderLayer, MPSAMap
-from .mpsa_head import MPSAHead
-from .zegclip_head import MultiHeadDecoder, ZegCLIPHead
+from .mpsa_head import MPSADecoder, MPSADecoderLayer, MPSAHead, MPSAMap
+from .seen_bias import state_key
+from .zegclip_head import MultiHeadDecoder, MultiHeadLayer, MultiHeadMap, ZegCLIPHead
 from .zero_shot_head import ZeroShotHead, query_targets
 
 __all__ = [
@@ -61,7 +76,10 @@ __all__ = [
     "MPSAHead",
     "MPSAMap",
     "MultiHeadDecoder",
+    "MultiHeadLayer",
+    "MultiHeadMap",
     "ZegCLIPHead",
     "ZeroShotHead",
     "query_targets",
+    "state_key",
 ]

@@ -14,7 +14,7 @@ from mmseg_otseg.errors import UserError
 class DecoderLayer(nn.Module):
     """A decoder layer without its attention: values, feed-forward, residuals and LayerNorms.
 
-    Each method derives a layer that says how its queries attend to the pixels, and passes the
+    Each method derives a layer of its own, computes what its queries attend to, and passes the
     result to :meth:`update`.
 
     Args:
@@ -58,8 +58,8 @@ class Decoder(nn.Module):
     The last layer has neither values nor a feed-forward, because nothing would read their output.
 
     The decoders of different methods have parameters of the same names and shapes, but the weights
-    of one mean nothing to another. A decoder's state dict therefore says which ``kind`` it is, and
-    one of another kind is refused.
+    of one mean nothing to another. A decoder's state dict therefore holds its ``kind``, and one of
+    another kind is refused.
 
     Args:
         layers: All layers but the last.

@@ -1,4 +1,4 @@
-"""OTSeg's head: Multi-Prompts Sinkhorn score maps and the MPSA decoder."""
+"""OTSeg's head: Multi-Prompts Sinkhorn (MPS) score maps, and a decoder of MPS attention (MPSA)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,173 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.ops import multi_prompt_plan, multi_prompt_score, pixel_prompt_similarity
+from mmseg_otseg.ops import (
+    multi_prompt_plan,
+    multi_prompt_score,
+    pixel_prompt_similarity,
+    transport_score,
+)
 from mmseg_otseg.structures.features import AlignedFeatures
 
-from .mpsa import MPSADecoder
+from .decoder import Decoder, DecoderLayer
 from .zero_shot_head import ZeroShotHead
 
 PREDICTIONS = ("ensemble", "decoder", "score")
+
+
+class MPSAMap(nn.Module):
+    """Where the prompts of each class attend: the part of MPSA that makes a map.
+
+    Args:
+        embed_dim: Width D.
+        transport: How the plan is made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        epsilon: Entropy weight of the plan.
+    """
+
+    def __init__(self, embed_dim: int, transport: str = "sinkhorn", epsilon: float = 0.05) -> None:
+        super().__init__()
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key = nn.Linear(embed_dim, embed_dim)
+        self.transport, self.epsilon = transport, epsilon
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Match prompts and pixels.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total
+            mass 1.
+        """
+        similarity = self.similarity(queries, pixels)
+        plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
+        return transport_score(similarity, plan), plan
+
+    def score(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """The map alone, see :meth:`forward`."""
+        return multi_prompt_score(self.similarity(queries, pixels), self.transport, self.epsilon)
+
+    def similarity(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Cosine similarities of projected prompts and pixels, shape (B, K, N, M)."""
+        query = F.normalize(self.query(queries), dim=-1)
+        key = self.key(pixels)
+        # Dividing the products by the keys' lengths makes the keys unit length without a copy.
+        length = torch.linalg.vector_norm(key, dim=-1).clamp_min(1e-12)
+        return pixel_prompt_similarity(key, query) * (1 / length)[:, None, None]
+
+
+class MPSADecoderLayer(DecoderLayer):
+    """Multi-Prompts Sinkhorn Attention and a feed-forward, with residual and LayerNorm after each.
+
+    Args:
+        embed_dim: Width D; the feed-forward is 4 D wide.
+        dropout: Dropout on the plan, on both residual branches and inside the feed-forward.
+        transport: How the plan is made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        epsilon: Entropy weight of the plan.
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 3.3.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        dropout: float = 0.1,
+        transport: str = "sinkhorn",
+        epsilon: float = 0.05,
+    ) -> None:
+        super().__init__(MPSAMap(embed_dim, transport, epsilon), embed_dim, dropout)
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Refine the queries by what they attend to.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            The refined queries, shape (B, K, N, D), and the map, shape (B, K, M), logits.
+        """
+        class_map, plan = self.attention(queries, pixels)
+        return self.update(queries, self.attend(plan, pixels)), class_map
+
+    def attend(self, plan: Tensor, pixels: Tensor) -> Tensor:
+        """Values of the pixels, summed by the plan.
+
+        Args:
+            plan: Shape (B, K, N, M).
+            pixels: Shape (B, M, D).
+
+        Returns:
+            What each prompt attends to, shape (B, K, N, D).
+        """
+        rows = self.dropout(plan).to(pixels.dtype).flatten(1, 2)  # (B, K * N, M)
+        # With fewer prompts than pixels, summing pixels before the Linear is cheaper than after it.
+        # An exported graph does so in any case: its number of classes is not known yet.
+        if torch.compiler.is_exporting() or rows.shape[1] < rows.shape[2]:
+            attended = F.linear(rows @ pixels, self.value.weight)
+            attended = attended + rows.sum(-1, keepdim=True) * self.value.bias
+        else:
+            attended = rows @ self.value(pixels)
+        return attended.unflatten(1, plan.shape[1:3])
+
+
+class MPSADecoder(Decoder):
+    """Layers of Multi-Prompts Sinkhorn Attention whose maps gate each other.
+
+    ``logits = A_L * prod_{l<L} sigmoid(A_l)^(1/(L-1))`` for the maps A_1..A_L.
+
+    Args:
+        embed_dim: Width D.
+        num_layers: Layers L, at least 1.
+        dropout: See :class:`MPSADecoderLayer`.
+        transport: How the plans are made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
+        epsilon: Entropy weight of the plans.
+
+    Source:
+        OTSeg (arXiv 2403.14183), section 3.3.
+    """
+
+    kind = "multi-prompts Sinkhorn attention"
+    last: MPSAMap
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_layers: int = 3,
+        dropout: float = 0.1,
+        transport: str = "sinkhorn",
+        epsilon: float = 0.05,
+    ) -> None:
+        super().__init__(
+            (
+                MPSADecoderLayer(embed_dim, dropout, transport, epsilon)
+                for _ in range(num_layers - 1)
+            ),
+            MPSAMap(embed_dim, transport, epsilon),
+        )
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Decode class maps.
+
+        Args:
+            queries: Shape (B, K, N, D).
+            pixels: Shape (B, M, D), unit length.
+
+        Returns:
+            Class maps, shape (B, K, M), logits.
+        """
+        pixels = pixels.contiguous()  # copied once, and not by every product
+        log_gates = []
+        for layer in self.layers:
+            queries, class_map = layer(queries, pixels)
+            log_gates.append(F.logsigmoid(class_map))
+        class_map = self.last.score(queries, pixels)
+        if not log_gates:
+            return class_map
+        return class_map * torch.stack(log_gates).mean(0).exp()
 
 
 @MODELS.register_module()
@@ -26,6 +186,7 @@ class MPSAHead(ZeroShotHead):
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
+        embed_dim: Width D of CLIP's joint space.
         num_levels: Levels the neck returns; the score maps of several are averaged with learned
             weights.
         decoder_layers: Layers of the MPSA decoder; 0 is no decoder.
@@ -51,6 +212,7 @@ class MPSAHead(ZeroShotHead):
     def __init__(
         self,
         num_classes: int,
+        embed_dim: int,
         num_levels: int = 1,
         decoder_layers: int = 3,
         transport: str = "sinkhorn",
@@ -66,12 +228,12 @@ class MPSAHead(ZeroShotHead):
             )
         if not decoder_layers and predict_from != "score":
             raise UserError("without a decoder (decoder_layers=0) set predict_from='score'")
-        super().__init__(num_classes, num_levels=num_levels, **kwargs)
+        super().__init__(num_classes, embed_dim, num_levels, **kwargs)
         self.score_transport, self.epsilon = score_transport or transport, epsilon
         self.predict_from = predict_from
         self.level_logits = nn.Parameter(torch.zeros(num_levels)) if num_levels > 1 else None
         self.decoder = (
-            MPSADecoder(self.channels, decoder_layers, dropout, transport, epsilon)
+            MPSADecoder(embed_dim, decoder_layers, dropout, transport, epsilon)
             if decoder_layers
             else None
         )

@@ -29,7 +29,7 @@ class SeenBias:
         configured: The bias in the config, a probability; None leaves it to the checkpoint.
 
     Attributes:
-        value: The bias that holds, a probability.
+        value: The bias in use, a probability.
         calibrated: Whether it was calibrated for the loaded weights.
 
     Raises:

@@ -136,6 +136,7 @@ class ZegCLIPHead(ZeroShotHead):
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
+        embed_dim: Width D of CLIP's joint space.
         decoder_layers: Layers of the decoder, at least 1.
         decoder_heads: Attention heads of the decoder; they divide CLIP's joint width.
         dropout: Dropout in the decoder.
@@ -151,15 +152,16 @@ class ZegCLIPHead(ZeroShotHead):
     def __init__(
         self,
         num_classes: int,
+        embed_dim: int,
         decoder_layers: int = 3,
         decoder_heads: int = 8,
         dropout: float = 0.1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, **kwargs)
+        super().__init__(num_classes, embed_dim, **kwargs)
         if self.num_levels != 1:
             raise UserError(f"ZegCLIP's decoder reads one level, got num_levels={self.num_levels}")
-        self.decoder = MultiHeadDecoder(self.channels, decoder_layers, decoder_heads, dropout)
+        self.decoder = MultiHeadDecoder(embed_dim, decoder_layers, decoder_heads, dropout)
 
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
         """The map of the decoder, see :meth:`ZeroShotHead.class_maps`."""

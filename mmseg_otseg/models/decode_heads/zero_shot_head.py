@@ -13,7 +13,6 @@ from mmseg.utils import SampleList
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.models.clip import clip_embed_dim
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import AlignedFeatures
 from mmseg_otseg.structures.labels import IGNORED, UNLABELED
@@ -22,7 +21,7 @@ from .seen_bias import SeenBias
 
 
 class ZeroShotHead(TrainedModule, BaseDecodeHead):
-    """Class maps by matching text queries and pixels; a method says how in :meth:`class_maps`.
+    """Class maps by matching text queries and pixels; a method implements :meth:`class_maps`.
 
     The neck decides which classes have queries, and from which of these self-training takes pseudo
     labels (``AlignedFeatures.unseen``); the head follows. Labels come in as full class indices,
@@ -30,8 +29,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
-        clip: Config with CLIP's ``model``, to derive the width D from; or give ``embed_dim``.
-        embed_dim: Width D.
+        embed_dim: Width D of pixels and queries: that of CLIP's joint space.
         num_levels: Levels the neck returns.
         seen_bias: Subtracted from the seen classes' probabilities in testing ("calibrated stacking"
             in generalized zero-shot learning); 0.1 in the papers' inductive setting, 0 in the
@@ -44,7 +42,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         predict_from: Which maps predict.
 
     Raises:
-        UserError: If the width, the number of levels or the number of classes does not fit.
+        UserError: If the number of levels or the number of classes does not fit.
     """
 
     predict_from = "ensemble"
@@ -52,20 +50,16 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     def __init__(
         self,
         num_classes: int,
-        clip: Mapping[str, Any] | None = None,
-        embed_dim: int | None = None,
+        embed_dim: int,
         num_levels: int = 1,
         seen_bias: float | None = None,
         loss_decode: Mapping[str, Any] | None = None,
         align_corners: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        if (clip is None) == (embed_dim is None):
-            raise UserError("give the head either `clip` or `embed_dim`, to know its width from")
-        width = clip_embed_dim(clip["model"]) if clip is not None else int(embed_dim or 0)
         super().__init__(
-            in_channels=width,
-            channels=width,
+            in_channels=embed_dim,
+            channels=embed_dim,
             num_classes=num_classes,
             out_channels=num_classes,
             # mmseg thresholds a single map into {0, 1}; with one class only 0 is a class.
@@ -80,7 +74,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     @property
     def seen_bias(self) -> float:
-        """The seen-class bias that holds, a probability."""
+        """The seen-class bias in use, a probability."""
         return self._bias.value
 
     @seen_bias.setter
@@ -114,6 +108,21 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             One or more maps by name, shape (B, K, M) each, logits. Each has losses of its own.
         """
 
+    def maps_and_losses(
+        self, inputs: AlignedFeatures
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a training step learns from; a method with losses of its own overrides this.
+
+        Args:
+            inputs: Output of the neck; ``inputs.features`` is what the backbone returned.
+
+        Returns:
+            Maps by name, shape (B, K, H, W) each, logits, which get mask losses; here those of
+            :meth:`forward`. And losses by name, scalars, which are added to them; here none.
+            mmengine sums up those with ``loss`` in their names, and only logs the others.
+        """
+        return self.forward(inputs), {}
+
     def predicting_map(self, maps: Mapping[str, Tensor]) -> Tensor:
         """The map that predicts, here the mean of all of them.
 
@@ -146,27 +155,27 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
         maps = self.class_maps(inputs.queries, levels)
-        if not torch.compiler.is_compiling():
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self._check_maps(maps, (*inputs.queries.shape[:2], levels[-1].shape[1]))
         return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
 
     def _check_maps(self, maps: Any, shape: tuple[int, ...]) -> None:
         """Check what a head of the user's own returns."""
-        told = type(maps).__name__
+        found = type(maps).__name__
         if isinstance(maps, Mapping):
             shapes = {name: tuple(getattr(item, "shape", ())) for name, item in maps.items()}
-            if shapes and all(found == shape for found in shapes.values()):
+            if shapes and all(size == shape for size in shapes.values()):
                 return
-            told = ", ".join(f"{name}: {found}" for name, found in shapes.items())
+            found = ", ".join(f"{name}: {size}" for name, size in shapes.items()) or "no map"
         raise UserError(
-            f"{type(self).__name__}.class_maps returned {told or 'no map'}; expected a dict of "
-            f"maps (B, K, M) = {shape}"
+            f"{type(self).__name__}.class_maps returned {found}; expected a dict of maps "
+            f"(B, K, M) = {shape}"
         )
 
     def loss(
         self, inputs: AlignedFeatures, batch_data_samples: SampleList, train_cfg: Any = None
     ) -> dict[str, Tensor]:
-        """Losses of every map.
+        """Mask losses of every map, and losses of the method's own.
 
         Args:
             inputs: Output of the neck.
@@ -175,9 +184,10 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             train_cfg: Not used.
 
         Returns:
-            ``<map>.loss_mask`` and ``<map>.loss_dice`` for every map.
+            ``<map>.loss_mask`` and ``<map>.loss_dice`` for every map, and what
+            :meth:`maps_and_losses` adds.
         """
-        maps = self.forward(inputs)
+        maps, losses = self.maps_and_losses(inputs)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         target = query_targets(labels, inputs.classes)
         unseen = inputs.unseen
@@ -186,7 +196,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         if len(unseen):
             pseudo = self._pseudo_labels(maps, unseen, labels.shape[1:])
             target = torch.where(labels == UNLABELED, pseudo, target)
-        losses = {}
+        losses = dict(losses)
         for name, class_map in maps.items():
             loss = self.loss_decode(class_map, target, self.align_corners)
             losses.update({f"{name}.{key}": value for key, value in loss.items()})
@@ -199,7 +209,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
         Args:
             inputs: Output of the neck.
-            batch_img_metas: Meta information of the images; says their size.
+            batch_img_metas: Meta information of the images, with their size.
             test_cfg: Not used.
 
         Returns:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging import windows
 
 WINDOW_BATCH = 4
 MAX_VALUES = 2**23  # of resized class maps at a time
@@ -44,11 +45,11 @@ def slide_in_batches(
     if not isinstance(at_once, int) or at_once < 1:
         raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
     size = images.shape[2:]
-    rows, columns = map(_windows, size, test_cfg["crop_size"], test_cfg["stride"])
-    windows = [(row, column) for row in rows for column in columns]
+    rows, columns = map(windows, size, test_cfg["crop_size"], test_cfg["stride"])
+    places = [(row, column) for row in rows for column in columns]
     total, covered = None, images.new_zeros(size)
-    for start in range(0, len(windows), at_once):
-        batch = windows[start : start + at_once]
+    for start in range(0, len(places), at_once):
+        batch = places[start : start + at_once]
         crops = torch.cat([images[:, :, row, column] for row, column in batch])
         crop_metas = [dict(meta, img_shape=crops.shape[2:]) for meta in metas] * len(batch)
         maps = predict(crops, crop_metas).split(len(images))
@@ -59,13 +60,6 @@ def slide_in_batches(
             covered[row, column] += 1
     assert total is not None
     return total.div_(covered)
-
-
-def _windows(size: int, crop: int, stride: int) -> list[slice]:
-    """Windows of length ``crop`` along an axis; the last one ends where the axis ends."""
-    count = max(size - crop + stride - 1, 0) // stride + 1
-    ends = [min(index * stride + crop, size) for index in range(count)]
-    return [slice(max(end - crop, 0), end) for end in ends]
 
 
 def upright(values: Tensor, meta: Mapping[str, Any]) -> Tensor:
@@ -124,11 +118,11 @@ def place_labels(
         lowest = torch.stack([part.amin((1, 2)) for part in parts]).sum(0).amax()
         highest = torch.stack([part.amax((1, 2)) for part in parts]).sum(0)
         possible = (highest >= lowest).nonzero()[:, 0]
-        resized = sum(
+        resized = [
             _resize(part[possible], place - int(place[0]), width, align_corners)
             for part, place in zip(parts, places)
-        )
-        best[band], index = torch.as_tensor(resized).max(0)
+        ]
+        best[band], index = torch.stack(resized).sum(0).max(0)
         labels[band] = possible[index]
     return labels, best
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +13,10 @@ from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import FrozenTower, check_text_tower, clip_embed_dim, load_clip
-from mmseg_otseg.renamed import renamed_options
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
-from .prompt_layout import POSITIONS, prompt_layout
-from .prompts import TextPrompts
-from .text_tower import BATCH, TextTower, build_text_tower
+from .prompts import TextPrompts, digest_of, take_old_digest
+from .text_tower import BATCH, POSITIONS, TextTower, build_text_tower, prompt_layout
 
 INIT_STD = 0.02  # of random context tokens, CLIP's own for its token table
 # Without noise, contexts that start from the same text would stay equal to each other.
@@ -57,7 +53,6 @@ class LearnablePrompts(TextPrompts):
         Models" (IJCV 2022).
     """
 
-    @renamed_options(start="init_text")
     def __init__(
         self,
         clip: Mapping[str, Any],
@@ -89,7 +84,7 @@ class LearnablePrompts(TextPrompts):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
         self.contexts = nn.Parameter(contexts.clone())
         if per_class:
-            self.register_buffer("vocabulary", torch.empty(0, dtype=torch.uint8))
+            self.register_buffer("vocabulary_digest", torch.empty(0, dtype=torch.uint8))
             self.contexts = nn.Parameter(contexts.new_empty(0, *contexts.shape))
         self.set_classes(split)
 
@@ -97,7 +92,7 @@ class LearnablePrompts(TextPrompts):
     tokens: Tensor
     layout: Tensor
     ends: Tensor
-    vocabulary: Tensor
+    vocabulary_digest: Tensor
 
     @property
     def text_tower(self) -> TextTower:
@@ -158,8 +153,7 @@ class LearnablePrompts(TextPrompts):
             rows = dict(zip(known, self.contexts.data))
             kept = [rows.get(name, self.init_contexts) for name in split.classes]
             self.contexts = nn.Parameter(torch.stack(kept))
-            digest = hashlib.sha256(json.dumps(split.classes).encode()).digest()
-            self.vocabulary = torch.tensor(list(digest), dtype=torch.uint8, device=device)
+            self.vocabulary_digest = digest_of(split.classes).to(device)
         self.split = split
         self._encoded = _EncodedClasses()  # not shared with a shallow copy
 
@@ -199,8 +193,9 @@ class LearnablePrompts(TextPrompts):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._encoded = _EncodedClasses()
-        found = state_dict.get(prefix + "vocabulary")
-        own = self.vocabulary if self.per_class else None  # shared contexts belong to none
+        take_old_digest(state_dict, prefix)
+        found = state_dict.get(prefix + "vocabulary_digest")
+        own = self.vocabulary_digest if self.per_class else None  # shared contexts belong to none
         if own is not None and found is not None and not torch.equal(found.cpu(), own.cpu()):
             raise UserError(
                 "this checkpoint has contexts of its own for each class of another vocabulary: "

@@ -26,7 +26,7 @@ class PrecomputedPrompts(FrozenPrompts):
         path: A float array of shape (K, N, D), or (K, D) for one prompt per class.
         split: Class names and which are seen. Each must be the name of a row.
         names: Names of the rows, in the file's order; None takes the names of the split.
-        clip: Not used; accepted because a neck passes it to all kinds of prompts.
+        clip: Not used; a neck passes it to all kinds of prompts.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -68,8 +68,7 @@ class PrecomputedPrompts(FrozenPrompts):
             raise UserError(
                 f"{self.path} has no embeddings of {', '.join(unknown[:5])}: its rows are "
                 f"{', '.join(self.names[:10])}{', ...' if len(self.names) > 10 else ''}. Use "
-                "TemplatePrompts for other names, or a file that has them (its rows are called as "
-                "`names` says, or as the split does)."
+                "TemplatePrompts for other names, or a file with their embeddings."
             )
         rows = table[[self.names.index(name) for name in split.classes]]
         content = hashlib.sha256(rows.tobytes()).hexdigest()

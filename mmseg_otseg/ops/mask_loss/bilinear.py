@@ -24,8 +24,6 @@ class BilinearAxis:
         matrix: Weights, shape (new_size, size).
         index: Inputs that each output is made of, shape (taps, new_size), int64; taps is 1 or 2.
         weight: Their weights, same shape.
-        outputs: The outputs that an input is part of: the first one and the end, shape (2, size),
-            int64; the same number twice if there is none.
     """
 
     def __init__(self, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> None:
@@ -39,13 +37,11 @@ class BilinearAxis:
         index = index.where(weight != 0, index[:, :1])  # inside the range that `bands` gives
         self.matrix = matrix.contiguous()
         self.index, self.weight = index.T.contiguous(), weight.T.contiguous()
-        first, last = used.argmax(0), new_size - used.flip(0).argmax(0)
-        self.outputs = torch.stack([first, last.where(used.any(0), first)])
 
     def to(self, device: torch.device) -> BilinearAxis:
         """The same on a device."""
         moved = copy.copy(self)
-        for name in ("matrix", "index", "weight", "outputs"):
+        for name in ("matrix", "index", "weight"):
             setattr(moved, name, getattr(self, name).to(device))
         return moved
 

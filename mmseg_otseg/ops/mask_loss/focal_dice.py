@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmseg_otseg.ops.fused import wants_fused
-
 from .bilinear import BilinearAxis, bilinear_axis
 from .negatives import negative_sums
 from .positives import positive_sums
-
-# The largest maps, height and width, that the fused kernels take, and the most images and classes.
-FUSED_MAX_SIDE, FUSED_MAX_COUNT = 256, 65535
 
 
 class FocalDiceSums(NamedTuple):
@@ -50,9 +45,6 @@ def focal_dice_sums(
     every pixel in it as a negative of every class, and brings the gradients back to (H, W). A pass
     over the labels then corrects the one class that each pixel belongs to. All that is left for the
     backward pass is a weighted sum of two maps of the logits' size.
-
-    On a GPU, ``MMSEG_OTSEG_TRITON=1`` in the environment selects two Triton kernels for the
-    whole forward pass.
 
     Args:
         logits: Class maps, shape (B, K, H, W), logits; upsampled bilinearly to (h, w).
@@ -90,8 +82,7 @@ def focal_dice_sums(
     with torch.autocast(logits.device.type, enabled=False):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        as_operation = torch.compiler.is_compiling() or _runs_fused(logits)
-        run = focal_dice_operation if as_operation else _FocalDice.apply
+        run = focal_dice_operation if torch.compiler.is_compiling() else _FocalDice.apply
         sums, _ = run(logits, target, alpha, gamma, ignored == "masked", align_corners)
         focal, dice, pairs = sums.unbind()
     return FocalDiceSums(focal, dice, pairs.detach())
@@ -108,24 +99,11 @@ def _sums_and_gradients(
     like = (align_corners, logits.dtype, logits.device)
     rows = bilinear_axis(height, new_height, *like)
     columns = bilinear_axis(width, new_width, *like)
-    if _runs_fused(logits):
-        from .triton_kernels import fused_sums_and_gradients
-
-        return fused_sums_and_gradients(logits, target, rows, columns, alpha, gamma, masked)
     gradients = logits.new_empty(2, *logits.shape)
     sums = logits.new_zeros(3)
     for image, labels, gradient in zip(logits, target, gradients.unbind(1)):
         sums += _image_sums(image, labels, rows, columns, alpha, gamma, masked, gradient)
     return sums, gradients
-
-
-def _runs_fused(logits: Tensor) -> bool:
-    """Whether the Triton kernels are enabled and support maps of this shape (B, K, H, W)."""
-    return (
-        wants_fused(logits)
-        and max(logits.shape[2:]) <= FUSED_MAX_SIDE
-        and max(logits.shape[:2]) <= FUSED_MAX_COUNT
-    )
 
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmseg_otseg.ops.fused import wants_fused
-
 from .solvers import (
     MAX_KERNEL_EXPONENT,
-    SMALLEST_KERNEL_VALUE,
+    MIN_KERNEL_VALUE,
     plan_by_logarithms,
     products,
     solve_on_kernel,
 )
 
-# The largest problems that the fused kernels take.
+# The environment variable that turns the Triton kernels on, and the largest problems they take.
+FUSED = "MMSEG_OTSEG_TRITON"
 FUSED_MAX_ROWS, FUSED_MAX_COLUMNS = 128 * 128, 32
 # Costs that a CPU works on at a time, so that they stay in its cache.
 CACHED_COSTS = 2**20
@@ -59,9 +60,12 @@ def implicit_sinkhorn(
 
 
 def runs_fused(values: Tensor) -> bool:
-    """Whether the Triton kernels are enabled and support problems of shape (P, N, M)."""
+    """Whether the Triton kernels are enabled and take these values, shape (P, N, M)."""
     return (
-        wants_fused(values)
+        os.environ.get(FUSED, "0") == "1"
+        and values.is_cuda
+        and values.dtype == torch.float32
+        and find_spec("triton") is not None
         and values.shape[1] <= FUSED_MAX_COLUMNS
         and values.shape[2] <= FUSED_MAX_ROWS
     )
@@ -79,9 +83,9 @@ def _solve(
     """What :func:`implicit_sinkhorn` computes, without a graph."""
     on_kernel = cost_span / epsilon <= MAX_KERNEL_EXPONENT
     if on_kernel and runs_fused(cost):
-        from .triton_launch import fused_sinkhorn
+        from .triton_kernels import fused_sinkhorn
 
-        return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, SMALLEST_KERNEL_VALUE)
+        return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, MIN_KERNEL_VALUE)
     plan = torch.empty_like(cost)
     iterations = torch.empty(len(cost), dtype=torch.int64, device=cost.device)
     converged = torch.empty(len(cost), dtype=torch.bool, device=cost.device)
@@ -96,7 +100,7 @@ def _solve(
 def _gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
     """Gradient with respect to the costs, all (P, N, M), of plans that :func:`_solve` made."""
     if runs_fused(plan):
-        from .triton_launch import fused_gradient
+        from .triton_kernels import fused_gradient
 
         return fused_gradient(plan, grad_plan, epsilon)
     gradient = torch.empty_like(plan)

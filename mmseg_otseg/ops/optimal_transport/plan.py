@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -10,8 +12,13 @@ import torch
 from torch import Tensor
 
 from .implicit import implicit_sinkhorn
-from .loop import solve_in_loop
-from .solvers import MAX_KERNEL_EXPONENT, solve_on_logarithms
+from .solvers import MAX_KERNEL_EXPONENT, solve_in_loop, solve_on_logarithms
+
+# Relative error of the row sums from which on gradients are off by about a percent.
+MAX_ROW_ERROR = 1e-3
+# On a GPU, reading whether the plans have converged makes the host wait: in one call of so many.
+CALLS_PER_CHECK = 1000
+_calls = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,10 @@ def sinkhorn(
     otherwise. Half-precision costs are solved in float32, under autocast too. On a GPU,
     ``MMSEG_OTSEG_TRITON=1`` in the environment takes one Triton kernel for all iterations and one
     for the implicit gradient, where the costs' range allows it.
+
+    The implicit gradient is that of the exact plan, so it is off where the iterations end early.
+    For cosine costs, 100 iterations leave it off by 1 % at ``epsilon=0.01`` and by 58 % at 0.001; a
+    ``RuntimeWarning`` says so, which Python shows once. (On a GPU, one call in 1,000 checks.)
 
     Args:
         cost: Costs, shape (P, M, N), any floating type; M is meant to be large and N small.
@@ -120,7 +131,23 @@ def sinkhorn(
                 transposed, a, b, epsilon, max_iters, tol
             )
         error = (plan.detach().sum(1) - a).abs().amax(1)
+    checks = backward == "implicit" and cost.requires_grad
+    if checks and not (exporting or torch.compiler.is_compiling()):
+        _warn_of_inexact_gradients(error / a.amax(1), epsilon, max_iters)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
+
+
+def _warn_of_inexact_gradients(error: Tensor, epsilon: float, max_iters: int) -> None:
+    """Warn if the iterations ended early, by the largest relative errors (P,) of the row sums."""
+    if error.is_cuda and next(_calls) % CALLS_PER_CHECK:
+        return
+    if float(error.mean()) > MAX_ROW_ERROR:
+        warnings.warn(
+            f"Sinkhorn has not converged within max_iters={max_iters} at epsilon={epsilon:g}, so "
+            "its gradients are inexact: increase epsilon or max_iters",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _marginal(value: Tensor | None, problems: int, size: int, like: Tensor, name: str) -> Tensor:

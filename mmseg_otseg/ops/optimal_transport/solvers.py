@@ -1,4 +1,4 @@
-"""Sinkhorn's iterations, on the kernel ``exp(-C/epsilon)`` and on logarithms."""
+"""Sinkhorn's iterations: on the kernel ``exp(-C/epsilon)``, on logarithms, and as one graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 # they and their products stay far inside the range of float32.
 MAX_KERNEL_EXPONENT = 40.0
 # The smallest value of a kernel whose costs stay within that range, with some room for rounding.
-SMALLEST_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
+MIN_KERNEL_VALUE = math.exp(-MAX_KERNEL_EXPONENT - 1)
 # Iterations between two checks of the stopping rule, on devices where a check makes the host wait.
 ITERATIONS_PER_SYNC = 10
 
@@ -26,9 +26,9 @@ def solve_on_kernel(
     """
     lowest = cost.amin(1, keepdim=True) / epsilon
     kernel = torch.add(lowest, cost, alpha=-1 / epsilon, out=plan).exp_()  # 1 at best in each row
-    too_wide = kernel.amin((1, 2)) < SMALLEST_KERNEL_VALUE
+    too_wide = kernel.amin((1, 2)) < MIN_KERNEL_VALUE
     if not cost.is_cuda and bool(too_wide.any()):
-        raise ValueError("the costs of a row span more than cost_span says: give the right bound")
+        raise ValueError("the costs of a row span more than cost_span: give the right bound")
     a, b = a[:, None], b[:, None]
     stopping = _StoppingRule(cost, max_iters, tol)
     v = before = torch.ones_like(b)  # (P, 1, N)
@@ -74,6 +74,70 @@ def solve_on_logarithms(
             # exp(u + v - C), with the v that makes the column sums right to the last digit.
             plan = b[:, :, None] * torch.softmax(log_kernel + u[:, None, :], dim=2)
             return plan, stopping.iterations, stopping.converged
+
+
+def solve_in_loop(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn` by ``torch.while_loop``.
+
+    It computes the same as :func:`solve_on_kernel`, with the same stopping rule for each problem,
+    but without control flow in Python: ``torch.export`` keeps the loop, and ONNX has a ``Loop``.
+
+    Args:
+        cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, of a span
+            within each row that ``MAX_KERNEL_EXPONENT`` allows.
+        a: Row sums, shape (P, M).
+        b: Column sums, shape (P, N).
+        epsilon: Weight of the entropy, in units of the cost.
+        max_iters: The maximum number of iterations.
+        tol: Stopping threshold for the mean absolute change of the row potential.
+
+    Returns:
+        Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
+    """
+    kernel = ((cost.amin(1, keepdim=True) - cost) / epsilon).exp()
+    rows, columns = a[:, None], b[:, None]
+
+    def unfinished(count: Tensor, running: Tensor, *_: Tensor) -> Tensor:
+        return (count < max_iters) & running.any()
+
+    def iterate(
+        count: Tensor,
+        running: Tensor,
+        iterations: Tensor,
+        v: Tensor,
+        before: Tensor,
+        mass: Tensor,
+        last_mass: Tensor,
+    ) -> tuple[Tensor, ...]:
+        v_new = columns / torch.bmm(rows / mass, kernel.transpose(1, 2))
+        keep = running[:, None, None]
+        before, v = torch.where(keep, v, before), torch.where(keep, v_new, v)
+        change = epsilon * (last_mass / mass - 1).abs().mean((1, 2))
+        # The first change is measured from an arbitrary start.
+        goes_on = running & ((change >= tol) | (count < 1))
+        iterations = iterations + running.long()
+        return count + 1, goes_on, iterations, v, before, torch.bmm(v, kernel), mass.clone()
+
+    start = cost.new_ones(cost.shape[0], 1, cost.shape[1])
+    mass = torch.bmm(start, kernel)  # (P, 1, M)
+    running = cost.new_ones(cost.shape[0], dtype=torch.bool)
+    _, running, iterations, v, before, _, _ = torch.while_loop(
+        unfinished,
+        iterate,
+        (
+            torch.zeros((), dtype=torch.int64, device=cost.device),
+            running,
+            cost.new_zeros(cost.shape[0], dtype=torch.int64),
+            start,
+            start.clone(),
+            mass,
+            mass.clone(),
+        ),
+    )
+    plan = kernel * (rows / torch.bmm(before, kernel)) * v.transpose(1, 2)
+    return plan, iterations, ~running
 
 
 class _StoppingRule:

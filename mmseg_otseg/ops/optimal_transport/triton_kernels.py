@@ -1,4 +1,4 @@
-"""Sinkhorn, score maps and their gradients as Triton kernels, launched by :mod:`.triton_launch`.
+"""Sinkhorn and its gradient on a GPU, one launch of a Triton kernel each.
 
 They compute what :func:`~mmseg_otseg.ops.sinkhorn` computes on the kernel ``exp(-C/epsilon)``, one
 program for each problem, with the stopping rule inside: the host waits for nothing.
@@ -9,17 +9,20 @@ They compile for GPUs and were checked in Triton's interpreter, but they were ne
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+BLOCK_VALUES = 8192  # of the costs that a program holds in registers at a time
 
 
 @triton.jit
 def scaling_kernel(
-    values,  # (P, N, M), costs, or similarities if SIGN is -1
+    costs,  # (P, N, M)
     a,  # (P, M)
     b,  # (P, N)
-    result,  # (P, N, M) the plan, or (P, M) the score map if SIGN is -1, written
-    scaling,  # (P, 2, N), written: the factors of the columns before and after the last iteration
+    plan,  # (P, N, M), written
     iterations,  # (P,), written
     converged,  # (P,), written, 0 or 1
     columns,
@@ -27,13 +30,13 @@ def scaling_kernel(
     epsilon,
     max_iters,
     tol,
-    smallest,
-    SIGN: tl.constexpr,  # 1, or -1 for costs 1 - S of similarities S
+    min_kernel,
     COLUMNS: tl.constexpr,  # the next power of two
     BLOCK: tl.constexpr,  # rows at a time
 ):
     problem = tl.program_id(0).to(tl.int64)
-    values += problem * columns * rows
+    costs += problem * columns * rows
+    plan += problem * columns * rows
     a += problem * rows
     column = tl.arange(0, COLUMNS)
     is_column = column < columns
@@ -53,7 +56,7 @@ def scaling_kernel(
             is_row = row < rows
             inside = is_column[:, None] & is_row[None, :]
             place = column[:, None] * rows + row[None, :]
-            kernel = _kernel(values + place, inside, epsilon, SIGN)
+            kernel = _kernel(costs + place, inside, epsilon)
             lowest = tl.minimum(lowest, tl.min(tl.where(inside, kernel, 1.0)))
             mass = tl.where(is_row, tl.sum(kernel * v[:, None], 0), 1.0)
             last_mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
@@ -73,78 +76,50 @@ def scaling_kernel(
         is_row = row < rows
         inside = is_column[:, None] & is_row[None, :]
         place = column[:, None] * rows + row[None, :]
-        plan = _plan(values + place, a + row, before, v, is_row, inside, epsilon, SIGN)
-        if SIGN == 1:
-            tl.store(result + problem * columns * rows + place, plan, mask=inside)
-        else:
-            similarity = tl.load(values + place, mask=inside, other=0.0)
-            score = tl.sum(plan * similarity, 0) * (rows * columns)
-            tl.store(result + problem * rows + row, score, mask=is_row)
-    tl.store(scaling + problem * 2 * columns + column, before, mask=is_column)
-    tl.store(scaling + problem * 2 * columns + columns + column, v, mask=is_column)
+        kernel = _kernel(costs + place, inside, epsilon)
+        mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
+        u = tl.load(a + row, mask=is_row, other=0.0) / mass
+        tl.store(plan + place, kernel * u[None, :] * v[:, None], mask=inside)
     tl.store(iterations + problem, count)
-    tl.store(converged + problem, tl.where(lowest < smallest, 0, done))
+    tl.store(converged + problem, tl.where(lowest < min_kernel, 0, done))
 
 
 @triton.jit
-def _kernel(values, inside, epsilon, SIGN: tl.constexpr):
+def _kernel(costs, inside, epsilon):
     """``exp(-C/epsilon)`` of a block (COLUMNS, BLOCK), 1 at best in each row and 0 outside."""
-    costs = SIGN * tl.load(values, mask=inside, other=0.0)
-    lowest = tl.min(tl.where(inside, costs, float("inf")), 0)
-    return tl.where(inside, tl.exp((lowest[None, :] - costs) / epsilon), 0.0)
-
-
-@triton.jit
-def _plan(values, a, before, v, is_row, inside, epsilon, SIGN: tl.constexpr):
-    """The plan in a block, of the columns' factors."""
-    kernel = _kernel(values, inside, epsilon, SIGN)
-    mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
-    u = tl.load(a, mask=is_row, other=0.0) / mass
-    return kernel * u[None, :] * v[:, None]
+    values = tl.load(costs, mask=inside, other=0.0)
+    lowest = tl.min(tl.where(inside, values, float("inf")), 0)
+    return tl.where(inside, tl.exp((lowest[None, :] - values) / epsilon), 0.0)
 
 
 @triton.jit
 def backward_kernel(
-    values,  # (P, N, M), the plan, or similarities if SIGN is -1
-    a,  # (P, M), read only if SIGN is -1
-    scaling,  # (P, 2, N), likewise
-    upstream,  # (P, N, M) gradient of the plan, or (P, M) of the score map if SIGN is -1
-    result,  # (P, N, M), written: gradient of the costs, or of the similarities if SIGN is -1
+    plans,  # (P, N, M)
+    upstream,  # (P, N, M), gradient of the plan
+    result,  # (P, N, M), written: gradient of the costs
     columns,
     rows,
     epsilon,
     tiny,
-    SIGN: tl.constexpr,
     COLUMNS: tl.constexpr,  # the next power of two, at least 16 as tl.dot asks
     BLOCK: tl.constexpr,  # rows at a time
 ):
     problem = tl.program_id(0).to(tl.int64)
-    values += problem * columns * rows
+    plans += problem * columns * rows
+    upstream += problem * columns * rows
     result += problem * columns * rows
-    a += problem * rows
-    upstream += problem * rows * (columns if SIGN == 1 else 1)
     column = tl.arange(0, COLUMNS)
     is_column = column < columns
-    factors = scaling + problem * 2 * columns + column
-    before = tl.load(factors, mask=is_column & (SIGN == -1), other=0.0)
-    v = tl.load(factors + columns, mask=is_column & (SIGN == -1), other=0.0)
 
     coupling = tl.zeros([COLUMNS, COLUMNS], dtype=tl.float32)
     residual = tl.zeros([COLUMNS], dtype=tl.float32)
     column_mass = tl.zeros([COLUMNS], dtype=tl.float32)
     for start in range(0, rows, BLOCK):
         row = start + tl.arange(0, BLOCK)
-        is_row = row < rows
-        inside = is_column[:, None] & is_row[None, :]
+        inside = is_column[:, None] & (row < rows)[None, :]
         place = column[:, None] * rows + row[None, :]
-        value = tl.load(values + place, mask=inside, other=0.0)
-        if SIGN == 1:
-            plan = value
-            gradient = tl.load(upstream + place, mask=inside, other=0.0)
-        else:  # of the score, M N sum_n T S
-            plan = _plan(values + place, a + row, before, v, is_row, inside, epsilon, SIGN)
-            of_score = tl.load(upstream + row, mask=is_row, other=0.0) * (rows * columns)
-            gradient = of_score[None, :] * value
+        plan = tl.load(plans + place, mask=inside, other=0.0)
+        gradient = tl.load(upstream + place, mask=inside, other=0.0)
         row_mass = tl.maximum(tl.sum(plan, 0), tiny)
         row_load = tl.sum(plan * gradient, 0) / row_mass
         coupling += tl.dot(plan / row_mass[None, :], tl.trans(plan), input_precision="ieee")
@@ -174,21 +149,74 @@ def backward_kernel(
 
     for start in range(0, rows, BLOCK):
         row = start + tl.arange(0, BLOCK)
-        is_row = row < rows
-        inside = is_column[:, None] & is_row[None, :]
+        inside = is_column[:, None] & (row < rows)[None, :]
         place = column[:, None] * rows + row[None, :]
-        value = tl.load(values + place, mask=inside, other=0.0)
-        if SIGN == 1:
-            plan = value
-            gradient = tl.load(upstream + place, mask=inside, other=0.0)
-        else:  # of the score, M N sum_n T S
-            plan = _plan(values + place, a + row, before, v, is_row, inside, epsilon, SIGN)
-            of_score = tl.load(upstream + row, mask=is_row, other=0.0) * (rows * columns)
-            gradient = of_score[None, :] * value
+        plan = tl.load(plans + place, mask=inside, other=0.0)
+        gradient = tl.load(upstream + place, mask=inside, other=0.0)
         row_mass = tl.maximum(tl.sum(plan, 0), tiny)
         row_load = tl.sum(plan * gradient, 0) / row_mass
         x = tl.sum(plan * y[:, None], 0) / row_mass
         of_costs = (row_load[None, :] - gradient) / epsilon + x[None, :] - y[:, None]
-        if SIGN == -1:  # S is in the score itself, and in the costs 1 - S
-            of_costs = of_score[None, :] - of_costs
         tl.store(result + place, plan * of_costs, mask=inside)
+
+
+def block_sizes(columns: int, rows: int, min_columns: int) -> dict[str, int]:
+    """Sizes of a program's blocks, powers of two, with at least ``min_columns`` columns."""
+    padded = max(min_columns, triton.next_power_of_2(columns))
+    block = min(triton.next_power_of_2(rows), BLOCK_VALUES // padded)
+    return {"COLUMNS": padded, "BLOCK": max(16, block)}
+
+
+def fused_sinkhorn(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: float,
+    max_iters: int,
+    tol: float,
+    min_kernel: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn` in one launch.
+
+    Args:
+        cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, contiguous.
+        a: Row sums, shape (P, M).
+        b: Column sums, shape (P, N).
+        epsilon: Weight of the entropy, in units of the cost.
+        max_iters: Maximum number of iterations.
+        tol: Stopping threshold for the mean absolute change of the row potential.
+        min_kernel: What the kernel ``exp(-C/epsilon)``, 1 at best in each row, must not fall below;
+            a problem that violates this is marked as not converged.
+
+    Returns:
+        Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
+    """
+    problems, columns, rows = cost.shape
+    plan = torch.empty_like(cost)
+    iterations = torch.empty(problems, dtype=torch.int64, device=cost.device)
+    converged = torch.empty(problems, dtype=torch.int8, device=cost.device)
+    if problems:
+        tensors = (cost, a.contiguous(), b.contiguous(), plan, iterations, converged)
+        numbers = (columns, rows, epsilon, max_iters, tol, min_kernel)
+        scaling_kernel[(problems,)](*tensors, *numbers, **block_sizes(columns, rows, 1))
+    return plan, iterations, converged.bool()
+
+
+def fused_gradient(plan: Tensor, grad_plan: Tensor, epsilon: float) -> Tensor:
+    """The gradient of :func:`~mmseg_otseg.ops.sinkhorn` with respect to the costs, in one launch.
+
+    Args:
+        plan: Transport plans, shape (P, N, M), float32, contiguous.
+        grad_plan: Gradient of the loss with respect to them, same shape.
+        epsilon: The entropy weight the plans were solved with.
+
+    Returns:
+        Gradient of the loss with respect to the costs, shape (P, N, M).
+    """
+    problems, columns, rows = plan.shape
+    gradient = torch.empty_like(plan)
+    if problems:
+        tensors = (plan, grad_plan.contiguous(), gradient)
+        numbers = (columns, rows, epsilon, torch.finfo(torch.float32).tiny)
+        backward_kernel[(problems,)](*tensors, *numbers, **block_sizes(columns, rows, 16))
+    return gradient

@@ -5,13 +5,11 @@ from typing import Any
 from open_clip.timm_model import TimmModel
 from timm.models import ConvNeXt, FastVit
 
-from .base import ImageTower
-from .convnext import ConvNeXtTower
-from .fastvit import FastViTTower
-from .plain import PlainViT
-from .timm_vit import TimmViT
+from .base import ImageTower, resize_positions
+from .feature_map import ConvNeXtTower, FastViTTower
+from .vit import PlainViT, TimmViT
 
-__all__ = ["ImageTower", "image_tower"]
+__all__ = ["ImageTower", "image_tower", "resize_positions"]
 
 
 def image_tower(visual: Any) -> ImageTower:

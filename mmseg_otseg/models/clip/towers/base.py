@@ -21,7 +21,7 @@ class ImageTower(ABC):
         visual: The image tower of an open_clip model.
     """
 
-    takes_prompts: ClassVar[bool] = True  # between prefix and patches
+    takes_prompts: ClassVar[bool] = True  # tokens besides prefix and patches
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
@@ -58,18 +58,28 @@ class ImageTower(ABC):
             Tokens, shape (B, P + M, C).
         """
 
-    def block_options(self, grid: tuple[int, int], num_prompts: int) -> dict[str, Any]:
-        """Keyword arguments that the blocks take besides the tokens [prefix, prompts, patches].
+    def block_options(
+        self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
+    ) -> dict[str, Any]:
+        """Keyword arguments that the blocks take besides tokens [prefix, prompts, patches, extra].
 
         Args:
             grid: Rows and columns of patches, H and W.
             num_prompts: Tokens between prefix and patches.
+            num_extra: Tokens after the patches.
         """
         return {}
 
     @abstractmethod
-    def branches(self, block: Any) -> tuple[nn.Module, ...]:
-        """The modules in which the residual branches of a block end."""
+    def branches(
+        self, block: Any, options: dict[str, Any]
+    ) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """The residual branches of a block: ``x + branch(x)``, one after the other, is the block.
+
+        Args:
+            block: One of :attr:`blocks`.
+            options: The block's keyword arguments besides the tokens.
+        """
 
     @abstractmethod
     def to_joint_space(self, tokens: Tensor) -> Tensor:

@@ -1,10 +1,15 @@
-"""Towers of convolutions: a feature map in place of tokens."""
+"""Towers of convolutions, ConvNeXt and FastViT: a feature map in place of tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmseg_otseg.errors import UserError
 
 from .base import ImageTower
 
@@ -33,17 +38,76 @@ class FeatureMapTower(ImageTower):
         stride = int(self.trunk.feature_info[-1]["reduction"])
         return stride, stride
 
-    def block_options(self, grid: tuple[int, int], num_prompts: int) -> dict[str, Any]:
+    def block_options(
+        self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
+    ) -> dict[str, Any]:
         return {"grid": grid}
 
-    def branches(self, block: Any) -> tuple[nn.Module, ...]:
-        return ()
+    def branches(
+        self, block: Any, options: dict[str, Any]
+    ) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Not needed: nothing in a tower without prompts is dropped in training."""
+        raise NotImplementedError
 
     def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
         return self.to_joint_space(patches.mean(1))
 
     def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Nothing to do: a convolution has no positions."""
+
+
+class ConvNeXtTower(FeatureMapTower):
+    """timm's ConvNeXt in open_clip: the blocks of its last stage."""
+
+    @property
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
+
+    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+        *first, last = self.trunk.stages
+        features = self.trunk.stem(images)
+        for stage in first:
+            features = stage(features)
+        return as_tokens(last.downsample(features))
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        norm = self.trunk.head.norm  # of maps, where channels come first
+        tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        aligned: Tensor = self.visual.head(tokens)
+        return aligned
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        projection = getattr(self.visual.head, "proj", None)
+        if projection is None:
+            raise UserError(
+                "this ConvNeXt ends in an MLP, which adapters cannot start from: use a model with "
+                "a linear projection (convnext_base_w), or set project=True"
+            )
+        return self.trunk.head.norm, projection.weight, projection.bias
+
+
+class FastViTTower(FeatureMapTower):
+    """timm's FastViT in open_clip (MobileCLIP-S).
+
+    It has one level: the convolution that gives the map its last width.
+    """
+
+    @property
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return [partial(on_map, self.trunk.final_conv)]
+
+    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+        return as_tokens(self.trunk.stages(self.trunk.stem(images)))
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        aligned: Tensor = self.visual.head(self.trunk.head.fc(tokens))
+        return aligned
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        raise UserError(
+            "this CLIP's tower is a FastViT, which has no LayerNorm before its projection, so "
+            "adapters cannot start from it: set model.backbone.project=True, or use MobileCLIP-B"
+        )
 
 
 def as_tokens(features: Tensor) -> Tensor:

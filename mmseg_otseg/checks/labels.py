@@ -1,0 +1,394 @@
+"""Reads every sample of a dataset once, and checks its labels and the numbers of pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mmengine.utils import track_iter_progress
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from mmseg_otseg.checks.finding import Finding, error, note, warning
+from mmseg_otseg.datasets import ZeroShotDataset
+from mmseg_otseg.datasets.label_rule import (
+    COCO_STUFF_HINT,
+    LabelRule,
+    SampleError,
+    is_raw_coco_stuff,
+)
+from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
+from mmseg_otseg.imaging import check_image_file
+from mmseg_otseg.structures import IGNORED, ClassSplit
+
+MAX_VALUES = 1000  # kept of each label file
+MAX_LABEL_VALUES = 40  # a gray photograph has more
+MAX_LISTED = 5  # items in a message
+MAX_IGNORED = 0.9  # share of the pixels
+MAX_BLIND = 0.2  # share of the training samples without a seen class
+COLOR_MODES = ("RGB", "RGBA", "LA", "CMYK", "YCbCr")
+UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError)
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sample:
+    """The content of one sample.
+
+    Attributes:
+        image: Path of the image; empty for data that is not read from files.
+        label: Path of the label file; empty for data that is not read from files.
+        pixels: Pixels of each class index before anything is hidden, (256,) uint32; all 0 when the
+            sample cannot be used.
+        trained: Pixels of each label value after the whole pipeline, (256,) uint32.
+        size: Height and width of the label map.
+        values: At most 1000 values in the label file, only if the sample cannot be used.
+        mode: Pillow's name of the label file's pixel format, or "JPEG".
+        image_is_label: Whether the image has one channel and few values; checked only if the sample
+            cannot be used.
+        problem: Why the sample cannot be used; empty if it can.
+        digest: Digest of the image file, to find equal images.
+    """
+
+    image: str = ""
+    label: str = ""
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(IGNORED + 1, np.uint32))
+    trained: np.ndarray = field(default_factory=lambda: np.zeros(IGNORED + 1, np.uint32))
+    size: tuple[int, ...] = ()
+    values: tuple[int, ...] = ()
+    mode: str = ""
+    image_is_label: bool = False
+    problem: str = ""
+    digest: bytes = b""
+
+
+def read_samples(dataset: ZeroShotDataset, workers: int = 0, seed: int = 0) -> list[Sample]:
+    """Read every sample of a dataset once, with a progress bar.
+
+    Args:
+        dataset: The dataset; samples repeated by a wrapper in it are read only once.
+        workers: Number of worker processes; 0 reads in this process.
+        seed: Seed of the augmentation.
+    """
+    reader = SampleReader(dataset, seed)
+    loader = DataLoader(reader, batch_size=None, num_workers=workers)
+    return list(track_iter_progress((iter(loader), len(reader)), file=sys.stderr))
+
+
+class SampleReader(Dataset):
+    """The samples of a dataset as :class:`Sample`.
+
+    Args:
+        dataset: The dataset.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(self, dataset: ZeroShotDataset, seed: int = 0) -> None:
+        self.rule, self.seed = LabelRule(dataset.split), seed
+        self.places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> Sample:
+        leaf, index = self.places[number]
+        info = leaf.get_data_info(index)
+        sample = Sample(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
+        if Path(sample.image).is_file():
+            sample.digest = hashlib.sha256(Path(sample.image).read_bytes()).digest()
+        sample.mode, values = _mode_and_values(sample.label, only_mode=True)
+        try:
+            if sample.mode == "JPEG":
+                raise SampleError(f"label file {sample.label} is a JPEG.")
+            label = leaf.pipeline.read_label(info)
+            with seeded_by(draw_seed(self.seed, number)):
+                packed = leaf[index]
+            sample.trained = _count(packed["data_samples"].gt_sem_seg.data.numpy())
+            sample.size, sample.pixels = label.shape, _count(label)
+        except SampleError as problem:
+            sample.problem = str(problem)
+            sample.values = tuple(_mode_and_values(sample.label)[1][:MAX_VALUES])
+            values = _mode_and_values(sample.image)[1]
+            sample.image_is_label = 0 < len(values) < MAX_LABEL_VALUES
+        return sample
+
+
+def _count(label: np.ndarray) -> np.ndarray:
+    counts = np.bincount(label.ravel().astype(np.uint8), minlength=IGNORED + 1)
+    return counts.astype(np.uint32)  # half the memory of int64, for many samples
+
+
+def _mode_and_values(path: str, only_mode: bool = False) -> tuple[str, list[int]]:
+    """Pixel format of an image file, or "JPEG", and its values if it has one channel of integers.
+
+    Both are empty for a file that cannot be read; reading the sample reports why.
+    """
+    try:
+        check_image_file(path)
+        with Image.open(path) as image:
+            mode = "JPEG" if image.format == "JPEG" else image.mode
+            values = np.zeros(0, int) if only_mode else np.asarray(image)
+    except UNREADABLE:
+        return "", []
+    plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
+    return mode, np.unique(values).tolist() if plain else []
+
+
+def sum_of(samples: Iterable[Sample]) -> np.ndarray:
+    """Pixels of each class index in all samples, (256,) int64."""
+    return sum((sample.pixels for sample in samples), np.zeros(IGNORED + 1, np.int64))
+
+
+# Samples that cannot be used ---------------------------------------------------------------------
+
+
+def problem_findings(
+    subset: str, samples: Sequence[Sample], split: ClassSplit, background: int | None
+) -> Iterator[Finding]:
+    """Samples that cannot be used, one finding for each kind of reason.
+
+    Args:
+        subset: ``"train"`` or ``"val"``, for the messages.
+        samples: All samples of that subset.
+        split: The class split.
+        background: The label value that is not a class, if there is one.
+    """
+    allowed = {*range(split.num_classes), IGNORED}
+    if background is not None:
+        allowed |= {background}
+        if background <= split.num_classes:  # the values above it move down by one
+            allowed |= {split.num_classes}
+    kinds: dict[str, list[Sample]] = {"color": [], "JPEG": [], "values": [], "other": []}
+    for sample in samples:
+        if sample.problem:
+            kind = "values" if set(sample.values) - allowed else "other"
+            kind = "color" if sample.mode in COLOR_MODES else kind
+            kinds["JPEG" if sample.mode == "JPEG" else kind].append(sample)
+    if bad := kinds["color"]:
+        remedy = "Convert them to single-channel PNGs with the index of the class."
+        if any(sample.image_is_label for sample in bad):
+            remedy = "The images look like label maps: `images` and `labels` are swapped."
+        yield error(f"{subset}: {_named(bad)} colors, not one class index per pixel. {remedy}")
+    if bad := kinds["JPEG"]:
+        yield error(
+            f"{subset}: {_named(bad)} been saved as JPEG, which changes the values along all "
+            "edges. Create them again as PNG."
+        )
+    if bad := kinds["values"]:
+        wrong = sorted({value for sample in bad for value in set(sample.values) - allowed})
+        zero = any(s.pixels[0] or 0 in s.values for s in samples)
+        yield error(
+            f"{subset}: {_named(bad)} the values {_first_of(wrong)}, which are not classes. "
+            f"{_hint(wrong, zero, split, background)}"
+        )
+    if bad := kinds["other"]:
+        more = len(bad) - MAX_LISTED
+        reasons = " ".join(sample.problem for sample in bad[:MAX_LISTED])
+        more_text = f" {more} more samples cannot be used." if more > 0 else ""
+        yield error(f"{subset}: {reasons}{more_text}")
+
+
+def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int | None) -> str:
+    """The likely reason for values that are not allowed.
+
+    Args:
+        wrong: These values, in increasing order.
+        zero: Whether 0 occurs in the data.
+        split: The class split.
+        background: The label value that is not a class, if there is one.
+    """
+    number = split.num_classes
+    if is_raw_coco_stuff(split.classes, wrong):
+        return COCO_STUFF_HINT
+    if wrong[-1] > IGNORED or wrong[0] < 0:
+        return (
+            "Labels are 8-bit class indices. If these are instance numbers or codes (such as 1000 "
+            "times the class), replace them with class indices."
+        )
+    if background is None and list(wrong) == [number] and not zero:
+        return (
+            "0 never occurs: the labels start at 1. Set background=0; then the first name belongs "
+            "to the value 1."
+        )
+    if background is None and list(wrong) == [number]:
+        return (
+            "If 0 is the background, set background=0; then the first name belongs to the value "
+            f"1. If {number} is, set background={number}. Otherwise `classes` lacks a name."
+        )
+    if len(wrong) > max(10, number):
+        return (
+            "So many values cannot be class indices: these are gray images, or label maps that "
+            "were resized or compressed. Create them again, resize with nearest neighbor, and save "
+            "as PNG."
+        )
+    if len(wrong) == 1 and background is None:
+        return (
+            f"If {wrong[0]} marks pixels without a class, set background={wrong[0]}. Otherwise "
+            f"`classes` needs {wrong[0] + 1} names."
+        )
+    and_background = f" and background={background}" if background is not None else ""
+    return (
+        f"The class list has {number} names{and_background}. Give every value a name, in the order "
+        "of the values, or write 255 for pixels without a class."
+    )
+
+
+def _named(samples: Sequence[Sample]) -> str:
+    """The number of label files, the names of the first few, and the verb that follows."""
+    names = _first_of([Path(sample.label or sample.image).name for sample in samples])
+    return f"{len(samples)} " + (
+        f"label file ({names}) has" if len(samples) == 1 else f"label files ({names}) have"
+    )
+
+
+def _first_of(items: Sequence) -> str:
+    """The first five items, separated by commas."""
+    return ", ".join(map(str, items[:MAX_LISTED])) + (", ..." if len(items) > MAX_LISTED else "")
+
+
+# Numbers of pixels and images --------------------------------------------------------------------
+
+
+def count_findings(
+    subsets: Mapping[str, Sequence[Sample]], split: ClassSplit, background: int | None
+) -> Iterator[Finding]:
+    """Classes that never occur, ignored pixels, and label values that look shifted by one.
+
+    Args:
+        subsets: The samples of ``"train"`` and of ``"val"``.
+        split: The class split.
+        background: The label value that is not a class, if there is one.
+    """
+    total = np.zeros(IGNORED + 1, np.int64)
+    for subset, samples in subsets.items():
+        counts = sum_of(samples)
+        total += counts
+        if counts.any():
+            yield from _missing_classes(subset, counts, split)
+            yield from _ignored(subset, samples, counts)
+    found, first, last = total[: split.num_classes] > 0, split.classes[0], split.classes[-1]
+    if background is None and not found[0] and found[-1]:
+        yield warning(
+            f"the value 0 ({first}) never occurs and {len(found) - 1} ({last}) does: do the "
+            f"labels start at 1? Then remove {first} from `classes` if it is not a class, and "
+            "set background=0; otherwise check that `classes` starts with the name of 0."
+        )
+    elif background == 0 and not found[-1] and found[0] and total[IGNORED]:
+        yield warning(
+            f"the last class, {last}, never occurs, and with background=0 the names start at "
+            "the value 1. If 0 is your first class, set background=None."
+        )
+    elif not found[-1] and found[:-1].all() and found.any():
+        yield warning(
+            f"the last class, {last}, is the only one that never occurs: does `classes` have "
+            "an extra or misplaced name? Every name must be at its value's position."
+        )
+
+
+def _missing_classes(subset: str, counts: np.ndarray, split: ClassSplit) -> Iterator[Finding]:
+    """Classes that never occur in a subset."""
+    seen = [split.classes[index] for index in split.seen if not counts[index]]
+    unseen = [split.classes[index] for index in split.unseen if not counts[index]]
+    if len(seen) == len(split.seen):
+        yield error(f"{subset}: no pixel has a seen class. Check the label files and `classes`.")
+    elif seen:
+        result = "it is not evaluated."
+        if subset == "train":
+            result = (
+                "nothing is learned about it. Add labels, remove the names from `classes`, or add "
+                "them to `unseen`."
+            )
+        yield warning(f"{subset}: no pixel is labeled {', '.join(seen)}, so {result}")
+    if unseen and subset != "train":
+        remedy = "Choose other unseen classes, or label some val images with them."
+        if len(unseen) == len(split.unseen):
+            remedy = (
+                "If the unseen classes are labeled nowhere, use configs/own_data/"
+                "otseg_512_seen_labels.py (or zegot_...), which evaluates seen classes only."
+            )
+        yield warning(
+            f"{subset}: no pixel is labeled {', '.join(unseen)}, and hIoU counts an unseen "
+            f"class as 0 where it is predicted. {remedy}"
+        )
+
+
+def _ignored(subset: str, samples: Sequence[Sample], counts: np.ndarray) -> Iterator[Finding]:
+    """Images and pixels without any label."""
+    empty = [s for s in samples if s.pixels.any() and s.pixels[IGNORED] == s.pixels.sum()]
+    share = counts[IGNORED] / counts.sum()
+    if empty:
+        yield warning(
+            f"{subset}: {_named(empty)} no labels: every pixel is ignored. Label them or leave "
+            "them out."
+        )
+    if share > MAX_IGNORED:
+        yield warning(
+            f"{subset}: {100 * share:.0f} % of all pixels are ignored. Check that their value "
+            "(255 or `background`) is really not a class."
+        )
+    if np.flatnonzero(counts).tolist() == [0, IGNORED]:
+        yield warning(
+            f"{subset}: the label files hold only one class and 255. If 255 marks your object "
+            "(a mask of 0 and 255), the object is lost, because 255 is always ignored: write 1 "
+            "instead, and set background=0."
+        )
+
+
+def image_findings(subsets: Mapping[str, Sequence[Sample]]) -> Iterator[Finding]:
+    """Images in both subsets, or twice in one; subsets that look swapped."""
+    of = {subset: [s for s in samples if s.digest] for subset, samples in subsets.items()}
+    known = {sample.digest for sample in of.get("train", ())}
+    both = [Path(s.image).name for s in of.get("val", ()) if s.digest in known]
+    if both:
+        yield error(
+            f"{len(both)} of {len(of['val'])} val images are in train too ({_first_of(both)}): "
+            "results on them are meaningless. Remove them from one of the two."
+        )
+    for subset, samples in of.items():
+        twice = len(samples) - len({sample.digest for sample in samples})
+        if twice:
+            yield warning(f"{subset}: number of duplicate images: {twice}.")
+    train, val = (len(subsets.get(subset, ())) for subset in ("train", "val"))
+    if val > train > 0:
+        yield warning(
+            f"val has more images ({val}) than train ({train}): are the two folders swapped?"
+        )
+
+
+def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Finding]:
+    """Whether labels of unseen classes survive the training pipeline.
+
+    Args:
+        samples: The training samples.
+        split: The class split.
+    """
+    usable = [sample for sample in samples if not sample.problem]
+    seen, unseen = list(split.seen), list(split.unseen)
+    after = sum((s.trained for s in usable), np.zeros(IGNORED + 1, np.int64))
+    blind = [s for s in usable if s.pixels[unseen].any() and not s.trained[seen].any()]
+    if not unseen:
+        yield note("no class is unseen: nothing is hidden, and hIoU is not computed.")
+    elif after[unseen].sum():
+        names = ", ".join(split.classes[index] for index in unseen if after[index])
+        yield error(
+            f"{after[unseen].sum():,} pixels of unseen classes ({names}) keep their label in "
+            "training. Set setting='inductive' in the ZeroShotDataset of train_dataloader, or "
+            "report the run as supervised."
+        )
+    elif usable:
+        yield note(
+            f"{sum_of(usable)[unseen].sum():,} pixels of unseen classes in train; none keeps its "
+            f"label in the training pipeline (all {len(usable)} samples, augmented once)."
+        )
+        if len(blind) > MAX_BLIND * len(usable):
+            yield warning(
+                f"{len(blind)} of {len(usable)} training samples show no seen class after "
+                "augmentation, so nothing is learned from them. Choose fewer unseen classes, or "
+                "set drop_unseen_images."
+            )

@@ -1,0 +1,230 @@
+"""Vision transformers: open_clip's own and timm's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed, build_rotary_pos_embed
+from timm.models.eva import EvaBlockPostNorm
+from torch import Tensor, nn
+
+from mmseg_otseg.errors import UserError
+
+from .base import ImageTower, resize_positions
+
+
+class PlainViT(ImageTower):
+    """open_clip's ``VisionTransformer``: OpenAI's, LAION's, DFN's, MetaCLIP's and more."""
+
+    @property
+    def num_prefix(self) -> int:
+        return 1
+
+    @property
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return list(self.visual.transformer.resblocks)
+
+    @property
+    def width(self) -> int:
+        return len(self.visual.class_embedding)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        rows, columns = self.visual.patch_size
+        return rows, columns
+
+    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+        visual = self.visual
+        patches = visual.conv1(images)
+        batch, channels, *grid = patches.shape
+        position = resize_positions(
+            visual.positional_embedding, tuple(visual.grid_size), (grid[0], grid[1])
+        ).to(patches.dtype)
+        first = visual.class_embedding.to(patches.dtype) * class_embedding_times
+        tokens = torch.cat(
+            [first.expand(batch, 1, channels), patches.flatten(2).transpose(1, 2)], dim=1
+        )
+        embedded: Tensor = visual.ln_pre(tokens + position)
+        return embedded
+
+    def branches(
+        self, block: Any, options: dict[str, Any]
+    ) -> tuple[Callable[[Tensor], Tensor], ...]:
+        return (
+            lambda x: block.ls_1(block.attention(block.ln_1(x), **options)),
+            lambda x: block.ls_2(block.mlp(block.ln_2(x))),
+        )
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        aligned: Tensor = self.visual.ln_post(tokens) @ self.visual.proj
+        return aligned
+
+    def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        return self.to_joint_space(prefix[:, 0])
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        return self.visual.ln_post, self.visual.proj.T, None
+
+    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
+        position = state_dict.get(prefix + "positional_embedding")
+        parameter = self.visual.positional_embedding
+        if position is not None and position.shape != parameter.shape:
+            side = math.isqrt(len(position) - 1)
+            if side * side != len(position) - 1:
+                raise UserError(
+                    f"the checkpoint's {prefix}positional_embedding has {len(position)} rows, "
+                    "which is not a class token and a square grid: its CLIP cannot be taken over"
+                )
+            self.visual.grid_size = (side, side)
+            # The parameter stays the same object: an average of the model may hold on to it.
+            parameter.data = parameter.new_zeros(position.shape)
+
+
+class TimmViT(ImageTower):
+    """timm's ``VisionTransformer`` or ``Eva``, with or without a class token.
+
+    EVA, SigLIP, Perception Encoder and MobileCLIP-B are such towers.
+
+    The global token is the class token, or what an attention pool makes of all tokens. Given a
+    single token, an attention pool reduces to its value path, so local tokens take that path.
+    """
+
+    @property
+    def trunk(self) -> Any:
+        """timm's model."""
+        return self.visual.trunk
+
+    @property
+    def num_prefix(self) -> int:
+        return int(self.trunk.num_prefix_tokens)
+
+    @property
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return list(self.trunk.blocks)
+
+    @property
+    def width(self) -> int:
+        return int(self.trunk.embed_dim)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        rows, columns = self.trunk.patch_embed.feat_ratio(as_scalar=False)
+        return rows, columns
+
+    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+        trunk = self.trunk
+        rows, columns = self.patch_size
+        grid = (images.shape[-2] // rows, images.shape[-1] // columns)
+        tokens = self._embed_patches(images)
+        positions = trunk.pos_embed
+        if positions is not None:
+            positions = resize_positions(positions[0], tuple(trunk.patch_embed.grid_size), grid).to(
+                tokens.dtype
+            )
+            tokens = tokens + positions[-tokens.shape[1] :]
+        if trunk.cls_token is not None:
+            first = trunk.cls_token * class_embedding_times
+            if positions is not None and not trunk.no_embed_class:
+                first = first + positions[:1]
+            first = first.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([first, tokens], dim=1)
+        embedded: Tensor = trunk.norm_pre(tokens)
+        return embedded
+
+    def _embed_patches(self, images: Tensor) -> Tensor:
+        embed = self.trunk.patch_embed
+        # The embedding's own forward refuses images that are not of the native size.
+        if isinstance(embed, PatchEmbed):
+            patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
+        else:
+            patches = embed(images)
+        return patches
+
+    def block_options(
+        self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
+    ) -> dict[str, Any]:
+        rope = getattr(self.trunk, "rope", None)
+        if rope is None:
+            return {}
+        # Built anew for every grid: the tower's own table is for its native size.
+        waves = build_rotary_pos_embed(
+            list(grid),
+            rope.bands,
+            in_pixels=rope.in_pixels,
+            ref_feat_shape=rope.ref_feat_shape,
+            grid_offset=rope.grid_offset,
+            grid_indexing=rope.grid_indexing,
+        )
+        rotation = torch.cat(waves, dim=-1)  # (M, [sine, cosine])
+        # Prompts and extra tokens have no place in the image: sine 0, cosine 1.
+        still = torch.zeros_like(rotation[:1])
+        still[:, still.shape[1] // 2 :] = 1
+        before, after = still.expand(num_prompts, -1), still.expand(num_extra, -1)
+        return {"rope": torch.cat([before, rotation, after])}
+
+    def branches(
+        self, block: Any, options: dict[str, Any]
+    ) -> tuple[Callable[[Tensor], Tensor], ...]:
+        if isinstance(block, EvaBlockPostNorm):
+            return (
+                lambda x: block.norm1(block.attn(x, **options)),
+                lambda x: block.norm2(block.mlp(x)),
+            )
+        # Eva's blocks scale their branches by parameters, the ViT's by modules.
+        scales = [getattr(block, name, None) for name in ("gamma_1", "gamma_2")]
+        layers = [getattr(block, name, nn.Identity()) for name in ("ls1", "ls2")]
+
+        def attend(x: Tensor) -> Tensor:
+            x = layers[0](block.attn(block.norm1(x), **options))
+            return x if scales[0] is None else scales[0] * x
+
+        def feed_forward(x: Tensor) -> Tensor:
+            x = layers[1](block.mlp(block.norm2(x)))
+            return x if scales[1] is None else scales[1] * x
+
+        return attend, feed_forward
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        trunk = self.trunk
+        tokens = trunk.norm(tokens)
+        pool = trunk.attn_pool
+        if pool is not None:
+            for weight, bias in self._value_path(pool):
+                tokens = F.linear(tokens, weight, bias)
+            tokens = tokens + pool.mlp(pool.norm(tokens))
+        aligned: Tensor = self.visual.head(trunk.head(trunk.fc_norm(tokens)))
+        return aligned
+
+    def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        if self.trunk.attn_pool is None:
+            return self.to_joint_space(prefix[:, 0])
+        tokens = torch.cat([prefix, patches], dim=1) if self.num_prefix else patches
+        found: Tensor = self.visual.head(self.trunk.forward_head(self.trunk.norm(tokens)))
+        return found
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        """As in the base class. An attention pool's MLP is left out, as it is not linear."""
+        trunk, pool = self.trunk, self.trunk.attn_pool
+        norm: nn.LayerNorm = trunk.norm
+        layers = [] if pool is None else [*self._value_path(pool)]
+        if isinstance(trunk.head, nn.Linear):
+            layers.append((trunk.head.weight, trunk.head.bias))
+        weight, bias = torch.eye(self.width), torch.zeros(self.width)
+        for matrix, offset in layers:
+            weight = matrix.float() @ weight
+            bias = matrix.float() @ bias + (0 if offset is None else offset)
+        return norm, weight, bias
+
+    @staticmethod
+    def _value_path(pool: Any) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of the two linear maps of an attention pool's value path."""
+        _, value = pool.kv.weight.chunk(2)
+        bias = None if pool.kv.bias is None else pool.kv.bias.chunk(2)[1]
+        return [(value, bias), (pool.proj.weight, pool.proj.bias)]
+
+    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Nothing to do: open_clip lists each native size as a model of its own."""

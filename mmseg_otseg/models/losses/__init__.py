@@ -1,5 +1,0 @@
-"""Losses."""
-
-from .focal_dice_loss import FocalDiceLoss
-
-__all__ = ["FocalDiceLoss"]

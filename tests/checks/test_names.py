@@ -1,0 +1,128 @@
+"""What CLIP says of names and regions, with the tiny CLIP that knows shapes and colors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmseg_otseg.checks.names import NameReader, order_findings
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
+from tests.helpers.paths import ROOT
+
+NAMES = list(SHAPES_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def reader() -> NameReader:
+    return NameReader(Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip)
+
+
+@pytest.fixture(scope="module")
+def crops() -> dict[int, list[np.ndarray]]:
+    """Some regions of each class."""
+    found: dict[int, list[np.ndarray]] = {label: [] for label in range(len(NAMES))}
+    for index in range(80):
+        scene = render_scene("clean", "val", index)
+        for label in set(np.unique(scene.labels)) - {255}:
+            rows, columns = np.nonzero(scene.labels == label)
+            box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+            if len(rows) > 60 and len(found[label]) < 4:
+                found[label].append(np.ascontiguousarray(scene.image[box]))
+    return found
+
+
+def judged(reader: NameReader, crops: dict, names: Sequence[str]) -> list:
+    return reader.names_of_regions(crops, names, reader.read(names).embeddings)
+
+
+def test_names_in_their_places(reader: NameReader, crops: dict) -> None:
+    assert judged(reader, crops, NAMES) == []
+
+
+SHIFTS = {f"{shift:+}": (NAMES[shift:] + NAMES[:shift]) for shift in (-7, -2, -1, 1, 3, 10)}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        *((names, f"{abs(int(shift))} place") for shift, names in SHIFTS.items()),
+        (NAMES[::-1], "in reverse"),
+        (sorted(NAMES), "another order"),
+        ([*NAMES[:10], *NAMES[11:], NAMES[10]], "another order"),
+        (np.random.default_rng(0).permutation(NAMES).tolist(), "another order"),
+    ],
+)
+def test_a_list_in_another_order(
+    reader: NameReader, crops: dict, names: list[str], words: str
+) -> None:
+    (finding,) = judged(reader, crops, names)
+    assert finding.level == "error" and words in finding.text
+    moved = [index for index, name in enumerate(NAMES) if names[index] != name]
+    assert all(f"{index} {NAMES[index]}" in finding.text for index in moved)
+
+
+def test_two_names_exchanged(reader: NameReader, crops: dict) -> None:
+    names = NAMES.copy()
+    names[2], names[9] = names[9], names[2]
+    (finding,) = judged(reader, crops, names)
+    assert finding.level == "warning" and "swapped" in finding.text
+    assert names[2] in finding.text and names[9] in finding.text
+
+
+@pytest.mark.parametrize("number", [4, 11, 20])
+def test_a_clip_that_knows_nothing_of_the_images_accuses_nobody(number: int) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        noise = random.standard_normal((number, number))
+        found = order_findings(noise, list(range(number)), NAMES[:number])
+        assert all(finding.level != "error" for finding in found)
+
+
+def test_a_clip_that_is_often_wrong_accuses_nobody() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        fit = random.standard_normal((20, 20)) + 2 * np.eye(20)
+        found = order_findings(fit, list(range(20)), NAMES)
+        assert all(finding.level != "error" for finding in found)
+
+
+def test_five_names_and_labels_that_lack_some() -> None:
+    fit = np.random.default_rng(0).standard_normal((5, 5)) + 9 * np.eye(5)
+    (finding,) = order_findings(np.roll(fit, 1, axis=1), list(range(5)), NAMES[:5])
+    assert finding.level == "error" and "1 place later" in finding.text
+    fit = np.random.default_rng(0).standard_normal((20, 20)) + 5 * np.eye(20)
+    shown = [index for index in range(20) if index % 5]
+    (finding,) = order_findings(np.roll(fit, -3, axis=1)[shown], shown, NAMES)
+    assert "3 places earlier" in finding.text
+
+
+def test_nearest_names(reader: NameReader) -> None:
+    names = ["red circle", "blue cross", "red square", "blue square"]
+    reading = reader.read(names)
+    full = reader.read(NAMES).embeddings
+    similarity = full[[NAMES.index(name) for name in names]]
+    similarity = (similarity @ similarity.T).fill_diagonal_(-1)
+    assert reading.nearest == similarity.argmax(1).tolist()
+    assert reading.cosine == pytest.approx(similarity.amax(1).tolist(), abs=1e-5)
+
+
+def test_names_that_read_alike(reader: NameReader) -> None:
+    (finding,) = reader.read([*NAMES, "Red  Circle"]).findings
+    assert finding.level == "warning"
+    assert "'red circle'" in finding.text and "'Red  Circle'" in finding.text
+
+
+def test_names_that_do_not_fit(reader: NameReader) -> None:
+    long = " ".join(["very"] * 30 + ["red circle"])
+    with pytest.raises(ValueError, match=r"very .* 32 "):
+        reader.read([*NAMES, long])
+
+
+def test_a_random_clip_is_not_asked_for_its_opinion() -> None:
+    config = Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip
+    reader = NameReader(dict(model=config.model, pretrained=None))
+    assert not reader.trained
+    assert reader.read(["car", "cars", "road"]).findings == []

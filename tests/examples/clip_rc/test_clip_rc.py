@@ -1,0 +1,70 @@
+"""A method with tokens, queries and a loss of its own needs nothing but the public interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_otseg.engine import ZeroShotRunner
+from tests.helpers.small_configs import small, write_data
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    write_data(tmp_path)
+    return small(Config.fromfile(FOLDER / "clip_rc_voc_512.py"), tmp_path)
+
+
+def run(config: Config, **changes: Any) -> Runner:
+    config = Config(config.to_dict())
+    config.merge_from_dict({"experiment_name": f"run_{len(changes)}", **changes})
+    return ZeroShotRunner.from_cfg(config)
+
+
+def test_trains_resumes_and_is_tested_without_what_only_trains(
+    config: Config, tmp_path: Path
+) -> None:
+    runner = run(config)
+    before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+    model = runner.train()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {"backbone.region_tokens", "neck.gather.weight"} < moved
+    losses = runner.message_hub.log_scalars
+    assert "train/decode.recovery.loss" in losses and "val/hIoU" in losses
+
+    resumed = run(config, resume=True, **{"train_cfg.max_iters": 4, "train_cfg.val_interval": 4})
+    resumed.train()
+    assert resumed.iter == 4
+    checkpoint = torch.load(tmp_path / "work" / "iter_4.pth", weights_only=False)
+    weights = checkpoint["state_dict"]
+    lean = {name: value for name, value in weights.items() if ".recovery." not in name}
+    assert len(lean) < len(weights)
+    torch.save({"state_dict": lean}, tmp_path / "lean.pth")
+    tested = run(config, load_from=str(tmp_path / "lean.pth"))
+    assert tested.test() == run(config, load_from=str(tmp_path / "work" / "iter_4.pth")).test()
+    del lean["backbone.region_tokens"]
+    torch.save({"state_dict": lean}, tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match=r"backbone\.region_tokens"):
+        run(config, load_from=str(tmp_path / "broken.pth")).test()
+
+
+@torch.no_grad()
+def test_a_region_token_sees_its_region_alone(config: Config) -> None:
+    backbone = run(config).model.backbone.eval()
+    image = torch.randn(1, 3, 64, 64)
+    changed = image.clone()
+    changed[..., 32:, 32:] = 0
+    first, second = backbone(image).extra, backbone(changed).extra
+    assert first.shape == (1, 4, 32) and not torch.allclose(first[:, 3], second[:, 3], atol=1e-3)
+    # The patches of the first region have seen the changed ones, if only after the first block.
+    near, far = ((first - second)[0, index].norm() for index in (0, 3))
+    assert near < far

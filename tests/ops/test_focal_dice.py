@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from mmseg_otseg.ops import focal_dice_sums
+from mmseg_otseg.ops.mask_loss import negatives, positives
+from tools.benchmarks.plain import plain_focal_dice
+
+pytestmark = pytest.mark.usefixtures("device")
+
+SHAPES = {  # (B, K, H, W), (h, w)
+    "16 times larger": ((2, 5, 4, 4), (64, 64)),
+    "one class": ((2, 1, 3, 5), (17, 29)),
+    "smaller": ((2, 3, 9, 9), (5, 4)),
+    "same size": ((2, 3, 9, 7), (9, 7)),
+    "one row larger, one column smaller": ((1, 4, 8, 8), (9, 7)),
+    "one patch": ((1, 4, 1, 1), (6, 5)),
+    "one pixel": ((1, 4, 3, 3), (1, 1)),
+    "many classes": ((1, 40, 6, 7), (50, 61)),
+}
+
+
+def example(shape: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    (batch, classes, *size), new_size = SHAPES[shape]
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
+    logits = 3 * torch.randn(batch, classes, *size, generator=generator).to(dtype)
+    target = torch.randint(0, classes, (batch, *new_size), generator=generator)
+    ignored = torch.rand(target.shape, generator=generator) < 0.3
+    return logits, target.masked_fill(ignored, 255)
+
+
+def with_gradient(
+    function: Callable[..., Any], logits: Tensor, target: Tensor, **options: object
+) -> tuple[list[Tensor], Tensor]:
+    logits = logits.clone().requires_grad_()
+    focal, dice, pairs = function(logits, target, **options)
+    (3 * focal + dice).backward()
+    assert logits.grad is not None
+    return [focal.detach(), dice.detach(), pairs], logits.grad
+
+
+def assert_is_the_plain_one(logits: Tensor, target: Tensor, **options: object) -> None:
+    sums, gradient = with_gradient(focal_dice_sums, logits, target, **options)
+    expected, expected_gradient = with_gradient(plain_focal_dice, logits, target, **options)
+    exact = logits.dtype == torch.float64
+    for value, wanted in zip(sums, expected, strict=True):
+        assert torch.allclose(value, wanted, rtol=1e-10 if exact else 1e-5, atol=1e-12)
+    largest = expected_gradient.abs().max()
+    error = (gradient - expected_gradient).abs().max()
+    assert error <= (1e-10 if exact else 1e-4) * largest
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_is_the_plain_formulation(
+    shape: str, ignored: str, align_corners: bool, dtype: torch.dtype
+) -> None:
+    assert_is_the_plain_one(*example(shape, dtype), ignored=ignored, align_corners=align_corners)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+def test_other_exponents_and_weights(alpha: float, gamma: float, ignored: str) -> None:
+    logits, target = example("one row larger, one column smaller", torch.float64)
+    assert_is_the_plain_one(logits, target, alpha=alpha, gamma=gamma, ignored=ignored)
+
+
+def test_tiles_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of three rows of two classes, with remainders everywhere."""
+    logits, target = example("many classes", torch.float64)
+    monkeypatch.setattr(negatives, "TILE_PER_THREAD", 3 * 2 * 61 // torch.get_num_threads() + 1)
+    monkeypatch.setattr(negatives, "ROWS_PER_BAND", 3)
+    monkeypatch.setattr(positives, "PIXELS_AT_ONCE", 7 * 61)
+    assert_is_the_plain_one(logits, target)
+
+
+def test_focal_part_is_torchvisions() -> None:
+    logits, target = example("16 times larger")
+    upsampled = F.interpolate(logits, target.shape[1:], mode="bilinear")
+    truth = (target[:, None] == torch.arange(5)[:, None, None]).float()
+    expected = sigmoid_focal_loss(upsampled, truth, 0.25, 2.0).mean((2, 3)).sum()
+    assert torch.allclose(focal_dice_sums(logits, target).focal, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+def test_everything_ignored(ignored: str) -> None:
+    logits, target = example("16 times larger")
+    target = torch.full_like(target, 255)
+    assert_is_the_plain_one(logits, target, ignored=ignored)
+    sums, gradient = with_gradient(focal_dice_sums, logits, target, ignored=ignored)
+    assert sums[1] == 0 and sums[2] == 0
+    assert (sums[0] == 0) == (ignored == "masked") == (not gradient.any())
+
+
+def test_huge_logits_stay_finite() -> None:
+    logits, target = example("16 times larger")
+    sums, gradient = with_gradient(focal_dice_sums, logits * 1e4, target)
+    assert torch.stack(sums).isfinite().all() and gradient.isfinite().all()
+    expected, _ = with_gradient(plain_focal_dice, logits * 1e4, target)
+    assert torch.allclose(sums[0], expected[0], rtol=1e-5)
+
+
+def test_gradcheck() -> None:
+    logits, target = example("one row larger, one column smaller", torch.float64)
+
+    def losses(x: Tensor) -> Tensor:
+        sums = focal_dice_sums(x, target, ignored="masked")
+        return torch.stack(sums[:2])
+
+    assert torch.autograd.gradcheck(losses, logits.requires_grad_())
+
+
+def test_half_precision_and_autocast_compute_in_float32(device: torch.device) -> None:
+    logits, target = example("16 times larger")
+    expected = torch.stack(focal_dice_sums(logits.bfloat16().float(), target))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        half = logits.bfloat16().requires_grad_()
+        sums = focal_dice_sums(half, target)
+    assert torch.equal(torch.stack(sums), expected)
+    sums.focal.backward()
+    assert half.grad.dtype == torch.bfloat16 and half.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"logits": torch.zeros(2, 3, 4)}, r"\(B, K, H, W\)"),
+        ({"target": torch.zeros(1, 4, 4)}, r"\(B, h, w\)"),
+        ({"logits": torch.zeros(2, 0, 4, 4)}, r"logits .*\(2, 0, 4, 4\)"),
+        ({"alpha": 1.5}, "alpha .* 1.5 "),
+        ({"gamma": -1.0}, "gamma .* -1.0"),
+        ({"ignored": "skip"}, "ignored .*'skip'"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict, message: str) -> None:
+    arguments = {"logits": torch.zeros(2, 3, 4, 4), "target": torch.zeros(2, 8, 8).long()}
+    with pytest.raises(ValueError, match=message):
+        focal_dice_sums(**{**arguments, **options})

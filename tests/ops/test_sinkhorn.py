@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmseg_otseg.ops import SinkhornResult, sinkhorn
+from mmseg_otseg.ops.optimal_transport import implicit
+
+pytestmark = pytest.mark.usefixtures("device")
+
+DATA = Path(__file__).parents[1] / "data" / "sinkhorn.npz"
+EXACT = {"max_iters": 2000, "tol": 1e-14}  # for float64: solved to the last digits
+
+
+def problems(
+    count: int = 5, rows: int = 40, columns: int = 6, spread: float = 0.5, seed: int = 0
+) -> Tensor:
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
+    return spread * torch.rand(count, rows, columns, generator=generator)
+
+
+def marginals(count: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
+    a = torch.rand(count, rows, generator=generator) + 0.2
+    b = torch.rand(columns, generator=generator) + 0.2
+    return a / a.sum(1, keepdim=True), b / b.sum()
+
+
+def assert_marginals(result: SinkhornResult, a: Tensor, b: Tensor, rtol: float = 1e-4) -> None:
+    assert torch.allclose(result.plan.sum(2), a.expand_as(result.plan[:, :, 0]), rtol=rtol)
+    assert torch.allclose(result.plan.sum(1), b.expand_as(result.plan[:, 0]), rtol=rtol)
+
+
+def cases() -> list[str]:
+    with np.load(DATA) as file:
+        return sorted({key.split("/")[0] for key in file.files})
+
+
+@pytest.mark.parametrize("backward", ["implicit", "unrolled"])
+@pytest.mark.parametrize("case", cases())
+def test_plans_are_the_authors(case: str, backward: str) -> None:
+    with np.load(DATA) as file:
+        cost, plan = (torch.as_tensor(file[f"{case}/{name}"]) for name in ("cost", "plan"))
+        epsilon = float(file[f"{case}/epsilon"])
+    result = sinkhorn(cost, epsilon, backward=backward)
+    assert (result.plan - plan).abs().max() < 1e-4 * plan.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 3), (1, 5, 1), (1, 1, 4), (2, 2, 2)])
+def test_gradient_is_that_of_finite_differences(shape: tuple[int, int, int]) -> None:
+    cost = problems(*shape).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: sinkhorn(c, 0.1, **EXACT).plan, cost)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_implicit_gradient_is_the_unrolled_one(given: bool) -> None:
+    cost = problems().double().requires_grad_()
+    options: dict[str, Any] = dict(EXACT)
+    if given:
+        a, b = marginals(5, 40, 6)
+        options.update(row_marginal=a.double(), column_marginal=b.double())
+    generator = torch.Generator(torch.get_default_device()).manual_seed(2)
+    weight = torch.randn(cost.shape, generator=generator).double()
+    gradients = [
+        torch.autograd.grad(
+            (sinkhorn(cost, backward=backward, **options).plan * weight).sum(), cost
+        )[0]
+        for backward in ("implicit", "unrolled")
+    ]
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-6 * gradients[1].abs().max()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_plans_are_those_of_pot(given: bool) -> None:
+    batch = pytest.importorskip("ot.batch")
+    cost = problems().double()
+    a, b = marginals(5, 40, 6) if given else (torch.full((5, 40), 1 / 40), torch.full((6,), 1 / 6))
+    a, b = a.double(), b.double()
+    expected = batch.solve_batch(
+        cost, 0.05, a, b.expand(5, 6), max_iter=5000, tol=1e-12, method="log_sinkhorn"
+    ).plan
+    result = sinkhorn(cost, 0.05, row_marginal=a, column_marginal=b, **EXACT)
+    assert_marginals(result, a, b, rtol=1e-9)
+    assert torch.allclose(result.plan, expected, rtol=1e-7, atol=0)
+
+
+def test_what_the_result_says_about_itself() -> None:
+    result = sinkhorn(problems())
+    assert result.converged.all() and (result.iterations < 100).all()
+    error = (result.plan.sum(2) - 1 / 40).abs().amax(1)
+    assert torch.allclose(result.marginal_error, error, atol=1e-8) and (error < 1e-5).all()
+    stopped = sinkhorn(problems(), max_iters=2)
+    assert not stopped.converged.any() and (stopped.iterations == 2).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 1e-2, 1e-3])
+def test_half_precision_stays_finite(epsilon: float, device: torch.device) -> None:
+    cost = problems(4, 64, 6, spread=2.0).bfloat16().requires_grad_()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        result = sinkhorn(cost, epsilon)
+    assert result.plan.dtype == torch.float32 and result.plan.isfinite().all()
+    assert torch.allclose(result.plan.sum(1), torch.tensor(1 / 6), rtol=1e-4)
+    (result.plan * cost).sum().backward()
+    assert cost.grad.dtype == torch.bfloat16 and cost.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.004])
+def test_problems_do_not_know_of_each_other(epsilon: float) -> None:
+    easy, hard = problems(3, spread=0.02), problems(2, spread=2.0, seed=3)
+    together = sinkhorn(torch.cat([easy, hard]), epsilon, cost_span=2.0)
+    for index, cost in enumerate([*easy, *hard]):
+        alone = sinkhorn(cost[None], epsilon, cost_span=2.0)
+        assert alone.iterations[0] == together.iterations[index]
+        assert torch.allclose(alone.plan[0], together.plan[index], rtol=1e-6, atol=0)
+    assert together.iterations[0] < together.iterations[-1]
+
+
+def test_one_prompt_takes_all_pixels() -> None:
+    a, _ = marginals(3, 9, 1)
+    assert torch.allclose(sinkhorn(problems(3, 9, 1)).plan, torch.tensor(1 / 9))
+    assert torch.allclose(sinkhorn(problems(3, 9, 1), row_marginal=a).plan[:, :, 0], a)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.051])
+def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = problems(spread=2.0).requires_grad_()
+    a, b = marginals(5, 40, 6)
+
+    def solve() -> tuple[SinkhornResult, Tensor]:
+        result = sinkhorn(cost, epsilon, row_marginal=a, column_marginal=b)
+        return result, torch.autograd.grad((result.plan * cost.detach()).sum(), cost)[0]
+
+    kernel, kernel_gradient = solve()
+    monkeypatch.setattr(implicit, "MAX_KERNEL_EXPONENT", 0.0)
+    logs, logs_gradient = solve()
+    assert not torch.equal(kernel.plan, logs.plan)  # two ways were taken
+    assert (kernel.plan - logs.plan).abs().max() < 1e-5 * logs.plan.max()
+    assert (kernel_gradient - logs_gradient).abs().max() < 1e-3 * logs_gradient.abs().max()
+    assert (kernel.iterations - logs.iterations).abs().max() <= 2
+
+
+def test_random_sizes() -> None:
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
+    for _ in range(20):
+        shape = torch.randint(1, 9, (3,), generator=generator).tolist()
+        cost = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        weight = torch.rand(shape, generator=generator, dtype=torch.float64)
+        plans, gradients = [], []
+        for backward in ("implicit", "unrolled"):
+            plan = sinkhorn(cost, 0.1, 5000, 1e-14, backward).plan
+            plans.append(plan)
+            gradients.append(torch.autograd.grad((plan * weight).sum(), cost)[0])
+        assert torch.allclose(plans[0], plans[1], rtol=1e-8, atol=1e-14)
+        assert torch.allclose(gradients[0], gradients[1], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("backward", ["implicit", "unrolled"])
+def test_large_costs_keep_the_column_sums(backward: str) -> None:
+    cost = problems(spread=500.0) + 500 * torch.rand(5, 40, 1)  # 10,000 times epsilon
+    plan = sinkhorn(cost, 0.05, backward=backward).plan
+    assert (6 * plan.sum(1) - 1).abs().max() < 1e-5
+    # What is the same within a row decides nothing.
+    easy = problems(spread=0.5)
+    shifted = sinkhorn(easy + 500, 0.05, backward=backward).plan
+    assert torch.allclose(shifted, sinkhorn(easy, 0.05).plan, rtol=2e-2)  # 500 has 5 digits less
+
+
+def test_gradients_of_nearly_hard_plans() -> None:
+    """Prompts that share almost no pixel leave the small system almost singular."""
+    cost = torch.full((1, 40, 4), 2.0)
+    for prompt in range(4):
+        cost[0, prompt * 10 : prompt * 10 + 10, prompt] = 0.0
+    cost.requires_grad_()
+    sinkhorn(cost, 0.05).plan.square().sum().backward()
+    assert cost.grad.isfinite().all() and cost.grad.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cost": torch.zeros(4, 3)}, r"\(P, M, N\)"),
+        ({"cost": torch.zeros(1, 0, 3)}, r"\(P, M, N\)"),
+        ({"cost": torch.zeros(1, 4, 3, dtype=torch.long)}, "floating"),
+        ({"epsilon": 0.0}, "epsilon .* 0.0"),
+        ({"epsilon": float("nan")}, "epsilon .* nan"),
+        ({"max_iters": 0}, "max_iters"),
+        ({"tol": -1.0}, "tol"),
+        ({"backward": "finite"}, "backward"),
+        ({"row_marginal": torch.ones(3)}, "row_marginal"),
+        ({"column_marginal": torch.ones(2, 4)}, "column_marginal"),
+        ({"row_marginal": torch.ones(4)}, "total.* 4 .* 1"),
+        ({"row_marginal": torch.ones(4), "column_marginal": torch.ones(3)}, "total.* 4 .* 3"),
+        ({"row_marginal": torch.tensor([0.5, 0.5, 0.0, 0.0])}, "row_marginal .*positive"),
+        ({"column_marginal": torch.tensor([0.5, 0.5, torch.nan])}, "column_marginal .*positive"),
+        ({"cost": 9 * torch.eye(4)[None, :, :3], "cost_span": 1.0}, "cost_span"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sinkhorn(**{"cost": torch.zeros(1, 4, 3), **options})
+
+
+def test_as_an_operation_of_torch() -> None:
+    cost = torch.rand(2, 3, 20, requires_grad=True)
+    a, b = torch.full((2, 20), 1 / 20), torch.full((2, 3), 1 / 3)
+    for span in (1.0, 10.0):  # on the kernel, and on logarithms
+        settings = (0.05, 100, 1e-6, span)
+        torch.library.opcheck(implicit.sinkhorn_operation, (cost, a, b, *settings))
+    plan = torch.rand(2, 3, 20)
+    torch.library.opcheck(implicit.gradient_operation, (plan, plan, 0.05))
+
+
+def test_a_gradient_of_plans_that_have_not_converged_warns() -> None:
+    cost = problems(spread=2.0).requires_grad_()
+    with pytest.warns(RuntimeWarning, match=r"max_iters=100.*epsilon=0\.001"):
+        sinkhorn(cost, 0.001)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sinkhorn(cost.detach(), 0.001)  # no gradient
+        sinkhorn(cost, 0.05)  # converges

@@ -1,0 +1,125 @@
+"""Choose the seen-class bias of a trained model on the validation data.
+
+Predicts every image once and evaluates all biases on the same probabilities. Writes the table as
+``seen_bias.json`` and the curves as ``seen_bias.png`` to the work folder, and names the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .config import load_config
+from .errors import CommandError
+from .options import add_launcher, config_parser
+
+CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
+PRINTED_ROWS = 16
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    add_launcher(parser)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
+    parser.add_argument(
+        "--range",
+        nargs=3,
+        type=float,
+        metavar=("FIRST", "LAST", "STEP"),
+        help="biases to try. Default: -0.3 0.9 0.005",
+    )
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const="",
+        metavar="CKPT",
+        help="store the best bias in the checkpoint, or in a copy CKPT of it; models whose config "
+        "names no bias then use it",
+    )
+    args = parser.parse_args()
+    if args.write is not None and args.checkpoint is None:
+        parser.error("--write stores the bias in a checkpoint: name the one to calibrate")
+    return args
+
+
+def biases_between(first: float, last: float, step: float) -> list[float]:
+    """Biases from ``first`` to ``last``, both included.
+
+    Raises:
+        CommandError: If there are none, or more than ten thousand.
+    """
+    if step <= 0 or last < first or (last - first) / step > 10_000:
+        raise CommandError(
+            f"--range {first:g} {last:g} {step:g} is not a range of biases: give the first, a last "
+            "that is not smaller, and a step above 0 that makes at most 10000 of them"
+        )
+    number = int((last - first) / step + 1e-6) + 1
+    return [round(first + index * step, 9) for index in range(number)]
+
+
+def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
+    """Some lines of the table: the best, some of at least half its hIoU, 0 and 0.1."""
+    from prettytable import PrettyTable
+
+    good = [row["seen_bias"] for row in table if row["hIoU"] >= best["hIoU"] / 2]
+    count = min(PRINTED_ROWS, len(good))
+    shown = [index * (len(good) - 1) // max(count - 1, 1) for index in range(count)]
+    wanted = {good[index] for index in shown} | {best["seen_bias"], 0.0, 0.1}
+    text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
+    for row in table:
+        if row["seen_bias"] in wanted:
+            mark = "best" if row is best else ""
+            text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in CURVES), mark])
+    return str(text)
+
+
+def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> None:
+    """Draw the three numbers against the bias."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    biases = [row["seen_bias"] for row in table]
+    for name, title in CURVES.items():
+        axes.plot(biases, [row[name] for row in table], label=title, lw=2 if name == "hIoU" else 1)
+    label = f"best, {best['seen_bias']:.4g}: hIoU {best['hIoU']:.2f}"
+    axes.axvline(best["seen_bias"], color="black", lw=0.8, ls="--", label=label)
+    axes.set(xlabel="seen-class bias (probability)", ylabel="percent, on the validation data")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    args = parse_args()
+    biases = biases_between(*args.range) if args.range else None
+    cfg = load_config(args, "val")
+    from mmengine.dist import is_main_process
+
+    from mmseg_otseg.engine import process_group
+    from mmseg_otseg.engine.checkpoint import check_target
+    from mmseg_otseg.evaluation import best_bias, store_seen_bias, sweep_seen_bias
+
+    if args.write is not None:  # before the work, not after it
+        check_target(args.write or args.checkpoint)
+    with process_group(cfg):
+        table = sweep_seen_bias(cfg, args.checkpoint, biases)
+        if not is_main_process():
+            return
+    best = best_bias(table)
+    print(as_text(table, best))
+    use = f"use it with --cfg-options model.decode_head.seen_bias={best['seen_bias']:.4g}"
+    if args.write is not None:
+        target = args.write or args.checkpoint
+        store_seen_bias(cfg, args.checkpoint, best["seen_bias"], target)
+        use = f"stored in {target}, from where testing and segmenting take it"
+    print(
+        f"best on the validation data: seen_bias={best['seen_bias']:.4g}, hIoU {best['hIoU']:.2f}; "
+        f"{use}"
+    )
+    folder = Path(cfg.work_dir)
+    report = {"config": args.config, "checkpoint": args.checkpoint, "best": best, "table": table}
+    (folder / "seen_bias.json").write_text(json.dumps(report, indent=2))
+    plot(table, best, folder / "seen_bias.png")
+    print(f"written: {folder / 'seen_bias.json'} and {folder / 'seen_bias.png'}")

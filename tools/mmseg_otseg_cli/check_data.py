@@ -1,0 +1,109 @@
+"""Say what is wrong with the data of a config before anything is trained on it.
+
+Reads every label file, runs the training pipeline once over every sample, lets CLIP read the class
+names, and draws some samples. Ends with exit code 1 if training would make no sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import load_config
+from .options import config_parser
+
+if TYPE_CHECKING:
+    from mmseg_otseg.checks import DataReport
+
+WIDTH = 100
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--no-clip", action="store_true", help="do not build CLIP")
+    parser.add_argument(
+        "--sheet", type=Path, help="image to write. Default: data_check.png in the work folder"
+    )
+    return parser.parse_args()
+
+
+def data_table(report: DataReport) -> str:
+    """Images, their sizes and what their pixels are, for each subset."""
+    from prettytable import PrettyTable
+
+    from mmseg_otseg.checks.labels import sum_of
+    from mmseg_otseg.structures import IGNORED
+
+    assert report.split is not None
+    table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
+    for subset, samples in report.samples.items():
+        pixels = sum_of(samples)
+        total = max(int(pixels.sum()), 1)
+        shares = [pixels[list(report.split.seen)], pixels[list(report.split.unseen)]]
+        shares = [group.sum() for group in shares] + [pixels[IGNORED]]
+        sizes = sorted({sample.size for sample in samples if sample.size})
+        shown = [f"{width} x {height}" for height, width in sizes]
+        span = " to ".join(dict.fromkeys(shown[:: max(len(shown) - 1, 1)]))
+        percent = [f"{100 * share / total:.1f} %" for share in shares]
+        table.add_row([subset, len(samples), span, *percent])
+    return str(table)
+
+
+def class_table(report: DataReport) -> str:
+    """For each class the share of the pixels, in how many images it is, and the nearest name."""
+    from prettytable import PrettyTable
+
+    from mmseg_otseg.checks.labels import sum_of
+
+    assert report.split is not None
+    split, reading = report.split, report.reading
+    table = PrettyTable(["", "class", "S/U"])
+    table.align["class"] = "l"
+    for index, name in enumerate(split.classes):
+        table.add_row([index, name, "U" if index in split.unseen else "S"])
+    for subset, samples in report.samples.items():
+        pixels = sum_of(samples)
+        known = max(int(pixels[: split.num_classes].sum()), 1)
+        share = [f"{100 * pixels[index] / known:.2f} %" for index in range(split.num_classes)]
+        held = [
+            sum(bool(sample.pixels[index]) for sample in samples)
+            for index in range(split.num_classes)
+        ]
+        table.add_column(f"{subset} pixels", share)
+        table.add_column("images" if subset == "train" else "images ", held)
+    if reading is not None:
+        nearest = [
+            f"{split.classes[index]} ({cosine:.2f})"
+            for index, cosine in zip(reading.nearest, reading.cosine)
+        ]
+        table.add_column("nearest name to CLIP", nearest)
+    return str(table)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    from mmseg_otseg.checks import check_data
+
+    sheet = args.sheet or Path(cfg.work_dir) / "data_check.png"
+    report = check_data(cfg, args.workers, not args.no_clip)
+    print()
+    if report.samples:
+        print(data_table(report))
+        print(class_table(report))
+    for level in ("error", "warning", "note"):
+        for finding in report.findings:
+            if finding.level == level:
+                text = f"{level}: {finding.text}"
+                print(textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False))
+    number = sum(finding.level == "error" for finding in report.findings)
+    print("training makes sense" if not number else f"errors to fix before training: {number}")
+    if report.draw_sheet(sheet):
+        print(f"samples as the model sees them: {sheet}")
+    if not report.can_train:
+        sys.exit(1)

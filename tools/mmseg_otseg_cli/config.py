@@ -1,0 +1,220 @@
+"""Finding and reading a config, and checking at once what takes no imports to check."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+#: Top-level keys that mmengine, mmseg or this project reads, whether or not a config has them.
+TOP_LEVEL = frozenset(
+    """
+    auto_scale_lr background compile custom_hooks custom_imports data_preprocessor data_root
+    default_hooks default_scope env_cfg experiment_name find_unused_parameters launcher load_from
+    log_level log_processor model model_wrapper_cfg optim_wrapper param_scheduler randomness resume
+    runner_type sync_bn test_cfg test_dataloader test_evaluator train_cfg train_dataloader tta_model
+    tta_pipeline val_cfg val_dataloader val_evaluator visualizer work_dir
+    """.split()  # noqa: SIM905
+)
+NEAR = 0.85  # similarity of a key to an existing one from which it counts as mistyped
+
+
+def installed_configs() -> Path:
+    """The folder of the configs that come with the package."""
+    spec = find_spec("mmseg_otseg")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
+    folder = package / "configs"
+    return folder if folder.is_dir() else package.parent / "configs"  # in a checkout
+
+
+def config_names() -> list[str]:
+    """The names of the installed configs, e.g. ``otseg/voc_512``."""
+    folder = installed_configs()
+    files = [file.relative_to(folder) for file in folder.glob("*/*.py")]
+    return sorted(file.with_suffix("").as_posix() for file in files if file.parts[0] != "_base_")
+
+
+def find_config(config: str) -> str:
+    """A config file as it is given, or else the installed one of that name.
+
+    ``otseg/voc_512``, ``otseg/voc_512.py`` and ``configs/otseg/voc_512.py`` name the same one.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    if Path(config).is_file():
+        return config
+    name = config.removeprefix("configs/").removesuffix(".py")
+    file = installed_configs() / f"{name}.py"
+    if name and file.is_file():
+        return str(file)
+    near = difflib.get_close_matches(name, config_names(), 1)
+    raise FileNotFoundError(
+        f"the config file {config} does not exist, and no installed config has that name: "
+        + (f"did you mean {near[0]}?" if near else "`mmseg-otseg configs` lists them.")
+    )
+
+
+def read_config(args: argparse.Namespace, *subsets: str) -> Config:
+    """Read the config file, apply the options, and check the paths that it names.
+
+    This takes about a second. ``args.config`` becomes the file that was found.
+
+    Args:
+        args: Parsed arguments with ``config`` and, optionally, ``cfg_options``, ``work_dir``,
+            ``launcher``, ``local_rank``, ``checkpoint`` and ``resume``.
+        subsets: Subsets of the data that the tool reads: "train", "val" or "test".
+
+    Raises:
+        CommandError: If the config cannot be read, or an option does not fit it.
+        FileNotFoundError: If it, a data folder, a checkpoint or CLIP's weights do not exist.
+    """
+    args.config = find_config(args.config)
+    try:
+        from mmengine.config import Config
+    except ModuleNotFoundError:
+        from mmseg_otseg import engine  # noqa: F401  its error says what to install
+
+        raise
+    options = getattr(args, "cfg_options", None) or {}
+    try:
+        cfg = Config.fromfile(args.config, import_custom_modules=False)
+    except Exception as error:  # a config is a program and can raise any error
+        raise CommandError(f"cannot read the config {args.config}: {error}") from error
+    check_keys(cfg.to_dict(), options)
+    try:
+        cfg.merge_from_dict(options)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise CommandError(f"--cfg-options does not fit {args.config}: {error}") from error
+    cfg.launcher = getattr(args, "launcher", "none")
+    os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
+    if getattr(args, "work_dir", None) is not None:
+        cfg.work_dir = args.work_dir
+    for subset in subsets:
+        for dataset in datasets_in((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
+            _check_data_root(dataset, cfg.get("data_root"))
+    for checkpoint in (getattr(args, "checkpoint", None), getattr(args, "resume", None)):
+        _check_file("checkpoint", checkpoint)
+    _check_file("checkpoint", cfg.get("load_from"))
+    weights = str(((cfg.get("model") or {}).get("clip") or {}).get("pretrained") or "")
+    if Path(weights).suffix or "/" in weights:  # not a tag of open_clip
+        _check_file("file with CLIP's weights", weights)
+    return cfg
+
+
+def load_config(args: argparse.Namespace, *subsets: str) -> Config:
+    """Read a config like :func:`read_config`, import its components, and check the data's folders.
+
+    Without ``work_dir``, the config gets the default one of its file.
+
+    Raises:
+        CommandError: As in :func:`read_config`, or if a module of ``custom_imports`` is missing.
+        FileNotFoundError: As in :func:`read_config`, or if a data folder or list is missing or
+            empty.
+    """
+    cfg = read_config(args, *subsets)
+    from mmengine.utils import import_modules_from_strings
+
+    import mmseg_otseg  # noqa: F401  registers the components
+    from mmseg_otseg.datasets.data_folders import check_config
+    from mmseg_otseg.engine import resolve
+    from mmseg_otseg.engine.run_folder import default_work_dir
+
+    if cfg.get("work_dir") is None:
+        cfg.work_dir = default_work_dir(args.config)
+    try:
+        import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": None}))
+    except ImportError as error:
+        cause = error.__cause__ or error.__context__
+        raise CommandError(
+            f"{error}, which the config names in custom_imports ({cause}). If it is a file of "
+            "yours, put its folder on PYTHONPATH."
+        ) from error
+    complete = resolve(cfg)
+    for subset in subsets:
+        loader = complete.get(f"{subset}_dataloader") or {}
+        if isinstance(loader.get("dataset"), dict):
+            check_config(loader["dataset"])
+    return cfg
+
+
+def build_runner(cfg: Config) -> Any:
+    """Build the runner that the config names, by default this project's."""
+    from mmseg.registry import RUNNERS
+
+    cfg.setdefault("runner_type", "ZeroShotRunner")
+    return RUNNERS.build(cfg)
+
+
+def fetch_weights(cfg: Config) -> None:
+    """Download CLIP's weights if they are not there, before several processes do."""
+    clip = (cfg.get("model") or {}).get("clip") or {}
+    if clip.get("pretrained"):
+        from mmseg_otseg.models.clip import fetch_clip
+
+        fetch_clip(**clip)
+
+
+def datasets_in(config: Any) -> Iterator[dict]:
+    """The config of a dataset, and those of all datasets inside it."""
+    if isinstance(config, dict):
+        yield config
+        for inner in (config.get("dataset"), *(config.get("datasets") or ())):
+            yield from datasets_in(inner)
+
+
+def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse mistyped keys of ``--cfg-options``, which would have no effect.
+
+    A new key is mistyped if it is much like one beside it, or if it is at the top level, where
+    nothing would read it.
+
+    Raises:
+        CommandError: The message names the nearest key.
+    """
+    for option in options:
+        here: Any = config
+        known = [*config, *TOP_LEVEL]
+        parts = option.split(".")
+        for index, part in enumerate(parts):
+            if isinstance(here, (list, tuple)) and part.isdecimal() and int(part) < len(here):
+                here = here[int(part)]
+            elif isinstance(here, dict) and (part in here or part in known):
+                here = here.get(part)
+            else:
+                near = difflib.get_close_matches(part, known, 1, NEAR if index else 0.6)
+                if near or not index:
+                    right = ".".join([*parts[:index], *near, *parts[index + 1 :]])
+                    hint = f"did you mean {right}?" if near else "nothing would read it"
+                    raise CommandError(f"--cfg-options {option}: no such setting; {hint}")
+                break
+            known = [k for k in here if k != "type"] if isinstance(here, dict) else []  # vs. dtype
+
+
+def _check_data_root(dataset: Mapping[str, Any], of_folders: str | None) -> None:
+    root = dataset.get("data_root")
+    if root is None and dataset.get("type") == "FolderDataset":  # from the top level of the config
+        root = of_folders
+    if not root or dataset.get("backend_args") or ":" in root or Path(root).is_dir():
+        return
+    full = Path(root).absolute()
+    where = root if root == str(full) else f"{root} ({full})"
+    raise FileNotFoundError(
+        f"the data folder {where} of {dataset.get('type')} does not exist. Put the data there, or "
+        "set `data_root` of that dataset in the config to where it is."
+    )
+
+
+def _check_file(what: str, path: str | None) -> None:
+    if path and path != "auto" and "://" not in path and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(f"the {what} {path} does not exist")

@@ -1,0 +1,124 @@
+"""Draw what a model predicts and how the prompts of a class divide up the image.
+
+Two sheets are written. The first has a row for each image: the image, its labels, CLIP's own
+map and the prediction, unseen classes hatched and named, with the IoU of each below. The second has
+a row for each chosen class: which prompt takes the most of every place, and each prompt's share of
+the transport plan, the mass that a patch gives to the prompt relative to 1/M.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import load_config
+from .options import config_parser
+
+if TYPE_CHECKING:
+    from mmseg_otseg.demo.samples import Sample
+    from mmseg_otseg.inference import Inspection
+    from mmseg_otseg.inference.sheets import Row
+
+DPI = 110
+IMAGES = 4
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
+    parser.add_argument("--images", nargs="+", metavar="FILE", help="images to draw")
+    parser.add_argument(
+        "--indices",
+        nargs="+",
+        type=int,
+        help="samples of the data to draw. Default: the first four with an unseen class",
+    )
+    parser.add_argument(
+        "--subset", choices=["val", "test"], default="test", help="data to draw from. Default: test"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all images"
+    )
+    parser.add_argument(
+        "--most-classes",
+        type=int,
+        default=1,
+        help="without --classes: how many of those that occur, unseen ones first. Default: 1",
+    )
+    parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
+    parser.add_argument(
+        "--out",
+        default="sheet.png",
+        type=Path,
+        help="first sheet; the second is NAME_plans.png. Default: sheet.png",
+    )
+    return parser.parse_args()
+
+
+def classes_of(sample: Sample, look: Inspection, most: int) -> list[int]:
+    """Classes that occur in the labels (else in the prediction), unseen and large ones first."""
+    import numpy as np
+
+    from mmseg_otseg.structures import IGNORED
+
+    found = look.labels() if sample.label is None else sample.label
+    count = np.bincount(found[found != IGNORED].ravel(), minlength=len(look.names))
+    present = [int(index) for index in np.flatnonzero(count)]
+    return sorted(present, key=lambda index: (bool(look.seen[index]), -count[index]))[:most]
+
+
+def row_of(sample: Sample, looks: dict[str, Inspection]) -> Row:
+    """A row of the first sheet, at the size of the labels."""
+    from mmseg_otseg.inference.sheets import Row
+
+    image = sample.image[..., ::-1]  # BGR to RGB
+    size = image.shape[:2] if sample.label is None else sample.label.shape
+    return Row(image, sample.label, {key: look.labels(size=size) for key, look in looks.items()})
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args, *([] if args.images else [args.subset]))
+    from mmengine.logging import print_log
+
+    from mmseg_otseg.demo.samples import Sample, build_dataset, samples_with_unseen, take_samples
+    from mmseg_otseg.errors import UserError
+    from mmseg_otseg.imaging import read_image
+    from mmseg_otseg.inference import OTSegInferencer
+    from mmseg_otseg.inference.loading import training_free
+    from mmseg_otseg.inference.sheets import plan_sheet, segmentation_sheet
+
+    ours = OTSegInferencer(cfg, args.checkpoint, args.device)
+    clip = OTSegInferencer(training_free(cfg), None, args.device)
+    split = ours.model.neck.text.split
+    unknown = sorted(set(args.classes or ()) - set(split.classes))
+    if unknown:
+        raise UserError(f"unknown classes {unknown}; there are {', '.join(split.classes)}")
+    if args.images:
+        arrays = [read_image(file)[0][..., ::-1] for file in args.images]
+        samples = [Sample(Path(f).stem, image, None) for f, image in zip(args.images, arrays)]
+    else:
+        dataset = build_dataset(cfg, split, args.subset)
+        ours.model.dataset_meta = dataset.metainfo  # its colors
+        if args.indices:
+            samples = take_samples(dataset, args.indices)
+        else:
+            samples = samples_with_unseen(dataset, split, IMAGES)
+    looks = [ours.inspect(sample.image) for sample in samples]
+    rows = [
+        row_of(sample, {"CLIP's own map": clip.inspect(sample.image), "prediction": look})
+        for sample, look in zip(samples, looks)
+    ]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet = segmentation_sheet(rows, split.classes, looks[0].palette, split.unseen)
+    sheet.savefig(args.out, dpi=DPI)
+    print(f"written: {args.out}")
+    if looks[0].share is None:
+        print_log(f"{type(ours.model.decode_head).__name__} has no transport plan to draw")
+        return
+    wanted = [split.classes.index(name) for name in args.classes or ()]
+    chosen = [wanted or classes_of(s, look, args.most_classes) for s, look in zip(samples, looks)]
+    plans = args.out.with_name(f"{args.out.stem}_plans{args.out.suffix}")
+    plan_sheet(looks, chosen, [sample.label for sample in samples]).savefig(plans, dpi=DPI)
+    print(f"written: {plans}")

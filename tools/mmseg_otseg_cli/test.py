@@ -1,0 +1,99 @@
+"""Test a checkpoint: compute metrics, and write or show the predictions."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from .config import build_runner, datasets_in, fetch_weights, load_config
+from .errors import CommandError
+from .options import add_launcher, config_parser
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    add_launcher(parser)
+    parser.add_argument("checkpoint", help="checkpoint file or URL")
+    parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
+    parser.add_argument("--show", action="store_true", help="show the painted predictions")
+    parser.add_argument(
+        "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
+    )
+    parser.add_argument(
+        "--wait-time", type=float, default=2, help="seconds each prediction is shown. Default: 2"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation")
+    return parser.parse_args()
+
+
+def show_predictions(cfg: Config, wait_time: float) -> None:
+    """Let the visualization hook show the predictions on the screen."""
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise CommandError(
+            "--show needs a visualization hook: add visualization="
+            "dict(type='SegVisualizationHook') to default_hooks in the config."
+        )
+    hook.update(draw=True, interval=1, show=True, wait_time=wait_time)
+
+
+def set_tta(cfg: Config) -> None:
+    """Test with the config's ``tta_pipeline``, and merge the predictions with its ``tta_model``.
+
+    Raises:
+        CommandError: If the config lacks one of them, or if no scale of ``tta_pipeline`` is the
+            one at which the data is tested, so it probably comes from another config.
+    """
+    if "tta_pipeline" not in cfg or "tta_model" not in cfg:
+        raise CommandError("--tta needs tta_pipeline and tta_model in the config.")
+    scale = set(scales(cfg.test_dataloader.dataset))
+    augmented = sorted(set(scales(cfg.tta_pipeline)))
+    if scale and augmented and not scale & set(augmented):
+        raise CommandError(
+            f"--tta: images are tested at the scale {scale.pop()}, but tta_pipeline, which may "
+            f"come from a base config, resizes them to {augmented}. Define a matching "
+            "tta_pipeline in the config."
+        )
+    for dataset in datasets_in(cfg.test_dataloader.dataset):
+        if "pipeline" in dataset:
+            dataset["pipeline"] = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def scales(config: Any) -> list[tuple]:
+    """The ``scale`` of every ``Resize`` in a config."""
+    if isinstance(config, dict):
+        own = (
+            [tuple(config["scale"])] if config.get("type") == "Resize" and "scale" in config else []
+        )
+        return own + scales(list(config.values()))
+    if isinstance(config, (list, tuple)):
+        return [scale for item in config for scale in scales(item)]
+    return []
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args, "test")
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show:
+        show_predictions(cfg, args.wait_time)
+    if args.show_dir is not None:
+        hook = dict(type="OverlayHook", out_dir=args.show_dir)
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
+    if args.tta:
+        set_tta(cfg)
+    if args.out is not None:
+        evaluator = cfg.test_evaluator
+        (evaluator[0] if isinstance(evaluator, list) else evaluator).output_dir = args.out
+    if args.check_only:
+        fetch_weights(cfg)
+        return
+    from mmseg_otseg.engine import process_group
+
+    with process_group(cfg):
+        build_runner(cfg).test()
