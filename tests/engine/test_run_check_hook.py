@@ -37,12 +37,9 @@ def with_split(cfg: Config, split: dict) -> Config:
     [
         ({"train_dataloader.dataset.setting": "transductive"}, "transductive.*SelfTrainingHook"),
         ({"model.neck.train_classes": "all"}, "train_classes='all'.* 'seen'"),
-        ({"train_dataloader.dataset.setting": "supervised"}, "train_classes='seen'.* 'all'"),
         ({"val_dataloader.dataset.dataset.test_mode": False}, "hidden.*test_mode=True"),
-        ({"train_dataloader.dataset.dataset.test_mode": True}, "training .*test_mode=True"),
         ({"model.decode_head.num_classes": 4}, "num_classes.* 4.* 3"),
         ({"train_dataloader.dataset.split.unseen": ["left"]}, "training data.*right.*left"),
-        ({"val_dataloader.dataset.split.unseen": ["left"]}, "validation data.*right.*left"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_at_the_start(
@@ -61,16 +58,6 @@ def test_other_names_than_those_of_the_data_are_refused(cfg: Config) -> None:
     cfg.test_evaluator = dict(type="IoUMetric")
     with pytest.raises(ValueError, match=r"test data.*index 1.*middle.*right"):
         Runner.from_cfg(cfg).test()
-
-
-def test_supervised_training_records_all_classes(cfg: Config) -> None:
-    cfg.train_dataloader.dataset.setting = "supervised"
-    cfg.model.neck.train_classes = "all"
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    assert "val/mIoU_U" in runner.message_hub.log_scalars
-    saved = torch.load(Path(cfg.work_dir) / "iter_4.pth", weights_only=False)
-    assert saved["meta"]["trained_classes"] == sorted(CLASSES)
 
 
 def metrics_of(cfg: Config, meta: dict, unseen: list[str], name: str) -> dict[str, float]:
@@ -102,15 +89,6 @@ def test_a_trained_class_is_not_reported_as_unseen(cfg: Config, capsys: Any) -> 
     assert metrics_of(cfg, meta, ["middle"], "_supervised")["mIoU_U"] >= 0
 
 
-def test_what_a_checkpoint_was_trained_on() -> None:
-    data = {"classes": ("a", "b", "c"), "seen": [0, 2], "unseen": [1], "hide_as": 255}
-    assert trained_classes({"dataset_meta": data}) == {"a", "c"}  # as version 0.1 wrote it
-    assert trained_classes({"dataset_meta": {**data, "hide_as": None}}) == {"a", "b", "c"}
-    assert trained_classes({"dataset_meta": data, "trained_classes": ["z"]}) == {"z"}
-    for unknown in (None, {}, {"dataset_meta": {"classes": ("a", "b")}}):
-        assert trained_classes(unknown) == frozenset()
-
-
 def test_training_remembers_what_was_trained_before(cfg: Config) -> None:
     first = Runner.from_cfg(with_name(cfg, "_first"))
     torch.save(
@@ -129,3 +107,12 @@ def test_settings_that_learn_nothing_are_named(cfg: Config, capsys: Any) -> None
     Runner.from_cfg(cfg).train()
     printed = capsys.readouterr().out
     assert "one prompt per class" in printed and re.search("SGD.*AdamW", printed)
+
+
+def test_what_a_checkpoint_was_trained_on() -> None:
+    data = {"classes": ("a", "b", "c"), "seen": [0, 2], "unseen": [1], "hide_as": 255}
+    assert trained_classes({"dataset_meta": data}) == {"a", "c"}  # as version 0.1 wrote it
+    assert trained_classes({"dataset_meta": {**data, "hide_as": None}}) == {"a", "b", "c"}
+    assert trained_classes({"dataset_meta": data, "trained_classes": ["z"]}) == {"z"}
+    for unknown in (None, {}, {"dataset_meta": {"classes": ("a", "b")}}):
+        assert trained_classes(unknown) == frozenset()

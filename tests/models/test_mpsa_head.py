@@ -37,27 +37,6 @@ def head(num_classes: int = 3, **options: Any) -> MPSAHead:
     return MPSAHead(num_classes=num_classes, embed_dim=16, **options)
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("prompts", [1, 4])
-def test_one_class_and_one_prompt(classes: int, prompts: int) -> None:
-    model = head(classes).train()
-    inputs = features((True,) * classes, prompts)
-    losses = model.loss(inputs, samples(torch.randint(0, classes, (2, 24, 40))))
-    assert set(losses) == {f"{m}.loss_{k}" for m in ("score", "decoder") for k in ("mask", "dice")}
-    total = sum(losses.values())
-    total.backward()
-    assert torch.isfinite(total) and torch.isfinite(inputs.pixels[0].grad).all()
-
-
-def test_prediction_is_sigmoid_less_the_bias() -> None:
-    model, inputs = head(seen_bias=0.25).eval(), features()
-    size = [{"img_shape": (24, 40)}] * 2
-    maps = model(inputs)
-    mean = F.interpolate((maps["score"] + maps["decoder"]) / 2, (24, 40), mode="bilinear").sigmoid()
-    bias = torch.tensor([0.25, 0, 0.25])[:, None, None]
-    assert torch.allclose(model.predict(inputs, size, None), mean - bias, atol=1e-6)
-
-
 def test_levels_are_averaged_with_learned_weights() -> None:
     model, inputs = head(num_levels=2, decoder_layers=0, predict_from="score"), features(levels=2)
     single = head(decoder_layers=0, predict_from="score")
@@ -93,26 +72,6 @@ def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
     unlabeled = labels == UNLABELED
     assert set(target[unlabeled].tolist()) <= {1, 3}
     assert torch.equal(target[~unlabeled], labels[~unlabeled])
-
-
-def test_unlabeled_is_ignored_without_queries_of_unseen_classes() -> None:
-    model, inputs = head().eval(), features((True, True), classes=(0, 2))
-    labels = torch.randint(0, 2, (2, 8, 8)) * 2
-    ignored, unlabeled = labels.clone(), labels.clone()
-    ignored[:, :4], unlabeled[:, :4] = 255, UNLABELED
-    first, second = (model.loss(inputs, samples(x)) for x in (ignored, unlabeled))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match="predict_from"):
-        head(predict_from="both")
-    with pytest.raises(ValueError, match="predict_from='score'"):
-        head(decoder_layers=0)
-    with pytest.raises(ValueError, match=r"num_levels=1.*2"):
-        head()(features(levels=2))
-    with pytest.raises(ValueError, match=r"3 classes.*num_classes=5"):
-        head(5).predict(features(), [{"img_shape": (8, 8)}] * 2, None)
 
 
 @pytest.mark.parametrize("transport", ["sinkhorn", "softmax"])

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_otseg.ops import local_attention
-from mmseg_otseg.ops.local_attention import gaussian_window
 from tests.helpers.paths import DATA
 
 
@@ -80,17 +79,3 @@ def test_patch_embeddings_are_those_of_the_released_code(name: str, kind: str) -
     data = arrays(name)
     expected = data[f"output/{'kk_reduced' if kind == 'kk' else kind}/patch_embeddings"]
     assert (patch_embeddings(data, kind) - expected).abs().max() < 1e-5
-
-
-def test_window_of_a_grid() -> None:
-    window = gaussian_window((2, 3), 1, sigma=2.0)
-    assert window.shape == (7, 7) and not window[0].any() and not window[:, 0].any()
-    assert torch.allclose(window[1, 6], torch.tensor(math.exp(-(1 + 4) / 8)))
-    assert gaussian_window((2, 3), 1, sigma=2.0) is window  # made once
-    assert not gaussian_window((3, 2), 1, sigma=2.0).equal(window)
-
-
-def test_an_unknown_kind() -> None:
-    tokens = torch.zeros(1, 1, 5, 2)
-    with pytest.raises(ValueError, match="naclip, sclip, kk"):
-        local_attention("naclipp", tokens, tokens, tokens, (2, 2))
