@@ -26,7 +26,6 @@ from tests.helpers.tiny_clip import tiny_clip
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MMSEG = Path(mmseg.__file__).parent / ".mim" / "configs"
-VOC = "configs/otseg/voc_512.py"
 #: Commands as they stand in the README, up to a comment.
 COMMANDS = (
     "python tools/train.py configs/otseg/voc_512.py --amp --resume",

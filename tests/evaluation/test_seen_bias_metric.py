@@ -62,9 +62,10 @@ def test_of_equal_biases_the_one_nearest_to_zero_is_best() -> None:
     assert best["seen_bias"] == 0.1 and best["hIoU"] == 100
 
 
-def test_several_processes_count_every_image_once(tmp_path: Path) -> None:
-    """A share of each process as mmengine's sampler deals it: of five images one comes twice."""
-    images, processes = samples(5), 2
+@pytest.mark.parametrize("number", [1, 4, 5])
+def test_several_processes_count_every_image_once(number: int, tmp_path: Path) -> None:
+    """A share of each process as mmengine's sampler deals it, with an image twice if need be."""
+    images, processes = samples(number), 2
     alone = SeenBiasMetric(biases=BIASES)
     evaluated(alone, images)
 
@@ -77,7 +78,7 @@ def test_several_processes_count_every_image_once(tmp_path: Path) -> None:
         metric.dataset_meta = META
         for index in DefaultSampler(images, shuffle=False):
             metric.process({}, [images[index]])
-        metric.evaluate(len(images))
+        metric.evaluate(number)
         if rank == 0:
             (tmp_path / "table.json").write_text(json.dumps(metric.table))
 
@@ -97,3 +98,12 @@ def test_biases_without_hiou_are_not_the_best() -> None:
     with pytest.raises(ValueError, match=r"hIoU.* nan "):
         best_bias(table)
     assert best_bias([*table, {"seen_bias": 0.5, "hIoU": 0.0}])["seen_bias"] == 0.5
+
+
+def test_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="SeenBiasMetric"):
+        SeenBiasMetric(biases=[])
+    metric = SeenBiasMetric(biases=[0.1])
+    metric.dataset_meta = {**META, "seen": [0, 1, 2, 3, 4], "unseen": []}
+    with pytest.raises(ValueError, match=r"5 .*0 "):
+        metric.process({}, samples(1))

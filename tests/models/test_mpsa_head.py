@@ -14,23 +14,10 @@ from mmseg_otseg.structures import UNLABELED, AlignedFeatures
 pytestmark = pytest.mark.usefixtures("device")
 
 
-def features(
-    seen: tuple[bool, ...] = (True, False, True),
-    prompts: int = 2,
-    levels: int = 1,
-    classes: tuple[int, ...] | None = None,
-    batch: int = 2,
-) -> AlignedFeatures:
-    pixels = tuple(
-        F.normalize(torch.randn(batch, 16, 3, 5), dim=1).requires_grad_() for _ in range(levels)
-    )
-    indices = torch.tensor(classes if classes is not None else range(len(seen)))
-    queries = torch.randn(batch, len(seen), prompts, 16)
-    return AlignedFeatures(pixels, queries, indices, torch.tensor(seen))
-
-
-def samples(labels: torch.Tensor) -> list[SegDataSample]:
-    return [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
+def features(seen: tuple[bool, ...] = (True, False, True), levels: int = 1) -> AlignedFeatures:
+    pixels = tuple(F.normalize(torch.randn(2, 16, 3, 5), dim=1) for _ in range(levels))
+    queries = torch.randn(2, len(seen), 2, 16)
+    return AlignedFeatures(pixels, queries, torch.arange(len(seen)), torch.tensor(seen))
 
 
 def head(num_classes: int = 3, **options: Any) -> MPSAHead:
@@ -67,7 +54,8 @@ def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
 
     monkeypatch.setattr(model, "loss_decode", torch.nn.Identity())
     monkeypatch.setattr(model.loss_decode, "forward", record)
-    model.loss(inputs, samples(labels))
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
+    model.loss(inputs, samples)
     target = seen_targets[0]
     unlabeled = labels == UNLABELED
     assert set(target[unlabeled].tolist()) <= {1, 3}

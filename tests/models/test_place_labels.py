@@ -14,10 +14,13 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize(
     ("classes", "old", "new", "align_corners", "none_below"),
     [
+        (1, (5, 6), (30, 40), False, None),
         (20, (32, 48), (200, 333), False, 0.6),
         (171, (32, 48), (200, 333), True, 0.5),
         (20, (64, 50), (20, 17), False, None),
+        (7, (1, 9), (5, 90), False, None),
         (7, (16, 1), (16, 1), True, 0.4),
+        (3, (30, 30), (1, 1), False, None),
     ],
 )
 def test_is_the_best_class_of_the_resized_maps(
