@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
 from mmseg_otseg.checks import DataReport, check_data
-from mmseg_otseg.checks.data import largest
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
 from tests.helpers.shapes_run import SHAPES
 
 NAMES = list(SHAPES_CLASSES)
-
-
-def test_the_images_in_which_a_class_is_largest() -> None:
-    pixels = np.zeros(10, np.uint32)
-    pixels[3] = 250
-    assert largest(pixels) == [3]
-    assert largest(np.array([5, 0, 7, 6], np.uint32), 2) == [2, 3]
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +52,6 @@ def report_of(root: Path, names: Sequence[str]) -> DataReport:
     [
         (NAMES, None),
         (NAMES[1:] + NAMES[:1], "1 place earlier"),
-        (NAMES[5:] + NAMES[:5], "5 places earlier"),
-        (NAMES[::-1], "in reverse"),
-        (sorted(NAMES), "another order"),
     ],
 )
 def test_the_order_of_the_names(shapes: Path, names: list[str], words: str | None) -> None:
@@ -79,9 +67,6 @@ def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_p
     report = report_of(shapes, NAMES)
     assert report.draw_sheet(tmp_path / "new" / "sheet.png")
     assert Image.open(tmp_path / "new" / "sheet.png").width > 300
-    for path in (Path("/dev/full/sheet.png"), tmp_path / "new" / "sheet.png" / "below.png"):
-        with pytest.raises(OSError, match=str(path)):
-            report.draw_sheet(path)
-    (tmp_path / "full.png").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"full\.png.*[Nn]o space"):
-        report.draw_sheet(tmp_path / "full.png")
+    path = tmp_path / "new" / "sheet.png" / "below.png"
+    with pytest.raises(OSError, match=str(path)):
+        report.draw_sheet(path)

@@ -72,12 +72,6 @@ def config(name, tmp_path, monkeypatch):
     return resolve(config)
 
 
-def test_loads_the_same_from_its_own_text(name, tmp_path):
-    config = Config.fromfile(FOLDER / f"{name}.py")
-    config.dump(tmp_path / "dumped.py")
-    assert Config.fromfile(tmp_path / "dumped.py").to_dict() == config.to_dict()
-
-
 def test_training_batches(name, config):
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     assert len(loader.dataset) == (2 if name == "voc_512" else 1)

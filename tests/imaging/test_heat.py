@@ -17,8 +17,3 @@ def test_glows_where_the_map_is_large_at_any_range(scale: float) -> None:
     assert shown[0, 0].std() == 0 and shown[0, 0, 0] < 200  # gray and dimmed where there is nothing
     steps = np.abs(np.diff(shown, axis=1)).max()
     assert steps < 60  # smooth, where the nearest of the values would jump
-
-
-def test_a_map_without_differences_shows_the_dimmed_image() -> None:
-    image = np.full((4, 4, 3), 100, np.uint8)
-    assert (heat(image, np.ones((2, 2))) < 100).all()
