@@ -47,20 +47,12 @@ def report_of(root: Path, names: Sequence[str]) -> DataReport:
     return check_data(Config(cfg))
 
 
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (NAMES, None),
-        (NAMES[1:] + NAMES[:1], "1 place earlier"),
-    ],
-)
-def test_the_order_of_the_names(shapes: Path, names: list[str], words: str | None) -> None:
-    report = report_of(shapes, names)
-    errors = [text for level, text in report.findings if level == "error"]
-    assert report.can_train == (not errors) == (words is None), errors
-    for text in errors:
-        assert words and words in text
-        assert all(f"{index} {name}" in text for index, name in enumerate(NAMES[1:4], 1))
+def test_names_in_another_order(shapes: Path) -> None:
+    assert report_of(shapes, NAMES).can_train
+    report = report_of(shapes, NAMES[1:] + NAMES[:1])
+    (error,) = (text for level, text in report.findings if level == "error")
+    assert not report.can_train and "1 place earlier" in error
+    assert all(f"{index} {name}" in error for index, name in enumerate(NAMES[1:4], 1))
 
 
 def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_path: Path) -> None:

@@ -74,16 +74,6 @@ def test_a_clip_that_knows_little_accuses_nobody(number: int, knowledge: int) ->
         assert all(finding.level != "error" for finding in found)
 
 
-def test_nearest_names(reader: NameReader) -> None:
-    names = ["red circle", "blue cross", "red square", "blue square"]
-    reading = reader.read(names)
-    full = reader.read(NAMES).embeddings
-    similarity = full[[NAMES.index(name) for name in names]]
-    similarity = (similarity @ similarity.T).fill_diagonal_(-1)
-    assert reading.nearest == similarity.argmax(1).tolist()
-    assert reading.cosine == pytest.approx(similarity.amax(1).tolist(), abs=1e-5)
-
-
 def test_names_that_read_alike(reader: NameReader) -> None:
     (finding,) = reader.read([*NAMES, "Red  Circle"]).findings
     assert finding.level == "warning"

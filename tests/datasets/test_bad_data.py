@@ -205,13 +205,11 @@ def whole(dtype: type, *other: float) -> Any:
     ("label", "suffix", "words"),
     [
         (whole(np.uint16), "png", None),
-        (whole(np.int32), "tif", None),
         (whole(np.float32), "tif", None),
         (whole(bool), "png", None),
         (whole(np.uint16, 256), "png", "holds the values 256, but"),
         (whole(np.int32, -1), "tif", "holds the values -1, but"),
         (whole(np.float32, 1.5), "tif", "not integers"),
-        (whole(np.float32, np.nan), "tif", "not integers"),
         (np.zeros((4, 5, 3), np.uint8), "png", r"shape \(4, 5, 3\).*single-channel"),
     ],
 )
@@ -238,35 +236,13 @@ def test_palette_with_transparency_keeps_its_indices(root, config_of, label_of):
     np.testing.assert_array_equal(label_of(dataset[0]), indices)
 
 
-@pytest.mark.parametrize("resized_first", [True, False])
-def test_labels_of_another_size_than_the_image(root, config_of, resized_first):
-    for name, size in (("0", (5, 4)), ("1", (4, 5)), ("2", (10, 8))):  # width x height
-        Image.new("L", size).save(root / "labels" / f"{name}.png")
-    resize = [dict(type="Resize", scale=(10, 8), keep_ratio=True)] if resized_first else []
-    pipeline = [
-        dict(type="LoadImageFromFile"),
-        *resize,
-        dict(type="LoadAnnotations"),
-        dict(type="PackSegInputs"),
-    ]
-    dataset = ZeroShotDataset(config_of(root), SPLIT, pipeline=pipeline)
+def test_labels_of_another_size_than_the_image(root, config_of):
+    Image.new("L", (10, 8)).save(root / "labels" / "1.png")
+    dataset = ZeroShotDataset(config_of(root), SPLIT)
     dataset[0]
-    for name, stated in (("1", "5 x 4"), ("2", "8 x 10")):
-        files = f"{root}/images/{name}.png", f"{root}/labels/{name}.png"
-        with raised(ValueError, *files, "4 x 5", stated, "same size"):
-            dataset[int(name)]
-
-
-def test_a_photograph_that_its_exif_tag_turns(root, config_of):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (5, 4)).save(root / "images" / "0.jpg", exif=exif)
-    (root / "list.txt").write_text("0\n")
-    config = config_of(root, img_suffix=".jpg", ann_file="list.txt")
-    with raised(SampleError, "images/0.jpg", "5 x 4", "4 x 5", "EXIF"):
-        ZeroShotDataset(config, SPLIT)[0]
-    Image.new("L", (4, 5)).save(root / "labels" / "0.png")
-    assert ZeroShotDataset(config, SPLIT)[0]["inputs"].shape == (3, 5, 4)
+    files = f"{root}/images/1.png", f"{root}/labels/1.png"
+    with raised(ValueError, *files, "4 x 5", "8 x 10", "same size"):
+        dataset[1]
 
 
 def test_no_loader_for_labels(root, config_of):

@@ -10,7 +10,7 @@ from mmengine.dataset import ClassBalancedDataset
 from PIL import Image
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
-from mmseg_otseg.datasets.folder_dataset import DataFolderError, FolderPairs
+from mmseg_otseg.datasets.folder_dataset import DataFolderError
 from tests.helpers.folder_data import CLASSES, UNSEEN, label_files, write_folders
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
@@ -93,13 +93,6 @@ def test_arguments(root: Path) -> None:
         FolderDataset(str(root))
     with pytest.raises(DataFolderError, match="images/test"):
         dataset_of(root, subset="test")
-
-
-def test_label_files_without_images_are_named(root: Path) -> None:
-    (root / "images" / "train" / "train_0.jpg").unlink()
-    pairs = FolderPairs.find(*(str(root / kind / "train") for kind in ("images", "labels")))
-    assert [Path(path).name for path in pairs.lone_labels] == ["train_0.png"]
-    assert len(pairs.pairs) == 3 and not pairs.lone_images
 
 
 def test_class_balanced_sampling_does_not_know_unseen_classes(root: Path) -> None:

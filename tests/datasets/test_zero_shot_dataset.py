@@ -43,23 +43,15 @@ def random_labels(count: int = 4, height: int = 30, width: int = 40) -> list[np.
         ("supervised", {0: 0, 1: 1, 2: 2, 3: 3, 255: 255}),
     ],
 )
-def test_labels_in_training(write_data, config_of, label_of, setting, expected):
+def test_labels_in_training_and_testing(write_data, config_of, label_of, setting, expected):
     labels = random_labels()
-    dataset = ZeroShotDataset(config_of(write_data(labels)), SPLIT, setting=setting)
-    assert len(dataset) == 4
+    config = config_of(write_data(labels))
+    train = ZeroShotDataset(config, SPLIT, setting=setting)
+    test = ZeroShotDataset({**config, "test_mode": True}, SPLIT, setting=setting)
+    assert len(train) == 4 and test.test_mode and test.metainfo["hide_as"] is None
     for i, label in enumerate(labels):
-        want = np.vectorize(expected.get)(label)
-        np.testing.assert_array_equal(label_of(dataset[i]), want)
-
-
-def test_labels_are_whole_in_testing(write_data, config_of, label_of):
-    labels = random_labels()
-    config = config_of(write_data(labels), test_mode=True)
-    for setting in ("inductive", "transductive", "supervised"):
-        dataset = ZeroShotDataset(config, SPLIT, setting=setting)
-        assert dataset.test_mode and dataset.metainfo["hide_as"] is None
-        for i, label in enumerate(labels):
-            np.testing.assert_array_equal(label_of(dataset[i]), label)
+        np.testing.assert_array_equal(label_of(train[i]), np.vectorize(expected.get)(label))
+        np.testing.assert_array_equal(label_of(test[i]), label)
 
 
 @pytest.mark.parametrize(("setting", "hidden"), [("inductive", set()), ("transductive", {254})])
@@ -192,16 +184,6 @@ def test_objects_are_wrapped_and_left_alone(write_data, config_of, label_of):
             want = np.where((labels[0] == 2) | (labels[0] == 3), hidden, labels[0])
             np.testing.assert_array_equal(label_of(dataset[0]), want)
     np.testing.assert_array_equal(label_of(plain[0]), labels[0])
-
-
-def test_subsets(write_data, config_of, label_of):
-    labels = random_labels()
-    dataset = ZeroShotDataset(config_of(write_data(labels), serialize_data=True), SPLIT)
-    subset = dataset.get_subset([2, 0])
-    assert (len(subset), len(dataset)) == (2, 4)
-    np.testing.assert_array_equal(label_of(subset[0]), np.where(labels[2] >= 2, 255, labels[2]))
-    dataset.get_subset_(1)
-    assert len(dataset) == 1
 
 
 def test_mosaic_of_hidden_labels(write_data, config_of, label_of):

@@ -112,6 +112,7 @@ def test_arguments_that_do_not_fit(options: dict[str, Any], word: str, tmp_path:
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     model, cfg = small_model("otseg/voc_512.py", tmp_path)
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
     with pytest.raises(FileExistsError, match="there"):
         export_folder(model, cfg, tmp_path / "there")
     cfg.test_dataloader.dataset.pipeline.insert(1, dict(type="RandomFlip", prob=1.0))

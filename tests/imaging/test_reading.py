@@ -45,12 +45,9 @@ def test_finds_images(folder: Path) -> None:
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path} "):
-        find_images(["a.png", tmp_path])
-    with pytest.raises(ValueError, match=r"\[\]"):
-        find_images([])
-    with pytest.raises(ValueError, match=r"\bint\b"):
-        find_images([3])
+    for images, message in ((["a.png", tmp_path], f"{tmp_path} "), ([], r"\[\]"), ([3], "int")):
+        with pytest.raises(ValueError, match=message):
+            find_images(images)
 
 
 def test_formats(tmp_path: Path) -> None:
@@ -60,13 +57,6 @@ def test_formats(tmp_path: Path) -> None:
         found, size = read_image(tmp_path / f"x.{suffix}")
         assert size == (20, 30) and found.dtype == np.uint8
         np.testing.assert_allclose(found, image, atol=8)
-
-
-def test_is_what_opencv_reads(tmp_path: Path) -> None:
-    smooth = cv2.resize(values(6, 8, 3), (80, 60), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(tmp_path / "x.jpg"), smooth)
-    expected = cv2.imread(str(tmp_path / "x.jpg"))[..., ::-1].astype(int)
-    assert np.abs(read_image(tmp_path / "x.jpg")[0] - expected).max() <= 3
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
@@ -107,26 +97,20 @@ def test_large_images_are_read_smaller(
     assert np.abs(found - expected.astype(int)).mean() < 6
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
-def test_arrays(shape: tuple[int, ...]) -> None:
-    array = values(*shape)
-    found, size = read_image(array)
-    assert size == (4, 5)
-    bgr = array[..., :3] if array.ndim == 3 else array[..., None]
-    np.testing.assert_array_equal(found[..., ::-1], np.broadcast_to(bgr, (4, 5, 3)))
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
+def test_arrays() -> None:
+    for shape in ((4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)):
+        array = values(*shape)
+        found, size = read_image(array)
+        assert size == (4, 5)
+        bgr = array[..., :3] if array.ndim == 3 else array[..., None]
+        np.testing.assert_array_equal(found[..., ::-1], np.broadcast_to(bgr, (4, 5, 3)))
+    for array, message in (
         (np.zeros((4, 5, 3)), "float64"),
         (values(4, 5, 2), r"\(4, 5, 2\)"),
         (values(0, 5, 3), r"\(0, 5, 3\)"),
-    ],
-)
-def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        read_image(array)
+    ):
+        with pytest.raises(ImageError, match=message):
+            read_image(array)
 
 
 @pytest.mark.parametrize("read", [read_image, check_image_file])

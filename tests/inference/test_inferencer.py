@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
 
-from mmseg_otseg.inference import OTSegInferencer, set_classes
+from mmseg_otseg.evaluation import store_seen_bias
+from mmseg_otseg.inference import OTSegInferencer
+from mmseg_otseg.models.decode_heads import seen_bias
 
 
 @pytest.fixture
@@ -94,24 +94,6 @@ def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path)
     assert not out.exists()
 
 
-def test_one_hostile_image_does_not_end_the_others(
-    inferencer: OTSegInferencer, tmp_path: Path
-) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name, size in {"a": (64, 64), "b": (1, 1), "c": (1, 3000), "z": (64, 64)}.items():
-        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-        Image.fromarray(image).save(folder / f"{name}.png")
-    os.mkfifo(folder / "pipe.png")
-    result = inferencer(folder)
-    masks = dict(zip(result["names"], result["predictions"]))
-    assert masks[str(folder / "pipe.png")] is None
-    shapes = {Path(name).stem: m.shape for name, m in masks.items() if m is not None}
-    assert shapes.pop("c", (1, 3000)) == (1, 3000)  # may be too small for the model
-    assert shapes == {"a": (64, 64), "b": (1, 1), "z": (64, 64)}
-
-
 def test_masks_appear_one_by_one(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (images / "1b.jpg").unlink()
@@ -119,30 +101,6 @@ def test_masks_appear_one_by_one(inferencer: OTSegInferencer, images: Path, tmp_
     for done in range(1, 4):
         assert next(results).overlay is None
         assert files(out) == [f"pred/{index}.png" for index in range(done)]
-
-
-def test_classes_change_in_another_thread(inferencer: OTSegInferencer, images: Path) -> None:
-    path = images / "0.jpg"
-    vocabularies = [("cat", "sofa"), ("zebra", "tree", "road")]
-    expected = {names: inferencer(path, classes=names)["predictions"][0] for names in vocabularies}
-    stop = threading.Event()
-
-    def change() -> None:
-        while not stop.is_set():
-            for names in vocabularies:
-                set_classes(inferencer.model, names)
-
-    set_classes(inferencer.model, vocabularies[0])
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
-        for _ in range(8):
-            result = inferencer([path] * 2)
-            for mask in result["predictions"]:
-                assert np.array_equal(mask, expected[result["classes"]])
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_damaged_weights_are_no_masks(inferencer: OTSegInferencer, images: Path) -> None:
@@ -198,3 +156,16 @@ def test_precision(config: Config, weights: str, images: Path) -> None:
     assert (masks[0] == exact["predictions"][0]).mean() > 0.9
     with pytest.raises(ValueError, match="precision"):
         OTSegInferencer(config, weights, precision="fp64")
+
+
+def test_the_inferencer_uses_the_bias_of_the_checkpoint(
+    config: Config, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: said.append(text))
+    assert OTSegInferencer(config, weights, device="cpu").model.decode_head.seen_bias == 0.1
+    store_seen_bias(config, weights, 0.25, weights)
+    assert torch.load(weights)["meta"]  # what else the file holds is still there
+    inferencer = OTSegInferencer(config, weights, device="cpu")
+    assert inferencer.model.decode_head.seen_bias == 0.25
+    assert len(said) == 1 and " 0.25, calibrated" in said[0]

@@ -55,9 +55,8 @@ def test_classes_of_a_call(otseg: Exported) -> None:
     assert vocabulary.text.shape == (2, 6, 32)
     assert runtime.vocabulary(["cat", "unicorn"]) is vocabulary
     assert runtime.vocabulary("cat, unicorn") is vocabulary
-    for names, word in (([], "no class name"), (["a", "a"], "numbers 1, 2"), ("voc", "mmseg")):
-        with pytest.raises(UserError, match=word):
-            runtime.vocabulary(names)
+    with pytest.raises(UserError, match="mmseg"):
+        runtime.vocabulary("voc")
 
 
 def test_as_many_tokens_as_in_torch(otseg: Exported) -> None:
@@ -96,7 +95,7 @@ def test_missing_and_damaged_files(otseg: Exported, name: str, tmp_path: Path) -
         OTSegRuntime(copy).vocabulary(["cat"])
 
 
-def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
+def test_a_vocabulary_of_another_clip_and_another_layout(otseg: Exported, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(otseg.folder, copy)
     with np.load(copy / "vocabulary.npz") as file:
@@ -104,11 +103,6 @@ def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
     np.savez(copy / "vocabulary.npz", **{**arrays, "clip": np.array("00" * 32)})
     with pytest.raises(ValueError, match=r"vocabulary\.npz .*fingerprint"):
         OTSegRuntime(copy)
-
-
-def test_another_layout(otseg: Exported, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(otseg.folder, copy)
     whole = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**whole, "format": 2}))
     with pytest.raises(UserError, match="layout 2"):

@@ -56,7 +56,7 @@ def test_learning_curve(tmp_path: Path) -> None:
     assert "| MPS map only, 3 iterations |" in (tmp_path / "table.md").read_text()
 
 
-def one_run(seed: int, unseen: float) -> dict[str, Any]:
+def one_run(seed: int, unseen: float) -> dict:
     scores = {"mIoU_S": 2 * unseen, "mIoU_U": unseen, "hIoU": unseen}
     tests = {bias: dict(scores) for bias in ("none", "paper", "calibrated")}
     return {"seed": seed, "seconds": 3.0, "bias": 0.1 * seed, "test": tests}

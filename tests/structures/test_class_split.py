@@ -127,22 +127,7 @@ def test_constructor_checks_as_well():
         ClassSplit("sky", ())
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (("sky", "tree", "road", "car"), "index 1.*'road'.*'tree'"),
-        (("sky", "road"), r"4 .* 2\b"),
-    ],
-)
-def test_names_that_differ_from_the_data(data, message):
-    with pytest.raises(ValueError, match=message):
-        ClassSplit.build(dict(classes=NAMES, unseen=[1]), classes=data)
-
-
 def test_names_from_a_file(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("0: sky\n1: road\n2: tree\n3: car\n")
     assert ClassSplit.build(dict(classes=str(file), unseen=["car"])) == ClassSplit(NAMES, (3,))
-    file.write_text("sky\nroad\nsky\n")
-    with pytest.raises(ValueError, match=r"names\.txt.*sky.*lines 1, 3"):
-        ClassSplit.build(dict(classes=str(file)))

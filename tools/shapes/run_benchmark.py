@@ -216,7 +216,8 @@ def training_seconds(checkpoint: Path) -> float:
     for file in sorted(checkpoint.parent.glob("*/vis_data/scalars.json")):
         entries = [json.loads(line) for line in file.read_text().splitlines()]
         means.update((entry["step"], entry["time"]) for entry in entries if "loss" in entry)
-    return statistics.fmean(means.values()) * max(means)
+    steps = sorted(means)
+    return sum(means[step] * (step - before) for before, step in zip([0, *steps], steps))
 
 
 def run_task(
