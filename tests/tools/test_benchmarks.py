@@ -46,7 +46,6 @@ def test_the_table_has_a_row_for_every_case(
         "sinkhorn COCO-Stuff",
         "loss",
         "head step",
-        "head step ZegCLIP",
         "ZegOT",
         "inference",
         "OTSeg step VOC, bf16",
