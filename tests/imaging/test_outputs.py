@@ -43,11 +43,3 @@ def test_arrays_are_numbered_on(tmp_path: Path) -> None:
         names += [out.name(image) for image in (array, path, array)]
     expected = ["00000000", "00000001", "00000002", "00000003", "00000001", "00000004"]
     assert names == expected
-
-
-def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    out = OutputFolder(tmp_path, ["x.jpg"])
-    (tmp_path / "pred" / "x.png").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"x\.png"):
-        out.save_mask("x", np.zeros((2, 2), np.uint8))
-    assert [path.name for path in (tmp_path / "pred").iterdir()] == ["x.png"]
