@@ -105,12 +105,12 @@ def test_windows_are_averaged_before_the_softmax(tmp_path: Path) -> None:
     size = image.shape[2]
     model.test_cfg = ConfigDict(mode="slide", crop_size=(size, size), stride=(size, size // 2))
     metas = [dict(img_shape=(size, size))] * len(image)
-    total, covered = 0, torch.zeros(image.shape[3])
+    total, covered = torch.zeros(()), torch.zeros(image.shape[3])
     with torch.no_grad():
         for start in (0, size // 2, size):
             window = image[..., start : start + size]
             cosines = model.decode_head.predict(model.extract_feat(window), metas, None)
-            total += F.pad(cosines, (start, size - start))
+            total = total + F.pad(cosines, (start, size - start))
             covered[start : start + size] += 1
     split = model.neck.text.split
     expected = (reference.config("logit_scale") * total / covered).softmax(1)

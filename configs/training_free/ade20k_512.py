@@ -1,4 +1,5 @@
-# The training-free model on all classes of ADE20K: tools/test.py THIS_FILE, without a checkpoint.
+# The training-free model on all classes of ADE20K.
+# Without a checkpoint: tools/test.py THIS_FILE
 _base_ = [
     "../_base_/models/training_free.py",
     "../_base_/datasets/ade20k_512.py",
