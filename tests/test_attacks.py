@@ -49,20 +49,9 @@ DOORS: dict[str, tuple[str, Callable[[Path, str], Any]]] = {
     "read_checkpoint": (".pth", lambda folder, file: read_checkpoint(file)),
     "resume": (".pth", run),
     "load_from": (".pth", lambda folder, file: run(folder, file, resume=False)),
-    "init_model": (
-        ".pth",
-        lambda folder, file: init_model(str(folder / "tiny.py"), file, device="cpu"),
-    ),
-    "MMSegInferencer": (
-        ".pth",
-        lambda folder, file: MMSegInferencer(str(folder / "tiny.py"), file, device="cpu"),
-    ),
-    "OTSegInferencer": (
-        ".pth",
-        lambda folder, file: OTSegInferencer(str(folder / "tiny.py"), file, device="cpu"),
-    ),
+    "init_model": (".pth", lambda folder, file: init_model(str(folder / "tiny.py"), file, "cpu")),
+    "OTSegInferencer": (".pth", lambda folder, file: OTSegInferencer(folder / "tiny.py", file)),
     "CLIP .pt": (".pt", lambda folder, file: load_clip(tiny_clip(), file)),
-    "CLIP .bin": (".bin", lambda folder, file: load_clip(tiny_clip(), file)),
     "CLIP .safetensors": (".safetensors", lambda folder, file: load_clip(tiny_clip(), file)),
     "text embeddings": (".npy", lambda folder, file: PrecomputedPrompts(file, SPLIT)),
 }
@@ -106,28 +95,15 @@ def test_a_config_in_a_checkpoint_is_not_executed(folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("hook", ["DurableCheckpointHook", "CheckpointHook"])
-@pytest.mark.parametrize("place", ["elsewhere", "current"])
-def test_no_file_elsewhere_is_deleted(
-    hook: str, place: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_no_file_elsewhere_is_deleted(hook: str, folder: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim.pth"
     victim.touch()
 
     def change(content: dict) -> None:
-        name = str(victim) if place == "elsewhere" else victim.name
-        entries = dict(best_ckpt=name, best_score=-1.0, keep_ckpt_ids=[1, 2], last_ckpt=name)
-        content["message_hub"]["runtime_info"].update(entries)
+        entries = dict(best_ckpt=str(victim), best_score=-1.0, keep_ckpt_ids=[1, 2])
+        content["message_hub"]["runtime_info"].update(entries, last_ckpt=str(victim))
 
     checkpoint = dict(type=hook, _delete_=True, by_epoch=False, interval=2, max_keep_ckpts=1)
     checkpoint.update(save_best="mIoU", rule="greater")
     run(folder, changed(folder, change), default_hooks=dict(checkpoint=checkpoint))
-    assert victim.exists()
-    assert (folder / "other" / "iter_4.pth").exists()
-
-
-def test_numbers_of_checkpoints_are_no_paths(folder: Path) -> None:
-    info = dict(keep_ckpt_ids=["/../../victim"])
-    file = changed(folder, lambda content: content["message_hub"]["runtime_info"].update(info))
-    with pytest.raises(ValueError, match=r"changed\.pth"):
-        run(folder, file)
+    assert victim.exists() and (folder / "other" / "iter_4.pth").exists()

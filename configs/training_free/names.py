@@ -1,4 +1,5 @@
-# Any names on any photographs, without training: tools/segment.py PHOTOS --classes "road, tree | trees"
+# Any names on any photographs, without training and without a checkpoint:
+# tools/segment.py PHOTOS --classes "road, car, tree | trees"
 _base_ = ["../_base_/models/training_free.py", "../_base_/default_runtime.py"]
 
 # Stands in for the names that a call gives; each name takes 80 sentences to encode.

@@ -126,7 +126,7 @@ class PatchCheck:
         self.backbone = CLIPBackbone(clip).eval()
         self.backbone.out_indices = tuple(range(len(self.backbone.tower.blocks)))
         self.preprocessor = preprocessor
-        split = ClassSplit([names_of(name)[0] for name in classes])
+        split = ClassSplit(tuple(names_of(name)[0] for name in classes))
         self.text = TemplatePrompts(clip, split, templates, average=True)()[:, 0]  # (K, D)
 
     @torch.no_grad()

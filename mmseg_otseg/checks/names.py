@@ -237,14 +237,13 @@ def _same_names(split: ClassSplit, embeddings: Tensor) -> Iterator[Finding]:
     """
     owners = torch.tensor([index for index, own in enumerate(split.names) for _ in own])
     same = (embeddings @ embeddings.T > SAME) & (owners[:, None] != owners)
-    found = torch.nonzero(same.any(1))[:, 0].tolist()
+    texts, found = split.texts, int(same.any(1).sum())
     if found:
-        listed = ", ".join(split.texts[index] for index in found[:MAX_NAMES_LISTED])
-        listed += ", ..." * (len(found) > MAX_NAMES_LISTED)
+        pairs = torch.nonzero(same.triu())[:MAX_NAMES_LISTED].tolist()
+        listed = ", ".join(f"{texts[one]!r} and {texts[other]!r}" for one, other in pairs)
         yield warning(
-            f"this CLIP cannot tell names of different classes apart ({len(found)} of "
-            f"{len(split.texts)} names): {listed}. Its text knows too little of them: use another "
-            "CLIP, or other words."
+            f"this CLIP cannot tell names of different classes apart ({found} of {len(texts)} "
+            f"names): {listed}. Use another CLIP, or other words."
         )
 
 

@@ -129,6 +129,9 @@ class ZeroShotDataset:
         self.hide_as = None if self.test_mode else _HIDE_AS[setting]
         with _mmseg_scope():
             self.dataset = _guarded(wrapped, LabelRule(self.split, self.hide_as), pipeline)
+        # mmseg's confusion_matrix.py reads these.
+        self.METAINFO, self.ignore_index = self.metainfo, IGNORED
+        self.reduce_zero_label = getattr(leaves[0], "reduce_zero_label", False)
 
         self._fully_initialized = False
         if not lazy_init:

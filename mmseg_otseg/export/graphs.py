@@ -50,8 +50,8 @@ class SegmentationGraph(nn.Module):
 
         Returns:
             Probabilities less the bias, shape (B, Q, h, w), or (B, Q, H, W) at one value for each
-            patch; the largest one wins. For a :class:`SimilarityHead`, cosines without a bias. If asked for, the largest relative error of a row sum of
-            the score map's plans, a scalar.
+            patch; the largest one wins. For a ``SimilarityHead``, cosines without a bias. If asked
+            for, the largest relative error of a row sum of the score map's plans, a scalar.
         """
         rgb = image.flip(1) if self.flips else image
         features = self.backbone((rgb.to(self.mean.dtype) - self.mean) / self.std)

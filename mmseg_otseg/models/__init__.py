@@ -5,7 +5,7 @@ from .clip import load_clip, supported_models
 from .decode_heads import MPSAHead, SimilarityHead, ZegCLIPHead, ZeroShotHead
 from .losses import FocalDiceLoss
 from .necks import DLFANeck
-from .segmentors import CLIPEncoderDecoder
+from .segmentors import CLIPEncoderDecoder, ZeroShotTTAModel
 from .text import LearnablePrompts, PrecomputedPrompts, TemplatePrompts
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TemplatePrompts",
     "ZegCLIPHead",
     "ZeroShotHead",
+    "ZeroShotTTAModel",
     "load_clip",
     "supported_models",
 ]

@@ -29,10 +29,7 @@ def report_of(
 ) -> DataReport:
     """Check the data in a folder."""
     load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]
-    augment = [
-        dict(type="RandomCrop", crop_size=(32, 32), cat_max_ratio=0.75),
-        dict(type="RandomFlip", prob=0.5),
-    ]
+    augment = [dict(type="RandomCrop", crop_size=(32, 32), cat_max_ratio=0.75)]
     pack = [dict(type="PackSegInputs")]
 
     def loader(subset: str, steps: list) -> dict:
@@ -77,7 +74,20 @@ def test_good_data_has_nothing_to_fix(root: Path) -> None:
     has(report, "note", f"{hidden:,} pixels of unseen classes", "none keeps its label")
 
 
-# Label values ------------------------------------------------------------------------------------
+# The label files, the images, the folders ---------------------------------------------------------
+
+
+def labels(change: Callable[[np.ndarray], np.ndarray], subset: str = "*") -> Change:
+    """Change every label map (H, W), uint8."""
+    return lambda root: change_labels(root, change, subset)
+
+
+def shifted(by: Callable[[np.ndarray], np.ndarray]) -> Change:
+    return labels(lambda x: by(x).astype(np.uint8))
+
+
+def without(value: int, subset: str) -> Change:
+    return labels(lambda x: np.where(x == value, 255, x).astype(np.uint8), subset)
 
 
 def in_color(label: np.ndarray) -> np.ndarray:
@@ -89,119 +99,11 @@ def smeared(label: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(label * 20).resize((640, 480)).resize((64, 48)))
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (in_color, ("colors, not one class index", "single-channel PNG")),
-        (lambda x: x + 1, ("the values 5,", "0 never occurs", "background=0")),
-        (lambda x: np.where(x == 2, 0, x + 1), ("the values 5,", "If 0 is the background")),
-        (lambda x: np.where(x == 4, 100, x), ("the values 100,", "set background=100")),
-        (lambda x: x.astype(np.uint16) * 1000, ("the values 1000, 2000", "8-bit")),
-        (smeared, ("gray image", "nearest neighbor")),
-        (lambda x: x + 3, ("the values 5, 6, 7,", "The class list has 5 names")),
-    ],
-)
-def test_label_values(root: Path, change: Callable, words: tuple[str, ...]) -> None:
-    change_labels(root, lambda x: change(x) if change is smeared else cast(change(x)))
-    has(report_of(root), "error", "train_0.png", *words)
-
-
-def cast(label: np.ndarray) -> np.ndarray:
-    return label if label.dtype == np.uint16 else label.astype(np.uint8)
-
-
-def test_sixteen_bits_with_class_indices_are_fine(root: Path) -> None:
-    change_labels(root, lambda x: x.astype(np.uint16))
-    assert report_of(root).can_train
-
-
-def test_background_that_is_a_class(root: Path) -> None:
-    has(report_of(root, background=0), "warning", "car, never occurs", "background=None")
-
-
-def test_background_that_stands_in_the_list(root: Path) -> None:
-    names = ("background", "building", "road", "tree", "car")
-    has(report_of(root, names), "warning", "'background'", "set `background`", "--none-below")
-
-
-def test_mask_of_0_and_255(root: Path) -> None:
-    change_labels(root, lambda x: np.where(x == 4, 255, 0).astype(np.uint8))
-    report = report_of(root, ("sky", "car"), ["car"])
-    has(report, "warning", "mask of 0 and 255", "write 1", "background=0")
-
-
-def test_everything_ignored(root: Path) -> None:
-    change_labels(root, lambda x: np.full_like(x, 255), "train")
-    has(report_of(root), "error", "train: no pixel has a seen class")
-
-
-def test_one_image_ignored(root: Path) -> None:
+def one_ignored(root: Path) -> None:
     Image.new("L", (64, 48), 255).save(label_files(root, "train")[1])
-    has(report_of(root), "warning", "train_1.png", "every pixel is ignored")
 
 
-# Names and split ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("classes", "words"),
-    [
-        (("void", *CLASSES), ("warning", "car, is the only one that never occurs", "extra")),
-        (CLASSES[1:], ("error", "the values 4,", "`classes`")),
-        ((*CLASSES, "bus"), ("warning", "train: no pixel is labeled bus")),
-        (
-            ("Sky", "BUILDING", "road", "tree", "car"),
-            ("warning", "'Sky', 'BUILDING'", "lower case"),
-        ),
-        (("sky", "cars", "road", "tree", "car"), ("warning", "cars, car", "nearly the same")),
-        (("sky", "cars", "road", "tree", "bus"), ("note", "'cars'", "singular")),
-        (("sky", "TallBuilding", "dirt_road", "tree", "car"), ("warning", "'dirt_road'", "spaces")),
-        (("sky", "class 2", "3", "tree", "car"), ("warning", "'class 2', '3'", "English word")),
-        (("Himmel", "gebäude", "road", "tree", "car"), ("warning", "'gebäude'", "English")),
-        (("sky ", "building", "road", "tree", "car"), ("warning", "'sky '", "spaces")),
-        (("sky", "sky", "road", "tree", "car"), ("error", "more than once")),
-    ],
-)
-def test_names(root: Path, classes: Sequence[str], words: tuple[str, ...]) -> None:
-    has(report_of(root, classes), *words)
-
-
-@pytest.mark.parametrize(
-    ("unseen", "words"),
-    [
-        (["trees"], ("error", "'trees'", "sky, building, road, tree, car")),
-        (list(CLASSES), ("error", "at least one class must be seen")),
-        ([9], ("error", "index 9", "out of range")),
-        ([], ("note", "no class is unseen")),
-    ],
-)
-def test_splits(root: Path, unseen: list, words: tuple[str, ...]) -> None:
-    has(report_of(root, unseen=unseen), *words)
-
-
-def test_unseen_class_that_val_lacks(root: Path) -> None:
-    change_labels(root, lambda x: np.where(x == 3, 255, x).astype(np.uint8), "val")
-    has(report_of(root), "warning", "val: no pixel is labeled tree", "otseg_512_seen_labels.py")
-
-
-def test_seen_class_that_train_lacks(root: Path) -> None:
-    change_labels(root, lambda x: np.where(x == 4, 255, x).astype(np.uint8), "train")
-    has(report_of(root), "warning", "train: no pixel is labeled car", "Add labels")
-
-
-def test_unseen_labels_that_survive(root: Path) -> None:
-    data = report_of(root)
-    assert data.can_train
-    for sample in data.samples["train"]:
-        sample.trained = sample.pixels
-    (finding,) = hidden_findings(data.samples["train"], data.split)
-    assert finding.level == "error" and "keep their label" in finding.text
-
-
-# Files and folders -------------------------------------------------------------------------------
-
-
-def swap(root: Path) -> None:
+def swapped(root: Path) -> None:
     for path in label_files(root):
         image = root / "images" / path.parent.name / f"{path.stem}.jpg"
         photo, label = Image.open(image).copy(), Image.open(path).copy()
@@ -216,7 +118,7 @@ def val_is_train(root: Path) -> None:
         shutil.copytree(root / kind / "train", root / kind / "val")
 
 
-def exchange_parts(root: Path) -> None:
+def parts_exchanged(root: Path) -> None:
     for kind in ("images", "labels"):
         (root / kind / "train").rename(root / kind / "x")
         (root / kind / "val").rename(root / kind / "train")
@@ -242,12 +144,13 @@ def in_subfolder(root: Path) -> None:
         path.rename(path.parent / "masks" / path.name)
 
 
-def cut(folder: str, name: str) -> Change:
-    def change(root: Path) -> None:
-        path = root / folder / "train" / name
-        path.write_bytes(path.read_bytes()[:60])
+def other_names(root: Path) -> None:
+    for path in label_files(root, "train"):
+        path.rename(path.with_name(f"label_of_{path.name}"))
 
-    return change
+
+def one_name_twice(root: Path) -> None:
+    Image.new("RGB", (4, 4)).save(root / "images" / "train" / "train_0.png")
 
 
 def as_jpeg(root: Path) -> None:
@@ -255,43 +158,73 @@ def as_jpeg(root: Path) -> None:
         Image.open(path).save(path, format="JPEG", quality=30)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (swap, ("error", "colors", "`images` and `labels` are swapped")),
-        (val_is_train, ("error", "4 of 4 val images are in train too")),
-        (exchange_parts, ("warning", "val has more images (4) than train (2)")),
-        (cut("images", "train_1.jpg"), ("error", "train_1.jpg cannot be decoded")),
-        (cut("labels", "train_1.png"), ("error", "train_1.png cannot be decoded")),
-        (turned, ("error", "train_0.png", "64 x 48", "EXIF")),
-        (in_subfolder, ("error", "train_0.jpg", "masks/train_0.png", "sub-folders")),
-        (another_size, ("error", "train_0.png", "24 x 32", "same size")),
-        (as_jpeg, ("error", "4 label files (train_0.png", "JPEG", "as PNG")),
-        (
-            lambda root: label_files(root, "train")[0].unlink(),
-            ("error", "1 of 4 images", "label file"),
-        ),
-        (
-            lambda root: (root / "images/train/train_0.jpg").unlink(),
-            ("warning", "1 label files without an image", "train_0.png"),
-        ),
-        (
-            lambda root: shutil.rmtree(root / "labels" / "val"),
-            ("error", "labels/val", "does not exist"),
-        ),
-        (lambda root: shutil.rmtree(root), ("error", "images/train", "`data_root`")),
-    ],
-)
-def test_files(root: Path, change: Change, words: tuple[str, ...]) -> None:
-    change(root)
-    has(report_of(root), *words)
-
-
-def test_same_image_twice(root: Path) -> None:
+def same_twice(root: Path) -> None:
     for kind, suffix in (("images", "jpg"), ("labels", "png")):
         folder = root / kind / "train"
         shutil.copy(folder / f"train_0.{suffix}", folder / f"copy.{suffix}")
-    has(report_of(root), "warning", "train: number of duplicate images: 1")
+
+
+def cut(name: str) -> Change:
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:60])
+
+
+def removed(name: str) -> Change:
+    def change(root: Path) -> None:
+        path = root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+IN_FILES: list[tuple[Change, str, tuple[str, ...]]] = [
+    (labels(in_color), "error", ("train_0.png", "colors, not one class index", "single-channel")),
+    (shifted(lambda x: x + 1), "error", ("the values 5,", "0 never occurs", "background=0")),
+    (
+        shifted(lambda x: np.where(x == 2, 0, x + 1)),
+        *("error", ("the values 5,", "If 0 is the background")),
+    ),
+    (
+        shifted(lambda x: np.where(x == 4, 100, x)),
+        *("error", ("the values 100,", "set background=100")),
+    ),
+    (labels(lambda x: x.astype(np.uint16) * 1000), "error", ("the values 1000, 2000", "8-bit")),
+    (labels(smeared), "error", ("train_0.png", "gray image", "nearest neighbor")),
+    (shifted(lambda x: x + 3), "error", ("the values 5, 6, 7,", "The class list has 5 names")),
+    (labels(lambda x: x | 255, "train"), "error", ("train: no pixel has a seen class",)),
+    (one_ignored, "warning", ("train_1.png", "every pixel is ignored")),
+    (without(3, "val"), "warning", ("val: no pixel is labeled tree", "otseg_512_seen_labels.py")),
+    (without(4, "train"), "warning", ("train: no pixel is labeled car", "Add labels")),
+    (swapped, "error", ("colors", "`images` and `labels` are swapped")),
+    (val_is_train, "error", ("4 of 4 val images are in train too",)),
+    (parts_exchanged, "warning", ("val has more images (4) than train (2)",)),
+    (cut("images/train/train_1.jpg"), "error", ("train_1.jpg cannot be decoded",)),
+    (cut("labels/train/train_1.png"), "error", ("train_1.png cannot be decoded",)),
+    (turned, "error", ("train_0.png", "64 x 48", "EXIF")),
+    (in_subfolder, "error", ("train_0.jpg", "masks/train_0.png", "sub-folders")),
+    (other_names, "error", ("train_0.jpg", "label_of_train_0.png")),
+    (one_name_twice, "error", ("train_0.jpg ", "train_0.png")),
+    (another_size, "error", ("train_0.png", "24 x 32", "same size")),
+    (as_jpeg, "error", ("4 label files (train_0.png", "JPEG", "as PNG")),
+    (removed("labels/train/train_0.png"), "error", ("1 of 4 images", "label file")),
+    (
+        removed("images/train/train_0.jpg"),
+        *("warning", ("1 label files without an image", "train_0.png")),
+    ),
+    (removed("labels/val"), "error", ("labels/val", "does not exist")),
+    (removed("."), "error", ("images/train", "`data_root`")),
+    (same_twice, "warning", ("train: number of duplicate images: 1",)),
+]
+
+
+@pytest.mark.parametrize(("change", "level", "words"), IN_FILES)
+def test_mistakes_in_files(root: Path, change: Change, level: str, words: tuple[str, ...]) -> None:
+    change(root)
+    has(report_of(root), level, *words)
+
+
+def test_sixteen_bits_with_class_indices_are_fine(root: Path) -> None:
+    change_labels(root, lambda x: x.astype(np.uint16))
+    assert report_of(root).can_train
 
 
 def test_no_finding_follows_from_another(root: Path) -> None:
@@ -302,7 +235,61 @@ def test_no_finding_follows_from_another(root: Path) -> None:
     assert all("EXIF" in text for _, text in report.findings)
 
 
+# The names, the split, the background -------------------------------------------------------------
+
+IN_CONFIG: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
+    (
+        dict(classes=("void", *CLASSES)),
+        "warning",
+        ("car, is the only one that never occurs", "extra"),
+    ),
+    (dict(classes=CLASSES[1:]), "error", ("the values 4,", "`classes`")),
+    (dict(classes=(*CLASSES, "bus")), "warning", ("train: no pixel is labeled bus",)),
+    (
+        dict(classes=("Sky", "BUILDING", *CLASSES[2:])),
+        *("warning", ("'Sky', 'BUILDING'", "lower case")),
+    ),
+    (dict(classes=("sky", "cars", *CLASSES[2:])), "warning", ("cars, car", "nearly the same")),
+    (dict(classes=("sky", "cars", "road", "tree", "bus")), "note", ("'cars'", "singular")),
+    (dict(classes=("sky", "hut", "dirt_road", *CLASSES[3:])), "warning", ("'dirt_road'", "spaces")),
+    (dict(classes=("sky", "class 2", "3", *CLASSES[3:])), "warning", ("'class 2', '3'", "English")),
+    (dict(classes=("Himmel", "gebäude", *CLASSES[2:])), "warning", ("'gebäude'", "English")),
+    (dict(classes=("sky ", *CLASSES[1:])), "warning", ("'sky '", "spaces")),
+    (dict(classes=("sky", "sky", *CLASSES[2:])), "error", ("more than once",)),
+    (
+        dict(classes=("background", *CLASSES[1:])),
+        *("warning", ("'background'", "set `background`", "--none-below")),
+    ),
+    (dict(unseen=["trees"]), "error", ("'trees'", "sky, building, road, tree, car")),
+    (dict(unseen=list(CLASSES)), "error", ("at least one class must be seen",)),
+    (dict(unseen=[9]), "error", ("index 9", "out of range")),
+    (dict(unseen=[]), "note", ("no class is unseen",)),
+    (dict(background=0), "warning", ("car, never occurs", "background=None")),
+]
+
+
+@pytest.mark.parametrize(("options", "level", "words"), IN_CONFIG)
+def test_mistakes_in_the_config(
+    root: Path, options: dict[str, Any], level: str, words: tuple[str, ...]
+) -> None:
+    has(report_of(root, **options), level, *words)
+
+
+def test_mask_of_0_and_255(root: Path) -> None:
+    change_labels(root, lambda x: np.where(x == 4, 255, 0).astype(np.uint8))
+    report = report_of(root, ("sky", "car"), ["car"])
+    has(report, "warning", "mask of 0 and 255", "write 1", "background=0")
+
+
 def test_raw_labels_of_coco_stuff(root: Path) -> None:
     change_labels(root, lambda x: np.where(x == 4, 181, x).astype(np.uint8))
     names = COCOStuffDataset.METAINFO["classes"]
     has(report_of(root, names, ["cow"]), "error", "the values 181", "coco_stuff164k.py")
+
+
+def test_unseen_labels_that_survive(root: Path) -> None:
+    data = report_of(root)
+    for sample in data.samples["train"]:
+        sample.trained = sample.pixels
+    (finding,) = hidden_findings(data.samples["train"], data.split)
+    assert finding.level == "error" and "keep their label" in finding.text

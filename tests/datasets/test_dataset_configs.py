@@ -9,7 +9,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmseg.registry import METRICS
 from PIL import Image
 
 from mmseg_otseg.engine import resolve
@@ -19,20 +18,17 @@ from tests.helpers.tiny_clip import tiny_clip
 
 FOLDER = ROOT / "configs" / "_base_" / "datasets"
 SPLITS = {"voc_512": "voc", "context_480": "context", "cocostuff_512": "cocostuff"}
-FILES: dict[
-    str, list[tuple[str, str, str | None]]
-] = {  # image, label and list for each split: train, (VOC only) aug, val
+VOC, CONTEXT = "ImageSets/Segmentation", "ImageSets/SegmentationContext"
+# Image, label and list for each split: train, (VOC only) aug, val
+FILES: dict[str, list[tuple[str, str, str | None]]] = {
     "voc_512": [
-        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "ImageSets/Segmentation/train.txt"),
-        ("JPEGImages/b.jpg", "SegmentationClassAug/b.png", "ImageSets/Segmentation/aug.txt"),
-        ("JPEGImages/c.jpg", "SegmentationClass/c.png", "ImageSets/Segmentation/val.txt"),
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png", f"{VOC}/train.txt"),
+        ("JPEGImages/b.jpg", "SegmentationClassAug/b.png", f"{VOC}/aug.txt"),
+        ("JPEGImages/c.jpg", "SegmentationClass/c.png", f"{VOC}/val.txt"),
     ],
     "context_480": [
-        (f"JPEGImages/{n}.jpg", f"SegmentationClassContext/{n}.png", f"ImageSets/{list_}")
-        for n, list_ in (
-            ("a", "SegmentationContext/train.txt"),
-            ("c", "SegmentationContext/val.txt"),
-        )
+        ("JPEGImages/a.jpg", "SegmentationClassContext/a.png", f"{CONTEXT}/train.txt"),
+        ("JPEGImages/c.jpg", "SegmentationClassContext/c.png", f"{CONTEXT}/val.txt"),
     ],
     "cocostuff_512": [
         (f"images/{part}/1.jpg", f"annotations/{part}/1_labelTrainIds.png", None)
@@ -72,12 +68,6 @@ def config(name, tmp_path, monkeypatch):
     return resolve(config)
 
 
-def test_loads_the_same_from_its_own_text(name, tmp_path):
-    config = Config.fromfile(FOLDER / f"{name}.py")
-    config.dump(tmp_path / "dumped.py")
-    assert Config.fromfile(tmp_path / "dumped.py").to_dict() == config.to_dict()
-
-
 def test_training_batches(name, config):
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     assert len(loader.dataset) == (2 if name == "voc_512" else 1)
@@ -100,11 +90,6 @@ def test_testing_keeps_unseen_labels(name, config):
     split = ClassSplit.build(SPLITS[name])
     assert values == {*range(split.num_classes), 255}
     assert sample.gt_sem_seg.data.shape == (1, 60, 80)
-    metric = METRICS.build(config.test_evaluator)
-    metric.dataset_meta = loader.dataset.metainfo
-    label = sample.gt_sem_seg.data
-    metric.process({}, [dict(gt_sem_seg=dict(data=label), pred_sem_seg=dict(data=label))])
-    assert metric.evaluate(1)["hIoU"] == 100
 
 
 def test_tta_as_mmsegs_tool_sets_it(config):
@@ -112,10 +97,4 @@ def test_tta_as_mmsegs_tool_sets_it(config):
     loader = Runner.build_dataloader(config.test_dataloader, seed=0)
     batch = next(iter(loader))
     assert len(batch["inputs"]) == 2 * len(config.img_ratios)
-    shapes = [tuple(views[0].shape[1:]) for views in batch["inputs"]]
-    assert (
-        shapes[::2]
-        == shapes[1::2]
-        == [(int(512 * r), round(512 * r * 4 / 3)) for r in config.img_ratios]
-    )
     assert torch.equal(batch["inputs"][0][0].flip(-1), batch["inputs"][1][0])

@@ -40,16 +40,6 @@ def test_classes():
         assert color == PascalVOCDataset.METAINFO["palette"][names.index(name)]
 
 
-def test_background_is_ignored(config):
-    label = PascalVOC20Dataset(**config)[0]["gt_seg_map"].ravel()
-    assert label.tolist() == [255, *range(20), 255, 255, 255]
-
-
-def test_files_without_background(config):
-    kwargs = dict(config, reduce_zero_label=False)
-    assert PascalVOC20Dataset(**kwargs)[0]["gt_seg_map"].ravel().tolist()[:3] == [0, 1, 2]
-
-
 @pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
 def test_zero_shot(config, setting, hidden):
     config = dict(config, type="PascalVOC20Dataset")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmseg.registry import DATA_SAMPLERS
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmseg_otseg.datasets import ReproducibleInfiniteSampler
 from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
@@ -74,15 +74,6 @@ def test_skip_continues_with_the_right_draws(rank: int, world_size: int) -> None
     assert draws(resumed, 27) == whole[13:]
     with pytest.raises(ValueError, match="-1"):
         resumed.skip(-1)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_through_a_data_loader(num_workers: int) -> None:
-    loader = DataLoader(
-        Echo(), batch_size=4, sampler=sampler_of(), num_workers=num_workers, collate_fn=list
-    )
-    batches = draws(loader, 5)
-    assert [draw for batch in batches for draw in batch] == draws(sampler_of(), 20)
 
 
 def numbers() -> tuple[float, float, float]:

@@ -57,21 +57,12 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
     assert small.shape == (20, 30, 3) and small[0, 0].tolist() == [7, 8, 9]
 
 
-@pytest.mark.parametrize("kind", ["text", "cut", "huge", "folder", "none"])
-def test_images_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+def test_images_that_cannot_be_used(tmp_path: Path) -> None:
     file = tmp_path / "image.png"
-    if kind == "text":
-        file.write_text("not an image")
-    elif kind == "folder":
-        file.mkdir()
-    elif kind != "none":
-        Image.new("RGB", (40, 30)).save(file)
-        if kind == "cut":
-            file.write_bytes(file.read_bytes()[:60])
-        else:
-            file.write_bytes(png_of(20_000, 20_000))
-    with pytest.raises(ValueError, match="This image"):
-        load_image(file)
+    for content in (b"not an image", png_of(20_000, 20_000)):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="This image"):
+            load_image(file)
 
 
 def test_samples_are_of_the_files_or_of_the_data(tmp_path: Path) -> None:

@@ -82,9 +82,3 @@ def test_a_place_tells_its_class_and_who_takes_it(
     assert [name for _, name in maps] == ["a photo of a <b>dog.", "a part of a <b>dog."]
     left, right = (maps[taker][0][:, part].sum() for part in (slice(0, 90), slice(-90, None)))
     assert (left > right) == (taker == 0)
-
-
-def test_heads_without_a_plan(look: Inspection) -> None:
-    without = Inspection(**{**look.__dict__, "plan": lambda: None})
-    assert "plan" in views.prompts_at(without, 0, 0, 0)
-    assert views.prompt_maps(without, 0) == []

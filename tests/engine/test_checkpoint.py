@@ -6,9 +6,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +15,10 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
-from safetensors.torch import save_file
 from torch import nn
 
 from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
-from mmseg_otseg.engine.checkpoint import make_plain, plain
+from mmseg_otseg.engine.checkpoint import plain
 from tests.helpers.hostile import Call, hostile_files
 from tests.helpers.tiny_run import tiny_config, write_images
 
@@ -48,9 +45,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("name", ["iter_4.pth", "best_mIoU_iter_*.pth"])
-def test_any_tool_can_read_what_a_run_writes(name: str, trained: Path) -> None:
-    file = next(trained.glob(name))
+def test_any_tool_can_read_what_a_run_writes(trained: Path) -> None:
+    file = next(trained.glob("best_mIoU_iter_*.pth"))
     plainly, mine = torch.load(file, weights_only=True), read_checkpoint(file)
     assert plainly.keys() == mine.keys()
     assert plainly["meta"] == mine["meta"] and plainly["message_hub"] == mine["message_hub"]
@@ -67,14 +63,6 @@ def test_plain_values() -> None:
     assert made["d"]["weight"] is weights["weight"]
     with pytest.raises(TypeError, match="ModuleDict"):
         plain([nn.ModuleDict()])
-
-
-def test_what_is_not_plain_is_left_out_and_named() -> None:
-    hub = dict(log_scalars={}, runtime_info=dict(a=1, b=object()), resumed_keys=dict(a=1, b=1))
-    checkpoint: dict[str, Any] = dict(meta=dict(iter=2), message_hub=hub, state_dict={})
-    assert make_plain(checkpoint) == ["runtime_info.b"]
-    assert checkpoint["message_hub"]["runtime_info"] == dict(a=1)
-    assert checkpoint["message_hub"]["resumed_keys"] == dict(a=1)
 
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
@@ -119,48 +107,7 @@ def test_every_source_of_mmengine_is_read_safely(
     for source in [url, "torchvision://model", "open-mmlab://model", "mmcls://model"]:
         with pytest.raises(ValueError, match=r"refused.*exec"):
             load_checkpoint(nn.Linear(1, 1), source)
-    for source in ["s3://a/b.pth", "petrel://a/b.pth", "pavi://a/b.pth", "open-mmlab://nothing"]:
+    for source in ["s3://a/b.pth", "open-mmlab://nothing"]:
         with pytest.raises(ValueError, match=re.escape(source)):
             CheckpointLoader.load_checkpoint(source)
     assert not (tmp_path / "executed").exists()
-
-
-def test_downloads_once_and_keeps_urls_with_one_file_name_apart(
-    served: str, tmp_path: Path
-) -> None:
-    for folder in "ab":
-        (tmp_path / folder).mkdir()
-        torch.save(dict(state_dict={}, meta=dict(name=folder)), tmp_path / folder / "model.pth")
-    for _ in range(2):
-        for folder in "ab":
-            read = CheckpointLoader.load_checkpoint(f"{served}/{folder}/model.pth", "cpu")
-            assert read["meta"]["name"] == folder
-            (tmp_path / folder / "model.pth").unlink(missing_ok=True)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
-        read_checkpoint(tmp_path / "none.pth")
-
-
-def test_reads_safetensors(tmp_path: Path) -> None:
-    model, other = nn.Linear(2, 3), nn.Linear(2, 3)
-    save_file(model.state_dict(), tmp_path / "model.safetensors")
-    load_checkpoint(other, str(tmp_path / "model.safetensors"), map_location="cpu", strict=True)
-    assert torch.equal(model.weight, other.weight)
-
-
-def test_threads_read_at_once(trained: Path, tmp_path: Path) -> None:
-    evil = hostile_files(tmp_path, tmp_path / "executed")["weights"]
-    before = set(torch.serialization.get_safe_globals())
-
-    def read(file: Path) -> bool:
-        try:
-            return "meta" in read_checkpoint(file)
-        except ValueError:
-            return False
-
-    with ThreadPoolExecutor(8) as pool:
-        intact = list(pool.map(read, [trained / "iter_4.pth", evil] * 10))
-    assert intact == [True, False] * 10
-    assert set(torch.serialization.get_safe_globals()) == before

@@ -31,11 +31,3 @@ def test_a_run_compiles_once(tmp_path: Path) -> None:
         weights.append(runner.model.state_dict())
     assert COUNTER.frame_count == 1
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
-
-
-def test_testing_is_not_compiled(tmp_path: Path) -> None:
-    write_data(tmp_path)
-    cfg = small("otseg/voc_512.py", tmp_path)
-    cfg.compile = dict(backend="no such")
-    runner = ZeroShotRunner.from_cfg(cfg)
-    assert 0 <= runner.test()["hIoU"] <= 100

@@ -69,34 +69,3 @@ def test_what_carries_over_and_what_does_not(tmp_path: Path, said: list[str]) ->
     assert " tree, " in warned
     assert runner.model.neck.text.split.classes == CLASSES
     ZeroShotRunner.from_cfg(runner.cfg).train()
-
-
-def test_what_is_missing_is_named(tmp_path: Path, said: list[str]) -> None:
-    file = trained(tmp_path)
-    said.clear()
-    runner = start(tmp_path, file, model=dict(backbone=dict(visual_prompts=dict(num_tokens=3))))
-    lacking = runner.model.backbone.visual_prompts.embeddings
-    assert "backbone.visual_prompts.embeddings" in said[0]
-    total = sum(p.numel() for p in runner.model.parameters() if p.requires_grad)
-    assert f"{total - lacking.numel():,} of {total:,}" in said[0]
-
-
-def test_contexts_of_the_same_names(tmp_path: Path, said: list[str]) -> None:
-    own = dict(model=dict(neck=dict(text=dict(per_class=True))))
-    file = trained(tmp_path, "zegot", **own)
-    theirs = read_checkpoint(file)["state_dict"]["neck.text.contexts"]
-    runner = start(tmp_path, file, "zegot", **own)
-    contexts = runner.model.neck.text.contexts
-    for name in ("tree", "car"):
-        row = contexts[CLASSES.index(name)]
-        assert torch.equal(row, theirs[THEIRS["classes"].index(name)])
-    assert not torch.equal(contexts[CLASSES.index("sky")], theirs[0])
-
-
-def test_the_same_classes_need_few_words(tmp_path: Path, said: list[str]) -> None:
-    write_folders(tmp_path / "theirs")
-    ZeroShotRunner.from_cfg(config(tmp_path, OURS, "theirs")).train()
-    said.clear()
-    start(tmp_path, tmp_path / "run_theirs" / "iter_2.pth")
-    (told,) = said
-    assert "recomputed" not in told and "run_theirs" in told

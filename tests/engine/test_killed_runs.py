@@ -21,71 +21,76 @@ from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.run_tools import start_processes, start_tool
 from tests.helpers.tiny_run import tiny_config, write_images
 
-ITERS = 10
-SEEDS = range(12)
-IN_EVERY_TEST = (0, 3)  # one process, killed once; two processes, killed twice
+# In every test run one process, killed once, and two processes, killed twice.
+SEEDS = [0, 3, *(pytest.param(s, marks=pytest.mark.slow) for s in range(12) if s not in (0, 3))]
+HUB = ("best_score", "best_file", "keep_ckpt_ids", "iter_validated")
 
 
 class Setting(NamedTuple):
-    """How often a run saves and validates, and in how many processes it runs."""
+    """How often a run saves and validates, what it keeps, and in how many processes it runs."""
 
     interval: int
     val_interval: int
     keep: int
     processes: int
 
+    @property
+    def name(self) -> str:
+        return "_".join(map(str, self))
+
 
 SETTINGS = [Setting(2, 2, 1, 1), Setting(4, 2, 2, 1), Setting(2, 4, 1, 1), Setting(2, 2, 1, 2)]
 
 
-class Tripwire:
-    """Counts what a process does to the files below a folder, and kills it at one such moment.
+class Reference(NamedTuple):
+    """A run that was never killed."""
+
+    left: dict[str, Any]
+    moments: int
+    seconds: float
+
+
+def tripwire(folder: Path, moment: int | None = None, log: Path | None = None) -> None:
+    """Kill this process instead of an operation on files below a folder.
 
     Args:
         folder: The folder.
-        moment: Which operation is not done any more, counted from 1; None for all of them.
+        moment: Which operation, counted from 1; None for none.
         log: Where the number of operations is written, if any.
     """
+    count = 0
 
-    def __init__(self, folder: Path, moment: int | None = None, log: Path | None = None) -> None:
-        self.folder, self.moment, self.log = str(folder), moment, log
-        self.count = 0
-
-    def __call__(self) -> None:
-        sys.addaudithook(self.look)  # for good, so in a process of its own
-
-    def look(self, event: str, args: tuple) -> None:
+    def look(event: str, args: tuple) -> None:
+        nonlocal count
         if event not in ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir"):
             return
-        if not str(args[0]).startswith(self.folder):
-            return
-        self.count += 1
-        if self.log is not None:
-            self.log.write_text(str(self.count))
-        if self.count == self.moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if str(args[0]).startswith(str(folder)):
+            count += 1
+            if log is not None:
+                log.write_text(str(count))
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)  # for good, so in a process of its own
 
 
-def start(setting: Setting, folder: Path, run: str, first: Callable | None) -> list[BaseProcess]:
-    """Start or resume the training in ``folder / run``."""
-    arguments = ["train", folder / f"{name_of(setting)}.py", "--work-dir", folder / run, "--resume"]
+def start(setting: Setting, run: Path, first: Callable | None = None) -> list[BaseProcess]:
+    """Start or resume the training in a folder."""
+    config = run.parent / f"{setting.name}.py"
+    arguments = ["train", config, "--work-dir", run, "--resume"]
     if setting.processes > 1:
         return start_processes(setting.processes, *arguments, first=first)
     return [start_tool(*arguments, first=first)]
 
 
-def end(processes: list[BaseProcess]) -> list[int | None]:
-    """Wait for all processes; as with torchrun, the end of one by a signal is the end of all."""
+def killed(processes: list[BaseProcess]) -> bool:
+    """Whether one ended by a signal, which is the end of all, as with torchrun."""
     while any(process.is_alive() for process in processes):
         if any(process.exitcode for process in processes):
             for process in processes:
                 process.kill()
         time.sleep(0.01)
-    return [process.exitcode for process in processes]
-
-
-def name_of(setting: Setting) -> str:
-    return "_".join(map(str, setting))
+    return any(process.exitcode for process in processes)
 
 
 def left_by(run: Path) -> dict[str, Any]:
@@ -95,14 +100,8 @@ def left_by(run: Path) -> dict[str, Any]:
     for file in run.glob("*.pth"):
         saved = read_checkpoint(file)
         info = saved["message_hub"]["runtime_info"]
-        left[file.name] = {
-            **{key: saved.get(key) for key in ("state_dict", "optimizer", "param_schedulers")},
-            **{
-                key: info.get(key)
-                for key in ("best_score", "best_file", "keep_ckpt_ids", "iter_validated")
-            },
-            "iter": saved["meta"]["iter"],
-        }
+        parts = [saved.get(key) for key in ("state_dict", "optimizer", "param_schedulers")]
+        left[file.name] = [saved["meta"]["iter"], *parts, *map(info.get, HUB)]
     logs = [file.read_text() for file in run.glob("*/vis_data/scalars.json")]
     for line in sorted("\n".join(logs).split("\n")):
         if line.endswith("}") and "mIoU" in line:  # others are of training, or cut off by a kill
@@ -123,14 +122,6 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-class Reference(NamedTuple):
-    """A run that was never killed."""
-
-    left: dict[str, Any]
-    moments: int
-    seconds: float
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
@@ -145,57 +136,41 @@ def undisturbed(folder: Path) -> Callable[[Setting], Reference]:
         checkpoint = dict(interval=setting.interval, max_keep_ckpts=setting.keep, save_best="mIoU")
         tiny_config(
             folder,
-            train_cfg=dict(max_iters=ITERS, val_interval=setting.val_interval),
+            train_cfg=dict(max_iters=10, val_interval=setting.val_interval),
             default_hooks=dict(checkpoint=checkpoint),
             # A rate at which a wrong dropout mask shows, and the best is not always the last.
             param_scheduler=dict(warmup_iters=1),
             optim_wrapper=dict(optimizer=dict(lr=6e-2)),
-        ).dump(folder / f"{name_of(setting)}.py")
-        run, log = folder / f"{name_of(setting)}_whole", folder / "moments"
+        ).dump(folder / f"{setting.name}.py")
+        run, log = folder / f"{setting.name}_whole", folder / "moments"
         begin = time.monotonic()
-        tripwire = Tripwire(run, log=log)
-        assert not any(end(start(setting, folder, run.name, tripwire)))
+        assert not killed(start(setting, run, functools.partial(tripwire, run, log=log)))
         return Reference(left_by(run), int(log.read_text()), time.monotonic() - begin)
 
     return undisturbed
 
 
-def kill(setting: Setting, folder: Path, run: str, moment: int | float) -> bool:
-    """Start or resume a run and kill it; whether it was not over before.
-
-    Args:
-        setting: Of the run.
-        folder: Where the config is.
-        run: The work folder in it.
-        moment: Which operation on files is not done (int), or after how many seconds (float).
-    """
-    if isinstance(moment, int):
-        return any(end(start(setting, folder, run, Tripwire(folder / run, moment))))
-    processes = start(setting, folder, run, None)
-    time.sleep(moment)
-    random.choice(processes).kill()
-    return any(end(processes))
-
-
-@pytest.mark.parametrize(
-    "seed",
-    [pytest.param(seed, marks=[] if seed in IN_EVERY_TEST else pytest.mark.slow) for seed in SEEDS],
-)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_killed_run_leaves_what_it_leaves_undisturbed(
     seed: int, folder: Path, undisturbed: Callable[[Setting], Reference]
 ) -> None:
-    rng = random.Random(seed)
-    setting = SETTINGS[seed % len(SETTINGS)]
+    rng, setting = random.Random(seed), SETTINGS[seed % len(SETTINGS)]
     reference = undisturbed(setting)
-    run = f"{name_of(setting)}_killed_{seed}"
-    moment: int | float = rng.randrange(1, reference.moments + 1)
-    if seed % 3 == 2:
-        moment = rng.uniform(0.3, 1.0) * reference.seconds
-    killed = kill(setting, folder, run, moment)
-    assert killed or isinstance(moment, float)
+    run = folder / f"{setting.name}_killed_{seed}"
+
+    def kill_at(moment: int) -> bool:
+        return killed(start(setting, run, functools.partial(tripwire, run, moment)))
+
+    if seed % 3 == 2:  # at any time, instead of an operation on files
+        processes = start(setting, run)
+        time.sleep(rng.uniform(0.3, 1.0) * reference.seconds)
+        rng.choice(processes).kill()
+        killed(processes)
+    else:
+        assert kill_at(rng.randrange(1, reference.moments + 1))
     if seed % 2:  # killed again, soon after it went on
-        kill(setting, folder, run, rng.randrange(1, 20))
-    assert not any(end(start(setting, folder, run, None)))
-    left = left_by(folder / run)
+        kill_at(rng.randrange(1, 20))
+    assert not killed(start(setting, run))
+    left = left_by(run)
     assert left.keys() == reference.left.keys()
     assert [key for key, value in reference.left.items() if not same(value, left[key])] == []

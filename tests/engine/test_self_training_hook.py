@@ -10,13 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import ZeroShotRunner
-from mmseg_otseg.engine.hooks import SelfTrainingHook
-from mmseg_otseg.models import MPSAHead
-from mmseg_otseg.structures import IGNORED, UNLABELED
 from tests.helpers.small_configs import small, write_data
-
-UNSEEN = {15, 16, 17, 18, 19}
-KILLED_AFTER = 3
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +56,8 @@ def test_switches_and_survives_kill_and_resume(folder: Path, tmp_path: Path) -> 
 
     cfg = transductive(folder, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
-        run(cfg, Recorder(kill_after=KILLED_AFTER))
-    cfg.resume, cfg.load_from = True, str(tmp_path / "killed" / f"iter_{KILLED_AFTER}.pth")
+        run(cfg, Recorder(kill_after=3))
+    cfg.resume, cfg.load_from = True, str(tmp_path / "killed" / "iter_3.pth")
     cfg.experiment_name += "_resumed"
     resumed = Recorder()
     state = run(cfg, resumed).model.state_dict()
@@ -72,43 +66,7 @@ def test_switches_and_survives_kill_and_resume(folder: Path, tmp_path: Path) -> 
         assert torch.equal(value, state[name]), name
 
 
-def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pairs: list[tuple[int, torch.Tensor, torch.Tensor]] = []
-    loss = MPSAHead.loss
-
-    def record(self: MPSAHead, inputs: Any, samples: Any, *args: Any) -> Any:
-        labels = self._stack_batch_gt(samples).squeeze(1)
-        self.loss_decode.register_forward_pre_hook(
-            lambda _, arguments: pairs.append((len(inputs.classes), labels, arguments[1]))
-        )
-        try:
-            return loss(self, inputs, samples, *args)
-        finally:
-            self.loss_decode._forward_pre_hooks.clear()
-
-    monkeypatch.setattr(MPSAHead, "loss", record)
-    run(transductive(folder, tmp_path / "run"), Recorder())
-    assert [number for number, _, _ in pairs] == [15] * 4 + [20] * 4  # two maps per iteration
-    for number, labels, target in pairs:
-        unlabeled = labels == UNLABELED
-        assert unlabeled.any()
-        given = set(target[unlabeled].tolist())
-        assert given <= UNSEEN if number == 20 else given == {IGNORED}
-        assert torch.equal(target[~unlabeled], labels[~unlabeled])
-
-
-def test_runs_that_cannot_be_transductive(folder: Path, tmp_path: Path) -> None:
-    cfg = transductive(folder, tmp_path / "inductive")
-    cfg.train_dataloader.dataset.setting = "inductive"
-    with pytest.raises(ValueError, match="setting='transductive'"):
-        run(cfg, Recorder())
+def test_self_training_needs_a_trained_model(folder: Path, tmp_path: Path) -> None:
     cfg = transductive(folder, tmp_path / "untrained", begin=0)
     with pytest.raises(ValueError, match="load_from"):
         run(cfg, Recorder())
-    cfg = transductive(folder, tmp_path / "late", iters=4, begin=4)
-    with pytest.raises(ValueError, match=r"begin=4, .*max_iters"):
-        run(cfg, Recorder())
-    with pytest.raises(ValueError, match=r"begin.* -1"):
-        SelfTrainingHook(begin=-1)

@@ -119,11 +119,6 @@ class Visitor:
         """What the page says is wrong, as soon as it does."""
         return self.wait_for(lambda: " ".join(self.texts("#status .wrong")).strip())
 
-    def screenshot(self, file: Path) -> None:
-        """Save a screenshot of the page."""
-        self.driver.execute_script("window.scrollTo(0, 0)")
-        self.driver.save_screenshot(str(file))
-
     def leave(self) -> None:
         """Close the browser."""
         self.driver.quit()

@@ -27,24 +27,15 @@ def hostile_files(folder: Path, marker: Path) -> dict[str, Path]:
     code = Call(exec, f"open({str(marker)!r}, 'w').close()")
     array: Any = np.array([1]).__reduce__()[0]
     pointers = Call(array, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("O"), False, [0]))
-    files = {name: folder / f"{name}.pth" for name in ("weights", "meta", "old", "pointers")}
+    kinds = ("weights", "old", "pointers", "program", "half", "picture")
+    files = {kind: folder / f"{kind}.pth" for kind in kinds}
     torch.save(dict(state_dict=dict(weight=code)), files["weights"])
-    torch.save(dict(state_dict={}, meta=dict(iter=1, epoch=0, seed=code)), files["meta"])
     torch.save(code, files["old"], _use_new_zipfile_serialization=False)
     torch.save(dict(state_dict=dict(weight=pointers)), files["pointers"])
-    files["program"] = folder / "program.pth"
     with zipfile.ZipFile(files["program"], "w") as archive:  # by its members, a TorchScript program
         archive.writestr("a/data.pkl", pickle.dumps(code, 2))
         archive.writestr("a/constants.pkl", pickle.dumps(code, 2))
         archive.writestr("a/version", "3\n")
-    torch.save(dict(weight=torch.zeros(100)), folder / "whole")
-    contents = dict(
-        pickle=pickle.dumps(code),
-        half=(folder / "whole").read_bytes()[:700],
-        picture=b"\x89PNG\r\n\x1a\n" + bytes(50),
-        empty=b"",
-    )
-    for name, content in contents.items():
-        files[name] = folder / f"{name}.pth"
-        files[name].write_bytes(content)
+    files["half"].write_bytes(files["pointers"].read_bytes()[:700])
+    files["picture"].write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
     return files

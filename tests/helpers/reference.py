@@ -47,66 +47,36 @@ class Reference:
 
     def clip(self) -> dict[str, Any]:
         positions = len(self.arrays["state/backbone.positional_embedding"]) - 1
-        vision = {
-            "image_size": int(positions**0.5) * self.config("patch_size"),
-            "patch_size": self.config("patch_size"),
-            "width": self.config("width"),
-            "layers": self.config("layers"),
-            "head_width": self.config("width") // self.config("heads"),
-        }
+        vision = {name: self.config(name) for name in ("patch_size", "width", "layers")}
+        vision["image_size"] = int(positions**0.5) * vision["patch_size"]
+        vision["head_width"] = vision["width"] // self.config("heads")
         text = {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408}
-        return {
-            "model": {
-                "embed_dim": self.config("embed_dim"),
-                "quick_gelu": True,
-                "vision_cfg": vision,
-                "text_cfg": text,
-            }
-        }
+        model = dict(embed_dim=self.config("embed_dim"), vision_cfg=vision, text_cfg=text)
+        return dict(model=dict(model, quick_gelu=True))
 
     def model_config(self, folder: Path) -> dict[str, Any]:
         """Config of the model as users write it, with every dropout at 0."""
         np.save(folder / "text.npy", self.arrays["input/text_embeddings"])
-        return {
-            "type": "EncoderDecoder",
-            "data_preprocessor": {
-                "type": "SegDataPreProcessor",
-                "mean": [123.675, 116.28, 103.53],
-                "std": [58.395, 57.12, 57.375],
-                "bgr_to_rgb": True,
-            },
-            "backbone": {
-                "type": "CLIPBackbone",
-                "clip": self.clip(),
-                "visual_prompts": {
-                    "num_tokens": self.config("visual_prompt_tokens"),
-                    "dropout": 0.0,
-                },
-            },
-            "neck": {
-                "type": "DLFANeck",
-                "clip": self.clip(),
-                "text": {
-                    "type": "PrecomputedPrompts",
-                    "path": str(folder / "text.npy"),
-                    "split": self.split,
-                },
-            },
-            "decode_head": {
-                **self.head_config(),
-                "embed_dim": self.config("embed_dim"),
-                "num_classes": self.config("num_classes"),
-                "decoder_layers": self.config("decoder_layers"),
-                "dropout": 0.0,
-            },
-            "test_cfg": {"mode": "whole"},
-        }
-
-    def head_config(self) -> dict[str, Any]:
-        """What is the method's own."""
+        prompts = dict(num_tokens=self.config("visual_prompt_tokens"), dropout=0.0)
+        text = dict(type="PrecomputedPrompts", path=str(folder / "text.npy"), split=self.split)
+        head = dict(type="MPSAHead", epsilon=self.config("epsilon"))
         if self.method == "zegclip":
-            return {"type": "ZegCLIPHead", "decoder_heads": self.config("decoder_heads")}
-        return {"type": "MPSAHead", "epsilon": self.config("epsilon")}
+            head = dict(type="ZegCLIPHead", decoder_heads=self.config("decoder_heads"))
+        for name in ("embed_dim", "num_classes", "decoder_layers"):
+            head[name] = self.config(name)
+        return dict(
+            type="EncoderDecoder",
+            data_preprocessor=dict(
+                type="SegDataPreProcessor",
+                mean=[123.675, 116.28, 103.53],
+                std=[58.395, 57.12, 57.375],
+                bgr_to_rgb=True,
+            ),
+            backbone=dict(type="CLIPBackbone", clip=self.clip(), visual_prompts=prompts),
+            neck=dict(type="DLFANeck", clip=self.clip(), text=text),
+            decode_head=dict(head, dropout=0.0),
+            test_cfg=dict(mode="whole"),
+        )
 
     def output(self, kind: str, class_map: str) -> Tensor:
         """An output in training: ``kind`` is ``logits``, ``loss_mask`` or ``loss_dice``."""

@@ -14,15 +14,12 @@ from torch import Tensor, nn
 
 from tests.helpers.small_configs import CLIP, small
 
-METHODS = ("otseg", "zegot", "zegclip")
 
-
-def build(name: str, precision: str = "fp32", compile_losses: Any = False) -> Any:
+def build(name: str, precision: str = "fp32") -> Any:
     """The model of a method, in which nothing is random after it is built."""
     torch.manual_seed(0)
     config = small(f"{name}/voc_512.py", Path("none")).model
     config.clip = ConfigDict(**CLIP, precision=precision)
-    config.compile_losses = compile_losses
     config.backbone.drop_path_rate = 0.0
     config.test_cfg = dict(mode="whole")
     model = MODELS.build(config).to(torch.get_default_device())

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_otseg.imaging import labels_at_size, resizing
+from mmseg_otseg.imaging import labels_at_size, resize, resizing, windows
 
 
 def smooth(classes: int, height: int, width: int) -> np.ndarray:
@@ -13,20 +13,17 @@ def smooth(classes: int, height: int, width: int) -> np.ndarray:
     return F.interpolate(values, (height, width), mode="bicubic")[0].sigmoid().numpy()
 
 
-@pytest.mark.parametrize("classes", [1, 2, 20])
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("classes", "old", "new", "none_below", "align_corners"),
     [
-        ((32, 48), (200, 333)),
-        ((32, 48), (32, 48)),
-        ((64, 50), (20, 17)),
-        ((1, 40), (5, 90)),
-        ((16, 1), (16, 1)),
-        ((30, 30), (1, 1)),
+        (20, (32, 48), (200, 333), None, False),
+        (20, (32, 48), (200, 333), 0.6, True),
+        (2, (64, 50), (20, 17), 0.6, False),
+        (1, (1, 40), (5, 90), None, True),
+        (20, (32, 48), (32, 48), 0.6, False),
+        (2, (30, 30), (1, 1), None, False),
     ],
 )
-@pytest.mark.parametrize("none_below", [None, 0.6])
-@pytest.mark.parametrize("align_corners", [False, True])
 def test_is_the_best_class_of_the_resized_maps(
     classes: int,
     old: tuple[int, int],
@@ -62,3 +59,15 @@ def test_many_classes_need_two_bytes() -> None:
     found = labels_at_size(values, (3, 3), none_below=0.5)
     assert found.dtype == np.uint16 and (found == 255).all()
     assert (labels_at_size(0 * values, (3, 3), none_below=0.5) == 256).all()
+
+
+def test_images_are_rounded() -> None:
+    image = np.array([[[0], [255]]], np.uint8)
+    assert resize(image, (1, 4))[0, :, 0].tolist() == [0, 64, 191, 255]
+    assert resize(image, (1, 2)) is image
+
+
+def test_windows() -> None:
+    assert windows(100, 64, 48) == [slice(0, 64), slice(36, 100)]
+    assert windows(64, 64, 48) == [slice(0, 64)]
+    assert windows(50, 64, 48) == [slice(0, 50)]

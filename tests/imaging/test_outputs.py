@@ -102,11 +102,3 @@ def test_arrays_are_numbered_on(tmp_path: Path) -> None:
         with OutputFolder(tmp_path, images, NAMES, PALETTE) as out:
             files += [int(out.save(image, mask).stem) for image in images]
     assert files == [0, 1, 2, 3, 1, 4]
-
-
-def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    out = OutputFolder(tmp_path, ["x.jpg"])
-    (tmp_path / "pred" / "x.png").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"x\.png"):
-        out.save("x.jpg", np.zeros((2, 2), np.uint8))
-    assert [path.name for path in (tmp_path / "pred").iterdir()] == ["x.png"]

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmseg_otseg.imaging import paint
+from mmseg_otseg.imaging import heat, paint
 
 PALETTE = [[200, 0, 0], [0, 200, 0]]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 50), (40, 1), (90, 120)])
-@pytest.mark.parametrize("name", ["cat", "a name that is longer than the image", "猫"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (90, 120)])
+@pytest.mark.parametrize("name", ["a name that is longer than the image", "猫"])
 def test_any_size_and_name(size: tuple[int, int], name: str) -> None:
     image = np.full((*size, 3), 100, np.uint8)
     overlay = paint(image, np.zeros(size, np.uint8), [name, "b"], PALETTE)
@@ -28,8 +28,14 @@ def test_colors_and_what_has_none() -> None:
     assert plate.any() and not plate[:, 50:].any()
 
 
-def test_many_classes() -> None:
-    mask = np.full((8, 8), 300, np.uint16)
-    palette = [[index % 256, 7, 9] for index in range(301)]
-    overlay = paint(np.zeros((8, 8, 3), np.uint8), mask, [""] * 301, palette, opacity=1)
-    assert (overlay[0] == [44, 7, 9]).all()
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
+def test_glows_where_the_map_is_large_at_any_range(scale: float) -> None:
+    image = np.full((40, 60, 3), 200, np.uint8)
+    values = np.array([[0, 1], [2, 4]]) * scale - 7
+    shown = heat(image, values).astype(int)
+    assert shown.shape == image.shape
+    corners = [shown[y, x].sum() for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1))]
+    assert corners[3] == max(corners) and corners[3] > 200
+    assert shown[0, 0].std() == 0 and shown[0, 0, 0] < 200  # gray and dimmed where there is nothing
+    steps = np.abs(np.diff(shown, axis=1)).max()
+    assert steps < 60  # smooth, where the nearest of the values would jump

@@ -3,13 +3,13 @@ from __future__ import annotations
 import ast
 import os
 import sys
-import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image
 
 from mmseg_otseg import imaging
 from mmseg_otseg.imaging import ImageError, check_image_file, find_images, read_image, reading
@@ -45,82 +45,43 @@ def test_finds_images(folder: Path) -> None:
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path} "):
-        find_images(["a.png", tmp_path])
-    with pytest.raises(ValueError, match=r"\[\]"):
-        find_images([])
-    with pytest.raises(ValueError, match=r"\bint\b"):
-        find_images([3])
+    for images, message in ((["a.png", tmp_path], f"{tmp_path} "), ([], r"\[\]"), ([3], "int")):
+        with pytest.raises(ValueError, match=message):
+            find_images(images)
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "jpg", "webp", "gif", "jp2"])
-def test_formats(suffix: str, tmp_path: Path) -> None:
+def test_formats(tmp_path: Path) -> None:
     image = np.full((20, 30, 3), (200, 100, 50), np.uint8)
-    Image.fromarray(image).save(tmp_path / f"x.{suffix}")
-    found, size = read_image(tmp_path / f"x.{suffix}")
-    assert size == (20, 30) and found.dtype == np.uint8
-    np.testing.assert_allclose(found, image, atol=8)
-
-
-def test_is_what_opencv_reads(tmp_path: Path) -> None:
-    smooth = cv2.resize(values(6, 8, 3), (80, 60), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(tmp_path / "x.jpg"), smooth)
-    expected = cv2.imread(str(tmp_path / "x.jpg"))[..., ::-1].astype(int)
-    assert np.abs(read_image(tmp_path / "x.jpg")[0] - expected).max() <= 3
+    for suffix in ("png", "bmp", "tif", "ppm", "jpg", "webp", "gif", "jp2"):
+        Image.fromarray(image).save(tmp_path / f"x.{suffix}")
+        found, size = read_image(tmp_path / f"x.{suffix}")
+        assert size == (20, 30) and found.dtype == np.uint8
+        np.testing.assert_allclose(found, image, atol=8)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
-@pytest.mark.parametrize("kept", [reading.MAX_PIXELS_KEPT, 50])
-def test_modes(mode: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_PIXELS_KEPT", kept)
+def test_modes(mode: str, tmp_path: Path) -> None:
     if mode == "I;16":
         image = Image.fromarray(np.full((20, 30), 65535, np.uint16))
     else:
         image = Image.new("RGB", (30, 20), "white").convert(mode)
     image.save(tmp_path / "x.tif")
     found, size = read_image(tmp_path / "x.tif")
-    assert size == (20, 30)
-    assert found.shape == ((20, 30, 3) if kept > 600 else (5, 8, 3))
-    assert (found == 255).all()
+    assert size == (20, 30) and found.shape == (20, 30, 3) and (found == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "tif_lzw"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation(orientation: int, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_orientation(suffix: str, tmp_path: Path) -> None:
     stored = cv2.resize(values(3, 4, 3), (64, 48), interpolation=cv2.INTER_CUBIC)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    suffix, _, compression = kind.partition("_")
-    options = {"compression": f"tiff_{compression}"} if compression else {}
-    Image.fromarray(stored).save(tmp_path / "whole.jpg", exif=exif)
-    Image.fromarray(stored).save(tmp_path / f"x.{suffix}", exif=exif, **options)
-    found, size = read_image(tmp_path / f"x.{suffix}")
-    expected = cv2.imread(str(tmp_path / "whole.jpg"))[..., ::-1].astype(int)
-    assert size == found.shape[:2] == expected.shape[:2]
-    assert np.abs(found - expected).mean() < 3
-
-
-@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_a_tiff_that_pillow_would_refuse(
-    compression: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    Image.new("L", (30, 20), 7).save(tmp_path / "x.tif", compression=compression)
-    assert read_image(tmp_path / "x.tif")[1] == (20, 30)
-    assert Image.MAX_IMAGE_PIXELS == 100
-
-
-def test_transparent_tiffs_are_what_opencv_reads(tmp_path: Path) -> None:
-    Image.fromarray(values(20, 30, 4)).save(tmp_path / "x.tif")
-    expected = cv2.imread(str(tmp_path / "x.tif"))[..., ::-1].astype(int)
-    assert np.abs(read_image(tmp_path / "x.tif")[0] - expected).max() <= 1
-
-
-@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
-def test_avif(tmp_path: Path) -> None:
-    Image.new("RGB", (30, 20), (200, 100, 50)).save(tmp_path / "x.avif")
-    assert find_images(tmp_path)[0] == [str(tmp_path / "x.avif")]
-    np.testing.assert_allclose(read_image(tmp_path / "x.avif")[0][0, 0], (200, 100, 50), atol=8)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(tmp_path / "whole.jpg", exif=exif)
+        Image.fromarray(stored).save(tmp_path / f"x.{suffix}", exif=exif)
+        found, size = read_image(tmp_path / f"x.{suffix}")
+        expected = cv2.imread(str(tmp_path / "whole.jpg"))[..., ::-1].astype(int)
+        assert size == found.shape[:2] == expected.shape[:2]
+        assert np.abs(found - expected).mean() < 3
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -136,48 +97,31 @@ def test_large_images_are_read_smaller(
     assert np.abs(found - expected.astype(int)).mean() < 6
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
-def test_arrays(shape: tuple[int, ...]) -> None:
-    array = values(*shape)
-    found, size = read_image(array)
-    assert size == (4, 5)
-    bgr = array[..., :3] if array.ndim == 3 else array[..., None]
-    np.testing.assert_array_equal(found[..., ::-1], np.broadcast_to(bgr, (4, 5, 3)))
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
+def test_arrays() -> None:
+    for shape in ((4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)):
+        array = values(*shape)
+        found, size = read_image(array)
+        assert size == (4, 5)
+        bgr = array[..., :3] if array.ndim == 3 else array[..., None]
+        np.testing.assert_array_equal(found[..., ::-1], np.broadcast_to(bgr, (4, 5, 3)))
+    for array, message in (
         (np.zeros((4, 5, 3)), "float64"),
         (values(4, 5, 2), r"\(4, 5, 2\)"),
-        (values(4), r"\(4,\)"),
         (values(0, 5, 3), r"\(0, 5, 3\)"),
-    ],
-)
-def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        read_image(array)
+    ):
+        with pytest.raises(ImageError, match=message):
+            read_image(array)
 
 
-@pytest.mark.parametrize("size", [(30000, 30000), (2**31 - 1, 2**31 - 1)])
-def test_bombs_are_refused_from_their_header(size: tuple[int, int], tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(png_of(*size))
-    with pytest.raises(ImageError):
-        read_image(tmp_path / "x.png")  # Pillow imports its plugins at the first file
-    tracemalloc.start()
-    for read in (read_image, check_image_file):
-        with pytest.raises(ImageError, match=f"{size[0]} x {size[1]}"):
-            read(tmp_path / "x.png")
-    assert tracemalloc.get_traced_memory()[1] < 2**22
-    tracemalloc.stop()
-
-
-def test_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_image, check_image_file])
+def test_bombs_and_pipes_are_refused_at_once(read: Callable, tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_of(2**31 - 1, 30000))
+    with pytest.raises(ImageError, match=f"{2**31 - 1} x 30000"):
+        read(tmp_path / "bomb.png")
     os.mkfifo(tmp_path / "x.png")
-    for path in (tmp_path / "x.png", Path("/dev/zero"), tmp_path):
-        for read in (read_image, check_image_file):
-            with pytest.raises(ImageError, match="pipe"):
-                read(path)
+    for path in (tmp_path / "x.png", tmp_path):
+        with pytest.raises(ImageError, match="pipe"):
+            read(path)
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:
@@ -190,19 +134,6 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
             read_image(path)
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "gone.png")
-
-
-def test_other_bits(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((4, 5), np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(ImageError, match="32"):
-        read_image(tmp_path / "x.tif")
-
-
-def test_unknown_formats_pass_the_check(tmp_path: Path) -> None:
-    (tmp_path / "x.npy").write_bytes(b"whatever its own reader knows")
-    check_image_file(tmp_path / "x.npy")
-    (tmp_path / "x.png").write_bytes(png_of(30, 30)[:20])
-    check_image_file(tmp_path / "x.png")
 
 
 def test_needs_numpy_and_pillow_only() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmseg_otseg import inference
 from mmseg_otseg.inference import OTSegInferencer, set_classes
 from mmseg_otseg.inference.loading import training_free
 from tests.helpers.shapes_run import tiny_config
@@ -38,18 +38,6 @@ def test_the_bias_lowers_the_seen_classes(
     assert look.labels(1.0).all() and not look.labels(-1.0).any()
 
 
-def test_a_place_agrees_with_the_labels(inferencer: OTSegInferencer, images: Path) -> None:
-    look = inferencer.inspect(images / "0.jpg")
-    labels = look.labels()
-    for row in range(0, 64, 13):
-        for column in range(0, 80, 13):
-            assert look.values_at(row, column).argmax() == labels[row, column]
-    share = look.share_at(5, 70, 2)
-    assert share.shape == (len(look.prompts),) and share.sum() == pytest.approx(1)
-    corner = look.share[2][:, 0, 0]
-    np.testing.assert_allclose(look.share_at(0, 0, 2), corner / corner.sum(), rtol=1e-4)
-
-
 def test_the_share_is_the_plan_behind_the_score_map(
     inferencer: OTSegInferencer, images: Path
 ) -> None:
@@ -60,15 +48,10 @@ def test_the_share_is_the_plan_behind_the_score_map(
     assert look.share.std() > 0
 
 
-def test_an_image_that_cannot_be_read(inferencer: OTSegInferencer, images: Path) -> None:
-    for name in ("1b.jpg", "notes.txt", "gone.jpg"):
-        with pytest.raises(ValueError, match=re.escape(name)):
-            inferencer.inspect(images / name)
-
-
 def test_some_vocabularies_are_kept(
     inferencer: OTSegInferencer, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(inference.inferencer, "VOCABULARIES_KEPT", 3)
     text, calls = type(inferencer.model.neck.text), []
     encode = text.set_classes
     monkeypatch.setattr(text, "set_classes", lambda *args: (calls.append(args), encode(*args)))
@@ -77,15 +60,17 @@ def test_some_vocabularies_are_kept(
         for classes in ("cat, sofa", ["dog"], split):
             inferencer.inspect(images / "2.jpg", classes)
     assert len(calls) == 3
-    for number in range(20):
-        inferencer.inspect(images / "2.jpg", f"thing {number}")
-    assert len(inferencer._kept) < 20
+    inferencer.inspect(images / "2.jpg", "zebra")
+    inferencer.inspect(images / "2.jpg", ["dog"])
+    assert len(calls) == 4
+    inferencer.inspect(images / "2.jpg", "cat, sofa")  # the oldest was dropped
+    assert len(calls) == 5
     set_classes(inferencer.model, ["dog"])
     inferencer.inspect(images / "2.jpg", "cat, sofa")
-    assert len(inferencer._kept) == 1  # those made from the other vocabulary are gone
+    assert len(calls) == 7  # those made from the other vocabulary are gone
 
 
-@pytest.mark.parametrize("name", ["otseg_plus", "zegot", "zegclip"])
+@pytest.mark.parametrize("name", ["otseg_plus", "zegot"])
 def test_clips_own_map_is_that_of_the_training_free_config(name: str, tmp_path: Path) -> None:
     expected = tiny_config("training_free", tmp_path)
     expected.model.decode_head.seen_bias = 0.0

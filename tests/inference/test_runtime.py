@@ -5,18 +5,14 @@ import pickle
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import OTSegRuntime, with_classes
-from mmseg_otseg.inference.__main__ import main
-from mmseg_otseg.inference.runtime import _resized
 from tests.helpers.exported import Exported
 from tests.helpers.paths import ROOT
 
@@ -51,22 +47,6 @@ def test_it_needs_neither_torch_nor_mmseg(otseg: Exported, photos: Path, tmp_pat
     assert np.asarray(Image.open(tmp_path / "out" / "pred" / "a.png")).shape == (70, 90)
 
 
-@pytest.mark.slow
-def test_in_an_environment_with_five_packages(
-    otseg: Exported, photos: Path, tmp_path: Path
-) -> None:
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    packages = ["numpy", "pillow", "onnxruntime", "tokenizers", "ftfy"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-    copy = tmp_path / "site" / "mmseg_otseg"
-    shutil.copytree(ROOT / "mmseg_otseg", copy)
-    arguments = [otseg.folder, photos, "--classes", "cat, sofa", "--out", tmp_path / "out"]
-    command = [python, "-m", "mmseg_otseg.inference", *arguments]
-    subprocess.run(command, cwd=copy.parent, check=True)
-    assert (tmp_path / "out" / "pred" / "a.png").is_file()
-
-
 def test_classes_of_a_call(otseg: Exported) -> None:
     runtime = OTSegRuntime(otseg.folder)
     assert runtime.vocabulary().names == otseg.model.neck.text.split.classes
@@ -75,9 +55,8 @@ def test_classes_of_a_call(otseg: Exported) -> None:
     assert vocabulary.text.shape == (2, 6, 32)
     assert runtime.vocabulary(["cat", "unicorn"]) is vocabulary
     assert runtime.vocabulary("cat, unicorn") is vocabulary
-    for names, word in (([], "no class name"), (["a", "a"], "numbers 1, 2"), ("voc", "mmseg")):
-        with pytest.raises(UserError, match=word):
-            runtime.vocabulary(names)
+    with pytest.raises(UserError, match="mmseg"):
+        runtime.vocabulary("voc")
 
 
 def test_as_many_tokens_as_in_torch(otseg: Exported) -> None:
@@ -101,19 +80,22 @@ def test_the_seen_bias_can_be_chosen(otseg: Exported) -> None:
     np.testing.assert_allclose(difference[0, ~seen], 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "vocabulary.npz", "model.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.onnx", "vocabulary.npz", "model.json", "tokenizer.json", "text_encoder.onnx"],
+)
 def test_missing_and_damaged_files(otseg: Exported, name: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(otseg.folder, copy)
-    (copy / name).write_bytes(b"damaged")
+    (copy / name).write_text("{}" if name == "tokenizer.json" else "damaged")
     with pytest.raises(ValueError, match=name):
-        OTSegRuntime(copy)
+        OTSegRuntime(copy).vocabulary(["cat"])
     (copy / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
-        OTSegRuntime(copy)
+        OTSegRuntime(copy).vocabulary(["cat"])
 
 
-def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
+def test_a_vocabulary_of_another_clip_and_another_layout(otseg: Exported, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(otseg.folder, copy)
     with np.load(copy / "vocabulary.npz") as file:
@@ -121,33 +103,10 @@ def test_a_vocabulary_of_another_clip(otseg: Exported, tmp_path: Path) -> None:
     np.savez(copy / "vocabulary.npz", **{**arrays, "clip": np.array("00" * 32)})
     with pytest.raises(ValueError, match=r"vocabulary\.npz .*fingerprint"):
         OTSegRuntime(copy)
-
-
-def changed(otseg: Exported, folder: Path, **metadata: object) -> Path:
-    """A copy of the exported folder with other metadata."""
-    copy = folder / "copy"
-    shutil.copytree(otseg.folder, copy)
     whole = json.loads((copy / "model.json").read_text())
-    (copy / "model.json").write_text(json.dumps({**whole, **metadata}))
-    return copy
-
-
-def test_another_layout(otseg: Exported, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="layout 2"):
-        OTSegRuntime(changed(otseg, tmp_path, format=2))
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "text_encoder.onnx"])
-def test_a_text_encoder_that_is_missing_or_damaged(
-    name: str, otseg: Exported, tmp_path: Path
-) -> None:
-    copy = changed(otseg, tmp_path)
-    (copy / name).write_text("{}")
-    with pytest.raises(UserError, match=name):
-        OTSegRuntime(copy).vocabulary(["cat"])
-    (copy / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
-        OTSegRuntime(copy).vocabulary(["cat"])
+    (copy / "model.json").write_text(json.dumps({**whole, "format": 3}))
+    with pytest.raises(UserError, match="layout 3"):
+        OTSegRuntime(copy)
 
 
 def test_a_narrow_image_does_not_fill_a_window(otseg: Exported) -> None:
@@ -159,56 +118,9 @@ def test_a_narrow_image_does_not_fill_a_window(otseg: Exported) -> None:
     assert runtime(images)["skipped"] == ["array 0"]
 
 
-def test_providers(otseg: Exported) -> None:
-    assert OTSegRuntime(otseg.folder, providers=["CPUExecutionProvider"]).known.names
-    with pytest.raises(UserError, match="no CheapExecutionProvider"):
-        OTSegRuntime(otseg.folder, providers=["CheapExecutionProvider"])
-
-
-def test_an_old_onnxruntime(otseg: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "__version__", "1.19.2")
-    with pytest.raises(ImportError, match=r"1\.20 .*1\.19\.2"):
-        OTSegRuntime(otseg.folder)
-
-
 def test_other_processes_get_it(otseg: Exported) -> None:
     runtime = OTSegRuntime(otseg.folder, threads=1, seen_bias=0.2)
     copy = pickle.loads(pickle.dumps(runtime))  # what `spawn` does
     assert copy.seen_bias == 0.2 and copy.threads == 1
     image = np.zeros((1, 64, 64, 3), np.uint8)
     np.testing.assert_array_equal(copy.run(image, copy.known), runtime.run(image, runtime.known))
-
-
-def test_a_bias_that_is_no_number(otseg: Exported) -> None:
-    with pytest.raises(ValueError, match="bias"):
-        OTSegRuntime(otseg.folder, seen_bias=float("nan"))
-
-
-def test_the_command_line_tells_errors_in_a_line(tmp_path: Path, photos: Path) -> None:
-    with pytest.raises(SystemExit, match=r"model\.json"):
-        main([str(tmp_path), str(photos), "--out", str(tmp_path / "out")])
-
-
-@pytest.mark.parametrize(
-    ("size", "scale", "keep_ratio", "expected"),
-    [
-        ((375, 500), (2048, 512), True, (512, 683)),
-        ((100, 1000), (2048, 512), True, (205, 2048)),
-        ((30, 40), (64, 48), False, (48, 64)),
-    ],
-)
-def test_images_are_resized_as_mmseg_does(
-    size: tuple[int, int], scale: tuple[int, int], keep_ratio: bool, expected: tuple[int, int]
-) -> None:
-    image = np.zeros((*size, 3), np.uint8)
-    how = {"scale": list(scale), "keep_ratio": keep_ratio}
-    assert _resized(image, how).shape[:2] == expected
-
-
-def test_an_interrupt_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mmseg_otseg.inference.__main__.find_images", interrupt)
-    with pytest.raises(SystemExit, match="interrupted"):
-        main([str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")])

@@ -29,13 +29,6 @@ def test_unseen_classes_are_counted_under_each_prediction() -> None:
     assert not any("dog" in text for text in shown)
 
 
-def test_without_labels_there_is_no_truth() -> None:
-    labels = np.zeros((4, 6), np.uint8)
-    row = Row(np.zeros((4, 6, 3), np.uint8), None, {"prediction": labels})
-    shown = texts(segmentation_sheet([row], NAMES, PALETTE, [2]))
-    assert "truth" not in shown and not any("IoU" in text for text in shown)
-
-
 def look_with(plan: np.ndarray | None) -> Inspection:
     return Inspection(
         image=np.zeros((8, 12, 3), np.uint8),
@@ -72,8 +65,3 @@ def test_classes_are_outlined_where_the_truth_has_them() -> None:
         [path.vertices[:, 1] for c in image.collections for path in c.get_paths()]
     )
     assert np.ptp(rows) / len(drawn) == pytest.approx(0.5, abs=0.02)
-
-
-def test_heads_without_a_plan() -> None:
-    with pytest.raises(ValueError, match="MPSAHead"):
-        plan_sheet([look_with(None)], [[0]])

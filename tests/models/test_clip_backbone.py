@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import pickle
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.model import ExponentialMovingAverage
-from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
-from torch import nn
 
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip import shared_clip
 from tests.helpers.small_voc import build
-from tests.helpers.tiny_clip import tiny_clip
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -36,11 +31,9 @@ def test_is_open_clips_own_tower(clip: dict) -> None:
     assert torch.allclose(features.local[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 160), (50, 71), (16, 16), (129, 64)])
-@pytest.mark.parametrize("prompts", [False, True])
-def test_any_size(size: tuple[int, int], prompts: bool, clip: dict) -> None:
-    backbone = prompted(clip) if prompts else CLIPBackbone(clip)
-    features = backbone(torch.randn(1, 3, *size))
+@pytest.mark.parametrize("size", [(96, 160), (50, 71), (16, 16)])
+def test_any_size(size: tuple[int, int], clip: dict) -> None:
+    features = prompted(clip)(torch.randn(1, 3, *size))
     grid = tuple(-(-side // 16) for side in size)
     assert features.local[0].shape == (1, 32, *grid)
     assert features.global_token.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
@@ -59,58 +52,22 @@ def test_clip_stays_frozen(clip: dict) -> None:
     assert all(p.grad is not None for p in backbone.visual_prompts.parameters())
 
 
-def test_checkpoint_is_small(clip: dict) -> None:
-    assert not any("clip.module" in name for name in prompted(clip).state_dict())
-    full = prompted(clip, save_clip=True).state_dict()
-    assert any("clip.module.conv1" in name for name in full)
-
-
-@pytest.mark.parametrize("indices", [(3,), (-4,), (0, -3), ()])
-def test_wrong_layers(indices: tuple[int, ...], clip: dict) -> None:
+def test_a_layer_that_does_not_exist(clip: dict) -> None:
     with pytest.raises(ValueError, match="out_indices"):
-        CLIPBackbone(clip, out_indices=indices)
+        CLIPBackbone(clip, out_indices=(3,))
 
 
-@pytest.mark.parametrize("copy", [deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_has_a_stochastic_depth_of_its_own(copy: Any, clip: dict) -> None:
+def test_a_copy_has_a_stochastic_depth_of_its_own(clip: dict) -> None:
     """As the teacher of a mean teacher needs it."""
     student = prompted(clip, drop_path_rate=0.9).train()
     student.visual_prompts.dropout.p = 0.0
-    teacher = copy(student).eval()
+    teacher = deepcopy(student).eval()
     image = torch.randn(1, 3, 64, 64).expand(16, -1, -1, -1)
     tokens = teacher(image).global_token
     assert torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-5)
     tokens = teacher.train()(image).global_token
     student.eval()
     assert not torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-4)
-
-
-def test_activation_checkpointing_never_trains_without_gradients(clip: dict) -> None:
-    model = nn.ModuleDict({"backbone": prompted(clip)}).train()
-    turn_on_activation_checkpointing(model, ["backbone"])
-    image = torch.randn(1, 3, 64, 64)
-    try:
-        features = model["backbone"](image)
-    except RuntimeError as error:
-        assert "with_cp" in str(error)
-    else:  # a torch whose checkpoints need no gradient of the input
-        assert features.local[0].requires_grad
-    with torch.no_grad():
-        model.eval()["backbone"](image)
-
-
-def test_an_average_follows_a_tower_of_another_resolution(clip: dict) -> None:
-    """A checkpoint that brings a larger position embedding is loaded below mmengine's EMAHook."""
-    larger = CLIPBackbone({"model": tiny_clip(image_size=96)}, save_clip=True)
-    backbone = CLIPBackbone(clip)
-    average = ExponentialMovingAverage(backbone)
-    for model in (backbone, average.module):
-        model.load_state_dict(larger.state_dict())
-    average.update_parameters(backbone)
-    average.update_parameters(backbone)
-    image = torch.randn(1, 3, 96, 96)
-    expected = larger(image).global_token
-    assert torch.allclose(average.module(image).global_token, expected, atol=1e-5)
 
 
 def test_a_backbone_over_the_same_clip_is_left_alone(clip: dict) -> None:

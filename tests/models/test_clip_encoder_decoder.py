@@ -6,16 +6,15 @@ import open_clip
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
-from mmseg_otseg.models import TemplatePrompts, clip, supported_models
-from mmseg_otseg.structures import ClassSplit
-from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small
 from tests.helpers.tiny_clip import tiny_clip
 
 
-@pytest.mark.parametrize("name", ["otseg", "zegot", "zegclip"])
+@pytest.mark.parametrize("name", ["otseg", "zegot"])
 def test_one_line_changes_the_clip_of_all_parts(name: str, tmp_path: Path) -> None:
     cfg = small(f"{name}/voc_512.py", tmp_path)
     other = {**tiny_clip(patch_size=8, width=60, head_width=20, layers=7), "embed_dim": 24}
@@ -31,6 +30,29 @@ def test_one_line_changes_the_clip_of_all_parts(name: str, tmp_path: Path) -> No
     assert model.neck.text.embed_dim == model.decode_head.channels == 24
     with torch.no_grad():
         assert model.predict(torch.randn(1, 3, 40, 48))[0].pred_sem_seg.shape == (40, 48)
+
+
+def test_class_maps_never_have_the_size_of_a_large_image(tmp_path: Path) -> None:
+    model = MODELS.build(small("otseg/voc_512.py", tmp_path).model).eval()
+    maps = torch.rand(1, 20, 48, 64)
+    meta = dict(ori_shape=(500, 700), img_padding_size=(0, 4, 0, 8), flip=True)
+    sample = SegDataSample(metainfo=dict(meta, flip_direction="horizontal"))
+    (found,) = model.postprocess_result(maps, [sample])
+    assert torch.equal(found.seg_logits.data, maps[0, :, :40, :60].flip(2))
+    (theirs,) = EncoderDecoder.postprocess_result(
+        model, maps, [SegDataSample(metainfo=sample.metainfo)]
+    )
+    best = theirs.seg_logits.data.topk(2, 0).values
+    clear = best[0] - best[1] > 1e-6  # elsewhere rounding decides
+    assert clear.float().mean() > 0.99 and found.pred_sem_seg.shape == (500, 700)
+    assert torch.equal(found.pred_sem_seg.data[0][clear], theirs.pred_sem_seg.data[0][clear])
+
+
+def test_pixels_that_stay_bgr_are_refused(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    config.data_preprocessor.pop("bgr_to_rgb")
+    with pytest.raises(ValueError, match="bgr_to_rgb=True"):
+        MODELS.build(config)
 
 
 def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
@@ -93,45 +115,3 @@ def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
     config.data_preprocessor.mean = own
     with pytest.raises(ValueError, match=r"mean.* std"):
         MODELS.build(config)
-
-
-@pytest.mark.parametrize("name", ["otseg", "zegot"])
-def test_a_checkpoint_over_another_activation_is_refused(name: str, tmp_path: Path) -> None:
-    config = small(f"{name}/voc_512.py", tmp_path).model
-    state = MODELS.build(config).state_dict()
-    config.clip.quick_gelu = True
-    with pytest.raises(ValueError, match="quick_gelu"):
-        MODELS.build(config).load_state_dict(state)
-
-
-def test_a_head_without_text_stays_as_it_is(tmp_path: Path) -> None:
-    config = small("otseg/voc_512.py", tmp_path).model
-    config.decode_head = dict(type="FCNHead", in_channels=32, in_index=0, channels=8, num_classes=2)
-    config.neck = None
-    assert type(MODELS.build(config).decode_head).__name__ == "FCNHead"
-
-
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"])
-def test_supported_models_at_full_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Widths and layers are derived; built without memory for the weights."""
-    assert name in supported_models()
-    with torch.device("meta"):
-        weights = open_clip.CLIP(**clip.clip_config(name))
-    backbones, necks = (f"mmseg_otseg.models.{m}" for m in ("backbones.clip_backbone", "necks"))
-    monkeypatch.setattr(f"{backbones}.load_clip", lambda **_: weights)
-    monkeypatch.setattr(f"{necks}.load_clip", lambda **_: weights)
-    monkeypatch.setattr(clip.frozen, "weights_fingerprint", lambda _: torch.zeros(32).byte())
-    monkeypatch.setattr(TemplatePrompts, "set_classes", _no_text)
-    cfg = Config.fromfile(ROOT / "configs" / "otseg" / "voc_512.py")
-    cfg.merge_from_dict({"model.clip.model": name, "model.clip.pretrained": None})
-    model = MODELS.build(cfg.model)
-    config = clip.clip_config(name)
-    layers, width = config["vision_cfg"]["layers"], config["vision_cfg"]["width"]
-    assert model.backbone.visual_prompts.embeddings.shape == (layers, 10, width)
-    assert model.decode_head.channels == config["embed_dim"]
-
-
-def _no_text(prompts: TemplatePrompts, split: str) -> None:
-    dim = clip.clip_embed_dim(prompts._clip["model"])
-    built = ClassSplit.build(split)
-    prompts._set_table(built, torch.zeros(built.num_classes, 6, dim), [])

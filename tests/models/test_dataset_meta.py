@@ -25,12 +25,3 @@ def test_mmsegs_tools_show_the_models_classes(tmp_path: Path) -> None:
     stock = MMSegInferencer(str(tmp_path / "config.py"), str(tmp_path / "w.pth"), device="cpu")
     stock(np.zeros((64, 64, 3), np.uint8), return_vis=True)
     assert tuple(stock.visualizer.dataset_meta["classes"]) == names
-
-
-def test_weights_without_classes(tmp_path: Path) -> None:
-    config = small("otseg/voc_512.py", tmp_path)
-    torch.save(
-        {"state_dict": MODELS.build(config.model).state_dict(), "meta": {}}, tmp_path / "w.pth"
-    )
-    model = init_model(config, str(tmp_path / "w.pth"), device="cpu")
-    assert model.dataset_meta["classes"] == model.neck.text.split.classes

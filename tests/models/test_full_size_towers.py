@@ -43,6 +43,4 @@ def test_one_forward_within_24_gib(name: str, width: int, tmp_path: Path) -> Non
     command = [sys.executable, "-c", SCRIPT, name, str(tmp_path / "text.npy")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    peak = int(done.stdout.split()[-1]) / 2**20  # of KiB
-    print(f"{name}: {peak:.1f} GiB")
-    assert peak < 24
+    assert int(done.stdout.split()[-1]) / 2**20 < 24  # of KiB

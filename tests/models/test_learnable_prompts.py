@@ -94,14 +94,3 @@ def test_contexts_per_class(clip: dict) -> None:
     assert torch.equal(prompts.contexts[0], prompts.init_contexts)
     with pytest.raises(ValueError, match="set_classes"):
         load_state_dict(build(clip, per_class=True), prompts.state_dict())
-
-
-def test_wrong_options(clip: dict) -> None:
-    with pytest.raises(ValueError, match="position"):
-        build(clip, position="before")
-    with pytest.raises(ValueError, match="num_prompts=0"):
-        build(clip, num_prompts=0)
-    with pytest.raises(ValueError, match="init_text"):
-        build(clip, init_text="a photo of a", num_tokens=3)
-    with pytest.raises(ValueError, match=r"'potted plant'.* 8\d .*num_tokens"):
-        build(clip, num_tokens=75)

@@ -24,22 +24,6 @@ def test_precomputed(tmp_path: Path) -> None:
     assert prompts(torch.tensor([2])).shape == (1, 2, 8)
 
 
-def test_precomputed_rows_must_match_the_names(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.ones((5, 2, 8)))
-    with pytest.raises(ValueError, match=r"t\.npy .* 5 .* 3 "):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
-WRONG = [np.ones(3), np.ones((3, 2, 8), dtype=int), np.ones((0, 2, 8)), np.zeros((3, 2, 8))]
-
-
-@pytest.mark.parametrize("array", WRONG)
-def test_precomputed_shape(array: np.ndarray, tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", array)
-    with pytest.raises(ValueError, match=r"t\.npy "):
-        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
-
-
 def test_rows_follow_their_names(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.eye(3, 8))
     prompts = PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
@@ -50,15 +34,8 @@ def test_rows_follow_their_names(tmp_path: Path) -> None:
     assert prompts.split.classes == ("tv monitor", "cat")
 
 
-def test_a_file_with_more_rows_than_the_vocabulary(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.eye(4, 8))
-    names = ["dog", "tv monitor", "cat", "potted plant"]
-    prompts = PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT, names=names)
-    assert prompts()[:, 0].argmax(-1).tolist() == [2, 3, 1]
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no array", b"PK\x03\x04 no archive"])
-def test_every_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "t.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"t\.npy"):
+@pytest.mark.parametrize("array", [np.ones((5, 2, 8)), np.ones(3), np.zeros((3, 2, 8))])
+def test_arrays_that_do_not_fit(array: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(ValueError, match=r"t\.npy "):
         PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)

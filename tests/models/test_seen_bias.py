@@ -31,12 +31,6 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     return lambda: "\n".join(lines)
 
 
-@pytest.mark.parametrize("bias", [7, -1.5, float("nan"), "0.1", True])
-def test_must_fit_probabilities(bias: object) -> None:
-    with pytest.raises(ValueError, match="seen_bias"):
-        head(seen_bias=bias)
-
-
 def test_of_the_checkpoint(said: Callable[[], str]) -> None:
     model = head()
     model.load_state_dict(state(ensemble=0.25), strict=True)
@@ -68,9 +62,3 @@ def test_ends_with_training(said: Callable[[], str]) -> None:
     model.train()
     assert model.seen_bias == 0.1 and " 0.1 " in said()
     assert not any("calibrated" in key for key in model.state_dict())
-
-
-@pytest.mark.parametrize("bias", [float("nan"), 7.0])
-def test_no_probability(bias: float) -> None:
-    with pytest.raises(ValueError, match=r"bias .*--write"):
-        head().load_state_dict(state(ensemble=bias))

@@ -9,31 +9,27 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
-from mmseg.registry import MODELS
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import set_classes
-from mmseg_otseg.models import CLIPBackbone, load_clip, supported_models
-from mmseg_otseg.models.clip.towers import image_tower
+from mmseg_otseg.models import CLIPBackbone, load_clip
+from mmseg_otseg.models.clip.towers import image_tower, vit
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from tests.helpers.otseg_run import otseg_runner
 from tests.helpers.small_clips import (
     FEATURE_MAPS,
     VITS,
-    WIDTH,
     clip_of,
     loud,
     make_towers_small,
     slow_but_for_one_of_each,
 )
-from tests.helpers.small_configs import small
 from tests.helpers.tiny_run import write_images
 
 ALL = (*VITS, *FEATURE_MAPS)
 only_vits = pytest.mark.parametrize("name", VITS, indirect=True)
-only_feature_maps = pytest.mark.parametrize("name", FEATURE_MAPS, indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -100,29 +96,6 @@ def test_a_local_token_is_what_the_tower_makes_of_it_alone(weights: dict) -> Non
     assert torch.allclose(found[0], of_one_token(visual, token), atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(96, 160), (50, 71)])
-def test_any_size(size: tuple[int, int], name: str, weights: dict) -> None:
-    prompts = {"num_tokens": 3} if name in VITS else None
-    backbone = CLIPBackbone(weights, visual_prompts=prompts)
-    features = backbone(torch.randn(1, 3, *size))
-    grid = tuple(-(-side // patch) for side, patch in zip(size, backbone.patch_size))
-    assert features.local[0].shape == (1, weights["model"]["embed_dim"], *grid)
-    assert features.global_token.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
-
-
-@only_vits
-@torch.no_grad()
-def test_branches_are_the_block(name: str, weights: dict) -> None:
-    backbone = CLIPBackbone(weights)
-    options = backbone.tower.block_options((2, 3), 2, 1)
-    tokens = torch.randn(2, backbone.tower.num_prefix + 2 + 6 + 1, WIDTH)
-    for block in backbone.tower.blocks:
-        expected = block(tokens, **options)
-        for branch in backbone.tower.branches(block, options):
-            tokens = tokens + branch(tokens)
-        assert torch.allclose(tokens, expected, atol=1e-5)
-
-
 @only_vits
 def test_prompts_are_not_rotated(name: str, weights: dict) -> None:
     """In whatever order they stand, they say the same: they have no place in the image."""
@@ -137,27 +110,14 @@ def test_prompts_are_not_rotated(name: str, weights: dict) -> None:
     assert not torch.allclose(backbone(image).global_token, before.global_token, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision(precision: str, weights: dict) -> None:
-    image = torch.randn(1, 3, 64, 128)
-    full, half = (
-        CLIPBackbone(clip)(image) for clip in (weights, {**weights, "precision": precision})
-    )
-    assert half.global_token.dtype == torch.float32
-    assert F.cosine_similarity(full.global_token, half.global_token) > 0.98
-    assert F.cosine_similarity(full.local[0], half.local[0]).mean() > 0.98
-
-
 @only_vits
 def test_stochastic_depth_and_recomputation(name: str, weights: dict) -> None:
     image = torch.randn(1, 3, 64, 64).expand(8, -1, -1, -1)
+    options = dict(visual_prompts={"num_tokens": 2, "dropout": 0.0}, drop_path_rate=0.9)
     gradients = []
     for with_cp in (False, True):
         torch.manual_seed(0)
-        prompts = {"num_tokens": 2, "dropout": 0.0}
-        backbone = CLIPBackbone(
-            weights, visual_prompts=prompts, drop_path_rate=0.9, with_cp=with_cp
-        ).train()
+        backbone = CLIPBackbone(weights, with_cp=with_cp, **options).train()
         tokens = backbone(image).global_token
         assert not torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-4)
         tokens.square().mul(torch.arange(tokens.shape[1])).sum().backward()
@@ -185,23 +145,12 @@ def test_adapters_start_from_the_towers_own_alignment(name: str, weights: dict) 
         assert torch.allclose(found, tower.to_joint_space(tokens), atol=1e-5)
 
 
-@only_feature_maps
+@pytest.mark.parametrize("name", FEATURE_MAPS, indirect=True)
 def test_what_feature_maps_lack_is_refused(name: str, weights: dict) -> None:
     with pytest.raises(ValueError, match="visual_prompts=None"):
         CLIPBackbone(weights, visual_prompts={"num_tokens": 2})
     with pytest.raises(ValueError, match="double_class_embedding"):
         CLIPBackbone(weights, double_class_embedding=True)
-
-
-@pytest.mark.parametrize("name", ["convnext_base_w"], indirect=True)
-def test_zegot_starts_from_clips_alignment_of_a_feature_map(name: str, weights: dict) -> None:
-    config = small("zegot/voc_512.py", Path("none")).model
-    config.clip, config.backbone.out_indices = ConfigDict(weights), (0, 2)
-    model, image = MODELS.build(config).eval(), torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        aligned = model.neck(model.backbone(image)).pixels[1]
-        expected = CLIPBackbone(weights)(image).local[0]
-    assert torch.allclose(aligned, F.normalize(expected, dim=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", slow_but_for_one_of_each(ALL), indirect=True)
@@ -225,6 +174,39 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
         otseg_runner(tmp_path, other, load_from=last, **changes).load_or_resume()
 
 
-def test_all_of_them_are_listed() -> None:
-    others = {"EVA02-L-14-336", "ViT-SO400M-16-SigLIP2-384", "MobileCLIP2-B", "convnext_xxlarge"}
-    assert {*ALL, *others} <= {*supported_models()}
+TAKES_LOCAL = ("ViT-B-16", "ViT-B-16-quickgelu", "EVA02-L-14", "EVA01-g-14", "MobileCLIP-B")
+
+
+@pytest.mark.parametrize("name", TAKES_LOCAL, indirect=True)
+def test_local_attention_sees_the_tokens_of_the_last_block(
+    name: str, weights: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With CLIP's own attention in its place, nothing changes."""
+    images = torch.randn(2, 3, 64, 96)  # not the native grid
+    with torch.no_grad():
+        own = CLIPBackbone(weights)(images)
+        for kind in ("naclip", "sclip", "kk"):
+            local = CLIPBackbone(weights, local_attention=kind)(images)
+            assert torch.equal(local.global_token, own.global_token)
+            assert not torch.allclose(local.local[0], own.local[0], atol=1e-3)
+        monkeypatch.setattr(
+            vit, "local_attention", lambda _, *heads: F.scaled_dot_product_attention(*heads[:3])
+        )
+        local = CLIPBackbone(weights, local_attention="sclip")(images)
+        assert torch.allclose(local.local[0], own.local[0], atol=1e-5)
+        alone = CLIPBackbone(weights, local_attention="kk")
+        tokens, grid = alone._embed(images)
+        options = alone.tower.block_options(grid)
+        for block in alone.tower.blocks[:-1]:
+            tokens = block(tokens, **options)
+        last: Any = alone.tower.blocks[-1]
+        scale = getattr(last, "gamma_1", None)
+        output = alone.tower.branches(last, options)[0](tokens) / (1 if scale is None else scale)
+        expected = alone.tower.to_joint_space(output[:, 1:]).transpose(1, 2).unflatten(2, grid)
+        assert torch.allclose(alone(images).local[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted({*ALL} - {*TAKES_LOCAL, "MobileCLIP2-L-14"}), indirect=True)
+def test_other_towers_refuse_local_attention(name: str, weights: dict) -> None:
+    with pytest.raises(UserError, match="local_attention"):
+        CLIPBackbone(weights, local_attention="naclip")

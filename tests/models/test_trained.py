@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -43,13 +42,12 @@ def wrong_states(config: Config, folder: Path) -> dict[str, dict[str, torch.Tens
     return {
         "ZegOT": weights(small("zegot/voc_512.py", folder)),
         "plain CLIP": dict(load_clip(**CLIP).state_dict()),
-        "nothing": {},
         "other tokens": weights(more_tokens),
         "one missing": {k: v for k, v in good.items() if not k.endswith("descriptor.linear.bias")},
     }
 
 
-@pytest.mark.parametrize("kind", ["ZegOT", "plain CLIP", "nothing", "other tokens", "one missing"])
+@pytest.mark.parametrize("kind", ["ZegOT", "plain CLIP", "other tokens"])
 def test_random_weights_do_not_predict(kind: str, config: Config, tmp_path: Path) -> None:
     file = saved(wrong_states(config, tmp_path)[kind], tmp_path)
     doors = (
@@ -63,27 +61,11 @@ def test_random_weights_do_not_predict(kind: str, config: Config, tmp_path: Path
             door()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(value: float, config: Config, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers(config: Config, tmp_path: Path) -> None:
     state = weights(config)
-    state["decode_head.decoder.last.query.weight"].fill_(value)
+    state["decode_head.decoder.last.query.weight"].fill_(torch.nan)
     with pytest.raises(ValueError, match=r"given\.pth .*NaN.*last\.query\.weight"):
         load_checkpoint(MODELS.build(config.model), saved(state, tmp_path))
-
-
-@pytest.mark.parametrize("change", ["missing", "other shape", "alone"])
-def test_a_part_of_a_tower_does_not_predict(change: str, config: Config, tmp_path: Path) -> None:
-    bare, name = weights(config), "backbone.clip.module.proj"
-    config.model.backbone.save_clip = True
-    state = weights(config)
-    if change == "missing":
-        del state[name]
-    elif change == "alone":
-        state = {**bare, "backbone.clip.module.ln_post.bias": torch.zeros(48)}
-    else:
-        state[name] = state[name][:1]
-    with pytest.raises(ValueError, match=r"given\.pth .*backbone\.clip\.module\."):
-        load_checkpoint(MODELS.build(config.model).eval(), saved(state, tmp_path))
 
 
 def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None:
@@ -96,11 +78,3 @@ def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None
     ZeroShotRunner.from_cfg(config).train()  # with a validation
     log = max(tmp_path.glob("work/*/*.log")).read_text()
     assert re.search(r"WARNING.*given\.pth .*descriptor\.linear\.bias", log)
-
-
-def test_whole_checkpoints_and_other_vocabularies_pass(config: Config, tmp_path: Path) -> None:
-    file = saved(weights(config), tmp_path)
-    config.model.split = dict(classes=["cat", "dog"], unseen=["dog"])
-    model = init_model(config, file, device="cpu")
-    assert not copy.deepcopy(model).training
-    assert not pickle.loads(pickle.dumps(model)).training

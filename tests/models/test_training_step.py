@@ -1,4 +1,4 @@
-"""Training steps: compiled as one graph, and without making the host wait for a GPU."""
+"""Training steps do not make the host wait for a GPU."""
 
 from __future__ import annotations
 
@@ -6,39 +6,9 @@ import sys
 from typing import Any
 
 import pytest
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.helpers.small_voc import METHODS, build, gradients, losses
-
-# Of aot_eager the backward pass is a graph too.
-STEPS = [
-    ("otseg", "inductive", "fp32", "aot_eager"),
-    ("otseg", "transductive", "bf16", "eager"),
-    *((name, "inductive", "fp32", "eager") for name in METHODS[1:]),
-]
-
-
-@pytest.mark.usefixtures("device")
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-@pytest.mark.parametrize(("name", "stage", "precision", "backend"), STEPS)
-def test_one_graph(name: str, stage: str, precision: str, backend: str) -> None:
-    torch._dynamo.reset()
-    options = dict(backend=backend, fullgraph=True)  # raises where a graph breaks
-    plain, compiled = build(name, precision).train(), build(name, precision, options).train()
-    if stage == "transductive":
-        plain.neck.train_classes = compiled.neck.train_classes = "all"
-        plain.neck.pseudo_labels = compiled.neck.pseudo_labels = True
-    expected, found = losses(plain), losses(compiled)
-    assert expected.keys() == found.keys()
-    for key, value in expected.items():
-        assert found[key].item() == pytest.approx(value.item(), rel=1e-5)
-    sum(expected.values()).backward()
-    sum(found.values()).backward()
-    exact = gradients(plain)
-    for key, value in gradients(compiled).items():
-        assert (value - exact[key]).norm() <= 1e-4 * exact[key].norm()
-
+from tests.helpers.small_voc import build, losses
 
 # What makes the host read numbers of a tensor. Sinkhorn's stopping rule, which reads one only once
 # in a while on a GPU, is left out below.
@@ -62,8 +32,10 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("stage", ["inductive", "transductive"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("otseg", "inductive"), ("otseg", "transductive"), ("zegot", "inductive")],
+)
 def test_nothing_is_read(name: str, stage: str) -> None:
     model = build(name).train()
     if stage == "transductive":

@@ -21,12 +21,6 @@ def similarity(prompts: int = 3) -> torch.Tensor:
     return pixel_prompt_similarity(pixels, queries)
 
 
-def test_similarity_is_the_inner_product() -> None:
-    pixels, queries = torch.randn(2, 10, 8), torch.randn(2, 4, 3, 8)
-    expected = torch.einsum("bmd,bknd->bknm", pixels, queries)
-    assert torch.allclose(pixel_prompt_similarity(pixels, queries), expected, atol=1e-5)
-
-
 def test_plan_solves_every_class_on_its_own() -> None:
     s = similarity()
     plan = multi_prompt_plan(s, epsilon=0.1)
@@ -60,13 +54,3 @@ def test_every_pixel_goes_to_the_prompt_that_the_plan_prefers() -> None:
     assert torch.equal(plan.argmax(2), multi_prompt_plan(s.detach()).argmax(2))
     transport_score(s, plan).sum().backward()
     assert torch.allclose(s.grad, plan * 30)
-
-
-def test_one_prompt_score_is_its_similarity() -> None:
-    s = similarity(1)
-    assert torch.allclose(transport_score(s, multi_prompt_plan(s)), s[:, :, 0], atol=1e-6)
-
-
-def test_unknown_transport() -> None:
-    with pytest.raises(ValueError, match=r"sinkhorn, .*'emd'"):
-        multi_prompt_plan(similarity(), "emd")

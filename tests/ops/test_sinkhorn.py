@@ -121,12 +121,6 @@ def test_problems_do_not_know_of_each_other(epsilon: float) -> None:
     assert together.iterations[0] < together.iterations[-1]
 
 
-def test_one_prompt_takes_all_pixels() -> None:
-    a, _ = marginals(3, 9, 1)
-    assert torch.allclose(sinkhorn(problems(3, 9, 1)).plan, torch.tensor(1 / 9))
-    assert torch.allclose(sinkhorn(problems(3, 9, 1), row_marginal=a).plan[:, :, 0], a)
-
-
 @pytest.mark.parametrize("epsilon", [0.1, 0.051])
 def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = problems(spread=2.0).requires_grad_()
@@ -145,21 +139,6 @@ def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyP
     assert (kernel.iterations - logs.iterations).abs().max() <= 2
 
 
-def test_random_sizes() -> None:
-    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
-    for _ in range(20):
-        shape = torch.randint(1, 9, (3,), generator=generator).tolist()
-        cost = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        weight = torch.rand(shape, generator=generator, dtype=torch.float64)
-        plans, gradients = [], []
-        for backward in ("implicit", "unrolled"):
-            plan = sinkhorn(cost, 0.1, 5000, 1e-14, backward).plan
-            plans.append(plan)
-            gradients.append(torch.autograd.grad((plan * weight).sum(), cost)[0])
-        assert torch.allclose(plans[0], plans[1], rtol=1e-8, atol=1e-14)
-        assert torch.allclose(gradients[0], gradients[1], rtol=1e-6, atol=1e-9)
-
-
 @pytest.mark.parametrize("backward", ["implicit", "unrolled"])
 def test_large_costs_keep_the_column_sums(backward: str) -> None:
     cost = problems(spread=500.0) + 500 * torch.rand(5, 40, 1)  # 10,000 times epsilon
@@ -171,32 +150,14 @@ def test_large_costs_keep_the_column_sums(backward: str) -> None:
     assert torch.allclose(shifted, sinkhorn(easy, 0.05).plan, rtol=2e-2)  # 500 has 5 digits less
 
 
-def test_gradients_of_nearly_hard_plans() -> None:
-    """Prompts that share almost no pixel leave the small system almost singular."""
-    cost = torch.full((1, 40, 4), 2.0)
-    for prompt in range(4):
-        cost[0, prompt * 10 : prompt * 10 + 10, prompt] = 0.0
-    cost.requires_grad_()
-    sinkhorn(cost, 0.05).plan.square().sum().backward()
-    assert cost.grad.isfinite().all() and cost.grad.abs().max() < 1e-3
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"cost": torch.zeros(4, 3)}, r"\(P, M, N\)"),
-        ({"cost": torch.zeros(1, 0, 3)}, r"\(P, M, N\)"),
-        ({"cost": torch.zeros(1, 4, 3, dtype=torch.long)}, "floating"),
-        ({"epsilon": 0.0}, "epsilon .* 0.0"),
         ({"epsilon": float("nan")}, "epsilon .* nan"),
-        ({"max_iters": 0}, "max_iters"),
-        ({"tol": -1.0}, "tol"),
         ({"backward": "finite"}, "backward"),
         ({"row_marginal": torch.ones(3)}, "row_marginal"),
-        ({"column_marginal": torch.ones(2, 4)}, "column_marginal"),
         ({"row_marginal": torch.ones(4)}, "total.* 4 .* 1"),
-        ({"row_marginal": torch.ones(4), "column_marginal": torch.ones(3)}, "total.* 4 .* 3"),
-        ({"row_marginal": torch.tensor([0.5, 0.5, 0.0, 0.0])}, "row_marginal .*positive"),
         ({"column_marginal": torch.tensor([0.5, 0.5, torch.nan])}, "column_marginal .*positive"),
         ({"cost": 9 * torch.eye(4)[None, :, :3], "cost_span": 1.0}, "cost_span"),
     ],

@@ -44,7 +44,7 @@ def test_trained_checkpoint_knows_unseen_classes(tmp_path: Path) -> None:
         ("checkpoint/otseg_plus", CHECKPOINT.with_suffix(".safetensors")),
     ):
         cfg = short(name, tmp_path)
-        cfg.test_dataloader.dataset.dataset.update(seed=5, length=100)
+        cfg.test_dataloader.dataset.dataset.update(seed=5, length=60)
         results += sweep_seen_bias(cfg, weights, [0.0], subset="test")
     free, trained = results
     for metric in ("mIoU_S", "mIoU_U"):

@@ -27,12 +27,6 @@ def run_benchmarks(file: Path, *arguments: object) -> list[dict]:
     return json.loads(file.read_text())["rows"]
 
 
-def test_an_exported_model_is_measured_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        run.parse_args(["--device", "cuda", "--exported", "folder"])
-    assert "--exported" in capsys.readouterr().err
-
-
 def check(rows: list[dict]) -> None:
     for row in rows:
         assert row["seconds"]["ours"] > 0
@@ -52,7 +46,6 @@ def test_the_table_has_a_row_for_every_case(
         "sinkhorn COCO-Stuff",
         "loss",
         "head step",
-        "head step ZegCLIP",
         "ZegOT",
         "inference",
         "OTSeg step VOC, bf16",
@@ -62,11 +55,6 @@ def test_the_table_has_a_row_for_every_case(
     check(rows)
     table = capsys.readouterr().out
     assert all(f"| {name} |" in table for name in names)
-
-
-def test_memory_is_measured_in_processes_of_its_own(tmp_path: Path) -> None:
-    (row,) = run_benchmarks(tmp_path / "rows.json", "--only", "loss VOC")
-    assert row["peak_mib"]["other"] > row["peak_mib"]["ours"] >= 0
 
 
 def test_embeddings_of_a_file_make_a_case(tmp_path: Path) -> None:

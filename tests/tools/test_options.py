@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +12,9 @@ from mmseg_otseg_cli.__main__ import COMMANDS, main
 from mmseg_otseg_cli.config import (
     check_keys,
     find_config,
-    load_config,
-    read_config,
-    resolved,
 )
 from mmseg_otseg_cli.errors import CommandError
-from mmseg_otseg_cli.options import add_launcher, config_parser, parse_value
-from mmseg_otseg_cli.web_demo import check_port
+from mmseg_otseg_cli.options import config_parser, parse_value
 
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
@@ -85,22 +78,17 @@ def test_the_commands(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("[red cross, sky]", ["red cross", "sky"]),
         ("['red cross','a  b']", ["red cross", "a  b"]),
         ('["sky, blue",road]', ["sky, blue", "road"]),
         ("[sky,road (paved, grey)]", ["sky", "road (paved, grey)"]),
         ('[farmer\'s market,"a [b"]', ["farmer's market", "a [b"]),
         ("road (paved, grey)", "road (paved, grey)"),
         ("/my data/x", "/my data/x"),
-        ("[(1, 2), [3 , None]]", [(1, 2), [3, None]]),
         ("[(a b,c),(d,)]", [("a b", "c"), ("d",)]),
         ("a, b c", ["a", "b c"]),
-        ("1,2", [1, 2]),
-        (" 0.5 ", 0.5),
         ("1e-3", 0.001),
         ("true", True),
         ("bf16", "bf16"),
-        ("", ""),
         ("dict(max_norm=1, betas=(0.9,0.99))", {"max_norm": 1, "betas": (0.9, 0.99)}),
         ("{'a': 1, b: {c: d e}}", {"a": 1, "b": {"c": "d e"}}),
     ],
@@ -110,47 +98,18 @@ def test_values_of_settings(text: str, value: object) -> None:
     assert args.cfg_options == {"model.a": value, "b": 1}
 
 
-@pytest.mark.parametrize("text", ["[a", "a], b", "[a[b]", '["a, b]', "{a}", "dict(a)"])
-def test_values_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(CommandError):
-        parse_value(text)
-
-
-def test_a_setting_without_a_value(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        config_parser("").parse_args(["config.py", "--cfg-options", "model.depth"])
-    assert "model.depth" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        ("train_dataloder.batch_size=8", "train_dataloader.batch_size"),
-        ("train_dataloader.batchsize=8", "train_dataloader.batch_size"),
-        ("model.decode_head.seen_bais=0", "model.decode_head.seen_bias"),
-        ("lode_from=x.pth", "load_from"),
-        ("xyz=1", "nothing would read it"),
-    ],
-)
-def test_mistyped_keys_name_the_right_one(wrong: str, right: str) -> None:
+def test_mistakes_in_options_are_named() -> None:
+    for text in ("[a", '["a, b]', "dict(a)"):
+        with pytest.raises(CommandError):
+            parse_value(text)
     cfg = Config.fromfile(find_config("otseg/voc_512")).to_dict()
-    cfg["model"]["decode_head"].setdefault("seen_bias", 0.1)
-    with pytest.raises(CommandError, match=right):
-        check_keys(cfg, {wrong.partition("=")[0]: None})
-
-
-@pytest.mark.parametrize("config", ["otseg/voc_512", "zegot/voc_512", "own_data/otseg_512_trial"])
-def test_new_keys_that_something_reads_pass(config: str) -> None:
-    cfg = Config.fromfile(find_config(config)).to_dict()
-    keys = (
-        "model.clip.precision model.split.unseen model.neck.text model.backbone.with_cp "
-        "model.backbone.save_clip model.clip.quick_gelu model.decode_head.transport "
-        "model.decode_head.predict_from model.decode_head.seen_bias optim_wrapper.loss_scale "
-        "train_dataloader.dataset.drop_unseen_images optim_wrapper.clip_grad.max_norm "
-        "optim_wrapper.dtype load_from compile compile.backend data_root background "
-        "default_hooks.checkpoint.max_keep_ckpts val_dataloader.persistent_workers"
-    )
-    check_keys(cfg, dict.fromkeys(keys.split()))
+    for wrong, right in (
+        ("train_dataloder.batch_size", "train_dataloader.batch_size"),
+        ("model.decode_head.predict_form", "model.decode_head.predict_from"),
+        ("xyz", "nothing would read it"),
+    ):
+        with pytest.raises(CommandError, match=right):
+            check_keys(cfg, {wrong: None})
 
 
 def test_installed_configs_are_found_by_name(
@@ -173,54 +132,10 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     tiny_config(tmp_path).dump(config)
     with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         run_tool("train", config, "--cfg-options", f"load_from={tmp_path / 'none.pth'}")
-    for entry, wrong in (("data_root", "nowhere"), ("data_prefix.seg_map_path", "labels/none")):
-        with pytest.raises(FileNotFoundError, match=wrong):
-            options = [f"train_dataloader.dataset.{entry}={wrong}", "model.type=Nothing"]
-            run_tool("train", config, "--cfg-options", *options)
-    for weights in ("ViT-B-16.pt", "weights/clip"):
-        with pytest.raises(FileNotFoundError, match=weights):
-            run_tool("train", config, "--cfg-options", f"model.clip.pretrained={weights}")
-
-
-def test_configs_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("model = dict(\n")
-    with pytest.raises(CommandError, match=r"broken\.py"):
-        run_tool("train", tmp_path / "broken.py")
-    (tmp_path / "c.py").write_text('custom_imports = dict(imports=["my_missing_head"])\n')
-    with pytest.raises(CommandError, match=r"my_missing_head.*PYTHONPATH"):
-        load_config(config_parser("").parse_args([str(tmp_path / "c.py")]))
-    (tmp_path / "c.py").write_text("model = dict(a=3)\n")
-    with pytest.raises(CommandError, match=r"c\.py"):
-        run_tool("test", tmp_path / "c.py", "none.pth", "--cfg-options", "model.a.b=1")
-
-
-def test_a_busy_port_of_the_page() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        port = busy.getsockname()[1]
-        with pytest.raises(OSError, match=f"{port}.*--port"):
-            check_port("127.0.0.1", port)
-    check_port("127.0.0.1", 0)
-
-
-def test_older_launchers_name_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(os, "environ", {})
-    Config(dict(work_dir="here")).dump(tmp_path / "c.py")
-    parser = config_parser("")
-    add_launcher(parser)
-    args = parser.parse_args(shlex.split(f"{tmp_path}/c.py --local_rank 3"))
-    assert read_config(args).work_dir == "here"
-    assert os.environ["LOCAL_RANK"] == "3"
-
-
-def test_the_printed_config_is_the_one_of_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    write_images(tmp_path)
-    tiny_config(tmp_path).dump(tmp_path / "tiny.py")
-    capsys.readouterr()
-    run_tool("show_config", tmp_path / "tiny.py", "--cfg-options", "compile=True")
-    (tmp_path / "printed.py").write_text(capsys.readouterr().out)
-    printed = Config.fromfile(tmp_path / "printed.py")
-    assert printed.compile is True
-    args = config_parser("").parse_args([str(tmp_path / "tiny.py")])
-    assert printed.model == resolved(load_config(args)).model
+    for option in (
+        "train_dataloader.dataset.data_root=nowhere",
+        "train_dataloader.dataset.data_prefix.seg_map_path=labels/none",
+        "model.clip.pretrained=ViT-B-16.pt",
+    ):
+        with pytest.raises(FileNotFoundError, match=option.partition("=")[2]):
+            run_tool("train", config, "--cfg-options", option, "model.type=Nothing")

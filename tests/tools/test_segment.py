@@ -52,11 +52,8 @@ def test_folders(segment, trained: Path, tmp_path: Path, caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["photos", "--classes", "cat,,dog"], {}, "class name is empty"),
         (["photos", "--classes", "cat,cat"], {}, "more than once"),
-        (["gone.jpg"], {}, r"gone\.jpg"),
         (["photos/broken.png"], {}, r"broken\.png"),
-        (["photos"], {"weights": "no.pth"}, r"no\.pth does not exist"),
         (["photos"], {"weights": "photos/a.jpg"}, "cannot be read as a checkpoint"),
     ],
 )
@@ -65,17 +62,3 @@ def test_mistakes(
 ) -> None:
     with pytest.raises((ValueError, OSError), match=message):
         segment(*arguments, **options)
-
-
-@pytest.mark.parametrize("option", ["--none-below=90", "--opacity=7", "--batch-size=0"])
-def test_values_out_of_range(option: str, segment, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        segment("photos", option)
-    assert option.partition("=")[0] in capsys.readouterr().err
-
-
-def test_precision(segment, tmp_path: Path) -> None:
-    for precision in ("fp32", "bf16"):
-        segment("photos/a.jpg", precision=precision, out=tmp_path / precision)
-    masks = [np.asarray(Image.open(tmp_path / p / "pred" / "a.png")) for p in ("fp32", "bf16")]
-    assert (masks[0] == masks[1]).mean() > 0.5  # random weights: classes are close to each other

@@ -61,30 +61,6 @@ def test_augments_data_that_are_wrapped_too(test_tool, trained: Path, tmp_path: 
     assert test_tool("--tta", config=tmp_path / "wrapped.py")["mIoU"] == augmented
 
 
-def test_refuses_the_sizes_of_another_config(test_tool, trained: Path, tmp_path: Path) -> None:
-    cfg = Config.fromfile(trained / "tiny.py")
-    resize = dict(type="Resize", scale=(64, 64), keep_ratio=True)
-    cfg.test_dataloader.dataset.pipeline.insert(1, resize)
-    sizes = cfg.tta_pipeline[1].transforms
-    sizes.insert(0, [dict(resize, scale=(512, 512)), dict(resize, scale=(768, 768))])
-    cfg.dump(tmp_path / "derived.py")
-    with pytest.raises(ValueError, match=r"\(64, 64\).*\(512, 512\)"):
-        test_tool("--tta", config=tmp_path / "derived.py")
-
-
-def test_says_what_the_config_lacks(test_tool, trained: Path, tmp_path: Path) -> None:
-    cfg = Config.fromfile(trained / "tiny.py")
-    cfg.pop("tta_pipeline")
-    cfg.default_hooks.pop("visualization")
-    cfg.dump(tmp_path / "bare.py")
-    with pytest.raises(ValueError, match=r"--tta.*tta_pipeline"):
-        test_tool("--tta", config=tmp_path / "bare.py")
-    with pytest.raises(ValueError, match=r"--show .*SegVisualizationHook"):
-        test_tool("--show", config=tmp_path / "bare.py")
-    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
-        run_tool("test", trained / "tiny.py", tmp_path / "none.pth", "--work-dir", tmp_path)
-
-
 def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_path: Path) -> None:
     data = tmp_path / "data"
     for kind in ("images", "labels"):

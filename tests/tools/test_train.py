@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 
 from mmseg_otseg.engine import read_checkpoint
 from tests.helpers.otseg_run import otseg_config
@@ -12,33 +11,10 @@ from tests.helpers.run_tools import run_tool
 from tests.helpers.tiny_run import tiny_config, write_images
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
+def test_resume_goes_on_from_the_latest_checkpoint(tmp_path: Path) -> None:
     write_images(tmp_path)
-    tiny_config(tmp_path).dump(tmp_path / "tiny.py")
-    return tmp_path / "tiny.py"
-
-
-def test_work_dir_and_options(config: Path, tmp_path: Path) -> None:
-    run = tmp_path / "elsewhere"
-    run_tool("train", config, "--work-dir", run, "--cfg-options", "train_cfg.max_iters=1")
-    assert (run / "iter_1.pth").is_file()
-    assert Config.fromfile(run / "tiny.py").train_cfg.max_iters == 1
-
-
-def test_the_work_dir_is_named_after_the_config(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cfg = Config.fromfile(config)
-    cfg.pop("work_dir")
-    cfg.dump(tmp_path / "named.py")
-    monkeypatch.chdir(tmp_path)
-    run_tool("train", tmp_path / "named.py", "--cfg-options", "train_cfg.max_iters=1")
-    assert (tmp_path / "work_dirs" / tmp_path.name / "named" / "iter_1.pth").is_file()
-
-
-def test_resume_goes_on_from_the_latest_checkpoint(config: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+    config, run = tmp_path / "tiny.py", tmp_path / "run"
+    tiny_config(tmp_path).dump(config)
     run_tool("train", config, "--resume", "--cfg-options", "train_cfg.max_iters=2")  # none yet
     run.rename(tmp_path / "moved")
     (tmp_path / "moved" / "iter_2.pth").touch()
@@ -72,37 +48,6 @@ def test_the_screen_shows_what_concerns_the_user(
         assert words in log
     for words in ("System environment", "visual_prompts=dict(", "paramwise", "deprecated"):
         assert words not in out + err
-
-
-class Built:
-    """Stands in for a runner, and keeps its config."""
-
-    def __init__(self, built: list[Config], cfg: Config) -> None:
-        built.append(cfg)
-
-    def train(self) -> None: ...
-
-
-def test_amp_replaces_the_optimizer_wrapper(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built: list[Config] = []
-    monkeypatch.setattr("mmseg_otseg_cli.train.build_runner", lambda cfg: Built(built, cfg))
-    scale = "optim_wrapper.loss_scale=8.0"
-    for device in ("cuda", "cpu"):
-        monkeypatch.setattr("mmengine.device.get_device", lambda device=device: device)
-        for options in ((), ("--cfg-options", scale)):
-            run_tool("train", config, "--amp", *options)
-    found = [(cfg.optim_wrapper.type, cfg.optim_wrapper.get("loss_scale")) for cfg in built]
-    gpu, cpu = "AmpOptimWrapper", "CPUAmpOptimWrapper"
-    assert found == [(gpu, "dynamic"), (gpu, 8.0), (cpu, None), (cpu, None)]
-    for wrong, message in (
-        ("optim_wrapper.type=Other", "--amp .*'Other'"),
-        ("optim_wrapper.dtype=float16", "--amp .*float16"),
-        ("model.clip.precision=fp16", "--amp .*float16"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            run_tool("train", config, "--amp", "--cfg-options", wrong)
 
 
 def test_amp_on_a_cpu_trains_under_autocast(tmp_path: Path) -> None:

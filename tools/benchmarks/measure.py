@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +37,9 @@ def median_times(
 def peak_memory(run: Callable[[], object], device: str) -> float:
     """Largest memory in use while ``run`` runs, above what is in use before, in MiB.
 
-    On a GPU: of torch's allocator. On a CPU: resident memory of this process, which should be a
-    fresh one, since memory that an earlier run gave back to the C library does not show.
+    On a GPU: of torch's allocator. On a CPU: resident memory of this process, as Linux counts it.
+    The process should be a fresh one, since memory that an earlier run gave back to the C library
+    does not show.
     """
     gc.collect()
     if device != "cpu":
@@ -48,34 +47,18 @@ def peak_memory(run: Callable[[], object], device: str) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / MIB
-    reset = _reset_resident_peak()
-    before = _resident("VmRSS") if reset else _lifetime_peak()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # sets the recorded peak to what is in use now
+    before = _resident("VmRSS")
     run()
-    return ((_resident("VmHWM") if reset else _lifetime_peak()) - before) / MIB
+    return (_resident("VmHWM") - before) / MIB
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def _synchronize(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize()
-
-
-def _reset_resident_peak() -> bool:
-    """Set the kernel's record of this process's peak to what it uses now (Linux only)."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
-        return False
-    return True
-
-
-def _resident(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
-
-
-def _lifetime_peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

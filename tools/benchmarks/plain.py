@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_otseg.models import MPSAHead, ZegCLIPHead
+from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.models.decode_heads import MPSAMap, MultiHeadDecoder
 from mmseg_otseg.structures import AlignedFeatures
 
@@ -57,16 +57,6 @@ def _match(queries: Tensor, pixels: Tensor, epsilon: float) -> tuple[Tensor, Ten
     similarity = torch.einsum("bmd,bknd->bkmn", pixels, queries)
     plan = plain_sinkhorn((1 - similarity).flatten(0, 1), epsilon).view_as(similarity)
     return (plan * similarity).sum(-1) * plan[0, 0].numel(), plan
-
-
-def plain_zegclip_map(head: ZegCLIPHead, inputs: AlignedFeatures) -> tuple[Tensor]:
-    """ZegCLIP's map (B, K, H, W) of one prompt per class, as the formulas read."""
-    pixels = inputs.pixels[0].flatten(2).transpose(1, 2)
-    layer: Any = head.decoder.layers[0]
-    class_map = plain_multi_head_decoder(
-        head.decoder, inputs.queries[:, :, 0], pixels, layer.num_heads
-    )
-    return (class_map.unflatten(2, inputs.pixels[0].shape[2:]),)
 
 
 def plain_multi_head_decoder(

@@ -19,21 +19,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mmseg_otseg_cli import run
-from mmseg_otseg_cli.options import new_parser
+from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
 
 def parse_args() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("config", help="a config with `clip` and `preprocess`")
-    parser.add_argument("--pretrained", help="weights in place of the config's")
-    parser.add_argument("--worlds", nargs="+", help="worlds to measure in. Default: all")
-    parser.add_argument("--severity", type=float, help="severity in place of the worlds' own")
     parser.add_argument("--subset", default="val")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=1000, help="images of each kind")
     parser.add_argument(
         "--find-severities", action="store_true", help="find those of haze and low light instead"
     )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -69,10 +66,10 @@ def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
 
 
 @torch.no_grad()
-def class_embeddings(model: open_clip.CLIP, templates: Sequence[str] = TEMPLATES) -> Tensor:
+def class_embeddings(model: open_clip.CLIP) -> Tensor:
     """Unit-length mean text embedding of every class over the templates, (20, D)."""
     rows = [
-        model.encode_text(tokenize([t.format(n) for t in templates], model.context_length), True)
+        model.encode_text(tokenize([t.format(n) for t in TEMPLATES], model.context_length), True)
         for n in SHAPES_CLASSES
     ]
     return F.normalize(torch.stack(rows).mean(1), dim=-1)
@@ -102,9 +99,7 @@ def evaluate(
     preprocess: dict,
     world: str | World = "clean",
     subset: str = "val",
-    seed: int = 0,
     count: int = 500,
-    templates: Sequence[str] = TEMPLATES,
 ) -> dict[str, float]:
     """Training-free accuracy and dense mIoU, all in percent.
 
@@ -113,9 +108,7 @@ def evaluate(
         preprocess: ``mean`` and ``std`` of the pixels, RGB in 0..255.
         world: World of the images; those with one object are in its photometry, too.
         subset: Subset of the scenes.
-        seed: Seed of the images.
         count: Number of images of each kind.
-        templates: Prompts whose embeddings are averaged.
 
     Returns:
         ``accuracy``, ``S``, ``U``, ``hIoU``, ``mIoU``.
@@ -123,19 +116,19 @@ def evaluate(
     world = get_world(world)
     single = replace(world, objects=(1, 1), radius=(0.15, 0.25), clutter=(0, 2))
     model.eval()
-    text = class_embeddings(model, templates)
+    text = class_embeddings(model)
     classes = len(SHAPES_CLASSES)
     correct = 0
     confusion = np.zeros((classes, classes), np.int64)
     for start in range(0, count, 100):
         numbers = range(start, min(start + 100, count))
-        ones = [render_scene(single, subset, i, seed) for i in numbers]
+        ones = [render_scene(single, subset, i) for i in numbers]
         guess = (encode(model, to_tensor([s.image for s in ones], preprocess))[0] @ text.T).argmax(
             1
         )
         correct += sum(int(g) == s.objects[0].label for g, s in zip(guess, ones))
 
-        scenes = [render_scene(world, subset, i, seed) for i in numbers]
+        scenes = [render_scene(world, subset, i) for i in numbers]
         patches = encode(model, to_tensor([s.image for s in scenes], preprocess))[1] @ text.T
         side = round(patches.shape[1] ** 0.5)
         maps = patches.transpose(1, 2).reshape(len(scenes), classes, side, side)
@@ -159,11 +152,6 @@ def evaluate(
     )
 
 
-def load(config: Config, pretrained: str | None = None) -> open_clip.CLIP:
-    """The CLIP of a config through the package's own loader, optionally from another file."""
-    return load_clip(config.clip.model.to_dict(), pretrained or config.clip.pretrained).eval()
-
-
 def camera_severity(accuracy: Callable[[float], float]) -> float:
     """The largest multiple of 0.05 up to which an accuracy in percent stays at :data:`KNOWN`."""
     found = 0.0
@@ -175,10 +163,11 @@ def camera_severity(accuracy: Callable[[float], float]) -> float:
 
 
 def main() -> None:
-    """Print one JSON line of results per world and seed, or the severities found."""
+    """Print one JSON line of results per world, or the severities found."""
     args = parse_args()
     config = Config.fromfile(args.config)
-    model = load(config, args.pretrained)
+    config.merge_from_dict(args.cfg_options or {})
+    model = load_clip(config.clip.model.to_dict(), config.clip.pretrained).eval()
     if args.find_severities:
         for name in ("haze", "lowlight"):
 
@@ -188,12 +177,9 @@ def main() -> None:
 
             print(f"{name}: severity {camera_severity(accuracy)}", flush=True)
         return
-    for name in args.worlds or WORLDS:
-        world = get_world(name, args.severity)
-        for seed in args.seeds:
-            result = evaluate(model, config.preprocess, world, args.subset, seed, args.count)
-            result = {key: round(float(value), 2) for key, value in result.items()}
-            print(json.dumps(dict(world=name, severity=world.severity, seed=seed, **result)))
+    for name in WORLDS:
+        result = evaluate(model, config.preprocess, name, args.subset, args.count)
+        print(json.dumps(dict(world=name, **{key: round(v, 2) for key, v in result.items()})))
 
 
 if __name__ == "__main__":

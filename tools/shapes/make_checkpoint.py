@@ -24,9 +24,6 @@ def parse_args() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_checkpoint"))
-    parser.add_argument(
-        "--out", type=Path, help="file to write. Default: otseg_plus.safetensors in --work-dir"
-    )
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -55,8 +52,7 @@ def main() -> None:
     state = read_checkpoint(checkpoint, "cpu")["state_dict"]
     key = state_key(cfg.model.decode_head.predict_from)
     state[f"decode_head.{key}"] = torch.tensor(chosen["seen_bias"], dtype=torch.float64)
-    out = args.out or args.work_dir / "otseg_plus.safetensors"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = args.work_dir / "otseg_plus.safetensors"
     save_file({name: value.contiguous() for name, value in state.items()}, out)
     out.chmod(0o644)
     content = out.read_bytes()

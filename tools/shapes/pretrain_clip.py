@@ -21,7 +21,6 @@ import hashlib
 import math
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -36,11 +35,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="configs/shapes/clip/shapes_clip.py or one like it")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
     parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes")
-    parser.add_argument("--save-interval", type=int, default=500)
-    parser.add_argument("--eval-interval", type=int, default=2000, help="0 for none")
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -70,6 +64,9 @@ from mmseg_otseg.datasets.shapes import (
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models.clip import load_clip
 from tools.shapes.evaluate_clip import TEMPLATES, encode, evaluate, tokenize
+
+SAVE_INTERVAL = 500  # steps between checkpoints
+EVAL_INTERVAL = 2000  # steps between measurements on val scenes
 
 
 class CaptionedScenes(Dataset):
@@ -210,26 +207,13 @@ def measure(clip: open_clip.CLIP, ids: Tensor, config: Config, count: int) -> di
     return evaluate(whole, config.preprocess, count=count)
 
 
-def train(
-    config: Config,
-    work_dir: Path,
-    device: str,
-    precision: str,
-    workers: int,
-    save_interval: int,
-    eval_interval: int,
-    stop_at: int | None = None,
-) -> Path | None:
+def train(config: Config, work_dir: Path, device: str, stop_at: int | None = None) -> Path | None:
     """Train, or go on training, and write ``shapes_clip.safetensors``.
 
     Args:
         config: ``clip.model``, ``preprocess`` and ``pretrain``.
         work_dir: Folder of the checkpoint, the log and the result.
         device: Torch device.
-        precision: ``bf16`` or ``fp32``.
-        workers: Processes that draw scenes; 0 draws in this one.
-        save_interval: Steps between checkpoints.
-        eval_interval: Steps between measurements on val scenes; 0 for none.
         stop_at: Save and stop after this step (as if killed), for tests.
 
     Returns:
@@ -246,7 +230,7 @@ def train(
     torch.manual_seed(settings["seed"])
     clip = build(model, len(ids)).to(device)
     optim = optimizer(clip, settings)
-    plan = repr((settings, model, config.preprocess.to_dict(), precision))
+    plan = repr((settings, model, config.preprocess.to_dict()))
     start, last = 0, work_dir / "last.pt"
     if last.exists():
         saved = read_checkpoint(last, device)
@@ -261,16 +245,12 @@ def train(
     size, context = model["vision_cfg"]["image_size"], model["text_cfg"]["context_length"]
     data = CaptionedScenes(settings, size, context)
     order = range(start * batch, steps * batch)
-    loader = DataLoader(data, batch, sampler=order, num_workers=workers, pin_memory=device != "cpu")
+    loader = DataLoader(data, batch, sampler=order, pin_memory=device != "cpu")
     mean, std = (
         torch.tensor(config.preprocess[k], device=device).view(1, 3, 1, 1) for k in ("mean", "std")
     )
     nouns = None
-    autocast: AbstractContextManager = (
-        torch.autocast(torch.device(device).type, torch.bfloat16)
-        if precision == "bf16"
-        else nullcontext()
-    )
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
     clip.train()
     running, bar = 0.0, tqdm(loader, initial=start, total=steps, mininterval=5, dynamic_ncols=True)
     for step, (images, tokens, facts, claims) in enumerate(bar, start=start):
@@ -303,13 +283,13 @@ def train(
             logger.info(
                 f"step {done}/{steps} loss {running:.4f} scale {clip.logit_scale.exp():.1f}"
             )
-        if done % save_interval == 0 or done in (steps, stop_at):
+        if done % SAVE_INTERVAL == 0 or done in (steps, stop_at):
             state = dict(
                 model=clip.state_dict(), optimizer=optim.state_dict(), step=done, plan=plan
             )
             torch.save(state, last.with_suffix(".tmp"))
             os.replace(last.with_suffix(".tmp"), last)
-        if eval_interval and done % eval_interval == 0:
+        if done % EVAL_INTERVAL == 0:
             logger.info(f"step {done} val {measure(clip, ids, config, 300)}")
         if done == stop_at and done < steps:
             return None
@@ -325,19 +305,10 @@ def train(
 def main() -> None:
     """Command line."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # so that it repeats
     config = Config.fromfile(args.config)
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
-    train(
-        config,
-        args.work_dir,
-        args.device or get_device(),
-        args.precision,
-        args.workers,
-        args.save_interval,
-        args.eval_interval,
-    )
+    config.merge_from_dict(args.cfg_options or {})
+    train(config, args.work_dir, args.device or get_device())
 
 
 if __name__ == "__main__":

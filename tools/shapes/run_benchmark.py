@@ -12,28 +12,58 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
+import statistics
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "configs" / "shapes"
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+sys.path.insert(0, str(ROOT))  # for the imports from `tools`
 from mmseg_otseg_cli import run
 from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
-from tools.shapes.benchmark_table import (
-    BIASES,
-    PAPER_BIAS,
-    ROWS,
-    Row,
-    as_markdown,
-    label,
-    summary,
-    title,
-)
+
+class Row(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        title: Its name in the table.
+        trained_by: The config whose training it shares; None if nothing is trained.
+        weights: A file in ``configs/shapes`` that it is evaluated with, if nothing is trained.
+    """
+
+    title: str
+    trained_by: str | None = None
+    weights: str | None = None
+
+
+ROWS = {  # by config in configs/shapes
+    "training_free": Row("training-free CLIP map"),
+    "naclip": Row("training-free, NACLIP's attention"),
+    "sclip": Row("training-free, SCLIP's attention"),
+    "zegclip": Row("ZegCLIP", "zegclip"),
+    "softmax": Row("OTSeg, softmax for Sinkhorn", "softmax"),
+    "mps_only": Row("MPS map only", "mps_only"),
+    "otseg": Row("OTSeg", "otseg"),
+    "otseg_plus": Row("OTSeg+", "otseg"),
+    "zegot": Row("ZegOT", "zegot"),
+    "supervised": Row("OTSeg, masks of all classes", "supervised"),
+    "one_prompt": Row("OTSeg, one prompt", "one_prompt"),
+    "no_visual_prompts": Row("OTSeg, no visual prompts", "no_visual_prompts"),
+    "checkpoint/otseg_plus": Row(
+        "OTSeg+, trained longer", weights="checkpoint/otseg_plus.safetensors"
+    ),
+}
+PAPER_BIAS = 0.1
+BIASES = {
+    "none": "No seen-class bias",
+    "paper": f"Seen-class bias {PAPER_BIAS:g}, as in the paper",
+    "calibrated": "Seen-class bias chosen on val",
+}
+METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,6 +104,8 @@ from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.engine.run_folder import latest_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 
+# Runs ---------------------------------------------------------------------------------------------
+
 
 def say(text: str) -> None:
     """Show progress on the terminal, whatever stdout is redirected to."""
@@ -103,23 +135,17 @@ def load(config: str, seed: int, options: dict[str, Any] | None) -> Config:
     return cfg
 
 
-def settings_of(cfg: Config) -> str:
-    """What decides the outcome of a run: the config and CLIP's weights, as a hash."""
-    settings = {key: value for key, value in cfg.to_dict().items() if key != "work_dir"}
-    text = json.dumps(settings, sort_keys=True, default=str)
-    weights = cfg.model.clip.get("pretrained")
-    if weights and Path(weights).is_file():
-        text = text.replace(weights, hashlib.sha256(Path(weights).read_bytes()).hexdigest())
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def claim(folder: Path, settings: str) -> None:
-    """Take a folder for a run of these settings.
+def claim(folder: Path, cfg: Config) -> None:
+    """Take a folder for a run of a config.
 
     Raises:
-        ValueError: If a run of other settings is there.
+        ValueError: If a run of another config, or with other weights of CLIP, is there.
     """
-    file = folder / "settings.txt"
+    settings = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    weights = cfg.model.clip.get("pretrained")
+    if weights and Path(weights).is_file():
+        settings = settings.replace(weights, hashlib.sha256(Path(weights).read_bytes()).hexdigest())
+    file = folder / "settings.json"
     if file.is_file() and file.read_text() != settings:
         raise ValueError(
             f"{folder} holds a run of other settings (config, seed or CLIP weights). Remove that "
@@ -137,7 +163,7 @@ def train(config: str, seed: int, work_dir: Path, options: dict[str, Any] | None
     """
     cfg = load(config, seed, options)
     folder = work_dir / config / f"seed_{seed}"
-    claim(folder, settings_of(cfg))
+    claim(folder, cfg)
     last = folder / f"iter_{cfg.train_cfg.max_iters}.pth"
     found = latest_checkpoint(str(folder))
     if found == str(last):
@@ -153,7 +179,7 @@ def train(config: str, seed: int, work_dir: Path, options: dict[str, Any] | None
 
 
 def evaluate(
-    row: Row, seed: int, checkpoint: Path | None, work_dir: Path, options: dict[str, Any] | None
+    name: str, seed: int, checkpoint: Path | None, work_dir: Path, options: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Choose the bias on val and measure on test; what was measured before is read.
 
@@ -161,22 +187,21 @@ def evaluate(
         ``seed``, ``seconds`` of training, the ``bias`` chosen, ``val`` at it, and ``test`` for each
         of :data:`BIASES`, in percent.
     """
-    folder = work_dir / row.config / f"seed_{seed}" / "evaluation"
+    folder = work_dir / name / f"seed_{seed}" / "evaluation"
     file = folder / "result.json"
-    cfg = load(row.config, seed, options)
-    claim(folder, settings_of(cfg))
+    cfg = load(name, seed, options)
+    claim(folder, cfg)
     if file.is_file():
         return json.loads(file.read_text())
-    cfg.work_dir = str(folder)
-    cfg.experiment_name = f"{row.config}_{seed}_val"
+    cfg.work_dir, cfg.experiment_name = str(folder), f"{name}_{seed}_val"
     chosen = best_bias(sweep_seen_bias(cfg, checkpoint, subset="val"))
     biases = {"none": 0.0, "paper": PAPER_BIAS, "calibrated": chosen["seen_bias"]}
-    cfg.experiment_name = f"{row.config}_{seed}_test"
+    cfg.experiment_name = f"{name}_{seed}_test"
     table = sweep_seen_bias(cfg, checkpoint, list(biases.values()), subset="test")
     by_bias = {line["seen_bias"]: line for line in table}
     result = {
         "seed": seed,
-        "seconds": training_seconds(checkpoint) if row.trained_by and checkpoint else 0.0,
+        "seconds": training_seconds(checkpoint) if ROWS[name].trained_by and checkpoint else 0.0,
         "bias": chosen["seen_bias"],
         "val": chosen,
         "test": {name: by_bias[bias] for name, bias in biases.items()},
@@ -199,7 +224,7 @@ def training_seconds(checkpoint: Path) -> float:
 
 def run_task(
     trained_by: str | None,
-    rows: Sequence[str],
+    names: Sequence[str],
     seed: int,
     iterations: int | None,
     work_dir: Path,
@@ -208,7 +233,7 @@ def run_task(
     """Train once and evaluate the rows that share the weights; one thread, so that it repeats.
 
     Returns:
-        By :func:`label`, what :func:`evaluate` returns.
+        What :func:`evaluate` returns, by row; with ``iterations``, by ``ROW@ITERATIONS``.
     """
     torch.set_num_threads(1)
     if iterations is not None:
@@ -218,14 +243,71 @@ def run_task(
     with (work_dir / "console.log").open("a") as log, contextlib.redirect_stdout(log):
         trained = train(trained_by, seed, work_dir, options) if trained_by else None
         results = {}
-        for name in rows:
+        for name in names:
             weights = ROWS[name].weights
             checkpoint = trained if weights is None else SHAPES / weights
-            key = label(name, iterations)
-            results[key] = evaluate(ROWS[name], seed, checkpoint, work_dir, options)
+            key = name if iterations is None else f"{name}@{iterations}"
+            results[key] = evaluate(name, seed, checkpoint, work_dir, options)
             scores = results[key]["test"]["calibrated"]
             say(f"{title(key)}, seed {seed}: hIoU {scores['hIoU']:.2f} on test")
     return results
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def title(key: str) -> str:
+    """Name in the table of a ``ROW`` or ``ROW@ITERATIONS``."""
+    name, _, iterations = key.partition("@")
+    return ROWS[name].title + (f", {iterations} iterations" if iterations else "")
+
+
+def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Mean and spread (standard deviation, None for one run) of every row over its seeds."""
+
+    def over(values: list[float]) -> dict[str, float | None]:
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        return {"mean": statistics.fmean(values), "spread": spread}
+
+    table = {}
+    for key, runs in results.items():
+        row: dict[str, Any] = {"title": title(key), "seeds": [run["seed"] for run in runs]}
+        row["bias"] = over([run["bias"] for run in runs])
+        row["seconds"] = over([run["seconds"] for run in runs])
+        for bias in BIASES:
+            tests = [run["test"][bias] for run in runs]
+            row[bias] = {metric: over([test[metric] for test in tests]) for metric in METRICS}
+        table[key] = row
+    return table
+
+
+def as_markdown(table: dict[str, Any], biases: Sequence[str]) -> str:
+    """The summary as one Markdown table for each of some :data:`BIASES`.
+
+    The last column compares mIoU(U) with that of the same model trained with all masks, if there
+    is such a row; no bias is needed there, as it has no unseen class to favor.
+    """
+
+    def cell(value: dict[str, float | None], digits: int = 1) -> str:
+        spread = "" if value["spread"] is None else f" ± {value['spread']:.{digits}f}"
+        return f"{value['mean']:.{digits}f}{spread}"
+
+    most = table["supervised"]["none"]["mIoU_U"]["mean"] if "supervised" in table else 0
+    lines = []
+    for bias in biases:
+        head = ["method", *METRICS.values(), "bias", "training (s)"]
+        head += ["of supervised"] if most else []
+        lines += [f"{BIASES[bias]}:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for row in table.values():
+            cells = [row["title"], *(cell(row[bias][metric]) for metric in METRICS)]
+            cells.append(cell(row["bias"], 3) if bias == "calibrated" else "")
+            cells.append(f"{row['seconds']['mean']:.0f}" if row["seconds"]["mean"] else "none")
+            cells += [f"{row[bias]['mIoU_U']['mean'] / most:.0%}"] if most else []
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    seeds = max(len(row["seeds"]) for row in table.values())
+    lines.append(f"Percent on test; mean ± standard deviation over {seeds} seed(s) of training.")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -239,8 +321,8 @@ def main() -> None:
                 tasks.setdefault((seed, trained_by, iterations), []).append(name)
     say(f"{len(tasks)} runs; their logs are below {args.work_dir}")
     calls = [
-        (trained_by, rows, seed, iterations, args.work_dir, args.cfg_options)
-        for (seed, trained_by, iterations), rows in sorted(
+        (trained_by, names, seed, iterations, args.work_dir, args.cfg_options)
+        for (seed, trained_by, iterations), names in sorted(
             tasks.items(), key=lambda task: task[0][0]
         )
     ]

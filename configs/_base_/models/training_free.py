@@ -1,6 +1,6 @@
-# CLIP ViT-B/16 as it was trained, with NACLIP's attention in its last block: nothing is trained. The
-# weights come from open_clip (tag "openai"); to take them from a file, set the environment variable
-# CLIP_WEIGHTS to its path. OpenAI's weights in a .safetensors or .bin file need
+# CLIP ViT-B/16 as it was trained, with NACLIP's attention in its last block: nothing is trained.
+# The weights come from open_clip (tag "openai"); to take them from a file, set the environment
+# variable CLIP_WEIGHTS to its path. OpenAI's weights in a .safetensors or .bin file need
 # clip=dict(quick_gelu=True) as well: such a file does not say it.
 model = dict(
     type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` and `split` to its parts

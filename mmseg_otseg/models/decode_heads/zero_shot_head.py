@@ -85,6 +85,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     def seen_bias(self, bias: float) -> None:
         self._bias = SeenBias(bias)
 
+    @property
+    def bias_is_calibrated(self) -> bool:
+        """Whether the seen-class bias was calibrated for the loaded weights."""
+        return self._bias.calibrated
+
     def train(self, mode: bool = True) -> ZeroShotHead:
         """Switch to training or testing; training ends the validity of a calibrated bias."""
         if mode:
@@ -232,8 +237,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """
         if len(inputs.classes) != self.out_channels:
             raise UserError(
-                f"the vocabulary has {len(inputs.classes)} names, the head expects "
-                f"{self.out_channels}: set num_classes, and num_names if a class has several"
+                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
+                f"{self.num_classes} and num_names={self.out_channels}"
             )
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:

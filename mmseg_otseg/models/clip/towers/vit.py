@@ -73,8 +73,8 @@ class PlainViT(ImageTower):
         self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
     ) -> Tensor:
         block: Any = self.blocks[-1]
-        heads = block.attn.heads(block.ln_1(tokens))
-        attended: Tensor = block.attn.join(local_attention(kind, *heads, grid))
+        q, k, v = block.attn.heads(block.ln_1(tokens))
+        attended: Tensor = block.attn.join(local_attention(kind, q, k, v, grid))
         if kind != "sclip":
             return attended
         tokens = tokens + block.ls_1(attended)
@@ -236,8 +236,8 @@ class TimmViT(ImageTower):
     ) -> Tensor:
         block: Any = self.blocks[-1]
         attention, normed = block.attn, block.norm1(tokens)
-        heads = _heads(attention, normed, self.num_prefix, options.get("rope"))
-        attended = local_attention(kind, *heads, grid).transpose(1, 2).flatten(2)
+        q, k, v = _heads(attention, normed, self.num_prefix, options.get("rope"))
+        attended = local_attention(kind, q, k, v, grid).transpose(1, 2).flatten(2)
         attended = attention.norm(attended)
         if getattr(attention, "gate", None) is not None:  # not in every version of timm
             attended = attended * attention.gate(normed).sigmoid()
@@ -294,7 +294,7 @@ def _heads(
     attention: Any, tokens: Tensor, num_prefix: int, rope: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, (B, h, L, d) each, of a timm attention's tokens (B, L, C)."""
-    biases = [getattr(attention, f"{name}_bias", None) for name in "qkv"]  # of Eva's
+    biases: list[Any] = [getattr(attention, f"{name}_bias", None) for name in "qkv"]  # of Eva's
     if attention.qkv is None:
         projected = [
             layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
