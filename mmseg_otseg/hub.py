@@ -43,10 +43,8 @@ def fetch(address: str, files: Sequence[str] = CHECKPOINTS, cache_dir: str | Non
     if not owner or not name:
         raise UserError(f"{address!r} is not {SCHEME}OWNER/NAME or {SCHEME}OWNER/NAME/FILE")
     names = (file,) if file else tuple(files)
-    for candidate in names:
-        found = try_to_load_from_cache(repo, candidate, cache_dir=cache_dir)
-        if isinstance(found, str):
-            return Path(found)
+    if (found := cached(repo, names, cache_dir)) is not None:
+        return found
     try:
         reach(ENDPOINT)  # the hub's client would try for a minute
         for candidate in names:
@@ -59,6 +57,15 @@ def fetch(address: str, files: Sequence[str] = CHECKPOINTS, cache_dir: str | Non
     except Exception as error:  # the client has errors of its own
         raise not_downloaded(names[0], f"{ENDPOINT}/{repo}", error) from error
     raise UserError(f"{ENDPOINT}/{repo} has no file {' or '.join(names)}")
+
+
+def cached(repo: str, files: Sequence[str], cache_dir: str | None = None) -> Path | None:
+    """The first of some files of a repository that was downloaded earlier; None if none was."""
+    for file in files:
+        found = try_to_load_from_cache(repo, file, cache_dir=cache_dir)
+        if isinstance(found, str):
+            return Path(found)
+    return None
 
 
 def reach(url: str) -> int | None:

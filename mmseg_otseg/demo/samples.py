@@ -23,6 +23,10 @@ CONFIG = Path("shapes", "checkpoint", "otseg_plus.py")
 WEIGHTS = CONFIG.with_suffix(".safetensors")
 NONE_BELOW = 0.15
 """Probability below which a pixel is most likely ground, which is no class of these scenes."""
+PHOTO_NAMES = (
+    *("person", "car", "road | street", "building | house", "tree", "grass", "sky", "water"),
+    *("dog", "cat", "chair", "table", "wall", "floor"),
+)
 LONGER_SIDE = 2048
 MAX_PIXELS = 2**26
 MAX_SEARCHED = 300

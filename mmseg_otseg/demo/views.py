@@ -67,6 +67,11 @@ def legend(look: Inspection, labels: np.ndarray) -> str:
     return f'<div class="rows" id="legend-rows">{"".join(rows)}</div>'
 
 
+def warning(look: Inspection) -> str:
+    """What the user should know about the names, as HTML; empty if there is nothing."""
+    return f'<p class="wrong">{escape(look.warning)}</p>' if look.warning else ""
+
+
 def place_in_image(
     look: Inspection, x: float, y: float, shown: tuple[int, int]
 ) -> tuple[float, float]:
@@ -117,7 +122,7 @@ def _row(
     name: str, part: float, number: str, color: Sequence[int] = (110, 130, 160), seen: bool = True
 ) -> str:
     """A colored bar of a length in 0..1, with its name and number."""
-    tag = "" if seen else '<span class="unseen">unseen</span>'
+    tag = "" if seen else '<span class="unseen">no masks in training</span>'
     rgb = ", ".join(str(int(value)) for value in color)
     width = 100 * min(max(part, 0.0), 1.0)
     return (

@@ -105,7 +105,7 @@ class OutputFolder:
         if self.own_data:
             self._save_image(image, self.folder / "images" / subset / name)
             labels = np.where(mask >= len(self.names), np.iinfo(mask.dtype).max, mask)
-        _save(_with_palette(labels, self.palette), file)
+        _save(with_palette(labels, self.palette), file)
         if overlay is not None:
             save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
         counts = np.bincount(mask.ravel(), minlength=len(self.names) + 1) / mask.size
@@ -199,8 +199,8 @@ def output_names(paths: Sequence[str]) -> list[str]:
         names.update((path, long[path]) for path in again)
 
 
-def _with_palette(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
-    """Labels of 8 bits with a color for each value, which stays as it is."""
+def with_palette(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Labels (H, W) as an image; those of 8 bits get a color for each value, which stays."""
     image = Image.fromarray(labels)
     if labels.dtype == np.uint8 and len(palette):
         colors = np.full((256, 3), NONE_COLOR, np.uint8)

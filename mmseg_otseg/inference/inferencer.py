@@ -27,7 +27,7 @@ from mmseg_otseg.inference.loading import (
     load_model,
     set_precision,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, coinciding
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, coinciding
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
@@ -230,6 +230,7 @@ def _predict(model: Any, batch: list[_Job], refine: bool | None) -> list[Predict
     try:
         with torch.no_grad():
             data = model.data_preprocessor(packed, False)
+            check_memory(len(model.neck.text.split.texts), data["inputs"].shape[2:])
             metas = [sample.metainfo for sample in data["data_samples"]]
             maps = model.inference(data["inputs"], metas, **options).float().cpu().numpy()
         if not np.isfinite(maps).all():

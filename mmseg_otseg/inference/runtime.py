@@ -22,7 +22,7 @@ from mmseg_otseg.inference.exported import (
     read_metadata,
     read_vocabulary,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory
 
 
 class OTSegRuntime(Segmenter):
@@ -173,6 +173,7 @@ class OTSegRuntime(Segmenter):
                 have the size that the model was exported for.
         """
         image = _resized(image, self.metadata["resize"])
+        check_memory(len(vocabulary.text), image.shape[:2])
         slides = self.metadata["windows"]
         if slides is None:
             values = self._predict_window(image, vocabulary)

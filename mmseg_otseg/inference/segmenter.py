@@ -18,6 +18,7 @@ from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
 from mmseg_otseg.imaging.reading import Source, find_images
 
+MAX_VALUES = 2**27  # of all class maps of an image, 512 MiB; some steps need several copies
 SAME = 0.999  # cosine of two texts that CLIP does not tell apart
 
 
@@ -258,6 +259,24 @@ class Segmenter(ABC):
                 if out is not None and result.mask is not None:
                     out.save(source, result.mask, result.overlay if overlays else None)
                 yield result if return_vis else result._replace(overlay=None)
+
+
+def check_memory(names: int, size: Sequence[int]) -> None:
+    """Refuse maps that would fill the memory.
+
+    Args:
+        names: How many names have maps.
+        size: Rows and columns of the maps.
+
+    Raises:
+        UserError: If they have more than ``MAX_VALUES`` values.
+    """
+    most = MAX_VALUES // (size[0] * size[1])
+    if names > most:
+        raise UserError(
+            f"the maps of {names} names at {size[0]} x {size[1]} pixels need too much memory: give "
+            f"at most {most} names in a call, or images that are less long"
+        )
 
 
 def coinciding(names: Sequence[str], text: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from .frozen import (
     weights_fingerprint,
 )
 from .layers import activation_name
-from .loading import fetch_clip, load_clip, shared_clip
+from .loading import fetch_clip, is_here, load_clip, shared_clip
 from .source import CLIPSource, resolve_clip
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "clip_config",
     "clip_embed_dim",
     "fetch_clip",
+    "is_here",
     "load_clip",
     "resolve_clip",
     "shared_clip",

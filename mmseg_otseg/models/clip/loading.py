@@ -25,7 +25,13 @@ from mmseg_otseg.errors import UserError
 from .files import read_clip_weights
 from .frozen import check_precision
 from .layers import activation_name, with_self_attention
-from .source import CONFIG_FILE, CLIPSource, download_weights, resolve_clip
+from .source import (
+    CONFIG_FILE,
+    CLIPSource,
+    cached_weights,
+    download_weights,
+    resolve_clip,
+)
 
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
@@ -117,6 +123,16 @@ def fetch_clip(model: str | Mapping[str, Any], pretrained: str | None = None, **
     source = resolve_clip(model, pretrained, **rest)
     if source.tag is not None:
         _download(source, str(pretrained), rest.get("cache_dir"))
+
+
+def is_here(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> bool:
+    """Whether the weights of a ``clip`` setting can be loaded without a download.
+
+    Args:
+        model, pretrained, rest: As in :func:`fetch_clip`.
+    """
+    source = resolve_clip(model, pretrained, **rest)
+    return source.tag is None or cached_weights(source.tag, rest.get("cache_dir")) is not None
 
 
 def _load(

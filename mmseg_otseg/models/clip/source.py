@@ -223,12 +223,22 @@ def download_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Pa
         ConnectionError: If the file is not there yet and cannot be downloaded.
     """
     if tag.get("hf_hub"):
-        repo, file = os.path.split(tag["hf_hub"])
-        names = [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES
-        return hub.fetch(hub.SCHEME + repo, names, cache_dir)
+        repo, files = _place(tag)
+        return hub.fetch(hub.SCHEME + repo, files, cache_dir)
     try:
         hub.announce(tag["url"], hub.reach(tag["url"]))
         return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
     except Exception as error:  # each client has errors of its own
         page, file = os.path.split(tag["url"])
         raise hub.not_downloaded(file, page, error) from error
+
+
+def cached_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Path | None:
+    """The weights file of a tag if it was downloaded earlier; see :func:`download_weights`."""
+    return hub.cached(*_place(tag), cache_dir) if tag.get("hf_hub") else None
+
+
+def _place(tag: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
+    """The hub's repository of a tag, and names that its weights file may have."""
+    repo, file = os.path.split(tag["hf_hub"])
+    return repo, [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES
