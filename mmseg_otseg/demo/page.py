@@ -74,6 +74,8 @@ class Page:
         kind, split = type(model.decode_head).__name__, model.neck.text.split
         learned = isinstance(model.neck.text, LearnablePrompts)
         method = ZEGOT if learned and kind == "MPSAHead" else METHODS.get(kind, kind)
+        if getattr(model.decode_head, "predict_from", "") == "ensemble":
+            method = method.replace("OTSeg]", "OTSeg+]")
         clip = cfg.model.clip.model if isinstance(cfg.model.clip.model, str) else "a small CLIP"
         parts = [f"**Model:** {method}, over {clip}."]
         if cfg.get("about"):
@@ -113,7 +115,7 @@ class Page:
         look = self.inferencer.inspect(image, read_names(names), refine)
         if not self.trained:  # no class had masks, which is not worth a mark
             look = replace(look, seen=np.ones_like(look.seen))
-        return look, *self.decide(request, look, *settings), "", "", []
+        return look, *self.decide(request, look, *settings), "", "", ""
 
     def decide(
         self,
@@ -184,21 +186,7 @@ class Page:
                 save = gr.DownloadButton(
                     "Save the mask (PNG)", interactive=False, elem_id=f"{self.prefix}save"
                 )
-        gr.Markdown(
-            "**Where each prompt takes its mass from**, each over its own range: click into the "
-            "result",
-            elem_classes="step",
-            visible=self.has_plan,
-        )
-        maps = gr.Gallery(
-            show_label=False,
-            columns=8,
-            allow_preview=False,
-            buttons=[],
-            visible=self.has_plan,
-            elem_id=f"{self.prefix}maps",
-            elem_classes="thumbnails",
-        )
+        maps = gr.HTML(elem_id=f"{self.prefix}maps", visible=self.has_plan)
         decided, looked = [result, legend, save], [best, prompts, maps]
         segmented = [look, *decided, *looked]
 
@@ -233,7 +221,7 @@ class Page:
         file = gr.File(
             show_label=False,
             file_types=["image"],
-            height=110,
+            height=130,
             elem_id=f"{self.prefix}upload",
             elem_classes="upload",
         )
@@ -254,7 +242,7 @@ class Page:
             refine = gr.Checkbox(
                 True, label="Follow the edges in the image", elem_id=f"{self.prefix}refine"
             )
-            bias, none = "Taken off classes with masks in training", '"None of these" below'
+            bias, none = "Taken off classes with masks", '"None of these" below'
             sliders = [
                 gr.Slider(
                     -0.2,

@@ -28,9 +28,15 @@ CSS = """
   border: 1px solid #fda29b}
 .thumbnails .grid-wrap {height: auto; min-height: 0; max-height: none;
   overflow: hidden}
+.thumbnails img {object-fit: contain !important}
 .upload {min-height: 0}
+textarea {field-sizing: content; height: auto !important}
+.maps {display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6em}
+.maps figure {margin: 0}
+.maps img {width: 100%; border-radius: .4em}
+.maps figcaption {font-size: .85em; line-height: 1.25; overflow-wrap: anywhere}
 .rows h4 {margin: 0 0 .4em}
-.rows .row {display: grid; grid-template-columns: 1em 3fr 2fr 3.5em; gap: .6em;
+.rows .row {display: grid; grid-template-columns: 1em minmax(0, 3fr) minmax(0, 2fr) 3.5em; gap: .6em;
   align-items: center; padding: .12em 0; font-size: .92em; line-height: 1.25}
 .rows .chip {width: 1em; height: 1em; border-radius: .25em; border: 1px solid #0003}
 .rows .track {background: var(--neutral-200); border-radius: .3em; height: .6em; overflow: hidden}
@@ -38,7 +44,7 @@ CSS = """
 .rows .bar {display: block; height: 100%}
 .rows .number {text-align: right; font-variant-numeric: tabular-nums}
 .rows .unseen {margin-left: .5em; padding: 0 .4em; border-radius: .6em; font-size: .75em;
-  background: #f59e0b33; border: 1px solid #f59e0b; white-space: nowrap}
+  background: #f59e0b33; border: 1px solid #f59e0b; display: inline-block}
 .absent {opacity: .65; font-size: .85em; margin: .4em 0 0}
 .result img {cursor: crosshair}
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from html import escape
 
@@ -107,15 +109,25 @@ def prompts_at(look: Inspection, row: float, column: float, label: int) -> str:
     return f'<div class="rows" id="prompt-rows"><h4>{head}</h4>{"".join(rows)}</div>'
 
 
-def prompt_maps(look: Inspection, label: int) -> list[tuple[np.ndarray, str]]:
-    """Heat maps of where each prompt of a class takes its mass from, with the prompts' names."""
+def prompt_maps(look: Inspection, label: int) -> str:
+    """Heat maps of where each prompt of a class takes its mass from, as HTML; empty without a plan.
+
+    Each is drawn over its own range.
+    """
     if look.share is None:
-        return []
+        return ""
     image = shown_image(look.image, SHOWN_SIDE // 3)
-    return [
-        (heat(image, part), prompt.replace("{}", look.names[label]))
-        for part, prompt in zip(look.share[label], look.prompts)
-    ]
+    figures = []
+    for part, prompt in zip(look.share[label], look.prompts):
+        Image.fromarray(heat(image, part)).save(file := io.BytesIO(), "JPEG")
+        source = base64.b64encode(file.getvalue()).decode()
+        text = escape(prompt.replace("{}", look.names[label]))
+        figures.append(
+            f'<figure><img src="data:image/jpeg;base64,{source}" alt="{text}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    head = "Where each prompt takes its mass from, each over its own range"
+    return f'<div class="rows"><h4>{head}</h4><div class="maps">{"".join(figures)}</div></div>'
 
 
 def _row(

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Evenly spaced RGB colors of a heat map, from the lowest to the highest value.
 HEAT = np.array([(20, 12, 60), (140, 30, 110), (240, 110, 50), (255, 240, 120)], np.float32)
+MIN_NAMED = 0.001  # part of the image from which on a class is named in it
 MAX_COVERED = 0.15  # part of a class that a name on it may cover
 DIMMED, COVER = 0.45, 0.85  # brightness of the image below a heat map, opacity of its top
 
@@ -59,6 +60,8 @@ def _write_names(
     step = max(1, max(mask.shape) // 256)
     coarse = mask[step // 2 :: step, step // 2 :: step]
     labels, areas = np.unique(coarse[coarse < len(names)], return_counts=True)
+    large = areas >= MIN_NAMED * coarse.size
+    labels, areas = labels[large], areas[large]
     taken = np.zeros(coarse.shape, bool)
     for label in labels.tolist():
         places = np.argwhere(coarse == label)
