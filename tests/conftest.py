@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -79,3 +80,20 @@ def clip_config() -> dict[str, Any]:
 def clip(clip_config: dict[str, Any]) -> dict[str, Any]:
     """What components take as ``clip``: the small model with random weights."""
     return {"model": clip_config}
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What is logged, by mmengine's logger too if there is one."""
+    messages: list[str] = []
+
+    class Recorder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    from mmengine.logging import MMLogger
+
+    recorder, logger = Recorder(), MMLogger.get_current_instance()
+    logger.addHandler(recorder)
+    yield messages
+    logger.removeHandler(recorder)
