@@ -4,6 +4,7 @@ import io
 import re
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmseg_otseg.models.clip import clip_config, load_clip
-from mmseg_otseg.models.clip.source import download_weights
+from mmseg_otseg.models.clip import clip_config, load_clip, resolve_clip
+from mmseg_otseg.models.clip.loading import download_weights
 from tests.helpers.tiny_clip import save_archive
 
 
@@ -97,7 +98,8 @@ def test_an_earlier_download_needs_no_network(
     (snapshot / "open_clip_model.safetensors").touch()
     (tmp_path / "models--owner--name" / "refs").mkdir()
     (tmp_path / "models--owner--name" / "refs" / "main").write_text("abc")
-    found = download_weights(tag, str(tmp_path))
+    source = replace(resolve_clip("ViT-B-16", "openai"), tag=tag)
+    found = download_weights(source, str(tmp_path))
     assert found == snapshot / "open_clip_model.safetensors"
 
 
