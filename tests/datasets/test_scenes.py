@@ -10,19 +10,16 @@ import pytest
 
 from mmseg_otseg.datasets.shapes import (
     BACKGROUND,
-    NUM_FACTS,
     SHAPES_CLASSES,
     SHAPES_PALETTE,
     SHAPES_UNSEEN,
-    VOCABULARY,
     WORLDS,
     World,
-    caption_scene,
     get_world,
     render_scene,
-    scene_facts,
 )
 from mmseg_otseg.datasets.shapes.worlds import COLORS
+from tools.shapes.captions import NUM_FACTS, VOCABULARY, caption_scene, scene_facts
 
 
 def digest(worlds: tuple[str, ...] = ("clean", "haze", "lowlight")) -> str:

@@ -257,18 +257,6 @@ def test_lazy_init(write_data, config_of):
     assert dataset._fully_initialized and len(dataset) == 4
 
 
-@pytest.mark.parametrize("serialize_data", [True, False])
-def test_subsets(write_data, config_of, label_of, serialize_data):
-    labels = random_labels()
-    config = config_of(write_data(labels), serialize_data=serialize_data)
-    dataset = ZeroShotDataset(config, SPLIT)
-    subset = dataset.get_subset([2, 0])
-    assert (len(subset), len(dataset)) == (2, 4)
-    np.testing.assert_array_equal(label_of(subset[0]), np.where(labels[2] >= 2, 255, labels[2]))
-    dataset.get_subset_(1)
-    assert len(dataset) == 1
-
-
 def test_mosaic_of_hidden_labels(write_data, config_of, label_of):
     inner = dict(
         type="MultiImageMixDataset",
