@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine.hooks.iteration_seed_hook import iteration_seed
+from mmseg_otseg.engine.hooks.resuming import iteration_seed
 
 
 def test_an_iteration_draws_the_same_whatever_came_before() -> None:

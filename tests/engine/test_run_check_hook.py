@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
+from mmseg_otseg.engine.hooks.checks import trained_classes
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.tiny_run import CLASSES, write_images
 

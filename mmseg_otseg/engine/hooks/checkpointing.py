@@ -1,20 +1,28 @@
-"""Checkpoints that stay usable if the run is killed at any moment."""
+"""What a run writes to its work folder, usable if the run is killed at any moment."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch.distributed import is_torchelastic_launched
 
 from mmseg_otseg.engine.checkpoint import make_plain
-from mmseg_otseg.engine.run_folder import POINTER, UNFINISHED, latest_checkpoint, whole_file
+from mmseg_otseg.engine.run_folder import (
+    POINTER,
+    UNFINISHED,
+    latest_checkpoint,
+    lock_folder,
+    whole_file,
+)
 from mmseg_otseg.errors import UserError
 
 UNSEEN_METRICS = ("mIoU_U", "hIoU")
@@ -202,3 +210,42 @@ class DurableCheckpointHook(Hook):
             return False
         step, last = (loop.epoch, loop.max_epochs) if self.by_epoch else (loop.iter, loop.max_iters)
         return step >= loop.val_begin and (step == last or step % loop.val_interval == 0)
+
+
+@HOOKS.register_module()
+class WorkDirLockHook(Hook):
+    """Locks the work folder during training, and stops workers whose launcher was killed.
+
+    The first process of the run holds the lock. Without the second check, processes whose torchrun
+    was killed would train on in the background and keep the folder locked.
+
+    Raises:
+        BlockingIOError: If another process trains in the folder.
+        RuntimeError: After an iteration, if the launcher has died.
+    """
+
+    priority = "VERY_HIGH"  # before the hooks that write to the folder
+
+    def __init__(self) -> None:
+        self._lock: int | None = None
+        self._launcher = os.getppid()
+
+    def before_train(self, runner: Runner) -> None:
+        refused: list[Any] = [None]
+        if is_main_process():
+            try:
+                self._lock = lock_folder(runner.work_dir)
+            except BlockingIOError as error:
+                refused = [str(error)]
+        broadcast_object_list(refused)  # otherwise the other processes would wait for the first
+        if refused[0] is not None:
+            raise BlockingIOError(refused[0])
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        if is_torchelastic_launched() and os.getppid() != self._launcher:
+            raise RuntimeError(f"The launcher (process {self._launcher}) died: training stops.")
+
+    def after_train(self, runner: Runner) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
