@@ -85,3 +85,10 @@ def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_p
     (tmp_path / "full.png").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"full\.png.*[Nn]o space"):
         report.draw_sheet(tmp_path / "full.png")
+
+
+def test_a_model_without_a_part_is_a_finding() -> None:
+    cfg = Config.fromfile(SHAPES / "otseg_plus.py")
+    cfg.model.pop("backbone")
+    report = check_data(cfg)
+    assert not report.can_train and "backbone" in report.findings[0].text

@@ -11,7 +11,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.errors import UserError
@@ -45,13 +45,10 @@ class ResumeCheckHook(Hook):
                 f"The run cannot be resumed from {file}: {problem}. Resume from a checkpoint of "
                 "this config, or give the file as load_from to start with only its weights."
             )
-        loop, key, unit = runner.train_loop, "max_iters", "iterations"
-        done, length = meta["iter"], loop.max_iters
-        if isinstance(loop, EpochBasedTrainLoop):
-            done, length, key, unit = meta["epoch"], loop.max_epochs, "max_epochs", "epochs"
+        done, length = meta["iter"], runner.train_loop.max_iters
         message = (
-            f"{file} was trained for {done} {unit}, and train_cfg.{key} is {length}: nothing is "
-            f"left to train. To continue training, increase train_cfg.{key}"
+            f"{file} was trained for {done} iterations, and train_cfg.max_iters is {length}: "
+            "nothing is left to train. To continue training, increase train_cfg.max_iters"
         )
         if done > length:
             raise UserError(f"{message}. To evaluate it, use tools/test.py.")
