@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.segmentors import resolve_model
 from mmseg_otseg.structures import ClassSplit
@@ -65,18 +66,6 @@ def resolve(cfg: Config) -> Config:
     return cfg
 
 
-def nested_datasets(dataset: Mapping[str, Any]) -> Iterator[Any]:
-    """The config of a dataset, and those of the datasets that it wraps, at any depth.
-
-    Args:
-        dataset: Config with ``type``.
-    """
-    yield dataset
-    for inner in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
-        if isinstance(inner, Mapping):
-            yield from nested_datasets(inner)
-
-
 def type_name(config: Any) -> str:
     """The name of a component's class; a config has either its name or the class."""
     kind = config.get("type", "") if isinstance(config, Mapping) else ""
@@ -96,7 +85,9 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) 
             for key in ("data_root", "background"):
                 if key not in config and key in cfg:
                     config[key] = cfg[key]
-            config.setdefault("metainfo", dict(classes=list(split["classes"])))
+            built = ClassSplit.build(split)
+            names = dict(classes=list(built.classes), unseen=list(built.unseen))
+            config.setdefault("metainfo", names)
         if type_name(config) != "ZeroShotDataset":
             continue
         if config.get("split") is None:
