@@ -15,9 +15,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+NOT_KNOWN = "\N{EN DASH}"
 HEADER = """
-| config | tested on | reported | measured here | trainable parameters | iterations |
-|---|---|---|---|---|---|
+| config | tested on | reported | measured here | trainable parameters |
+|---|---|---|---|---|
 """
 
 
@@ -35,20 +36,18 @@ def tables() -> str:
 
 def _row(model: Mapping[str, Any]) -> str:
     about, (result,) = model["Metadata"], model["Results"]
-    iterations = about.get("Iterations")
     cells = (
         f"[{Path(model['Config']).stem}](../{model['Config']})",
         result["Dataset"],
         _numbers(about.get("Reported")),
         _numbers(result["Metrics"]),
         f"{about['Parameters']:,}",
-        f"{iterations:,}" if iterations else "–",
     )
     return f"| {' | '.join(cells)} |\n"
 
 
 def _numbers(metrics: Mapping[str, float] | None) -> str:
-    return ", ".join(f"{name} {value}" for name, value in (metrics or {}).items()) or "–"
+    return ", ".join(f"{name} {value}" for name, value in (metrics or {}).items()) or NOT_KNOWN
 
 
 def page() -> str:

@@ -1,4 +1,4 @@
-"""Every config builds over ViT-B/16, with the number of trainable parameters its metafile states."""
+"""Every config builds over ViT-B/16, with as many trainable parameters as its metafile states."""
 
 from __future__ import annotations
 
