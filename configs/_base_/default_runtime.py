@@ -36,4 +36,4 @@ default_hooks = dict(
     fine_tune=dict(type="FineTuneHook"),
     work_dir_lock=dict(type="WorkDirLockHook"),
 )
-tta_model = dict(type="SegTTAModel")
+tta_model = dict(type="ZeroShotTTAModel")

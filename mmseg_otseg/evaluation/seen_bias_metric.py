@@ -14,11 +14,13 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.models.segmentors.sliding import place_labels
 
-from .zero_shot_iou_metric import ZeroShotIoUMetric, check_label_size
+from .zero_shot_iou_metric import ZeroShotIoUMetric
 
 #: -0.3 to 0.9 in steps of 0.005; negative biases are for models that favor unseen classes.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
+PIXELS_AT_ONCE = 2**20
 
 
 @METRICS.register_module()
@@ -35,6 +37,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
     Args:
         biases: Biases to try, in units of probability; None means :data:`DEFAULT_BIASES`.
+        align_corners: How class maps are resized to the size of the image, as in the head.
         **kwargs: As in :class:`ZeroShotIoUMetric`.
 
     Attributes:
@@ -50,12 +53,14 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         Recognition in the Wild" (ECCV 2016), calibrated stacking.
     """
 
-    def __init__(self, biases: Sequence[float] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, biases: Sequence[float] | None = None, align_corners: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         biases = DEFAULT_BIASES if biases is None else biases
         if not len(biases):
             raise UserError("SeenBiasMetric needs at least one bias to try")
-        self.biases = sorted({float(bias) for bias in biases})
+        self.biases, self.align_corners = sorted({float(bias) for bias in biases}), align_corners
         self.table: list[dict[str, float]] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -63,25 +68,31 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: For each image ``seg_logits``, probabilities (K, H, W), and
-                ``gt_sem_seg``, class indices (1, H, W).
+            data_samples: For each image ``seg_logits``, probabilities (K, h, w) of any size, and
+                ``pred_sem_seg`` and ``gt_sem_seg``, class indices (1, H, W).
 
         Raises:
-            UserError: If no class is seen or unseen, or the labels of an image do not have the
-                size of its prediction.
+            UserError: If no class is seen or unseen; or as in :class:`ZeroShotIoUMetric`.
         """
-        seen, unseen = (torch.tensor(indices, dtype=torch.int64) for indices in self._split())
-        if not len(unseen) or not len(seen):
+        self.reported_classes()  # refuses data without a split
+        meta = self.dataset_meta
+        if not len(meta["unseen"]) or not len(meta["seen"]):
             raise UserError(
                 "a seen-class bias decides between seen and unseen classes, but the dataset has "
-                f"{len(seen)} seen and {len(unseen)} unseen ones: choose another dataset or split"
+                f"{len(meta['seen'])} seen and {len(meta['unseen'])} unseen ones: choose another "
+                "dataset or split"
             )
         for sample in data_samples:
-            probabilities = sample["seg_logits"]["data"]
-            check_label_size(sample, probabilities)
-            labels = sample["gt_sem_seg"]["data"][0].to(probabilities.device)
-            known = labels != self.ignore_index
-            areas = self._areas(probabilities[:, known], labels[known].long(), seen, unseen)
+            labels, known = self.labels_of(sample)
+            height, width = labels.shape
+            best = [labels[known]]
+            for kind in ("seen", "unseen"):
+                classes = torch.as_tensor(meta[kind], device=labels.device)
+                maps = [sample["seg_logits"]["data"][classes]]
+                found, values = place_labels(maps, (height, width), self.align_corners)
+                best += [classes[found[known]], values[known]]
+            parts = zip(*(values.split(PIXELS_AT_ONCE) for values in best))
+            areas = torch.stack([self._areas(*part) for part in parts]).sum(0)
             # Keep a running sum, because the areas of each image and bias would fill the memory.
             # The last image is kept apart, because `evaluate` may have to leave it out.
             number, total, last = self.results or (0, 0, 0)
@@ -106,23 +117,27 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             self.results[:] = [total + (0 * last if padding else last)]
         return super().evaluate(size)
 
-    def _areas(self, probabilities: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor) -> Tensor:
-        """Areas of one image for every bias.
+    def _areas(
+        self,
+        labels: Tensor,
+        seen_class: Tensor,
+        best_seen: Tensor,
+        unseen_class: Tensor,
+        best_unseen: Tensor,
+    ) -> Tensor:
+        """Areas of M labeled pixels for every bias.
 
         Args:
-            probabilities: Probabilities of the M labeled pixels, shape (K, M).
             labels: Class indices, shape (M,), int64.
-            seen: Indices of the seen classes.
-            unseen: Indices of the unseen classes.
+            seen_class: The best seen class of each pixel, shape (M,), int64.
+            best_seen: Its probability, shape (M,).
+            unseen_class: The best unseen class of each pixel, shape (M,), int64.
+            best_unseen: Its probability, shape (M,).
 
         Returns:
-            Areas of intersection, union, prediction and label in pixels, shape (biases, 4, K),
-            float64.
+            Areas of intersection, prediction and label in pixels, shape (biases, 3, K), int64.
         """
-        seen, unseen = seen.to(labels.device), unseen.to(labels.device)
-        best_seen, at_seen = probabilities[seen].max(0)
-        best_unseen, at_unseen = probabilities[unseen].max(0)
-        seen_class, unseen_class = seen[at_seen], unseen[at_unseen]
+        count = len(self.dataset_meta["classes"])
         # The number of biases at which the seen class wins; these are always the smallest. Ties go
         # to the class with the lower index, as in argmax.
         first = seen_class < unseen_class
@@ -131,12 +146,10 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             left = best_seen - bias
             wins += (left > best_unseen) | ((left == best_unseen) & first)
 
-        def by_bias(classes: Tensor, taken: Tensor | None = None) -> Tensor:
-            """Number of pixels with each number of wins and class, (biases + 1, K)."""
-            index = wins * len(probabilities) + classes
-            index = index if taken is None else index[taken]
-            size = (len(self.biases) + 1) * len(probabilities)
-            return torch.bincount(index, minlength=size).view(-1, len(probabilities)).double()
+        def by_wins(classes: Tensor, taken: Tensor) -> Tensor:
+            """Number of the ``taken`` pixels with each number of wins and class."""
+            index = (wins * count + classes)[taken]
+            return torch.bincount(index, minlength=(len(self.biases) + 1) * count).view(-1, count)
 
         def predicted(right: bool) -> Tensor:
             """Number of pixels predicted as each class at each bias, (biases, K).
@@ -144,17 +157,16 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             Args:
                 right: Whether to count only correct predictions.
             """
-            to_seen = by_bias(seen_class, seen_class == labels if right else None)
-            to_unseen = by_bias(unseen_class, unseen_class == labels if right else None)
+            everywhere = torch.ones_like(first)
+            to_seen = by_wins(seen_class, seen_class == labels if right else everywhere)
+            to_unseen = by_wins(unseen_class, unseen_class == labels if right else everywhere)
             # At bias number i, the seen class wins at the pixels that have more than i wins.
             to_seen = to_seen.flip(0).cumsum(0).flip(0)[1:]
             return to_seen + to_unseen.cumsum(0)[:-1]
 
         intersection, prediction = predicted(right=True), predicted(right=False)
-        label = torch.bincount(labels, minlength=len(probabilities)).double()
-        label = label.expand_as(prediction)
-        union = prediction + label - intersection
-        return torch.stack([intersection, union, prediction, label], dim=1).cpu()
+        label = torch.bincount(labels, minlength=count).expand_as(prediction)
+        return torch.stack([intersection, prediction, label], dim=1).cpu()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics of every bias as the base class does, and log the best bias.
@@ -166,7 +178,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             The row of :attr:`table` for the best bias.
         """
         self.table = [
-            {"seen_bias": bias, **super(SeenBiasMetric, self).compute_metrics([tuple(areas)])}
+            {"seen_bias": bias, **self.metrics_of(areas)[0]}
             for bias, areas in zip(self.biases, sum(results))
         ]
         best = best_bias(self.table)
@@ -176,24 +188,21 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         )
         return dict(best)
 
-    def _log(self, *args: Any) -> None:
-        """Log nothing: there would be a table of classes for each bias."""
-
 
 def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
     """The row with the highest hIoU; among equal ones, the row whose bias is nearest to zero.
 
     Args:
-        table: For each bias ``seen_bias`` and ``hIoU``.
+        table: For each bias ``seen_bias``, and ``hIoU`` if it is measured.
 
     Raises:
-        UserError: If hIoU is nan for every bias. This happens if the seen classes, or the unseen
-            classes, occur neither in the labels nor in the predictions.
+        UserError: If no row has an hIoU: no pixel has the label of a seen class, or none that of an
+            unseen class.
     """
-    known = [row for row in table if not math.isnan(row["hIoU"])]
+    known = [row for row in table if not math.isnan(row.get("hIoU", math.nan))]
     if not known:
         raise UserError(
-            "no seen-class bias can be chosen: hIoU is nan for each of them, because no seen or no "
-            "unseen class occurs in the data. Use more data or another class split"
+            "no seen-class bias can be chosen, because the data has no labeled pixel of seen or of "
+            "unseen classes: calibrate on other data, or set model.decode_head.seen_bias yourself"
         )
     return max(known, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
+from mmseg_otseg.engine.config import resolve, type_name
+from mmseg_otseg.engine.hooks.run_check_hook import image_set
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
@@ -36,7 +39,8 @@ def sweep_seen_bias(
         ``mIoU_U``, ``hIoU`` and the other metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        UserError: If ``subset`` is not one of these, or the model's head has no seen-class bias.
+        UserError: If ``subset`` is not one of these, the model's head has no seen-class bias, or
+            the config says that unseen classes have no labels in this data.
     """
     if subset not in ("val", "test"):
         raise UserError(f"subset must be 'val' or 'test', got {subset!r}")
@@ -48,8 +52,20 @@ def sweep_seen_bias(
             "from ZeroShotHead, such as MPSAHead"
         )
     cfg.model.decode_head.seen_bias = 0.0
+    given = cfg[f"{subset}_evaluator"] or []
+    metrics = given if isinstance(given, list) else [given]
+    zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
+    options: Mapping[str, Any] = zero_shot[0] if zero_shot else {}
+    if not options.get("unseen_labeled", True):
+        raise UserError(
+            f"no seen-class bias can be chosen: {subset}_evaluator has unseen_labeled=False, so "
+            "the unseen classes have no labels. Set the bias, model.decode_head.seen_bias"
+        )
     cfg[f"{subset}_evaluator"] = dict(
-        type="SeenBiasMetric", biases=None if biases is None else list(biases)
+        type="SeenBiasMetric",
+        biases=None if biases is None else list(biases),
+        align_corners=cfg.model.decode_head.get("align_corners", False),
+        ignore_index=options.get("ignore_index", 255),
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
     runner = ZeroShotRunner.from_cfg(cfg)
@@ -63,7 +79,9 @@ def sweep_seen_bias(
 def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: str | Path) -> None:
     """Write a copy of a checkpoint that also holds a seen-class bias.
 
-    A model that loads it uses this bias for testing and inference, unless its config sets one.
+    A model that loads it uses this bias for testing and inference, unless its config sets one. The
+    file also records which validation images chose it, so that a test on the same images can say
+    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.run_check_hook.image_set`).
 
     Args:
         cfg: The config with which the bias was found. The bias applies only to the same
@@ -81,6 +99,9 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
     state = content.get("state_dict", content)
     key = state_key(cfg.model.decode_head.get("predict_from", ZeroShotHead.predict_from))
     state[f"decode_head.{key}"] = torch.tensor(bias, dtype=torch.float64)
+    if "state_dict" in content and cfg.get("val_dataloader"):
+        dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
+        content.setdefault("meta", {})["calibrated_on"] = image_set(dataset)
     part = Path(f"{target}.part")
     torch.save(content, part)
     os.replace(part, target)

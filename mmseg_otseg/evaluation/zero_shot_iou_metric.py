@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 
-_WHAT_TO_TRY = (
-    "What to try, in this order: another seen-class bias (tools/analysis/calibrate_seen_bias.py "
-    "finds it without training); class names that CLIP knows (tools/analysis/check_data.py shows "
-    "which of them are close to each other); CLIP weights and text embeddings of the same CLIP."
+MAX_NAMES = 10
+CALIBRATE = "tools/analysis/calibrate_seen_bias.py finds one that fits, without training"
+CHECK_NAMES = (
+    "use class names that CLIP knows (tools/analysis/check_data.py shows which of them are close "
+    "to each other), and CLIP weights and text embeddings of the same CLIP"
 )
-
-
-def check_label_size(sample: Mapping[str, Any], prediction: Tensor) -> None:
-    """Refuse labels of another size than the prediction, because the two cannot be compared.
-
-    Args:
-        sample: An image's ``gt_sem_seg``, class indices (1, H, W), and perhaps its ``img_path``.
-        prediction: The prediction for that image, (..., H, W).
-
-    Raises:
-        UserError: If the two sizes differ.
-    """
-    labels, predicted = (
-        " x ".join(map(str, data.shape[-2:])) for data in (sample["gt_sem_seg"]["data"], prediction)
-    )
-    if labels != predicted:
-        raise UserError(
-            f"{sample.get('img_path', 'an image')}: its labels have {labels} pixels, but the "
-            f"prediction has {predicted}, like the image on disk. Put LoadAnnotations after Resize "
-            "in the test pipeline, so that the labels are not resized."
-        )
+CHECK_TRAINING = (
+    "train for longer, and check images, labels and names with tools/analysis/check_data.py"
+)
 
 
 @METRICS.register_module()
@@ -55,18 +41,24 @@ class ZeroShotIoUMetric(IoUMetric):
     - ``hIoU``: 2 * mIoU_S * mIoU_U / (mIoU_S + mIoU_U), or 0 if both are 0;
     - means of the Dice or F-score metrics, if ``iou_metrics`` requests them.
 
-    ``mIoU_U`` and ``hIoU`` are left out if no class is unseen or the unseen classes have no labels.
-    A class that occurs neither in the predictions nor in the labels has no IoU (nan) and is left
-    out of the means. The split comes from the dataset's ``metainfo``; see
+    ``mIoU_U`` and ``hIoU`` are left out if no class is unseen, or no pixel has the label of an
+    unseen class. A class that occurs neither in the predictions nor in the labels has no IoU (nan)
+    and is left out of the means. The split comes from the dataset's ``metainfo``; see
     :class:`ZeroShotDataset`. The metainfo may also have ``trained``, the names of the classes that
     the model was trained on with labels. An unseen class among them is marked, and is left out of
     ``mIoU_S`` and ``mIoU_U`` unless no unseen class would remain. To keep the best checkpoint, use
     ``CheckpointHook(save_best="hIoU", rule="greater")``.
 
+    Labels may have any integer type and any ``ignore_index``. What is kept of an image grows with
+    the classes that occur in it, not with the classes of the split.
+
     Args:
         unseen_labeled: Whether the data has labels of the unseen classes. If False, these classes
             are left out of all means. A pixel of a seen class that is predicted as an unseen class
             still counts as wrong.
+        nan_to_num: What is reported in place of nan, as a share of 1; no mean is computed from it.
+        output_dir: Folder for the predictions, PNG files of class indices: of 8 bits, or of 16 for
+            more than 256 classes.
         **kwargs: As in ``IoUMetric``; mIoU is always among the metrics.
 
     Source:
@@ -79,9 +71,10 @@ class ZeroShotIoUMetric(IoUMetric):
         asked = kwargs.pop("iou_metrics", "mIoU")
         asked = [asked] if isinstance(asked, str) else list(asked)
         super().__init__(iou_metrics=asked if "mIoU" in asked else ["mIoU", *asked], **kwargs)
+        self._warned = False
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Add the areas of a batch.
+        """Count the pixels of a batch, and write the predictions if there is an ``output_dir``.
 
         Args:
             data_batch: Not used.
@@ -89,19 +82,60 @@ class ZeroShotIoUMetric(IoUMetric):
                 (1, H, W).
 
         Raises:
-            UserError: If the labels of an image do not have the size of its prediction.
+            UserError: If the labels of an image do not have the size of its prediction, or hold
+                another value than class indices and ``ignore_index``.
         """
-        if not self.format_only:
-            for sample in data_samples:
-                check_label_size(sample, sample["pred_sem_seg"]["data"])
-        super().process(data_batch, data_samples)
+        count = len(self.dataset_meta["classes"])
+        for sample in data_samples:
+            predicted = sample["pred_sem_seg"]["data"][0]
+            if not self.format_only:
+                labels, known = self.labels_of(sample)
+                self.results.append(_areas(predicted[known].long(), labels[known], count))
+            if self.output_dir is not None:
+                shift = int(sample.get("reduce_zero_label", False))  # files number from 1 then
+                kind = np.uint8 if count + shift <= 256 else np.uint16
+                file = Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png"
+                Image.fromarray((predicted.cpu().numpy() + shift).astype(kind)).save(file)
+
+    def labels_of(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The labels of an image, and which of them are not ignored.
+
+        Args:
+            sample: As in :meth:`process`.
+
+        Returns:
+            Class indices, shape (H, W), int64; and a mask, shape (H, W). Both are on the device of
+            the prediction.
+
+        Raises:
+            UserError: As in :meth:`process`.
+        """
+        predicted, labels = (sample[key]["data"][0] for key in ("pred_sem_seg", "gt_sem_seg"))
+        name = sample.get("img_path", "an image")
+        sizes = [" x ".join(map(str, data.shape)) for data in (labels, predicted)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{name}: its labels have {sizes[0]} pixels, but the prediction has {sizes[1]}, "
+                "like the image on disk. Put LoadAnnotations after Resize in the test pipeline, so "
+                "that the labels are not resized."
+            )
+        labels, count = labels.to(predicted.device).long(), len(self.dataset_meta["classes"])
+        known = labels != self.ignore_index
+        outside = labels[known & ((labels < 0) | (labels >= count))]
+        if len(outside):
+            raise UserError(
+                f"{name}: its labels have the value {int(outside[0])}, which is none of the "
+                f"{count} classes (0 to {count - 1}) and not ignored: set ignore_index of the "
+                f"metric, which is {self.ignore_index}, or correct the labels"
+            )
+        return labels, known
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics and log the table of classes.
 
         Args:
-            results: For each image, its areas of intersection, union, prediction and label in
-                pixels, each (K,).
+            results: For each image, the C classes that occur in it and their areas of intersection,
+                prediction and label in pixels, shape (4, C), int64.
 
         Returns:
             The metrics by name, in percent.
@@ -111,32 +145,60 @@ class ZeroShotIoUMetric(IoUMetric):
         """
         if self.format_only:
             return super().compute_metrics(results)
-        seen, unseen = self.reported_classes()
-        # In float64: sums of float32 lose single pixels beyond 2^24.
-        areas = [sum(area.double() for area in column) for column in zip(*results)]
-        by_class = self.total_area_to_metrics(*areas, self.metrics, self.nan_to_num, self.beta)
-        overall = by_class.pop("aAcc")
-        if not self.unseen_labeled:
-            for values in by_class.values():
-                values[unseen] = np.nan
+        areas = torch.zeros(3, len(self.dataset_meta["classes"]), dtype=torch.int64)
+        for occurring, *counts in results:
+            areas[:, occurring] += torch.stack(counts)
+        metrics, by_class = self.metrics_of(areas)
+        unseen = self.reported_classes()[1]
+        if unseen and self.unseen_labeled and "hIoU" not in metrics and not self._warned:
+            self._warned = True
+            print_log(
+                "No pixel has the label of an unseen class, so mIoU(U) and hIoU are not measured. "
+                "If the data has no such labels, set unseen_labeled=False in this metric "
+                "(ZeroShotIoUMetric).",
+                MMLogger.get_current_instance(),
+                logging.WARNING,
+            )
+        self._log(metrics, by_class, areas[2].numpy() > 0)
+        return metrics
 
+    def metrics_of(self, areas: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Compute the metrics from the areas of all images.
+
+        Args:
+            areas: Areas of intersection, prediction and label in pixels, shape (3, K), int64.
+
+        Returns:
+            The metrics by name, in percent; and what they are the means of, by name, each (K,), as
+            shares of 1.
+
+        Raises:
+            UserError: As in :meth:`compute_metrics`.
+        """
+        seen, unseen = self.reported_classes()
+        # In float64: float32 cannot represent every number of pixels beyond 2^24.
+        intersection, prediction, label = areas.double()
+        union = prediction + label - intersection
+        by_class = self.total_area_to_metrics(
+            intersection, union, prediction, label, self.metrics, None, self.beta
+        )
+        overall = by_class.pop("aAcc")
+        measured = self.unseen_labeled and bool(label[unseen].any())
+        for values in by_class.values():
+            values[[] if label[seen].any() else seen] = np.nan
+            values[[] if measured else unseen] = np.nan
         metrics = {"pAcc": float(overall)}
         metrics |= {f"m{name}": _mean(values) for name, values in by_class.items()}
         metrics["mIoU_S"] = _mean(by_class["IoU"][seen])
-        if unseen and self.unseen_labeled:
+        if measured:
             metrics["mIoU_U"] = _mean(by_class["IoU"][unseen])
             metrics["hIoU"] = _harmonic_mean(metrics["mIoU_S"], metrics["mIoU_U"])
-        metrics = {name: round(100 * value, 2) for name, value in metrics.items()}
-        at_zero = (by_class["IoU"] == 0) & (areas[3].cpu().numpy() > 0)
-        self._log(metrics, by_class, set(unseen), at_zero)
-        return metrics
+        return {name: float(self._in_percent(value)) for name, value in metrics.items()}, by_class
 
-    @property
-    def names(self) -> set[str]:
-        """Names of the zero-shot metrics of this split, as used in a hook's ``save_best``."""
-        unseen = self.unseen_labeled and self.reported_classes()[1]
-        names = ["mIoU_S", "mIoU_U", "hIoU"] if unseen else ["mIoU_S"]
-        return {f"{self.prefix}/{name}" if self.prefix else name for name in names}
+    def _in_percent(self, values: Any) -> np.ndarray:
+        """Shares of 1 as they are reported."""
+        nan = np.nan if self.nan_to_num is None else self.nan_to_num
+        return np.round(100 * np.nan_to_num(values, nan=nan), 2)
 
     def reported_classes(self) -> tuple[list[int], list[int]]:
         """Indices of the seen and of the unseen classes whose means are reported.
@@ -146,16 +208,6 @@ class ZeroShotIoUMetric(IoUMetric):
         Raises:
             UserError: As in :meth:`compute_metrics`.
         """
-        seen, unseen = self._split()
-        trained = self._trained(unseen)
-        return seen, [index for index in unseen if index not in trained] or unseen
-
-    def _trained(self, unseen: list[int]) -> list[int]:
-        """Those of the unseen classes that the model was trained on with labels."""
-        trained = set(self.dataset_meta.get("trained", ()))
-        return [index for index in unseen if self.dataset_meta["classes"][index] in trained]
-
-    def _split(self) -> tuple[list[int], list[int]]:
         meta = self.dataset_meta or {}
         if "seen" not in meta or "unseen" not in meta:
             raise UserError(
@@ -167,29 +219,31 @@ class ZeroShotIoUMetric(IoUMetric):
                 "the labels of unseen classes are hidden in this dataset, so a model cannot be "
                 "tested on it: set test_mode=True in the dataset that ZeroShotDataset wraps here."
             )
-        return list(meta["seen"]), list(meta["unseen"])
+        unseen, trained = list(meta["unseen"]), self._trained()
+        return list(meta["seen"]), [index for index in unseen if index not in trained] or unseen
+
+    def _trained(self) -> list[int]:
+        """Those of the unseen classes that the model was trained on with labels."""
+        meta = self.dataset_meta
+        names = set(meta.get("trained", ()))
+        return [index for index in meta["unseen"] if meta["classes"][index] in names]
 
     def _log(
-        self,
-        metrics: dict[str, float],
-        by_class: dict[str, np.ndarray],
-        unseen: set[int],
-        at_zero: np.ndarray,
+        self, metrics: dict[str, float], by_class: dict[str, np.ndarray], labeled: np.ndarray
     ) -> None:
-        """Log the tables; ``at_zero`` (K,) are classes that occur and are never found."""
+        """Log the tables and what they mean; ``labeled`` (K,) are the classes with labels."""
         logger = MMLogger.get_current_instance()
-        names = self.dataset_meta["classes"]
+        names, split_unseen = self.dataset_meta["classes"], self.dataset_meta["unseen"]
+        seen, unseen = self.reported_classes()
+        trained, at_zero = self._trained(), labeled & (by_class["IoU"] == 0)
         table = PrettyTable()
         table.add_column("Class", list(names))
-        trained = self._trained(self.dataset_meta["unseen"])
-        kinds = [
-            "U" if index in self.dataset_meta["unseen"] else "S" for index in range(len(names))
-        ]
+        kinds = ["U" if index in split_unseen else "S" for index in range(len(names))]
         for index in trained:
             kinds[index] = "T"
         table.add_column("S/U", kinds)
         for name, values in by_class.items():
-            table.add_column(name, np.round(100 * values, 2).tolist())
+            table.add_column(name, self._in_percent(values).tolist())
         table.add_column("", ["at 0" if zero else "" for zero in at_zero])
         titles = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)"}
         summary = PrettyTable([titles.get(name, name) for name in metrics])
@@ -198,7 +252,7 @@ class ZeroShotIoUMetric(IoUMetric):
             f"per class results:\n{table}\nsummary (S = seen, U = unseen):\n{summary}", logger
         )
         if trained:
-            left_out = not unseen.intersection(trained)
+            left_out = not {*trained}.intersection(unseen)
             print_log(
                 "T = unseen in this split, but the model was trained with labels: "
                 f"{', '.join(names[index] for index in trained)}. "
@@ -210,19 +264,57 @@ class ZeroShotIoUMetric(IoUMetric):
                 logger,
                 logging.WARNING,
             )
-        lost = [names[index] for index in np.flatnonzero(at_zero) if index in unseen]
-        if lost and metrics["mIoU_S"] > 0:
-            problem = (
-                f"{len(lost)} of {len(unseen)} unseen classes are at 0 ({', '.join(lost)}), but "
-                f"the seen classes are at {metrics['mIoU_S']:.2f} on average."
+        groups = [[index for index in group if labeled[index]] for group in (seen, unseen)]
+        advice = self._advice(groups[0], groups[1], at_zero)
+        if advice:
+            print_log(advice, logger, logging.WARNING)
+
+    def _advice(self, seen: list[int], unseen: list[int], at_zero: np.ndarray) -> str:
+        """What to do about the labeled classes at 0; empty if there is nothing to say."""
+        names, calibrated = self.dataset_meta["classes"], self.dataset_meta.get("calibrated")
+        lost = [[names[index] for index in group if at_zero[index]] for group in (seen, unseen)]
+        no_seen, no_unseen = (2 * len(a) > len(b) for a, b in zip(lost, (seen, unseen)))
+        if no_seen and (no_unseen or not unseen or calibrated):
+            advice = f"The model finds little of what it was trained on: {CHECK_TRAINING}."
+        elif no_seen:
+            advice = f"The seen-class bias is probably too large: {CALIBRATE}."
+        elif not lost[1]:
+            return ""
+        elif calibrated:
+            advice = f"The seen-class bias is calibrated already: {CHECK_NAMES}."
+        else:
+            advice = (
+                f"Perhaps the seen-class bias is too small: {CALIBRATE}. Otherwise {CHECK_NAMES}."
             )
-            print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
-        elif metrics["mIoU_S"] == 0 < metrics.get("mIoU_U", 0):
-            problem = (
-                "All seen classes are at 0: the seen-class bias is larger than their lead over the "
-                "unseen classes."
-            )
-            print_log(f"{problem} {_WHAT_TO_TRY}", logger, logging.WARNING)
+        counts = [
+            f"{len(group)} of {len(all_of_them)} {kind} classes ({_listed(group)})"
+            for group, all_of_them, kind in zip(lost, (seen, unseen), ("seen", "unseen"))
+            if group
+        ]
+        return f"At 0, although they have labels: {' and '.join(counts)}. {advice}"
+
+
+def _areas(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Count the pixels of the classes that occur in an image.
+
+    Args:
+        predicted: Predictions of the M labeled pixels, shape (M,), int64; a value that is no class
+            index is wrong.
+        labels: Their labels, shape (M,), int64.
+        count: Number of classes K.
+
+    Returns:
+        The C classes that occur and their areas of intersection, prediction and label in pixels,
+        shape (4, C), int64, on the CPU.
+    """
+    areas = torch.stack(
+        [
+            torch.bincount(values, minlength=count)[:count]
+            for values in (labels[predicted == labels], predicted, labels)
+        ]
+    ).cpu()
+    occurring = areas.any(0).nonzero()[:, 0]
+    return torch.cat([occurring[None], areas[:, occurring]])
 
 
 def _mean(values: np.ndarray) -> float:
@@ -233,3 +325,8 @@ def _mean(values: np.ndarray) -> float:
 
 def _harmonic_mean(first: float, second: float) -> float:
     return 0.0 if first == second == 0 else 2 * first * second / (first + second)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -5,7 +5,7 @@ from .clip import load_clip, supported_models
 from .decode_heads import MPSAHead, ZegCLIPHead, ZeroShotHead
 from .losses import FocalDiceLoss
 from .necks import DLFANeck
-from .segmentors import CLIPEncoderDecoder
+from .segmentors import CLIPEncoderDecoder, ZeroShotTTAModel
 from .text import LearnablePrompts, PrecomputedPrompts, TemplatePrompts
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "TemplatePrompts",
     "ZegCLIPHead",
     "ZeroShotHead",
+    "ZeroShotTTAModel",
     "load_clip",
     "supported_models",
 ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 import pytest
 from mmengine.logging import MMLogger
 from mmseg.registry import HOOKS
+
+from mmseg_otseg.engine import ZeroShotRunner
+from mmseg_otseg.engine.hooks import master_logger_hook
+from tests.helpers.tiny_run import tiny_config, write_images
 
 
 def finish_test(folder: Path) -> list[Path]:
@@ -35,3 +40,18 @@ def test_the_first_process_writes_the_metrics(tmp_path: Path) -> None:
 def test_the_others_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmengine.dist.utils.get_rank", lambda group=None: 1)
     assert not finish_test(tmp_path)
+
+
+def test_first_lines_come_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iteration 1, then 30 s after a line; mmengine logs every ``interval`` and each pass, of 2."""
+    seconds = iter([100.0, 110.0, 131.0, 140.0, 141.0])
+    monkeypatch.setattr(master_logger_hook, "monotonic", seconds.__next__)
+    write_images(tmp_path)
+    cfg = tiny_config(tmp_path, train_cfg=dict(max_iters=5, val_interval=9))
+    cfg.default_hooks.logger.interval = 5
+    runner = ZeroShotRunner.from_cfg(cfg)
+    lines: list[str] = []
+    monkeypatch.setattr(runner.logger, "info", lambda text, *_: lines.append(str(text)))
+    runner.train()
+    logged = [re.findall(r"Iter\(train\) \[(\d)/5\]", line) for line in lines]
+    assert [found[0] for found in logged if found] == ["1", "2", "3", "5"]

@@ -10,11 +10,13 @@ from mmseg_otseg_cli.authors_to_mmseg import convert
 from mmseg_otseg.evaluation import store_seen_bias
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.decode_heads import seen_bias
+from tests.helpers.small_configs import write_data
 
 
 def test_the_inferencer_uses_the_bias_of_the_checkpoint(
-    config: Config, weights: str, monkeypatch: pytest.MonkeyPatch
+    config: Config, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_data(tmp_path)
     said: list[str] = []
     monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: said.append(text))
     assert OTSegInferencer(config, weights, device="cpu").model.decode_head.seen_bias == 0.1

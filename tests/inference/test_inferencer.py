@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
@@ -96,7 +97,9 @@ def test_none_of_these(inferencer: OTSegInferencer, images: Path, tmp_path: Path
     set_classes(inferencer.model, ["cat", "dog"])
     with torch.no_grad():
         sample = inference_model(with_config(inferencer), str(path))
-    best = sample.seg_logits.data.amax(0)
+    best = F.interpolate(sample.seg_logits.data[None], sample.ori_shape, mode="bilinear").amax(
+        (0, 1)
+    )
     threshold = float(best.median())
     result = inferencer(path, none_below=threshold, out_dir=tmp_path / "out")
     assert result["classes"] == ("cat", "dog", "none of these")

@@ -6,7 +6,9 @@ import open_clip
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
 from mmseg_otseg.models import TemplatePrompts, clip, supported_models
 from mmseg_otseg.structures import ClassSplit
@@ -31,6 +33,29 @@ def test_one_line_changes_the_clip_of_all_parts(name: str, tmp_path: Path) -> No
     assert model.neck.text.embed_dim == model.decode_head.channels == 24
     with torch.no_grad():
         assert model.predict(torch.randn(1, 3, 40, 48))[0].pred_sem_seg.shape == (40, 48)
+
+
+def test_class_maps_never_have_the_size_of_a_large_image(tmp_path: Path) -> None:
+    model = MODELS.build(small("otseg/voc_512.py", tmp_path).model).eval()
+    maps = torch.rand(1, 20, 48, 64)
+    meta = dict(ori_shape=(500, 700), img_padding_size=(0, 4, 0, 8), flip=True)
+    sample = SegDataSample(metainfo=dict(meta, flip_direction="horizontal"))
+    (found,) = model.postprocess_result(maps, [sample])
+    assert torch.equal(found.seg_logits.data, maps[0, :, :40, :60].flip(2))
+    (theirs,) = EncoderDecoder.postprocess_result(
+        model, maps, [SegDataSample(metainfo=sample.metainfo)]
+    )
+    best = theirs.seg_logits.data.topk(2, 0).values
+    clear = best[0] - best[1] > 1e-6  # elsewhere rounding decides
+    assert clear.float().mean() > 0.99 and found.pred_sem_seg.shape == (500, 700)
+    assert torch.equal(found.pred_sem_seg.data[0][clear], theirs.pred_sem_seg.data[0][clear])
+
+
+def test_pixels_that_stay_bgr_are_refused(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    config.data_preprocessor.pop("bgr_to_rgb")
+    with pytest.raises(ValueError, match="bgr_to_rgb=True"):
+        MODELS.build(config)
 
 
 def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:

@@ -3,50 +3,67 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mmseg_otseg.imaging import labels_at_size
+from mmseg_otseg.models.segmentors import sliding
 from mmseg_otseg.models.segmentors.sliding import place_labels
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+def class_maps(classes: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Smooth probabilities (K, h, w)."""
+    coarse = torch.randn(1, classes, *(max(2, length // 8) for length in size), device=device)
+    return F.interpolate(coarse, size, mode="bicubic")[0].sigmoid()
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("classes", "old", "new", "align_corners", "none_below"),
+    ("classes", "sizes", "new", "align_corners"),
     [
-        (1, (5, 6), (30, 40), False, None),
-        (20, (32, 48), (200, 333), False, 0.6),
-        (171, (32, 48), (200, 333), True, 0.5),
-        (20, (64, 50), (20, 17), False, None),
-        (7, (1, 9), (5, 90), False, None),
-        (7, (16, 1), (16, 1), True, 0.4),
-        (3, (30, 30), (1, 1), False, None),
+        (1, [(5, 6)], (30, 40), False),
+        (20, [(32, 48)], (200, 333), False),
+        (171, [(32, 48)], (200, 333), True),
+        (20, [(64, 50)], (20, 17), False),
+        (7, [(1, 9)], (5, 90), False),
+        (7, [(16, 1)], (16, 1), True),
+        (3, [(30, 30)], (1, 1), False),
+        (20, [(32, 48), (16, 24), (70, 90)], (200, 333), False),
     ],
 )
 def test_is_the_best_class_of_the_resized_maps(
-    device: str,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
     classes: int,
-    old: tuple[int, int],
+    sizes: list[tuple[int, int]],
     new: tuple[int, int],
     align_corners: bool,
-    none_below: float | None,
 ) -> None:
+    monkeypatch.setattr(sliding, "MAX_VALUES", 30_000)  # several bands
     torch.manual_seed(0)
-    coarse = torch.randn(1, classes, max(2, old[0] // 8), max(2, old[1] // 8), device=device)
-    values = F.interpolate(coarse, old, mode="bicubic")[0].sigmoid()
-    resized = F.interpolate(values[None], new, mode="bilinear", align_corners=align_corners)[0]
-    best, expected = resized.max(0)
-    close = (resized > best - 1e-6).sum(0) > 1  # where rounding decides
-    if none_below is not None:
-        expected[best < none_below] = classes
-        close |= (best - none_below).abs() < 1e-6
-    found = place_labels(values, new, align_corners, none_below)
+    maps = [class_maps(classes, size, device) for size in sizes]
+    options = dict(mode="bilinear", align_corners=align_corners)
+    resized = torch.stack([F.interpolate(values[None], new, **options)[0] for values in maps])
+    best, expected = resized.sum(0).max(0)
+    close = (resized.sum(0) > best - 1e-6).sum(0) > 1  # where rounding decides
+    found, values = place_labels(maps, new, align_corners)
     assert found.shape == new and close.float().mean() < 0.01
     assert torch.equal(found[~close], expected[~close])
-    other = labels_at_size(values.cpu().numpy(), new, none_below, align_corners)
-    assert torch.equal(torch.from_numpy(other.astype("int64")).to(found)[~close], found[~close])
+    torch.testing.assert_close(values, best, rtol=0, atol=1e-6)
+    if len(maps) == 1:
+        other = labels_at_size(maps[0].cpu().numpy(), new, None, align_corners).astype("int64")
+        assert torch.equal(torch.from_numpy(other).to(found)[~close], found[~close])
+
+
+def test_maps_of_the_images_size_keep_their_values_in_any_precision() -> None:
+    values = torch.rand(30, 100, 70)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, best = place_labels([values], (100, 70))
+    assert torch.equal(best, values.amax(0)) and torch.equal(found, values.argmax(0))
 
 
 def test_the_first_of_equal_classes_wins() -> None:
-    values = torch.zeros(3, 4, 5)
-    assert not place_labels(values, (8, 9)).any()
+    assert not place_labels([torch.zeros(3, 4, 5)], (8, 9))[0].any()
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        place_labels([torch.full((3, 4, 5), torch.nan)], (8, 9))

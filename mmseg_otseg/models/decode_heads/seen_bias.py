@@ -30,6 +30,7 @@ class SeenBias:
 
     Attributes:
         value: The bias in use, a probability.
+        calibrated: Whether it was calibrated for the loaded weights.
 
     Raises:
         UserError: If the bias is not a number between -1 and 1.
@@ -43,7 +44,7 @@ class SeenBias:
             )
         self.configured = configured
         self.value = DEFAULT_SEEN_BIAS if configured is None else configured
-        self._calibrated = False
+        self.calibrated = False
 
     def load(self, state_dict: dict[str, Any], prefix: str, predict_from: str) -> None:
         """Take the calibrated biases out of a state dict, and use the one for this prediction.
@@ -75,17 +76,17 @@ class SeenBias:
                 "current",
             )
             return
-        self.value, self._calibrated = calibrated, True
+        self.value, self.calibrated = calibrated, True
         print_log(f"Seen-class bias {calibrated:g}, calibrated, from the checkpoint.", "current")
 
     def reset(self) -> None:
         """Forget a calibrated bias, as the weights it belongs to are about to change."""
         self.value = DEFAULT_SEEN_BIAS if self.configured is None else self.configured
-        self._calibrated = False
+        self.calibrated = False
 
     def end_calibration(self) -> None:
         """Before training: forget a calibrated bias, and say so."""
-        if self._calibrated:
+        if self.calibrated:
             self.reset()
             print_log(
                 f"Training changes what the seen-class bias was calibrated for: {self.value:g} is "

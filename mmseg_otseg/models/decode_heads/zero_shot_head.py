@@ -81,6 +81,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     def seen_bias(self, bias: float) -> None:
         self._bias = SeenBias(bias)
 
+    @property
+    def bias_is_calibrated(self) -> bool:
+        """Whether the seen-class bias was calibrated for the loaded weights."""
+        return self._bias.calibrated
+
     def train(self, mode: bool = True) -> ZeroShotHead:
         """Switch to training or testing; training ends the validity of a calibrated bias."""
         if mode:

@@ -19,7 +19,7 @@ from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .resolve import resolve_model
-from .sliding import slide_in_batches
+from .sliding import place_labels, slide_in_batches, upright
 
 
 @MODELS.register_module()
@@ -30,7 +30,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
     whose parts are given all of their arguments is the same model with the same state dict, with
     these differences. mmseg takes a single class for foreground against background, while here it
     is a vocabulary of one class. In the ``slide`` mode of ``test_cfg``, ``window_batch`` (4)
-    windows run at a time. Checkpoints hold the mean and the standard deviation of the pixels.
+    windows run at a time. ``seg_logits`` of samples have the size that the test pipeline gave the
+    image, see :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of
+    the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -125,22 +127,31 @@ class CLIPEncoderDecoder(EncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
-        """Resize the class maps to the original image sizes and take the best class.
+        """Take the best class of each pixel of the original images.
+
+        Class maps never have the size of the original images, which can be large; see
+        :func:`place_labels`.
 
         Args:
             seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
             data_samples: Samples to put the results into, with their sizes; None makes new ones.
 
         Returns:
-            Samples with ``pred_sem_seg`` (1, H, W) and ``seg_logits`` (K, H, W).
+            Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
+            original image; and ``seg_logits`` (K, h', w'), at the size that the test pipeline gave
+            the image, without padding and flip. With ``EncoderDecoder`` the latter have the
+            original size.
+
+        Raises:
+            UserError: If a value is not finite.
         """
-        if seg_logits.shape[1] > 1:
-            return super().postprocess_result(seg_logits, data_samples)
-        samples = super().postprocess_result(
-            torch.cat([seg_logits, seg_logits - 1], dim=1), data_samples
-        )
-        for sample in samples:
-            sample.seg_logits = PixelData(data=sample.seg_logits.data[:1])
+        samples = data_samples or [SegDataSample() for _ in seg_logits]
+        for sample, values in zip(samples, seg_logits):
+            values = upright(values, sample.metainfo)
+            size = sample.metainfo.get("ori_shape", values.shape[1:])
+            labels, _ = place_labels([values], size, self.align_corners)
+            sample.pred_sem_seg = PixelData(data=labels[None])
+            sample.seg_logits = PixelData(data=values)
         return samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -28,7 +28,8 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         The config with all of these arguments. Resolving it again changes nothing.
 
     Raises:
-        UserError: If an argument is given and contradicts what follows from the others.
+        UserError: If an argument is given and contradicts what follows from the others, or the data
+            preprocessor leaves pixels as BGR.
     """
     model: Any = ConfigDict(config)
     if "module" in model:
@@ -97,6 +98,13 @@ def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
     """The data preprocessor with CLIP's mean and standard deviation where it has None."""
     if not isinstance(preprocessor, Mapping):
         return preprocessor
+    if "SegDataPreProcessor" in str(preprocessor.get("type")) and not preprocessor.get(
+        "bgr_to_rgb"
+    ):
+        raise UserError(
+            "images are read as BGR, but every CLIP was trained on RGB: set "
+            "model.data_preprocessor.bgr_to_rgb=True"
+        )
     own: dict[str, Sequence[float] | None] = {k: preprocessor.get(k) for k in ("mean", "std")}
     if own["mean"] is None and own["std"] is None:
         source = resolve_clip(**clip)

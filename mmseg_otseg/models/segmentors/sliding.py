@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import windows
-from mmseg_otseg.imaging.resizing import tiles
 
 WINDOW_BATCH = 4
+MAX_VALUES = 2**23  # of resized class maps at a time
 
 
 def slide_in_batches(
@@ -61,41 +62,84 @@ def slide_in_batches(
     return total.div_(covered)
 
 
-def place_labels(
-    values: Tensor,
-    size: tuple[int, int],
-    align_corners: bool = False,
-    none_below: float | None = None,
-) -> Tensor:
-    """Resize class maps bilinearly and take the best class of each pixel.
-
-    What :func:`mmseg_otseg.imaging.labels_at_size` computes, on any device: the labels of
-    ``argmax(interpolate(values, size))``, tile by tile, with only those classes resized that can
-    win in a tile. Only rounding can decide otherwise between classes that are equal but for it.
+def upright(values: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """Undo the padding of the data preprocessor and the flip of the test pipeline.
 
     Args:
-        values: Class maps at the model's size, shape (K, h, w), in any unit.
-        size: Rows and columns (H, W) of the image.
-        align_corners: As in ``interpolate``.
-        none_below: Pixels whose best value is below this get the label K.
+        values: Class maps of an image, shape (K, h, w).
+        meta: Meta information of the image.
 
     Returns:
-        Class indices, shape (H, W), int64.
+        Shape (K, h', w').
     """
-    values = values.float()
-    labels = torch.empty(size, dtype=torch.int64, device=values.device)
-    bands, strips = (
-        [(new, old, torch.from_numpy(weights).to(values)) for new, old, weights in tiles_of_axis]
-        for tiles_of_axis in (tiles(*axis, align_corners) for axis in zip(values.shape[1:], size))
-    )
-    for rows, source_rows, row_weights in bands:
-        for columns, source_columns, column_weights in strips:
-            part = values[:, source_rows, source_columns]
-            flat = part.flatten(1)
-            possible = (flat.amax(1) >= flat.amin(1).amax()).nonzero()[:, 0]
-            best, index = (row_weights @ part[possible] @ column_weights.T).max(0)
-            found = possible[index]
-            if none_below is not None:
-                found = found.masked_fill(best < none_below, len(values))
-            labels[rows, columns] = found
-    return labels
+    height, width = values.shape[1:]
+    padding = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    left, right, top, bottom = padding
+    values = values[:, top : height - bottom, left : width - right]
+    flips = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
+    return values.flip(flips[meta["flip_direction"]]) if meta.get("flip") else values
+
+
+def place_labels(
+    maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Resize class maps bilinearly and take the best class of each pixel.
+
+    The maximum over the classes of ``interpolate(values, size)``, band by band, with only those
+    classes resized that can win in a band: a class whose largest value is below the smallest value
+    of another class cannot. Only rounding can decide otherwise between classes that are equal but
+    for it.
+
+    Args:
+        maps: Class maps of the image, shape (K, h, w) each, in any unit. Those of several views,
+            which may differ in h and w, are added up at the size of the image.
+        size: Rows and columns (H, W) of the image.
+        align_corners: As in ``interpolate``.
+
+    Returns:
+        Class indices, shape (H, W), int64; and their values, shape (H, W), float32.
+
+    Raises:
+        UserError: If a value is not finite.
+    """
+    maps = [values.float() for values in maps]
+    if not all(values.isfinite().all() for values in maps):
+        raise UserError("the model's values are not finite: its weights may be damaged")
+    labels = torch.empty(size, dtype=torch.int64, device=maps[0].device)
+    best = torch.empty(size, dtype=torch.float32, device=maps[0].device)
+    height, width = size
+    rows_at_once = max(1, MAX_VALUES // (len(maps[0]) * width))
+    for start in range(0, height, rows_at_once):
+        band = slice(start, min(start + rows_at_once, height))
+        places = [_row_places(values.shape[1], height, band, align_corners) for values in maps]
+        parts = [
+            values[:, int(place[0]) : int(place[-1]) + 2] for values, place in zip(maps, places)
+        ]
+        lowest = torch.stack([part.amin((1, 2)) for part in parts]).sum(0).amax()
+        highest = torch.stack([part.amax((1, 2)) for part in parts]).sum(0)
+        possible = (highest >= lowest).nonzero()[:, 0]
+        resized = [
+            _resize(part[possible], place - int(place[0]), width, align_corners)
+            for part, place in zip(parts, places)
+        ]
+        best[band], index = torch.stack(resized).sum(0).max(0)
+        labels[band] = possible[index]
+    return labels, best
+
+
+def _row_places(old: int, new: int, band: slice, align_corners: bool) -> Tensor:
+    """Where the rows of a band of ``new`` ones lie among ``old`` ones, as in ``interpolate``."""
+    rows = torch.arange(band.start, band.stop, dtype=torch.float32)
+    if align_corners:
+        return rows * ((old - 1) / max(new - 1, 1))
+    return ((rows + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+
+
+def _resize(values: Tensor, places: Tensor, width: int, align_corners: bool) -> Tensor:
+    """Class maps (K, h, w) at some ``places`` (n,) between their rows, resized to a width."""
+    height = values.shape[1]
+    size = (height, width)
+    values = F.interpolate(values[None], size, mode="bilinear", align_corners=align_corners)[0]
+    lower = places.long().to(values.device)
+    upper = (lower + 1).clamp(max=height - 1)
+    return torch.lerp(values[:, lower], values[:, upper], places.frac().to(values)[:, None])

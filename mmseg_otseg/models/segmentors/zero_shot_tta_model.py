@@ -1,0 +1,63 @@
+"""Test-time augmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import BaseTTAModel
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.utils import SampleList
+from torch import Size, Tensor
+
+from .sliding import place_labels, upright
+
+
+@MODELS.register_module()
+class ZeroShotTTAModel(BaseTTAModel):
+    """Predicts the mean, over several views of an image, of what the head predicts.
+
+    These are probabilities minus the seen-class bias, so no class depends on the others. mmseg's
+    ``SegTTAModel`` averages a softmax of them instead. The maps of all views of one size are added
+    up as they come, and are resized when the labels are placed.
+
+    Args:
+        module: The segmentor or its config.
+        data_preprocessor: As in ``BaseTTAModel``.
+    """
+
+    def test_step(self, data: dict[str, Any]) -> SampleList:
+        """Predict a batch.
+
+        Args:
+            data: For each view ``inputs`` and ``data_samples`` of all images.
+
+        Returns:
+            The samples of the first view, with ``pred_sem_seg``, class indices (1, H, W), int64, at
+            the size of the original image.
+
+        Raises:
+            UserError: If a value is not finite.
+        """
+        count = len(data["inputs"])
+        sums: list[dict[Size, Tensor]] = [{} for _ in data["inputs"][0]]
+        samples: SampleList = []
+        for view in range(count):
+            batch = {key: values[view] for key, values in data.items()}
+            batch = self.module.data_preprocessor(batch, False)
+            samples = samples or batch["data_samples"]
+            metas = [sample.metainfo for sample in batch["data_samples"]]
+            for total, values, meta in zip(
+                sums, self.module.inference(batch["inputs"], metas), metas
+            ):
+                values = upright(values, meta).float() / count
+                total[values.shape] = total.get(values.shape, 0) + values
+        for sample, total in zip(samples, sums):
+            size = sample.metainfo["ori_shape"]
+            labels, _ = place_labels([*total.values()], size, self.module.align_corners)
+            sample.pred_sem_seg = PixelData(data=labels[None])
+        return samples
+
+    def merge_preds(self, data_samples_list: Any) -> SampleList:
+        """Not used: the views are merged as they are predicted."""
+        raise NotImplementedError
