@@ -47,7 +47,7 @@ def class_list(
         UserError: If there is no name, or one is empty or given twice; if the string or a line of
             the file can be read in two ways.
 
-    Example:
+    Examples:
         >>> class_list('cat, "chair, wooden", sofa')
         ['cat', 'chair, wooden', 'sofa']
     """
