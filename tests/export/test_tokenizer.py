@@ -5,7 +5,7 @@ import pytest
 from open_clip.tokenizer import get_clean_fn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.export.tokenizer import cleaning, fast_tokenizer
+from mmseg_otseg.export.onnx_files import cleaning, fast_tokenizer
 from mmseg_otseg.inference.exported import clean_text
 
 pytest.importorskip("tokenizers")
