@@ -72,12 +72,6 @@ def type_name(config: Any) -> str:
     return kind.split(".")[-1] if isinstance(kind, str) else kind.__name__
 
 
-def find_hook(cfg: Config, kind: str) -> Any:
-    """The config of the first hook of a type; None if there is none."""
-    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
-    return next((hook for hook in hooks if type_name(hook) == kind), None)
-
-
 def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) -> ConfigDict:
     """The dataset of a loader with split, folder, background and test mode filled in."""
     for config in nested_datasets(dataset):
@@ -99,24 +93,19 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) 
                 f"{other.difference(ClassSplit.build(split))}. Name the split in one place, "
                 "`model.split`"
             )
+        tests = loader != "train_dataloader"
         for leaf in nested_datasets(config.dataset):
-            _resolve_test_mode(leaf, loader)
+            if "dataset" in leaf or "datasets" in leaf:
+                continue
+            if tests:
+                leaf.setdefault("test_mode", True)
+            if leaf.get("test_mode", False) != tests:
+                raise UserError(
+                    f"{loader}: a {type_name(leaf)} has test_mode={not tests}, but the labels of "
+                    f"unseen classes are {'whole in evaluation' if tests else 'hidden in training'}"
+                    ": leave test_mode out"
+                )
     return dataset
-
-
-def _resolve_test_mode(dataset: Any, loader: str) -> None:
-    """Labels are whole (``test_mode``) in evaluation, and not in training."""
-    if "dataset" in dataset or "datasets" in dataset:
-        return
-    tests = loader != "train_dataloader"
-    if tests:
-        dataset.setdefault("test_mode", True)
-    if dataset.get("test_mode", False) != tests:
-        raise UserError(
-            f"{loader}: a {type_name(dataset)} has test_mode={not tests}, but the labels of unseen "
-            f"classes are {'whole in evaluation' if tests else 'hidden in training'}: leave "
-            "test_mode out"
-        )
 
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
@@ -137,7 +126,8 @@ def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
             f"the neck has train_classes={neck.train_classes!r}, but setting={setting!r} of the "
             f"training data means {classes!r}: leave train_classes out"
         )
-    hook = find_hook(cfg, "SelfTrainingHook")
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
+    hook = next((hook for hook in hooks if type_name(hook) == "SelfTrainingHook"), None)
     if (hook is not None) != (setting == "transductive"):
         raise UserError(
             f"the training data has setting={setting!r}, and there is "

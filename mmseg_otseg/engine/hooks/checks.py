@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper
@@ -284,7 +284,7 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        if not outputs or "loss" not in outputs or math.isfinite(outputs["loss"]):
+        if not outputs or "loss" not in outputs or torch.as_tensor(outputs["loss"]).isfinite():
             self._in_a_row = 0
             return
         self._in_a_row += 1
