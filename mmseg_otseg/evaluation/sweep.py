@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS, MODELS
 
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.config import resolve, type_name
-from mmseg_otseg.engine.hooks.run_check_hook import image_set
+from mmseg_otseg.engine.hooks.checks import image_set
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
@@ -81,7 +81,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
 
     A model that loads it uses this bias for testing and inference, unless its config sets one. The
     file also records which validation images chose it, so that a test on the same images can say
-    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.run_check_hook.image_set`).
+    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.checks.image_set`).
 
     Args:
         cfg: The config with which the bias was found. The bias applies only to the same

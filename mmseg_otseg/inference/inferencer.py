@@ -54,7 +54,7 @@ class OTSegInferencer(Segmenter):
         UserError: If the config has no test pipeline, the model has no vocabulary, or the
             precision is unknown.
 
-    Example:
+    Examples:
         >>> inferencer = OTSegInferencer("configs/otseg/voc_512.py", "voc.pth")
         >>> inferencer("photos/", classes="cat, sofa", out_dir="out")["classes"]
         ('cat', 'sofa')

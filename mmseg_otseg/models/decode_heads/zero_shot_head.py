@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.trained import TrainedModule
+from mmseg_otseg.structures.class_split import IGNORED, UNLABELED
 from mmseg_otseg.structures.features import AlignedFeatures
-from mmseg_otseg.structures.labels import IGNORED, UNLABELED
 
 from .seen_bias import SeenBias
 
