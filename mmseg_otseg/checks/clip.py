@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import read_image
+from mmseg_otseg.imaging import names_of, read_image
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
 from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip
 from mmseg_otseg.structures.class_split import ClassSplit
@@ -122,7 +122,7 @@ class PatchCheck:
         self.backbone = CLIPBackbone(clip).eval()
         self.backbone.out_indices = tuple(range(len(self.backbone.tower.blocks)))
         self.preprocessor = preprocessor
-        split = ClassSplit.build({"classes": list(classes)})
+        split = ClassSplit(tuple(names_of(name)[0] for name in classes))
         self.text = TemplatePrompts(clip, split, templates, average=True)()[:, 0]  # (K, D)
 
     @torch.no_grad()

@@ -104,7 +104,7 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
         return report
     first = next(iter(report.datasets.values()))
     split = report.split = first.split
-    report.findings += name_findings(split.classes)
+    report.findings += name_findings(split.texts)
     for subset, dataset in report.datasets.items():
         samples = report.samples[subset] = read_samples(dataset, workers)
         report.findings += problem_findings(subset, samples, split, _background(dataset))
@@ -179,7 +179,7 @@ def _ask_clip(cfg: Config, report: DataReport) -> None:
     statistics = {key: preprocessor[key] for key in ("mean", "std") if preprocessor.get(key)}
     clip = model.get("clip") or model.neck.clip
     reader = NameReader(clip, templates, **statistics)
-    report.reading = reader.read(report.split.classes)
+    report.reading = reader.read(report.split.full_names)
     report.findings += report.reading.findings
     if reader.trained:
         subset = "val" if "val" in report.datasets else "train"

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmseg_otseg.checks.labels import Finding, error, note, warning
 from mmseg_otseg.models import TemplatePrompts
 from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.structures import ClassSplit
 
 NOT_THINGS = frozenset(
     (
@@ -31,6 +32,7 @@ MIN_LOSS = 0.3  # of the best order's fit, which another order must lack to be a
 NOISE_DRAWS = 200
 MIN_SWAP_GAIN = 2.0  # standard deviations of the similarities
 MAX_NAMES_LISTED = 30
+SAME = 0.999  # cosine from which two names are one to CLIP
 
 
 def name_findings(names: Sequence[str]) -> Iterator[Finding]:
@@ -137,7 +139,8 @@ class Reading(NamedTuple):
     Attributes:
         nearest: For each class, the index of the class with the nearest text, (K,).
         cosine: Their cosine similarity, (K,).
-        embeddings: Unit-length text embeddings, the mean over the templates, (K, D).
+        embeddings: Unit-length text embeddings of the first names, the mean over the templates,
+            (K, D).
         findings: What is wrong with them.
     """
 
@@ -171,17 +174,22 @@ class NameReader:
     def read(self, names: Sequence[str]) -> Reading:
         """Find the nearest other name of each class name, and names that are too similar.
 
+        Args:
+            names: The class names; those of one class may be written ``"sofa | couch"``.
+
         Raises:
             ValueError: If a name is too long for the text tower.
         """
         prompts = TemplatePrompts(self.clip, {"classes": names}, self.templates, average=True)
-        embeddings = prompts()[:, 0]
-        findings: list[Finding] = []
+        split, embeddings = prompts.split, prompts()[:, 0]
+        names = split.classes
+        findings = list(_same_names(split, embeddings)) if self.trained else []
+        embeddings = embeddings[[split.texts.index(name) for name in names]]
         if len(names) == 1:
             return Reading([0], [1.0], embeddings, findings)
         cosine, nearest = (embeddings @ embeddings.T).fill_diagonal_(-1).max(1)
         near, usual = 1 - cosine, (1 - cosine).median()
-        close = (near <= NEAR * usual) & (cosine > NEAR_COSINE) & self.trained
+        close = (near <= NEAR * usual) & (cosine > NEAR_COSINE) & (cosine <= SAME) & self.trained
         pairs = {tuple(sorted((i, int(nearest[i])))) for i in torch.nonzero(close)[:, 0].tolist()}
         for first, second in sorted(pairs):
             findings.append(
@@ -217,6 +225,25 @@ class NameReader:
             inputs = ((images - self.mean) / self.std).permute(0, 3, 1, 2)
             rows.append(F.normalize(clip.encode_image(inputs), dim=-1).mean(0) @ embeddings.T)
         return list(order_findings(torch.stack(rows).numpy(), shown, names))
+
+
+def _same_names(split: ClassSplit, embeddings: Tensor) -> Iterator[Finding]:
+    """Names of different classes that CLIP cannot tell apart.
+
+    Args:
+        split: The classes.
+        embeddings: Unit-length text embeddings of all their Q names, (Q, D).
+    """
+    owners = torch.tensor([index for index, own in enumerate(split.names) for _ in own])
+    same = (embeddings @ embeddings.T > SAME) & (owners[:, None] != owners)
+    texts, found = split.texts, int(same.any(1).sum())
+    if found:
+        pairs = torch.nonzero(same.triu())[:MAX_NAMES_LISTED].tolist()
+        listed = ", ".join(f"{texts[one]!r} and {texts[other]!r}" for one, other in pairs)
+        yield warning(
+            f"this CLIP cannot tell names of different classes apart ({found} of {len(texts)} "
+            f"names): {listed}. Use another CLIP, or other words."
+        )
 
 
 def order_findings(

@@ -48,7 +48,7 @@ def check_folder(
     runtime = OTSegRuntime(folder)
     rng = np.random.default_rng(seed)
     found = {"text": 0.0, "probabilities": 0.0, "labels": 0.0}
-    own = list(model.neck.text.split.classes)
+    own = list(model.neck.text.split.full_names)
     vocabularies = [own]
     if runtime.takes_names:
         vocabularies += [own[:1], list(dict.fromkeys((*own, *NAMES)))[:300]]

@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported import FORMAT, METADATA, MODEL, VOCABULARY
 from mmseg_otseg.inference.loading import test_pipeline
+from mmseg_otseg.models import SimilarityHead
 from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.version import __version__
 
@@ -81,6 +82,7 @@ def export_folder(
         raise FileExistsError(f"{out} is not empty: choose a folder that does not exist yet")
     out.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
+    head = model.decode_head
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
@@ -89,12 +91,12 @@ def export_folder(
             graph = SegmentationGraph(model, at_image_size, residual).eval()
             write_graph(graph, example_inputs(model, size), part / MODEL, opset, size, program)
             prompts = write_text_encoder(model.neck.text, part, opset)
-            names = model.neck.text.split.classes
+            split = model.neck.text.split
             np.savez(
                 part / VOCABULARY,
-                names=np.array(names, dtype=np.str_),
+                names=np.array(split.full_names, dtype=np.str_),
                 text=model.neck.text().float().numpy(),
-                seen=np.array([name in model.neck.seen_names for name in names]),
+                seen=np.array([name in model.neck.seen_names for name in split.classes]),
                 palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),
                 clip=np.array(clip_identity(model)),
             )
@@ -114,7 +116,8 @@ def export_folder(
                 "align_corners": bool(model.align_corners),
                 "mean": graph.mean.flatten().tolist(),
                 "std": graph.std.flatten().tolist(),
-                "seen_bias": float(model.decode_head.seen_bias),
+                "seen_bias": float(head.seen_bias),
+                "softmax_scale": head.scale if isinstance(head, SimilarityHead) else None,
                 "resize": resize,
                 "windows": slides,
                 "prompts": prompts,

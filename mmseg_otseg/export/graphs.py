@@ -8,17 +8,18 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg_otseg.models.decode_heads import SimilarityHead
 from mmseg_otseg.models.text import LearnablePrompts, TextTower
 from mmseg_otseg.ops import multi_prompt_plan, pixel_prompt_similarity
 from mmseg_otseg.structures.features import AlignedFeatures
 
 
 class SegmentationGraph(nn.Module):
-    """Images and text embeddings in, probabilities out.
+    """Images and text embeddings in, probabilities out, or the cosines of a training-free model.
 
     Args:
         model: A segmentor of this package, in eval mode, on the CPU.
-        at_image_size: Whether the probabilities are resized to the images' size, as the model does
+        at_image_size: Whether they are resized to the images' size, as the model does
             it, or left at one value for each patch.
         residual: Whether there is a second output: the error of the row sums of the score map's
             Sinkhorn plan.
@@ -44,13 +45,13 @@ class SegmentationGraph(nn.Module):
 
         Args:
             image: RGB values 0..255, shape (B, 3, h, w), uint8.
-            text: Text embeddings, shape (K, N, D), unit length.
-            seen_bias: What is subtracted from the probabilities of each class, shape (K,).
+            text: Text embeddings of each name, shape (Q, N, D), unit length.
+            seen_bias: What is subtracted from the probabilities of each name, shape (Q,).
 
         Returns:
-            Probabilities less the bias, shape (B, K, h, w), or (B, K, H, W) at one value for each
-            patch; the largest one wins. If asked for, the largest relative error of a row sum of
-            the score map's plans, a scalar.
+            Probabilities less the bias, shape (B, Q, h, w), or (B, Q, H, W) at one value for each
+            patch; the largest one wins. For a ``SimilarityHead``, cosines without a bias. If asked
+            for, the largest relative error of a row sum of the score map's plans, a scalar.
         """
         rgb = image.flip(1) if self.flips else image
         features = self.backbone((rgb.to(self.mean.dtype) - self.mean) / self.std)
@@ -59,8 +60,11 @@ class SegmentationGraph(nn.Module):
         if self.at_image_size:
             size, corners = image.shape[-2:], self.head.align_corners
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=corners)
-        probabilities = logits.sigmoid() - seen_bias[:, None, None]
-        return (probabilities, self._residual(aligned)) if self.residual else (probabilities,)
+        if isinstance(self.head, SimilarityHead):
+            values = logits + 0 * seen_bias[:, None, None]  # what has no effect stays an input
+        else:
+            values = logits.sigmoid() - seen_bias[:, None, None]
+        return (values, self._residual(aligned)) if self.residual else (values,)
 
     def _residual(self, aligned: AlignedFeatures) -> Tensor:
         pixels = aligned.pixels[-1].flatten(2).transpose(1, 2)

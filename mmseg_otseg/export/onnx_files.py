@@ -76,7 +76,7 @@ def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | 
     encoder: Any
     if isinstance(text, LearnablePrompts):
         encoder, tower, templates, average = text, text.text_tower, ["{}."], False
-    elif isinstance(text, TemplatePrompts):
+    elif isinstance(text, TemplatePrompts) and text.sentences is None:
         encoder = tower = text.build_tower()
         templates, average = list(text.templates), text.average
     else:

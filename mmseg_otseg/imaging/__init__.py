@@ -1,6 +1,6 @@
 """Reads images and writes masks and overlays, with NumPy and Pillow only."""
 
-from .classes import SPLIT_NAMES, class_list, palette_for
+from .classes import SPLIT_NAMES, class_list, names_of, palette_for
 from .labels import NONE_NAME, labels_at_size
 from .outputs import OutputFolder
 from .overlays import heat, paint
@@ -18,6 +18,7 @@ __all__ = [
     "find_images",
     "heat",
     "labels_at_size",
+    "names_of",
     "paint",
     "palette_for",
     "read_image",

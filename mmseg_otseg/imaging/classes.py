@@ -27,20 +27,26 @@ INDEX_AFTER = re.compile(r"(?P<name>.*\S)\s*[:\t,;=]\s*(?P<i>\d+)")
 
 
 def class_list(
-    given: str | os.PathLike | Sequence[str],
+    given: str | os.PathLike | Sequence[str | Sequence[str]],
     known: Mapping[str, Sequence[str]] | None = None,
     in_config: bool = False,
 ) -> list[str]:
     """The class names that a user gave, in the order of their label values.
 
+    A class may have several names, with ``|`` between them: ``"sofa | couch"``. It is called by the
+    first one, and :func:`names_of` gives all of them.
+
     Args:
-        given: A list of names; or a string with commas or line breaks between the names, in which a
-            name that holds a comma is in double quotes, and brackets around the whole are taken
-            off; or the path of a ``.txt`` file with one name per line, see :func:`read_class_file`;
-            or the name of a known split.
+        given: A list of names, or of lists of the names of a class; or a string with commas or line
+            breaks between the classes, in which a name that holds a comma is in double quotes, and
+            brackets around the whole are taken off; or the path of a ``.txt`` file with one class
+            per line, see :func:`read_class_file`; or the name of a known split.
         known: The class names of each known split; None if mmseg is not there to give them.
         in_config: Whether a single name as a string is an error, because it is a tuple without its
             comma: ``classes=("water")``.
+
+    Returns:
+        One string for each class, with ``" | "`` between its names.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -48,8 +54,8 @@ def class_list(
             the file can be read in two ways.
 
     Examples:
-        >>> class_list('cat, "chair, wooden", sofa')
-        ['cat', 'chair, wooden', 'sofa']
+        >>> class_list('cat, "chair, wooden", sofa|couch')
+        ['cat', 'chair, wooden', 'sofa | couch']
     """
     if isinstance(given, os.PathLike):
         return read_class_file(given)
@@ -80,12 +86,24 @@ def class_list(
     return _checked(names)
 
 
+def names_of(entry: str) -> tuple[str, ...]:
+    """The names of one class, written as in :func:`class_list`; the class is called by the first.
+
+    Examples:
+        >>> names_of("sofa | couch")
+        ('sofa', 'couch')
+    """
+    return tuple(name.strip() for name in entry.split("|")) if "|" in entry else (entry,)
+
+
 def read_class_file(path: str | os.PathLike) -> list[str]:
-    """The class names in a text file, one per line, in the order of their label values.
+    """The class names in a text file, one class per line, in the order of their label values.
 
     Lines that start with ``#`` and empty lines at the end do not count. Where every line has its
     label value before or after the name (``0: sky``, ``0 sky``, ``sky<TAB>0``), these must count up
-    from 0, and are taken off. A file of one line may hold all names, with commas between them.
+    from 0, and are taken off. Several names of a class have ``|`` or commas between them (``sofa,
+    couch``); a name that holds a comma is in double quotes. A file of one line may hold all
+    classes, with commas between them.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -128,8 +146,7 @@ def read_class_file(path: str | os.PathLike) -> list[str]:
     for number, name in zip(numbers, names):
         if "\t" in name:
             raise UserError(f"{path}, line {number}: {name!r} holds a tab; write only the name")
-    names = [name[1:-1] if re.fullmatch('"[^"]*"', name) else name for name in names]
-    return _checked(names, str(path), numbers)
+    return _checked([" | ".join(_split(name) or [""]) for name in names], str(path), numbers)
 
 
 def _split(text: str) -> list[str]:
@@ -137,8 +154,10 @@ def _split(text: str) -> list[str]:
     if text[:1] + text[-1:] in ("[]", "()"):
         try:
             names = ast.literal_eval(text)
-            if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-                return [name.strip() for name in names]
+            if isinstance(names, (list, tuple)) and all(
+                isinstance(name, (str, list, tuple)) for name in names
+            ):
+                return list(names)
         except (ValueError, SyntaxError, RecursionError):
             pass  # the names are not in quotes
         text = text[1:-1]
@@ -160,20 +179,27 @@ def _split(text: str) -> list[str]:
 
 
 def _checked(
-    names: list[str], source: str = "the class names", lines: Sequence[int] | None = None
+    given: Sequence[Any], source: str = "the class names", lines: Sequence[int] | None = None
 ) -> list[str]:
-    """The names, if they are names, none of them empty or given twice."""
-    where, places = ("line", lines) if lines else ("number", range(1, len(names) + 1))
+    """The classes as strings, if these are names, none of them empty or given twice."""
+    where, places = ("line", lines) if lines else ("number", range(1, len(given) + 1))
     found: dict[str, list[int]] = defaultdict(list)
-    for place, name in zip(places, names):
-        if not isinstance(name, str):
-            raise UserError(f"{source}, {where} {place}: a name must be a string, not {name!r:.80}")
-        if not name.strip():
+    classes = []
+    for place, entry in zip(places, given):
+        parts = entry if isinstance(entry, (list, tuple)) and entry else [entry]
+        if not all(isinstance(part, str) for part in parts):
+            raise UserError(
+                f"{source}, {where} {place}: a name must be a string, not {entry!r:.80}"
+            )
+        names = [name for part in parts for name in names_of(part)]
+        if not all(name.strip() for name in names):
             raise UserError(
                 f"{source}, {where} {place}: the name is empty. The place of a name is its label "
                 "value, so every class needs one"
             )
-        found[name].append(place)
+        for name in names:
+            found[name].append(place)
+        classes.append(" | ".join(names))
     if not found:
         raise UserError("there is no class name: give at least one")
     doubled = [
@@ -181,7 +207,7 @@ def _checked(
     ]
     if doubled:
         raise UserError(f"{source}: given more than once: {'; '.join(doubled)}")
-    return names
+    return classes
 
 
 def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) -> list[list[int]]:

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import palette_for
+from mmseg_otseg.imaging import names_of, palette_for
 
-FORMAT = 1
-"""Version of the layout; a reader refuses one that it does not know."""
+FORMAT = 2
+"""Version of the layout; a reader refuses one that it does not know.
+
+Version 1 had one name for each class and no softmax over names.
+"""
 MODEL = "model.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
@@ -47,7 +50,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         layout = metadata["format"]
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): export the model again") from error
-    if layout != FORMAT:
+    if layout not in (1, FORMAT):
         raise UserError(
             f"{path} has the layout {layout!r:.40}, this version of mmseg_otseg reads {FORMAT}: "
             "export the model again, or install the version that wrote it"
@@ -116,16 +119,26 @@ class Vocabulary(NamedTuple):
     """What an exported model needs to know of its classes.
 
     Attributes:
-        names: The K class names.
-        text: Their text embeddings, shape (K, N, D), float32, unit length.
+        full_names: The names of each of K classes in one string, ``"sofa | couch"``.
+        text: Text embeddings of all Q names, shape (Q, N, D), float32, unit length.
         seen: Whether each class had labels in training, shape (K,), bool.
         palette: Their colors, RGB.
     """
 
-    names: tuple[str, ...]
+    full_names: tuple[str, ...]
     text: np.ndarray
     seen: np.ndarray
     palette: list[list[int]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The first name of each class."""
+        return tuple(names_of(entry)[0] for entry in self.full_names)
+
+    @property
+    def names_per_class(self) -> list[int]:
+        """How many names each class has."""
+        return [len(names_of(entry)) for entry in self.full_names]
 
 
 def read_vocabulary(path: Path, clip: str) -> Vocabulary:
@@ -188,24 +201,26 @@ class TextEncoder:
         self.tokenizer.no_truncation()
         self.session = Session(folder / TEXT_ENCODER, "embeddings", threads, providers)
 
-    def __call__(self, names: Sequence[str]) -> Vocabulary:
-        """Encode names.
+    def __call__(self, full_names: Sequence[str]) -> Vocabulary:
+        """Encode classes, each a name or several, as in ``Vocabulary.full_names``.
 
         Raises:
             UserError: If a name is too long.
         """
         templates = self.prompts["templates"]
+        texts = [name for entry in full_names for name in names_of(entry)]
         text = self._encode(
-            [template.replace("{}", name) for name in names for template in templates]
+            [template.replace("{}", name) for name in texts for template in templates]
         )
-        text = text.reshape(len(names), -1, text.shape[-1])
+        text = text.reshape(len(texts), -1, text.shape[-1])
         if self.prompts["average"]:
             text = text.mean(1, keepdims=True)
             text /= np.linalg.norm(text, axis=-1, keepdims=True)
         seen_names = {name for name, seen in zip(self.known.names, self.known.seen) if seen}
+        names = [names_of(entry)[0] for entry in full_names]
         seen = np.array([name in seen_names for name in names])
         known = {"classes": self.known.names, "palette": self.known.palette}
-        return Vocabulary(tuple(names), text, seen, palette_for(names, known))
+        return Vocabulary(tuple(full_names), text, seen, palette_for(names, known))
 
     def _encode(self, sentences: list[str]) -> np.ndarray:
         """Embeddings (n, N, D) of sentences."""

@@ -139,13 +139,15 @@ class OTSegInferencer(Segmenter):
 
     @torch.no_grad()
     def _plan(self, model: Any, image: np.ndarray) -> np.ndarray | None:
-        """The plan (K, N, H, W) of an RGB image; None if the head has none."""
+        """The plan (K, N, H, W) of each class's first name in an RGB image; None without one."""
         if not hasattr(model.decode_head, "plan"):
             return None
         job = self._job(0, image, image.shape[:2])
         packed = {key: [job.data[key]] for key in ("inputs", "data_samples")}
         inputs = model.data_preprocessor(packed, False)["inputs"]
-        return model.decode_head.plan(model.extract_feat(inputs))[0].float().cpu().numpy()
+        split, plan = model.neck.text.split, model.decode_head.plan(model.extract_feat(inputs))[0]
+        firsts = [split.texts.index(name) for name in split.classes]
+        return plan[firsts].float().cpu().numpy()
 
     def _job(self, number: int, image: np.ndarray, size: tuple[int, int]) -> _Job:
         data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
@@ -166,9 +168,10 @@ class OTSegInferencer(Segmenter):
             classes = tuple(class_list(classes, split_classes()))
         model = with_classes(self.model)
         own = model.neck.text
-        if classes is None or classes == own.split.classes:
+        if classes is None or classes == own.split.full_names:
             return model
-        asked = (classes, self.model.data_preprocessor.device)
+        names = classes.names if isinstance(classes, ClassSplit) else None  # no part of its hash
+        asked = (classes, names, self.model.data_preprocessor.device)
         with self._lock:
             if self._own is not own:
                 self._own = own

@@ -92,11 +92,11 @@ class OTSegRuntime(Segmenter):
         Raises:
             UserError: If the names are invalid, or the exported model takes no new ones.
         """
-        names = self.known.names if classes is None else tuple(class_list(classes))
-        if names == self.known.names:
+        names = self.known.full_names if classes is None else tuple(class_list(classes))
+        if names == self.known.full_names:
             return self.known
         with self._lock:
-            if names != self._last.names:
+            if names != self._last.full_names:
                 if not self.takes_names:
                     raise UserError(
                         "this model was exported with fixed text embeddings and has no text "
@@ -118,17 +118,40 @@ class OTSegRuntime(Segmenter):
             vocabulary: The classes.
 
         Returns:
-            Probabilities less the bias of seen classes, shape (B, K, h, w), or one value for each
-            patch, as the model was exported.
+            Values of every name, shape (B, Q, h, w), or one for each patch, as the model was
+            exported: probabilities less the bias of seen classes, or cosines for :meth:`finish`.
 
         Raises:
             UserError: If the model does not take these images.
         """
+        seen = np.repeat(vocabulary.seen, vocabulary.names_per_class).astype(np.float32)
         return self._session(
             image=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
             text=vocabulary.text,
-            seen_bias=self.seen_bias * vocabulary.seen.astype(np.float32),
+            seen_bias=np.float32(self.seen_bias) * seen,
         )
+
+    def finish(self, values: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Class maps from the values of all names, once windows are averaged.
+
+        Args:
+            values: Values of every name, shape (Q, h, w).
+            vocabulary: The classes.
+
+        Returns:
+            Shape (K, h, w): for each class the largest of its names, after the softmax over all
+            names if the model is training-free.
+        """
+        scale = self.metadata.get("softmax_scale")
+        if scale is not None:
+            values = np.exp(scale * (values - values.max(0)))
+            values /= values.sum(0)
+        counts = vocabulary.names_per_class
+        if len(counts) != len(values):
+            values = np.maximum.reduceat(values, np.cumsum([0, *counts[:-1]]))
+        if scale is not None and self.seen_bias:
+            values = values - np.float32(self.seen_bias) * vocabulary.seen[:, None, None]
+        return values
 
     def predict(self, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Segment an image as the config's test pipeline does: resized, whole or in windows.
@@ -148,19 +171,19 @@ class OTSegRuntime(Segmenter):
         image = _resized(image, self.metadata["resize"])
         slides = self.metadata["windows"]
         if slides is None:
-            return self._predict_window(image, vocabulary)
+            return self.finish(self._predict_window(image, vocabulary), vocabulary)
         rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
-        total = np.zeros((len(vocabulary.names), *image.shape[:2]), np.float32)
+        total = np.zeros((len(vocabulary.text), *image.shape[:2]), np.float32)
         covered = np.zeros(image.shape[:2], np.float32)
         for row in rows:
             for column in columns:
                 total[:, row, column] += self._predict_window(image[row, column], vocabulary)
                 covered[row, column] += 1
         total /= covered
-        return total
+        return self.finish(total, vocabulary)
 
     def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-        """Values (K, h, w) of a window (h, w, 3)."""
+        """Values (Q, h, w) of a window (h, w, 3)."""
         size = window.shape[:2]
         rows, columns = (
             -(-side // step) * step for side, step in zip(size, self.metadata["patch"])

@@ -30,7 +30,8 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
 
     Args:
         model: A segmentor with a :class:`~mmseg_otseg.models.DLFANeck`.
-        classes: One or more class names, or a split with its own seen and unseen classes; see
+        classes: One or more class names, such as ``"sofa"`` or, for a class with several names,
+            ``"sofa | couch"``; or a split with its own seen and unseen classes, see
             :class:`~mmseg_otseg.structures.ClassSplit`.
 
     Raises:
@@ -73,11 +74,12 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
                 raise UserError("a class name is empty; give every class a name")
         other.neck.text = _shell(other.neck.text)
         other.neck.set_classes(classes)
-    names = other.neck.text.split.classes
+    split = other.neck.text.split
     for part in (other.decode_head, other):
-        part.num_classes = part.out_channels = len(names)
+        part.num_classes, part.out_channels = split.num_classes, len(split.texts)
     known = getattr(segmentor, "dataset_meta", None)
-    other.dataset_meta = {"classes": names, "palette": palette_for(names, known)}
+    palette = palette_for(split.classes, known)
+    other.dataset_meta = {"classes": split.classes, "palette": palette}
     return other
 
 

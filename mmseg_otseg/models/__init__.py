@@ -2,7 +2,7 @@
 
 from .backbones import CLIPBackbone
 from .clip import load_clip, supported_models
-from .decode_heads import MPSAHead, ZegCLIPHead, ZeroShotHead
+from .decode_heads import MPSAHead, SimilarityHead, ZegCLIPHead, ZeroShotHead
 from .losses import FocalDiceLoss
 from .necks import DLFANeck
 from .segmentors import CLIPEncoderDecoder, ZeroShotTTAModel
@@ -16,6 +16,7 @@ __all__ = [
     "LearnablePrompts",
     "MPSAHead",
     "PrecomputedPrompts",
+    "SimilarityHead",
     "TemplatePrompts",
     "ZegCLIPHead",
     "ZeroShotHead",

@@ -153,11 +153,11 @@ class DLFANeck(TrainedModule):
             features: Output of the backbone.
 
         Returns:
-            Unit-length pixels of every level, and queries: in training with
-            ``train_classes="seen"`` for the seen classes, otherwise for all.
+            Unit-length pixels of every level, and queries: in training one for each class, with
+            ``train_classes="seen"`` for the seen ones only; otherwise one for each name.
         """
-        classes, seen, unseen = self._query_classes(features.global_token.device)
-        aligned = self.align(features, self.text(classes), classes, seen)
+        names, classes, seen, unseen = self._query_classes(features.global_token.device)
+        aligned = self.align(features, self.text(names), classes, seen)
         return replace(aligned, unseen=unseen if self.pseudo_labels else unseen[:0])
 
     def align(
@@ -171,9 +171,9 @@ class DLFANeck(TrainedModule):
 
         Args:
             features: Output of the backbone.
-            text: Text embeddings, shape (K, N, D), unit length.
-            classes: Full class index of each, shape (K,), int64; None counts from 0.
-            seen: Whether each is a seen class, shape (K,), bool; None is all.
+            text: Text embeddings, shape (Q, N, D), unit length.
+            classes: Full class index of each, shape (Q,), int64; None counts from 0.
+            seen: Whether each is of a seen class, shape (Q,), bool; None is all.
 
         Returns:
             Unit-length pixels of every level, and a query for each text embedding.
@@ -199,12 +199,13 @@ class DLFANeck(TrainedModule):
             return text.expand(features.global_token.shape[0], -1, -1, -1)
         return self.descriptor(text, features.global_token)
 
-    def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """The classes that get queries now, see :func:`_class_tables`."""
-        names = self.text.split.classes
+    def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The names that get queries now, see :func:`_class_tables`."""
+        split = self.text.split
         only_seen = self.training and self.train_classes != "all"
-        tables = _constant_tables(tuple(names), self.seen_names, only_seen, device)
+        tables = _constant_tables(split.names, self.seen_names, self.training, only_seen, device)
         if not len(tables[0]):
+            names = split.classes
             raise UserError(
                 f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen class, "
                 "so nothing can be trained: give a split with seen classes, or set "
@@ -237,26 +238,36 @@ class DLFANeck(TrainedModule):
 
 @lru_cache(maxsize=16)
 def _class_tables(
-    names: tuple[str, ...], seen_names: frozenset[str], only_seen: bool, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Tables of the classes that get queries, cached so that they are sent to a GPU only once.
+    names: tuple[tuple[str, ...], ...],
+    seen_names: frozenset[str],
+    only_first: bool,
+    only_seen: bool,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tables of the names that get queries, cached so that they are sent to a GPU only once.
 
     Returns:
-        Their full class indices (K,); whether each is seen (K,); which of the K are not (U,).
+        Their places among all names (Q,); their full class indices (Q,); whether each class is seen
+        (Q,); which of the Q are not (U,).
     """
-    seen = [name in seen_names for name in names]
-    classes = [index for index, known in enumerate(seen) if known or not only_seen]
-    unseen = [place for place, index in enumerate(classes) if not seen[index]]
+    owners = [(index, own[0], name) for index, own in enumerate(names) for name in own]
+    chosen = [
+        (place, index, first in seen_names)
+        for place, (index, first, name) in enumerate(owners)
+        if (not only_first or name == first) and (not only_seen or first in seen_names)
+    ]
+    unseen = [query for query, (_, _, known) in enumerate(chosen) if not known]
     with torch.inference_mode(False):  # or training could not use what a test has made
         return (
-            torch.tensor(classes, dtype=torch.int64, device=device),
-            torch.tensor([seen[index] for index in classes], dtype=torch.bool, device=device),
+            torch.tensor([place for place, _, _ in chosen], dtype=torch.int64, device=device),
+            torch.tensor([index for _, index, _ in chosen], dtype=torch.int64, device=device),
+            torch.tensor([known for _, _, known in chosen], dtype=torch.bool, device=device),
             torch.tensor(unseen, dtype=torch.int64, device=device),
         )
 
 
 @torch.compiler.assume_constant_result
-def _constant_tables(*key: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _constant_tables(*key: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`_class_tables`, whose result a compiled step treats as a constant."""
     return _class_tables(*key)
 

@@ -41,7 +41,10 @@ def local_attention(
     """
     if kind == "naclip":
         num_prefix = key.shape[-2] - grid[0] * grid[1]
-        window = gaussian_window(grid, num_prefix, dtype=key.dtype, device=key.device)
+        # A grid that is traced cannot be looked up.
+        exporting = torch.compiler.is_exporting()
+        make = gaussian_window.__wrapped__ if exporting else gaussian_window
+        window = make(grid, num_prefix, dtype=key.dtype, device=key.device)
         return F.scaled_dot_product_attention(key, key, value, attn_mask=window)
     if kind == "sclip":
         of_queries = F.scaled_dot_product_attention(query, query, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmseg.datasets import (
@@ -15,7 +15,7 @@ from mmseg.datasets import (
 )
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging.classes import class_list
+from mmseg_otseg.imaging.classes import class_list, names_of
 
 IGNORED = 255
 """Label of a pixel of no class, mmseg's ``ignore_index``.
@@ -47,12 +47,19 @@ KNOWN_UNSEEN: dict[str, tuple[int, ...]] = {
 class ClassSplit:
     """The class names in label order, and the classes unseen in training.
 
-    Dataset, text prompts, head and metric all take their classes from one such object.
+    Dataset, text prompts, head and metric all take their classes from one such object. A class may
+    have several names, ``"sofa | couch"`` or ``["sofa", "couch"]``: it is called by the first one,
+    learns with that one, and is predicted where any of them fits.
 
     Args:
-        classes: The K class names; the label of a pixel is an index into them.
+        classes: The K class names; the label of a pixel is an index into them. Stored as the first
+            name of each.
         unseen: Indices or names of the unseen classes, stored as indices in increasing order. Empty
             if all classes are seen.
+
+    Attributes:
+        names: The names of each class, in the order of ``classes``. Splits that differ only in the
+            further names are equal: labels mean the same in both.
 
     Raises:
         UserError: If there is no name, a name or index is given twice, an index is outside 0..K-1,
@@ -61,15 +68,19 @@ class ClassSplit:
 
     classes: tuple[str, ...]
     unseen: tuple[int, ...] = ()
+    names: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        classes = tuple(class_list(self.classes, KNOWN_CLASSES, in_config=True))
+        entries = class_list(self.classes, KNOWN_CLASSES, in_config=True)
+        names = tuple(map(names_of, entries))
+        classes = tuple(first for first, *_ in names)
         unseen = _indices(self.unseen, classes, "unseen")
         if len(unseen) == len(classes):
             raise UserError(
                 f"all {len(classes)} classes are unseen; at least one class must be seen, since "
                 "training needs labels. Take some out of `unseen`."
             )
+        object.__setattr__(self, "names", names)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "unseen", unseen)
 
@@ -127,7 +138,8 @@ class ClassSplit:
         given = split.get("classes", default_names)
         if given is None:
             raise UserError("the class split has no `classes`: list the class names.")
-        names = tuple(class_list(given, KNOWN_CLASSES, in_config=True))
+        entries = tuple(class_list(given, KNOWN_CLASSES, in_config=True))
+        names = tuple(names_of(entry)[0] for entry in entries)
         seen, unseen = split.get("seen"), split.get("unseen")
         if isinstance(unseen, str) and unseen in KNOWN_CLASSES:
             if names != KNOWN_CLASSES[unseen]:
@@ -138,7 +150,7 @@ class ClassSplit:
                 )
             unseen = KNOWN_UNSEEN[unseen]
         if seen is None:
-            return cls(names, () if unseen is None else unseen)
+            return cls(entries, () if unseen is None else unseen)
         given_seen = set(_indices(seen, names, "seen"))
         rest = [index for index in range(len(names)) if index not in given_seen]
         given_unseen = set(rest if unseen is None else _indices(unseen, names, "unseen"))
@@ -149,7 +161,7 @@ class ClassSplit:
         for problem, indices in wrong.items():
             if indices:
                 raise UserError(f"{', '.join(names[i] for i in sorted(indices))} {problem}.")
-        return cls(names, tuple(rest))
+        return cls(entries, tuple(rest))
 
     def difference(self, other: ClassSplit) -> str:
         """How another split differs, for a message."""
@@ -163,6 +175,21 @@ class ClassSplit:
     def num_classes(self) -> int:
         """K, seen and unseen classes together."""
         return len(self.classes)
+
+    @property
+    def full_names(self) -> tuple[str, ...]:
+        """All names of each class in one string, as a config may write them: "sofa | couch"."""
+        return tuple(map(" | ".join, self.names))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The Q names of all classes, one after the other; each has a text embedding."""
+        return tuple(name for names in self.names for name in names)
+
+    @property
+    def names_per_class(self) -> tuple[int, ...]:
+        """How many of :attr:`texts` each class has; their sum is Q."""
+        return tuple(map(len, self.names))
 
     @property
     def seen(self) -> tuple[int, ...]:

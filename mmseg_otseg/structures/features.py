@@ -31,8 +31,9 @@ class AlignedFeatures:
 
     Attributes:
         pixels: Local features of each level, shape (B, D, H, W) each, unit length.
-        queries: Text queries, shape (B, K, N, D): N prompts of each of K classes.
-        classes: Full class index of each of the K query classes, shape (K,), int64.
+        queries: Text queries, shape (B, K, N, D): N prompts of each of K classes, or of each of
+            their names where testing a class has several.
+        classes: Full class index of each of the K query classes, shape (K,), int64, in order.
         seen: Whether each query class is a seen class, shape (K,), bool.
         unseen: The query classes that self-training uses as pseudo labels, as indices into the
             queries, shape (U,), int64; empty without self-training. None means all classes that are

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.export import check, export_folder, folder
 from mmseg_otseg.export.onnx_files import PROGRAM
 from mmseg_otseg.inference import OTSegInferencer, OTSegRuntime
@@ -54,6 +55,37 @@ def test_every_method_and_option(name: str, options: dict[str, Any], tmp_path: P
             theirs, residual = program(torch.from_numpy(image).permute(0, 3, 1, 2), text, bias)
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
         assert residual < 0.05
+
+
+def test_several_names_are_the_largest_of_single_ones(otseg: Exported) -> None:
+    runtime = OTSegRuntime(otseg.folder)
+    image = np.random.default_rng(0).integers(0, 256, (64, 90, 3), dtype=np.uint8)
+    found = runtime.predict(image, runtime.vocabulary("sofa | couch | settee, cat"))
+    alone = [
+        runtime.predict(image, runtime.vocabulary(names))
+        for names in (["sofa", "cat"], ["couch", "cat"], ["settee", "cat"])
+    ]
+    # A class is seen if its first name was.
+    bias = np.float32(runtime.seen_bias * runtime.known.seen[runtime.known.names.index("sofa")])
+    for values in alone[1:]:
+        values[0] -= bias
+    np.testing.assert_allclose(found, np.max(alone, axis=0), atol=1e-5)
+
+
+@needs_torch
+def test_training_free(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="bicubic"):
+        exported("training_free/voc_512.py", tmp_path, size=None)
+    result = exported("training_free/voc_512.py", tmp_path, size=(64, 64))
+    runtime = OTSegRuntime(result.folder)
+    image = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)  # not resized
+    image = image.repeat(16, 0).repeat(16, 1)
+    result.cfg.model.test_cfg.refine = False
+    inferencer = OTSegInferencer(result.cfg, device="cpu")
+    for classes in (None, "cat, sofa | couch, wall"):
+        theirs, ours = inferencer.inspect(image[..., ::-1], classes), runtime.vocabulary(classes)
+        np.testing.assert_allclose(runtime.predict(image, ours), theirs.values, atol=1e-4)
+        assert ours.names == theirs.names
 
 
 def test_masks_are_those_of_the_inferencer(otseg: Exported, tmp_path: Path) -> None:

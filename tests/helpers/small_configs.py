@@ -13,11 +13,12 @@ from tests.helpers.paths import ROOT
 from tests.helpers.tiny_clip import tiny_clip
 
 # The folders whose configs mim lists, and their configs.
-FOLDERS = ("otseg", "zegot", "zegclip", "ablations", "cross_dataset")
+FOLDERS = ("otseg", "zegot", "zegclip", "ablations", "cross_dataset", "training_free")
 CONFIGS = sorted(
     str(path.relative_to(ROOT / "configs"))
     for folder in FOLDERS
     for path in (ROOT / "configs" / folder).glob("*.py")
+    if path.name != "names.py"  # for photographs, not a dataset
 )
 # What is large in the configs, and what stands for it here.
 SMALL = {
@@ -26,6 +27,9 @@ SMALL = {
     (480, 480): (64, 64),
     (426, 426): (48, 48),
     (80, 80): (48, 48),
+    (2048, 336): (256, 96),
+    (224, 224): (64, 64),
+    (112, 112): (32, 32),
     **{
         (int(2048 * r), int(512 * r)): (int(256 * r), int(64 * r))
         for r in (0.5, 0.75, 1.25, 1.5, 1.75)
@@ -71,7 +75,7 @@ def small(config: str | Path | Config, folder: Path, iters: int = 2) -> Config:
     for name in ("train", "val", "test"):
         if cfg.get(f"{name}_dataloader"):
             cfg[f"{name}_dataloader"].update(num_workers=0, persistent_workers=False)
-    if cfg.train_cfg:
+    if cfg.get("train_cfg"):
         cfg.train_dataloader.batch_size = 2
         cfg.train_cfg.update(max_iters=iters, val_interval=iters)
         cfg.param_scheduler.warmup_iters = 1

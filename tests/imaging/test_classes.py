@@ -62,7 +62,9 @@ def test_a_single_string_in_a_config_lacks_a_comma() -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("sky\nroad, paved\n\n", ["sky", "road, paved"]),
+        ("sky\nroad, paved | way\n\n", ["sky", "road | paved | way"]),
+        ('sky\n"road, paved", way', ["sky", "road, paved | way"]),
+        ("0: sky\n1: road, way", ["sky", "road | way"]),
         ("\ufeffsky\r\nroad", ["sky", "road"]),
         ("# my classes\nsky\nroad", ["sky", "road"]),
         ("0: sky\n1: road", ["sky", "road"]),

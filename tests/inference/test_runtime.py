@@ -104,8 +104,8 @@ def test_a_vocabulary_of_another_clip_and_another_layout(otseg: Exported, tmp_pa
     with pytest.raises(ValueError, match=r"vocabulary\.npz .*fingerprint"):
         OTSegRuntime(copy)
     whole = json.loads((copy / "model.json").read_text())
-    (copy / "model.json").write_text(json.dumps({**whole, "format": 2}))
-    with pytest.raises(UserError, match="layout 2"):
+    (copy / "model.json").write_text(json.dumps({**whole, "format": 3}))
+    with pytest.raises(UserError, match="layout 3"):
         OTSegRuntime(copy)
 
 

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
+import yaml
 
 from mmseg_otseg.models import TemplatePrompts, load_clip
 
@@ -30,6 +36,31 @@ def test_average_is_one_prompt_of_unit_length(clip: dict) -> None:
     assert not torch.equal(
         prompts.vocabulary_digest, TemplatePrompts(clip, SPLIT, "vild").vocabulary_digest
     )
+
+
+@pytest.mark.parametrize("kind", ["", ".json", ".yaml"])
+def test_sentences_of_each_names_own(kind: str, clip: dict, tmp_path: Path) -> None:
+    own = {"sofa": ["a soft seat.", "a {} by a wall."], "couch": ["a couch."], "tv": ["a screen."]}
+    file = tmp_path / f"sentences{kind}"
+    file.write_text(json.dumps(own) if kind == ".json" else yaml.safe_dump(own))
+    given: Any = str(file) if kind else own
+    prompts = TemplatePrompts(clip, {"classes": ["sofa | couch", "tv"]}, given, average=True)
+    texts = open_clip.tokenize(["a soft seat.", "a sofa by a wall.", "a couch.", "a screen."])
+    with torch.no_grad():
+        first, second, *others = load_clip(**clip).encode_text(texts, normalize=True)
+    expected = torch.stack([F.normalize(first + second, dim=0), *others])
+    assert torch.allclose(prompts()[:, 0], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="dog"):
+        prompts.set_classes({"classes": ["dog"]})
+    with pytest.raises(ValueError, match="average"):
+        TemplatePrompts(clip, {"classes": ["sofa"]}, given)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "sofa: 3", "sofa: []", "sofa: [", "{}"])
+def test_files_that_hold_no_sentences(content: str, clip: dict, tmp_path: Path) -> None:
+    (tmp_path / "sentences.yaml").write_text(content)
+    with pytest.raises(ValueError, match="sentences"):
+        TemplatePrompts(clip, SPLIT, str(tmp_path / "sentences.yaml"), average=True)
 
 
 @pytest.mark.parametrize("templates", ["clip", [], ["no slot"], ["{} and {}"]])

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
-from mmseg_otseg.models.clip.towers import image_tower
+from mmseg_otseg.models.clip.towers import image_tower, vit
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from tests.helpers.otseg_run import otseg_runner
 from tests.helpers.small_clips import (
@@ -171,3 +172,41 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pretrained"):
         other = {**weights, "pretrained": None}
         otseg_runner(tmp_path, other, load_from=last, **changes).load_or_resume()
+
+
+TAKES_LOCAL = ("ViT-B-16", "ViT-B-16-quickgelu", "EVA02-L-14", "EVA01-g-14", "MobileCLIP-B")
+
+
+@pytest.mark.parametrize("name", TAKES_LOCAL, indirect=True)
+def test_local_attention_sees_the_tokens_of_the_last_block(
+    name: str, weights: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With CLIP's own attention in its place, nothing changes."""
+    images = torch.randn(2, 3, 64, 96)  # not the native grid
+    with torch.no_grad():
+        own = CLIPBackbone(weights)(images)
+        for kind in ("naclip", "sclip", "kk"):
+            local = CLIPBackbone(weights, local_attention=kind)(images)
+            assert torch.equal(local.global_token, own.global_token)
+            assert not torch.allclose(local.local[0], own.local[0], atol=1e-3)
+        monkeypatch.setattr(
+            vit, "local_attention", lambda _, *heads: F.scaled_dot_product_attention(*heads[:3])
+        )
+        local = CLIPBackbone(weights, local_attention="sclip")(images)
+        assert torch.allclose(local.local[0], own.local[0], atol=1e-5)
+        alone = CLIPBackbone(weights, local_attention="kk")
+        tokens, grid = alone._embed(images)
+        options = alone.tower.block_options(grid)
+        for block in alone.tower.blocks[:-1]:
+            tokens = block(tokens, **options)
+        last: Any = alone.tower.blocks[-1]
+        scale = getattr(last, "gamma_1", None)
+        output = alone.tower.branches(last, options)[0](tokens) / (1 if scale is None else scale)
+        expected = alone.tower.to_joint_space(output[:, 1:]).transpose(1, 2).unflatten(2, grid)
+        assert torch.allclose(alone(images).local[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted({*ALL} - {*TAKES_LOCAL, "MobileCLIP2-L-14"}), indirect=True)
+def test_other_towers_refuse_local_attention(name: str, weights: dict) -> None:
+    with pytest.raises(UserError, match="local_attention"):
+        CLIPBackbone(weights, local_attention="naclip")

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     add_launcher(parser)
-    parser.add_argument("checkpoint", help="checkpoint file or URL")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="checkpoint file or URL; not needed if the config's model has nothing to train",
+    )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument("--show", action="store_true", help="show the painted predictions")
     parser.add_argument(
@@ -96,4 +100,9 @@ def main() -> None:
     from mmseg_otseg.engine import process_group
 
     with process_group(cfg):
-        build_runner(cfg).test()
+        runner = build_runner(cfg)
+        if args.checkpoint is None and any(p.requires_grad for p in runner.model.parameters()):
+            raise CommandError(
+                f"{args.config} has weights that are trained: give a checkpoint, CONFIG CHECKPOINT"
+            )
+        runner.test()

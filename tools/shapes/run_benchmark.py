@@ -42,6 +42,8 @@ class Row(NamedTuple):
 
 ROWS = {  # by config in configs/shapes
     "training_free": Row("training-free CLIP map"),
+    "naclip": Row("training-free, NACLIP's attention"),
+    "sclip": Row("training-free, SCLIP's attention"),
     "zegclip": Row("ZegCLIP", "zegclip"),
     "softmax": Row("OTSeg, softmax for Sinkhorn", "softmax"),
     "mps_only": Row("MPS map only", "mps_only"),

@@ -16,8 +16,9 @@ from torchvision.ops import StochasticDepth
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
-from mmseg_otseg.models.clip.towers import ImageTower, image_tower
+from mmseg_otseg.models.clip.towers import POSITION_INTERPOLATIONS, ImageTower, image_tower
 from mmseg_otseg.models.trained import TrainedModule
+from mmseg_otseg.ops import LOCAL_ATTENTIONS
 from mmseg_otseg.structures.features import CLIPFeatures
 
 from .visual_prompts import DeepVisualPrompts
@@ -30,6 +31,7 @@ class CLIPBackbone(TrainedModule):
     CLIP's weights never train. Unless something else here does, such as visual prompts, the tower
     runs without a graph. Images of any size are taken; sides that are not a multiple of the patch
     are stretched to the next one. A method with tokens of its own overrides :meth:`extra_tokens`.
+    With ``local_attention``, the patches are those of training-free segmentation.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -42,16 +44,22 @@ class CLIPBackbone(TrainedModule):
         double_class_embedding: Add the class embedding to the global token once more, as the
             authors' code does and their checkpoints need. Weights trained with one setting do not
             fit the other, so a checkpoint carries its own and overrides this one.
+        local_attention: How the patches attend in the last layer, see
+            :func:`~mmseg_otseg.ops.local_attention`: ``"naclip"``, ``"sclip"`` or ``"kk"``. None is
+            CLIP's own attention, which suits the global token and all trained methods.
+        position_interpolation: How the position embedding is resized to images that do not have
+            CLIP's native size: ``"bilinear"``, or ``"bicubic"`` as in SCLIP and NACLIP.
         save_clip: Write CLIP's weights into checkpoints too.
         with_cp: Compute each layer again in the backward pass instead of keeping what it computed:
             less memory for more time.
 
     Raises:
         UserError: If the model's image tower cannot run here, or a layer does not exist; if it
-            has no tokens for visual prompts, or no class token to double.
+            has no tokens for visual prompts, or no class token to double; if ``local_attention`` is
+            unknown, or stands beside visual prompts or in a tower or layers where it cannot be.
 
     Source:
-        OTSeg (arXiv 2403.14183), section 3.1.
+        OTSeg (arXiv 2403.14183), section 3.1; NACLIP (arXiv 2404.08181), section 3.
     """
 
     class_embedding_times: Tensor
@@ -64,6 +72,8 @@ class CLIPBackbone(TrainedModule):
         visual_prompts: Mapping[str, Any] | None = None,
         drop_path_rate: float = 0.0,
         double_class_embedding: bool = False,
+        local_attention: str | None = None,
+        position_interpolation: str = "bilinear",
         save_clip: bool = False,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
@@ -84,6 +94,15 @@ class CLIPBackbone(TrainedModule):
                 "visual prompts need a sequence of tokens, but this CLIP computes a feature map: "
                 "set model.backbone.visual_prompts=None, or use a ViT"
             )
+        self.local_attention = local_attention
+        self.position_interpolation = position_interpolation
+        if position_interpolation not in POSITION_INTERPOLATIONS:
+            raise UserError(
+                f"position_interpolation must be one of {', '.join(POSITION_INTERPOLATIONS)}, got "
+                f"{position_interpolation!r}"
+            )
+        if local_attention is not None:
+            self._check_local_attention(visual_prompts is not None)
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
@@ -94,6 +113,20 @@ class CLIPBackbone(TrainedModule):
             )
             rates = torch.linspace(0, drop_path_rate, layers).tolist()
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
+
+    def _check_local_attention(self, with_prompts: bool) -> None:
+        if self.local_attention not in LOCAL_ATTENTIONS:
+            raise UserError(
+                f"local_attention must be one of {', '.join(LOCAL_ATTENTIONS)} or None, got "
+                f"{self.local_attention!r}"
+            )
+        last = len(self.tower.blocks) - 1
+        if with_prompts or self.out_indices != (last,):
+            raise UserError(
+                "local_attention changes the last layer of a CLIP without visual prompts: set "
+                "model.backbone.visual_prompts=None and out_indices=(-1,), or local_attention=None"
+            )
+        self.tower.check_local_attention()
 
     @property
     def double_class_embedding(self) -> bool:
@@ -193,7 +226,8 @@ class CLIPBackbone(TrainedModule):
         size = (grid[0] * rows, grid[1] * columns)
         if size != tuple(images.shape[-2:]):
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        return self.tower.embed(images, self.class_embedding_times), grid
+        embed, times = self.tower.embed, self.class_embedding_times
+        return embed(images, times, self.position_interpolation), grid
 
     def _run_blocks(self, tokens: Tensor, grid: tuple[int, int], plain: bool) -> CLIPFeatures:
         """Tokens [prefix, patches] (B, P + M, C) through all layers, to features at M = H * W.
@@ -222,6 +256,8 @@ class CLIPBackbone(TrainedModule):
         if mask is not None:
             options["attn_mask"] = mask.to(tokens.dtype)
         if extra is not None:
+            if self.local_attention is not None:
+                raise UserError("extra tokens have no place in an image: set local_attention=None")
             if not tower.takes_prompts:
                 raise UserError("extra tokens need a ViT, but this CLIP computes a feature map")
             tokens = torch.cat([tokens, extra.to(tokens.dtype)], dim=1)
@@ -233,7 +269,11 @@ class CLIPBackbone(TrainedModule):
                 new = layer_prompts[index].to(tokens.dtype)
                 tokens = torch.cat([tokens[:, :prefix], new, tokens[:, skip:]], dim=1)
             drop = None if prompts is None else self.drop_paths[index]
-            tokens = self._run_block(block, drop, tokens, options)
+            before, tokens = tokens, self._run_block(block, drop, tokens, options)
+            if index == last and self.local_attention is not None:
+                # The global token stays CLIP's own.
+                local = tower.local_block(self.local_attention, before, grid, options)
+                tokens = torch.cat([tokens[:, :prefix], local[:, prefix:]], dim=1)
             if index == last and prompts is not None:
                 normed = prompts.norm(tokens[:, :end].to(prompts.norm.weight.dtype))
                 rest = [] if end is None else [tokens[:, end:]]

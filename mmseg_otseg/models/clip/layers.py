@@ -61,12 +61,19 @@ class SelfAttention(nn.MultiheadAttention):
             or (mask is not None and not (mask.dim() == 2 and mask.is_floating_point()))
         ):
             return super().forward(query, key, value, *args, **options)
-        tokens = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3 * C)
-        heads = tokens.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = heads.unbind()  # (B, h, L, C/h) each
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        q, k, v = self.heads(query)
+        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)), None
+
+    def heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, h, L, C / h) each, of tokens (B, L, C)."""
+        projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3 * C)
+        q, k, v = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        return q, k, v
+
+    def join(self, attended: Tensor) -> Tensor:
+        """The output (B, L, C) for what each head attends to, (B, h, L, C / h)."""
         out = self.out_proj
-        return F.linear(attended.transpose(1, 2).flatten(2), out.weight, out.bias), None
+        return F.linear(attended.transpose(1, 2).flatten(2), out.weight, out.bias)
 
     def _is_plain(self) -> bool:
         extras = self.bias_k is not None or self.add_zero_attn or self.dropout

@@ -65,6 +65,7 @@ The config beside it. ``PYTHONPATH`` is the head's folder when it runs:
 from .decoder import Decoder, DecoderLayer
 from .mpsa_head import MPSADecoder, MPSADecoderLayer, MPSAHead, MPSAMap
 from .seen_bias import state_key
+from .similarity_head import SimilarityHead
 from .zegclip_head import MultiHeadDecoder, MultiHeadLayer, MultiHeadMap, ZegCLIPHead
 from .zero_shot_head import ZeroShotHead, query_targets
 
@@ -78,6 +79,7 @@ __all__ = [
     "MultiHeadDecoder",
     "MultiHeadLayer",
     "MultiHeadMap",
+    "SimilarityHead",
     "ZegCLIPHead",
     "ZeroShotHead",
     "query_targets",

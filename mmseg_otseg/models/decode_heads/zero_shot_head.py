@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,12 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     The neck decides which classes have queries, and from which of these self-training takes pseudo
     labels (``AlignedFeatures.unseen``); the head follows. Labels come in as full class indices,
-    predictions go out as probabilities: ``sigmoid(logits)`` minus the seen-class bias.
+    predictions go out as probabilities: ``sigmoid(logits)`` minus the seen-class bias. In testing
+    there is a map for each name of a class, and :meth:`finish` makes them one.
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
+        num_names: Number of their names, Q; None is one for each class.
         embed_dim: Width D of pixels and queries: that of CLIP's joint space.
         num_levels: Levels the neck returns.
         seen_bias: Subtracted from the seen classes' probabilities in testing ("calibrated stacking"
@@ -55,6 +57,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         seen_bias: float | None = None,
         loss_decode: Mapping[str, Any] | None = None,
         align_corners: bool = False,
+        num_names: int | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -70,6 +73,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             init_cfg=init_cfg,
         )
         del self.conv_seg  # maps come from matching text, not from a classifier
+        self.out_channels = num_names or num_classes
         self.num_levels, self._bias = num_levels, SeenBias(seen_bias)
 
     @property
@@ -205,7 +209,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     def predict(
         self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
     ) -> Tensor:
-        """Probabilities at image size.
+        """Probabilities of every name at image size.
 
         Args:
             inputs: Output of the neck.
@@ -213,14 +217,10 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             test_cfg: Not used.
 
         Returns:
-            ``sigmoid(logits)`` minus the seen-class bias, shape (B, K, h, w); the class of the
-            largest value wins.
+            ``sigmoid(logits)`` minus the seen-class bias, shape (B, Q, h, w), with Q = K unless a
+            class has several names; the class of the largest value wins.
         """
-        if len(inputs.classes) != self.num_classes:
-            raise UserError(
-                f"the vocabulary has {len(inputs.classes)} classes but the head "
-                f"num_classes={self.num_classes}"
-            )
+        self.check_vocabulary(inputs)
         logits = self.predicting_map(self.forward(inputs))
         bias = self.seen_bias * inputs.seen[:, None, None].to(logits)
         logits = self.predict_by_feat(logits, batch_img_metas)
@@ -228,6 +228,35 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             return logits.sigmoid() - bias
         # In place: at image size, moving memory takes most of the time.
         return logits.sigmoid_().sub_(bias)
+
+    def check_vocabulary(self, inputs: AlignedFeatures) -> None:
+        """Check that there are as many queries as names.
+
+        Raises:
+            UserError: If there are not.
+        """
+        if len(inputs.classes) != self.out_channels:
+            raise UserError(
+                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
+                f"{self.num_classes} and num_names={self.out_channels}"
+            )
+
+    def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
+        """Class maps from the maps of all names, once windows are averaged and maps refined.
+
+        Args:
+            maps: What :meth:`predict` returned, shape (B, Q, h, w).
+            names_per_class: How many of the Q names each of the K classes has, in order.
+            seen: Whether each class is seen, shape (K,), bool; for heads that subtract the
+                seen-class bias here.
+
+        Returns:
+            The largest value of a class's names, shape (B, K, h, w).
+        """
+        if len(names_per_class) == maps.shape[1]:
+            return maps
+        parts = maps.split(list(names_per_class), dim=1)
+        return torch.stack([part.amax(1) for part in parts], dim=1)
 
     @torch.no_grad()
     def _pseudo_labels(

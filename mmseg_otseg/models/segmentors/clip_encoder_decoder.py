@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.models.clip import shared_clip
+from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .resolve import resolve_model
@@ -29,10 +30,10 @@ class CLIPEncoderDecoder(EncoderDecoder):
     :func:`resolve_model` says which arguments of the parts follow from them. An ``EncoderDecoder``
     whose parts are given all of their arguments is the same model with the same state dict, with
     these differences. mmseg takes a single class for foreground against background, while here it
-    is a vocabulary of one class. In the ``slide`` mode of ``test_cfg``, ``window_batch`` (4)
-    windows run at a time. ``seg_logits`` of samples have the size that the test pipeline gave the
-    image, see :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of
-    the pixels.
+    is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
+    ``test_cfg``, ``window_batch`` (4) windows run at a time; ``refine=True`` refines the class
+    maps. ``seg_logits`` of samples have the size that the test pipeline gave the image, see
+    :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -112,6 +113,29 @@ class CLIPEncoderDecoder(EncoderDecoder):
         # Paths and sizes of the images differ in each step, which would compile each step anew.
         return self._compiled_loss(inputs, [_labels_alone(sample) for sample in data_samples])
 
+    def inference(
+        self, inputs: Tensor, batch_img_metas: list[dict], refine: bool | None = None
+    ) -> Tensor:
+        """What the head makes of whole images or of their windows.
+
+        Args:
+            inputs: Images, shape (B, 3, h, w).
+            batch_img_metas: Their meta information.
+            refine: Whether edges in the maps move to edges in the images, see
+                :func:`~mmseg_otseg.ops.refine`; None means ``test_cfg.refine``, or else no.
+
+        Returns:
+            Class maps, shape (B, K, h, w), in which the largest value wins.
+        """
+        maps = super().inference(inputs, batch_img_metas)
+        if self.test_cfg.get("refine", False) if refine is None else refine:
+            maps = refined(maps, inputs)
+        if not hasattr(self.decode_head, "finish"):  # a head that needs no text
+            return maps
+        split, known = self.neck.text.split, self.neck.seen_names
+        seen = torch.tensor([name in known for name in split.classes], device=maps.device)
+        return self.decode_head.finish(maps, split.names_per_class, seen)
+
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """What ``EncoderDecoder`` computes, with the windows in batches.
 
@@ -120,7 +144,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
             batch_img_metas: Their meta information.
 
         Returns:
-            What the head predicts, averaged over the windows, shape (B, K, h, w).
+            What the head predicts, averaged over the windows, shape (B, Q, h, w).
         """
         return slide_in_batches(self.encode_decode, inputs, batch_img_metas, self.test_cfg)
 

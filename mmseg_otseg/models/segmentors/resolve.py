@@ -17,8 +17,9 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
 
     A config names CLIP once, as ``clip``, and the classes once, as ``split``. From these follow
     ``clip`` of backbone, neck and text prompts; ``split`` of neck and text prompts; ``adapters`` of
-    the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head; and the mean and
-    standard deviation of the pixels where they are None. A head without a neck is left as it is.
+    the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head, and ``num_names`` where
+    a class has several; and the mean and standard deviation of the pixels where they are None. A
+    head without a neck is left as it is.
 
     Args:
         config: The config; it is not changed. A model for test-time augmentation has it in
@@ -43,9 +44,9 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         return model
     neck, head = ConfigDict(model.neck), ConfigDict(model.decode_head)
     text: Any = neck.text
-    text = ConfigDict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text
+    text = ConfigDict(dict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text)
     split = _one_split(model.get("split"), neck.get("split"), text.get("split"))
-    model.split = plain = dict(classes=list(split.classes), unseen=list(split.unseen_names))
+    model.split = plain = dict(classes=list(split.full_names), unseen=list(split.unseen_names))
     neck.split, text.split = plain, plain
     projected, levels = model.backbone.get("project", True), _count_levels(model.backbone)
     _fill("model.neck.text", text, clip=clip)
@@ -57,6 +58,8 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         num_classes=split.num_classes,
         num_levels=levels,
     )
+    if len(split.texts) != split.num_classes:
+        _fill("model.decode_head", head, num_names=len(split.texts))
     neck.text = text
     model.neck, model.decode_head = neck, head
     return model

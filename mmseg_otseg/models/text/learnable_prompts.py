@@ -113,21 +113,21 @@ class LearnablePrompts(TextPrompts):
     def embed_dim(self) -> int:
         return self._embed_dim
 
-    def forward(self, classes: Tensor | None = None) -> Tensor:
-        """Text embeddings of some classes.
+    def forward(self, names: Tensor | None = None) -> Tensor:
+        """Text embeddings of some names.
 
         Args:
-            classes: Class indices, shape (K',), int64; None is all K.
+            names: Indices into ``split.texts``, shape (Q',), int64; None is all Q.
 
         Returns:
-            Embeddings, shape (K', N, D), unit length.
+            Embeddings, shape (Q', N, D), unit length.
         """
         if self.training or torch.is_grad_enabled():
-            if classes is None:
-                classes = torch.arange(len(self.tokens), device=self.tokens.device)
-            return self._encode(classes)
+            if names is None:
+                names = torch.arange(len(self.tokens), device=self.tokens.device)
+            return self._encode(names)
         table = self._encoded.get(self.contexts, self._encode_all)
-        return table if classes is None else table[classes]
+        return table if names is None else table[names]
 
     def set_classes(self, split: SplitLike) -> None:
         """Replace the vocabulary. With ``per_class``, names that stay keep their contexts.
@@ -136,12 +136,12 @@ class LearnablePrompts(TextPrompts):
             split: Class names and which are seen.
         """
         split = ClassSplit.build(split)
-        tokens = self.text_tower.tokenize([f"{name}." for name in split.classes])
+        tokens = self.text_tower.tokenize([f"{name}." for name in split.texts])
         layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
         limit = len(self.text_tower.positional_embedding)
         if int(ends.max()) >= limit:
             raise UserError(
-                f"the prompt of the class {split.classes[int(ends.argmax())]!r} has "
+                f"the prompt of the name {split.texts[int(ends.argmax())]!r} has "
                 f"{int(ends.max()) + 1} tokens, CLIP's text tower takes {limit}: use fewer context "
                 "tokens (num_tokens) or a shorter name"
             )
@@ -149,11 +149,11 @@ class LearnablePrompts(TextPrompts):
         self.tokens, self.ends = tokens.to(device), ends.to(device)
         self.layout = layout.to(device)
         if self.per_class:
-            known = self.split.classes if hasattr(self, "split") else ()
+            known = self.split.texts if hasattr(self, "split") else ()
             rows = dict(zip(known, self.contexts.data))
-            kept = [rows.get(name, self.init_contexts) for name in split.classes]
+            kept = [rows.get(name, self.init_contexts) for name in split.texts]
             self.contexts = nn.Parameter(torch.stack(kept))
-            self.vocabulary_digest = digest_of(split.classes).to(device)
+            self.vocabulary_digest = digest_of(split.full_names).to(device)
         self.split = split
         self._encoded = _EncodedClasses()  # not shared with a shallow copy
 
@@ -179,7 +179,7 @@ class LearnablePrompts(TextPrompts):
                 "num_tokens as it was trained"
             )
         rows = dict(zip(classes, contexts.cpu()))
-        kept = [rows.get(name, own) for name, own in zip(self.split.classes, ours)]
+        kept = [rows.get(name, own) for name, own in zip(self.split.texts, ours)]
         return torch.stack([row.to(ours.dtype) for row in kept])
 
     def train(self, mode: bool = True) -> LearnablePrompts:
@@ -221,17 +221,15 @@ class LearnablePrompts(TextPrompts):
         return contexts
 
     def _encode_all(self) -> Tensor:
-        """Text embeddings (K, N, D) of all classes, a few classes at a time."""
+        """Text embeddings (Q, N, D) of all names, a few names at a time."""
         rows = torch.arange(len(self.tokens), device=self.tokens.device)
         step = max(1, BATCH // self.num_prompts)
         return torch.cat([self._encode(chunk) for chunk in rows.split(step)])
 
-    def _encode(self, classes: Tensor) -> Tensor:
-        """Text embeddings (K', N, D) of the classes (K',)."""
-        contexts = self.contexts[classes] if self.per_class else self.contexts
-        return self._encode_with(
-            contexts, self.tokens[classes], self.ends[classes], self.layout[classes]
-        )
+    def _encode(self, names: Tensor) -> Tensor:
+        """Text embeddings (Q', N, D) of the names (Q',)."""
+        contexts = self.contexts[names] if self.per_class else self.contexts
+        return self._encode_with(contexts, self.tokens[names], self.ends[names], self.layout[names])
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Text embeddings of names that are not in the vocabulary.
@@ -273,7 +271,7 @@ class _EncodedClasses:
         self._version = (0, 0)
 
     def get(self, contexts: Tensor, encode: Callable[[], Tensor]) -> Tensor:
-        """The kept embeddings (K, N, D), or those that ``encode`` returns."""
+        """The kept embeddings (Q, N, D), or those that ``encode`` returns."""
         # An optimizer's step, like any change in place, increments the version of a tensor.
         version = (contexts.data_ptr(), contexts._version)
         if self._table is None or self._version != version:

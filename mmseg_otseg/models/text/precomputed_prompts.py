@@ -44,7 +44,7 @@ class PrecomputedPrompts(FrozenPrompts):
     ) -> None:
         super().__init__(init_cfg)
         self.path = path
-        self.names = tuple(ClassSplit.build(split).classes if names is None else names)
+        self.names = tuple(ClassSplit.build(split).texts if names is None else names)
         self.set_classes(split)
 
     def set_classes(self, split: SplitLike) -> None:
@@ -63,14 +63,14 @@ class PrecomputedPrompts(FrozenPrompts):
                 f"{self.path} holds embeddings of {len(table)} classes, but there are "
                 f"{len(self.names)} names: {', '.join(self.names[:5])}, ..."
             )
-        unknown = [name for name in split.classes if name not in self.names]
+        unknown = [name for name in split.texts if name not in self.names]
         if unknown:
             raise UserError(
                 f"{self.path} has no embeddings of {', '.join(unknown[:5])}: its rows are "
                 f"{', '.join(self.names[:10])}{', ...' if len(self.names) > 10 else ''}. Use "
                 "TemplatePrompts for other names, or a file with their embeddings."
             )
-        rows = table[[self.names.index(name) for name in split.classes]]
+        rows = table[[self.names.index(name) for name in split.texts]]
         content = hashlib.sha256(rows.tobytes()).hexdigest()
         self._set_table(split, F.normalize(torch.from_numpy(rows), dim=-1), [content])
 

@@ -19,9 +19,10 @@ from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 
 class TextPrompts(BaseModule):
-    """N text embeddings for each of K classes, and which of the classes are seen.
+    """N text embeddings for each of Q names, and which of the classes are seen.
 
-    A model's vocabulary is kept here; neck and head read it from this module.
+    A model's vocabulary is kept here; neck and head read it from this module. The names are those
+    of ``split.texts``: Q is the number of classes, K, unless a class has several names.
     """
 
     split: ClassSplit
@@ -29,7 +30,7 @@ class TextPrompts(BaseModule):
     @property
     @abstractmethod
     def num_prompts(self) -> int:
-        """Prompts per class, N."""
+        """Prompts per name, N."""
 
     @property
     @abstractmethod
@@ -37,14 +38,14 @@ class TextPrompts(BaseModule):
         """Width of the embeddings, D."""
 
     @abstractmethod
-    def forward(self, classes: Tensor | None = None) -> Tensor:
-        """Text embeddings of some classes.
+    def forward(self, names: Tensor | None = None) -> Tensor:
+        """Text embeddings of some names.
 
         Args:
-            classes: Class indices, shape (K',), int64; None is all K.
+            names: Indices into ``split.texts``, shape (Q',), int64; None is all Q.
 
         Returns:
-            Embeddings, shape (K', N, D), unit length.
+            Embeddings, shape (Q', N, D), unit length.
         """
 
     @abstractmethod
@@ -90,13 +91,14 @@ class FrozenPrompts(TextPrompts):
     def embed_dim(self) -> int:
         return self.embeddings.shape[2]
 
-    def forward(self, classes: Tensor | None = None) -> Tensor:
-        return self.embeddings if classes is None else self.embeddings[classes]
+    def forward(self, names: Tensor | None = None) -> Tensor:
+        return self.embeddings if names is None else self.embeddings[names]
 
-    def _set_table(self, split: ClassSplit, embeddings: Tensor, source: Sequence[str]) -> None:
+    def _set_table(self, split: ClassSplit, embeddings: Tensor, source: Sequence[Any]) -> None:
         self.split = split
         self.embeddings = embeddings.to(self.embeddings)
-        self.vocabulary_digest = digest_of([split.classes, list(source)]).to(self.embeddings.device)
+        content = [split.full_names, list(source)]
+        self.vocabulary_digest = digest_of(content).to(self.embeddings.device)
 
     def _is_of_another_tower(self, fingerprint: Tensor) -> bool:
         """Whether a table is known to come from another text tower than the model's."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
+import yaml
 from mmseg.registry import MODELS
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
@@ -54,6 +58,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "vild": VILD,
     "imagenet": IMAGENET,
 }
+SENTENCE_FILES = (".json", ".yaml", ".yml")
 OTHER_BRACE = re.compile(r"\{(?!\})|(?<!\{)\}")  # a brace that is not part of "{}"
 
 
@@ -68,7 +73,8 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
         if templates not in TEMPLATES:
             raise UserError(
                 f"unknown templates {templates!r}; known: {', '.join(TEMPLATES)}, or give a list "
-                "of sentences with {} for the class name"
+                "of sentences with {} for the class name, or a .json or .yaml file with sentences "
+                "for each name"
             )
         return TEMPLATES[templates]
     sentences = tuple(templates)
@@ -81,6 +87,38 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return sentences
 
 
+def read_sentences(given: Mapping[str, Any] | str) -> dict[str, tuple[str, ...]]:
+    """The sentences of each name, as a mapping or in a JSON or YAML file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UserError: If it cannot be read, or does not hold a list of sentences for each name.
+    """
+    content: Any = given
+    if isinstance(given, str):
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"the file of sentences {given} does not exist")
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read the sentences in {given}: {error}") from error
+    if not isinstance(content, Mapping) or not content:
+        raise UserError("sentences are given as {name: [sentences]}" + f", got {content!r:.80}")
+    found = {}
+    for name, sentences in content.items():
+        listed = [sentences] if isinstance(sentences, str) else sentences
+        if (
+            not isinstance(listed, Sequence)
+            or not listed
+            or not all(isinstance(text, str) and text.strip() for text in listed)
+        ):
+            raise UserError(f"{name!r} needs a list of sentences, got {sentences!r:.80}")
+        found[str(name)] = tuple(listed)
+    return found
+
+
 @MODELS.register_module()
 class TemplatePrompts(FrozenPrompts):
     """Class names in hand-written sentences, encoded once; CLIP's text tower is then freed.
@@ -89,7 +127,9 @@ class TemplatePrompts(FrozenPrompts):
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
         templates: ``"otseg6"``, ``"otseg8"``, ``"photo"``, ``"vild"``, ``"imagenet"``, or a list of
-            sentences with ``{}`` for the name.
+            sentences with ``{}`` for the name. Or sentences of each name's own, as a language model
+            may write them: ``{name: [sentences]}``, or a JSON or YAML file of that; they take
+            ``average=True``.
         average: Whether each class has one prompt, the mean of its sentences' embeddings brought
             back to unit length; otherwise it has one for each sentence.
 
@@ -106,12 +146,23 @@ class TemplatePrompts(FrozenPrompts):
         self,
         clip: Mapping[str, Any],
         split: SplitLike,
-        templates: str | Sequence[str] = "otseg6",
+        templates: str | Sequence[str] | Mapping[str, Sequence[str]] = "otseg6",
         average: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.templates = resolve_templates(templates)
+        in_file = isinstance(templates, str) and Path(templates).suffix in SENTENCE_FILES
+        self.sentences: dict[str, tuple[str, ...]] | None = None
+        self.templates: tuple[str, ...] = ()
+        if in_file or isinstance(templates, Mapping):
+            self.sentences = read_sentences(templates)  # type: ignore[arg-type]
+            if not average:
+                raise UserError(
+                    "names with sentences of their own have one text embedding, the mean: set "
+                    "average=True beside `templates`"
+                )
+        else:
+            self.templates = resolve_templates(templates)
         self.average = average
         self._clip = dict(clip)
         self.set_classes(split)
@@ -123,8 +174,8 @@ class TemplatePrompts(FrozenPrompts):
             split: Class names and which are seen.
 
         Raises:
-            UserError: If a sentence is longer than the text tower takes, or the table in use was
-                loaded from a checkpoint and comes from another text tower.
+            UserError: If a sentence is longer than the text tower takes, a name has no sentences,
+                or the table in use was loaded from a checkpoint and comes from another text tower.
         """
         split = ClassSplit.build(split)
         tower = self.build_tower()
@@ -135,18 +186,25 @@ class TemplatePrompts(FrozenPrompts):
                 "CLIP than the one in the model's `clip` settings, so new class names would not "
                 "fit. Build the model with the same `clip` settings as the training config."
             )
-        texts = [
-            template.replace("{}", name) for name in split.classes for template in self.templates
-        ]
-        embeddings = encode_texts(tower, texts).unflatten(
-            0, (split.num_classes, len(self.templates))
-        )
-        source = list(self.templates)
+        sentences = [self._sentences_of(name) for name in split.texts]
+        encoded = encode_texts(tower, [text for texts in sentences for text in texts])
+        parts = encoded.split([len(texts) for texts in sentences])  # (N, D) each
+        source = list(self.templates) if self.sentences is None else list(sentences)
         if self.average:
-            embeddings = F.normalize(embeddings.mean(1, keepdim=True), dim=-1)
+            parts = tuple(F.normalize(part.mean(0, keepdim=True), dim=-1) for part in parts)
             source.append("average")
-        self._set_table(split, embeddings, source)
+        self._set_table(split, torch.stack(parts), source)
         self.fingerprint = fingerprint.to(self.fingerprint)
+
+    def _sentences_of(self, name: str) -> Sequence[str]:
+        if self.sentences is None:
+            return [template.replace("{}", name) for template in self.templates]
+        if name not in self.sentences:
+            raise UserError(
+                f"there are no sentences for the name {name!r}, but for "
+                f"{', '.join(list(self.sentences)[:10])}: add them, or use templates"
+            )
+        return [sentence.replace("{}", name) for sentence in self.sentences[name]]
 
     def build_tower(self) -> TextTower:
         """The text tower that encodes the sentences (CLIP is loaded again)."""

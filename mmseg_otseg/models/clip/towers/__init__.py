@@ -5,11 +5,11 @@ from typing import Any
 from open_clip.timm_model import TimmModel
 from timm.models import ConvNeXt, FastVit
 
-from .base import ImageTower, resize_positions
+from .base import POSITION_INTERPOLATIONS, ImageTower, resize_positions
 from .feature_map import ConvNeXtTower, FastViTTower
 from .vit import PlainViT, TimmViT
 
-__all__ = ["ImageTower", "image_tower", "resize_positions"]
+__all__ = ["POSITION_INTERPOLATIONS", "ImageTower", "image_tower", "resize_positions"]
 
 
 def image_tower(visual: Any) -> ImageTower:

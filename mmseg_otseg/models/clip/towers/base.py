@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import UserError
+
+POSITION_INTERPOLATIONS = ("bilinear", "bicubic")
+
 
 class ImageTower(ABC):
     """One interface to the image towers of open_clip: blocks of tokens [prefix, patches].
@@ -47,12 +51,15 @@ class ImageTower(ABC):
         """Rows and columns of a patch, in pixels."""
 
     @abstractmethod
-    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
         """Tokens before the first block.
 
         Args:
             images: Images, shape (B, 3, h, w), whose sides are multiples of the patch.
             class_embedding_times: How often the class embedding is added, a whole number.
+            interpolation: How the position embedding is resized, see :func:`resize_positions`.
 
         Returns:
             Tokens, shape (B, P + M, C).
@@ -82,6 +89,31 @@ class ImageTower(ABC):
         """
 
     @abstractmethod
+    def check_local_attention(self) -> None:
+        """Check that :meth:`local_block` can stand in for the last block.
+
+        Raises:
+            UserError: If it cannot, with the reason.
+        """
+
+    @abstractmethod
+    def local_block(
+        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
+    ) -> Tensor:
+        """The last block with attention that lets patches keep to themselves.
+
+        Args:
+            kind: Of the attention, see :func:`~mmseg_otseg.ops.local_attention`.
+            tokens: Tokens [prefix, patches] before the block, shape (B, P + M, C).
+            grid: Rows and columns of patches, H and W.
+            options: The block's keyword arguments besides the tokens.
+
+        Returns:
+            Tokens of that shape. For ``"sclip"`` they have passed the residual and the
+            feed-forward; for the others they are the output of the attention alone.
+        """
+
+    @abstractmethod
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         """CLIP's own alignment of single tokens with text: (..., C) to (..., D)."""
 
@@ -106,21 +138,41 @@ class ImageTower(ABC):
         """Make room for the position embedding of a state dict of another native resolution."""
 
 
-def resize_positions(position: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Resize a position embedding bilinearly to another patch grid.
+def resize_positions(
+    position: Tensor,
+    native: tuple[int, int],
+    grid: tuple[int, int],
+    interpolation: str = "bilinear",
+) -> Tensor:
+    """Resize a position embedding to another patch grid.
 
     Args:
         position: Of the tokens [prefix, patches], shape (P + M, C).
         native: Rows and columns of its patch grid.
         grid: Rows and columns of the new one, H and W.
+        interpolation: ``"bilinear"``; or ``"bicubic"`` by a factor of (H + 0.1) / rows, as in
+            DINO's code and what follows it, such as NACLIP's.
 
     Returns:
         Position embedding, shape (P + H * W, C).
+
+    Raises:
+        UserError: If it is to be exported with ``"bicubic"`` for any grid.
     """
-    # An exported graph takes any grid, so it cannot ask; resizing to the same size is exact.
-    if not torch.compiler.is_exporting() and grid == native:
+    # An exported graph for any grid cannot ask; resizing bilinearly to the same size is exact.
+    any_grid = torch.compiler.is_exporting() and not all(isinstance(side, int) for side in grid)
+    if not any_grid and grid == native:
         return position
     num_prefix = len(position) - native[0] * native[1]
     patches = position[num_prefix:].T.reshape(1, -1, *native)
-    patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
+    if interpolation == "bilinear":
+        patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
+    elif any_grid:
+        raise UserError(
+            "positions that are resized bicubically are exported for one size only: give the size "
+            "(--height, --width), or set model.backbone.position_interpolation=bilinear"
+        )
+    else:
+        factors = [(new + 0.1) / old for new, old in zip(grid, native)]
+        patches = F.interpolate(patches, scale_factor=factors, mode="bicubic", align_corners=False)
     return torch.cat([position[:num_prefix], patches[0].flatten(1).T])

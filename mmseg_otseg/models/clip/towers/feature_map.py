@@ -49,6 +49,18 @@ class FeatureMapTower(ImageTower):
         """Not needed: nothing in a tower without prompts is dropped in training."""
         raise NotImplementedError
 
+    def check_local_attention(self) -> None:
+        raise UserError(
+            "local_attention needs a ViT, but this CLIP computes a feature map: set "
+            "model.backbone.local_attention=None"
+        )
+
+    def local_block(
+        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
+    ) -> Tensor:
+        """Not needed: there is no attention to replace."""
+        raise NotImplementedError
+
     def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
         return self.to_joint_space(patches.mean(1))
 
@@ -63,7 +75,9 @@ class ConvNeXtTower(FeatureMapTower):
     def blocks(self) -> Sequence[Callable[..., Tensor]]:
         return [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
 
-    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
         *first, last = self.trunk.stages
         features = self.trunk.stem(images)
         for stage in first:
@@ -96,7 +110,9 @@ class FastViTTower(FeatureMapTower):
     def blocks(self) -> Sequence[Callable[..., Tensor]]:
         return [partial(on_map, self.trunk.final_conv)]
 
-    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
         return as_tokens(self.trunk.stages(self.trunk.stem(images)))
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:

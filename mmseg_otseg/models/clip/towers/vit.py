@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import PatchEmbed, build_rotary_pos_embed
-from timm.models.eva import EvaBlockPostNorm
+from timm.layers import PatchEmbed, apply_rot_embed_cat, build_rotary_pos_embed
+from timm.models.eva import EvaAttention, EvaBlockPostNorm
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.ops import local_attention
 
 from .base import ImageTower, resize_positions
 
@@ -37,12 +39,17 @@ class PlainViT(ImageTower):
         rows, columns = self.visual.patch_size
         return rows, columns
 
-    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
         visual = self.visual
         patches = visual.conv1(images)
         batch, channels, *grid = patches.shape
         position = resize_positions(
-            visual.positional_embedding, tuple(visual.grid_size), (grid[0], grid[1])
+            visual.positional_embedding,
+            tuple(visual.grid_size),
+            (grid[0], grid[1]),
+            interpolation,
         ).to(patches.dtype)
         first = visual.class_embedding.to(patches.dtype) * class_embedding_times
         tokens = torch.cat(
@@ -58,6 +65,20 @@ class PlainViT(ImageTower):
             lambda x: block.ls_1(block.attention(block.ln_1(x), **options)),
             lambda x: block.ls_2(block.mlp(block.ln_2(x))),
         )
+
+    def check_local_attention(self) -> None:
+        """Every such tower takes it."""
+
+    def local_block(
+        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
+    ) -> Tensor:
+        block: Any = self.blocks[-1]
+        q, k, v = block.attn.heads(block.ln_1(tokens))
+        attended: Tensor = block.attn.join(local_attention(kind, q, k, v, grid))
+        if kind != "sclip":
+            return attended
+        tokens = tokens + block.ls_1(attended)
+        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         aligned: Tensor = self.visual.ln_post(tokens) @ self.visual.proj
@@ -115,16 +136,18 @@ class TimmViT(ImageTower):
         rows, columns = self.trunk.patch_embed.feat_ratio(as_scalar=False)
         return rows, columns
 
-    def embed(self, images: Tensor, class_embedding_times: Tensor) -> Tensor:
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
         trunk = self.trunk
         rows, columns = self.patch_size
         grid = (images.shape[-2] // rows, images.shape[-1] // columns)
         tokens = self._embed_patches(images)
         positions = trunk.pos_embed
         if positions is not None:
-            positions = resize_positions(positions[0], tuple(trunk.patch_embed.grid_size), grid).to(
-                tokens.dtype
-            )
+            native = tuple(trunk.patch_embed.grid_size)
+            positions = resize_positions(positions[0], native, grid, interpolation)
+            positions = positions.to(tokens.dtype)
             tokens = tokens + positions[-tokens.shape[1] :]
         if trunk.cls_token is not None:
             first = trunk.cls_token * class_embedding_times
@@ -174,19 +197,56 @@ class TimmViT(ImageTower):
                 lambda x: block.norm1(block.attn(x, **options)),
                 lambda x: block.norm2(block.mlp(x)),
             )
-        # Eva's blocks scale their branches by parameters, the ViT's by modules.
-        scales = [getattr(block, name, None) for name in ("gamma_1", "gamma_2")]
-        layers = [getattr(block, name, nn.Identity()) for name in ("ls1", "ls2")]
+        first, second = self._scales(block)
+        return (
+            lambda x: first(block.attn(block.norm1(x), **options)),
+            lambda x: second(block.mlp(block.norm2(x))),
+        )
 
-        def attend(x: Tensor) -> Tensor:
-            x = layers[0](block.attn(block.norm1(x), **options))
-            return x if scales[0] is None else scales[0] * x
+    @staticmethod
+    def _scales(block: Any) -> list[Callable[[Tensor], Tensor]]:
+        """How a block scales its branches: Eva's by parameters, the ViT's by modules."""
 
-        def feed_forward(x: Tensor) -> Tensor:
-            x = layers[1](block.mlp(block.norm2(x)))
-            return x if scales[1] is None else scales[1] * x
+        def scale(factor: Tensor | None, layer: nn.Module) -> Callable[[Tensor], Tensor]:
+            return layer if factor is None else lambda x: factor * x
 
-        return attend, feed_forward
+        pairs = (("gamma_1", "ls1"), ("gamma_2", "ls2"))
+        return [
+            scale(getattr(block, factor, None), getattr(block, layer, nn.Identity()))
+            for factor, layer in pairs
+        ]
+
+    def check_local_attention(self) -> None:
+        kind, block = type(self.trunk).__name__, self.blocks[-1]
+        reason = ""
+        if self.trunk.attn_pool is not None:
+            reason = "its text is compared with an attention pool and not with its tokens"
+        elif isinstance(block, EvaBlockPostNorm):
+            reason = "its last block has no norm before the attention"
+        elif not isinstance(getattr(block, "attn", None), Attention | EvaAttention):
+            reason = f"its last block is a {type(block).__name__} with another attention"
+        if reason:
+            raise UserError(
+                f"this CLIP's {kind} does not take local_attention, since {reason}: set "
+                "model.backbone.local_attention=None"
+            )
+
+    def local_block(
+        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
+    ) -> Tensor:
+        block: Any = self.blocks[-1]
+        attention, normed = block.attn, block.norm1(tokens)
+        q, k, v = _heads(attention, normed, self.num_prefix, options.get("rope"))
+        attended = local_attention(kind, q, k, v, grid).transpose(1, 2).flatten(2)
+        attended = attention.norm(attended)
+        if getattr(attention, "gate", None) is not None:  # not in every version of timm
+            attended = attended * attention.gate(normed).sigmoid()
+        attended = attention.proj(attended)
+        if kind != "sclip":
+            return attended
+        scale, feed_forward = self._scales(block)[0], self.branches(block, options)[1]
+        tokens = tokens + scale(attended)
+        return tokens + feed_forward(tokens)
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         trunk = self.trunk
@@ -228,3 +288,30 @@ class TimmViT(ImageTower):
 
     def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Nothing to do: open_clip lists each native size as a model of its own."""
+
+
+def _heads(
+    attention: Any, tokens: Tensor, num_prefix: int, rope: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (B, h, L, d) each, of a timm attention's tokens (B, L, C)."""
+    biases: list[Any] = [getattr(attention, f"{name}_bias", None) for name in "qkv"]  # of Eva's
+    if attention.qkv is None:
+        projected = [
+            layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ]
+    elif biases[0] is None:
+        projected = list(attention.qkv(tokens).chunk(3, dim=-1))
+    else:
+        projected = list(F.linear(tokens, attention.qkv.weight, torch.cat(biases)).chunk(3, dim=-1))
+    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in projected)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    if rope is not None:
+        half = getattr(attention, "rotate_half", False)
+        q, k = (
+            torch.cat(
+                [part[:, :, :num_prefix], apply_rot_embed_cat(part[:, :, num_prefix:], rope, half)],
+                dim=2,
+            ).type_as(v)
+            for part in (q, k)
+        )
+    return q, k, v

@@ -1,0 +1,91 @@
+"""The head of training-free segmentation: cosine similarities, and a softmax over all names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmseg.registry import MODELS
+from mmseg.utils import SampleList
+from torch import Tensor
+
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.ops import pixel_prompt_similarity
+from mmseg_otseg.structures.features import AlignedFeatures
+
+from .zero_shot_head import ZeroShotHead
+
+
+@MODELS.register_module()
+class SimilarityHead(ZeroShotHead):
+    """CLIP's own maps: the mean cosine of each patch with the prompts of each name.
+
+    Cosines of windows are averaged, and refined, before :meth:`finish` makes probabilities of them,
+    which is what :class:`~mmseg_otseg.models.CLIPEncoderDecoder` does.
+
+    Args:
+        num_classes: Number of classes.
+        embed_dim: Width D of CLIP's joint space.
+        scale: Factor of the cosines in the softmax.
+        seen_bias: Subtracted from the seen classes' probabilities.
+        kwargs: See :class:`ZeroShotHead`.
+
+    Source:
+        NACLIP (arXiv 2404.08181); SCLIP (arXiv 2312.01597).
+    """
+
+    predict_from = "similarity"
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dim: int,
+        scale: float = 40.0,
+        seen_bias: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, embed_dim, seen_bias=seen_bias, **kwargs)
+        self.scale = scale
+
+    def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
+        """The mean cosine with the prompts of each name.
+
+        Args:
+            queries: Shape (B, Q, N, D), unit length.
+            levels: One, pixels of shape (B, M, D), unit length.
+
+        Returns:
+            ``similarity``, shape (B, Q, M).
+        """
+        return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
+
+    def predict(
+        self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
+    ) -> Tensor:
+        """Cosines of every name at image size, shape (B, Q, h, w).
+
+        Args:
+            inputs, batch_img_metas, test_cfg: As in :class:`ZeroShotHead`.
+        """
+        self.check_vocabulary(inputs)
+        return self.predict_by_feat(self.predicting_map(self.forward(inputs)), batch_img_metas)
+
+    def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
+        """Probabilities: a softmax over all names, and the largest of each class's names.
+
+        Args:
+            maps: Cosines, shape (B, Q, h, w).
+            names_per_class: How many of the Q names each of the K classes has, in order.
+            seen: Whether each class is seen, shape (K,), bool.
+
+        Returns:
+            Probabilities less the seen-class bias, shape (B, K, h, w).
+        """
+        maps = super().finish((self.scale * maps).softmax(1), names_per_class, seen)
+        return maps.sub_(self.seen_bias * seen[:, None, None].to(maps)) if self.seen_bias else maps
+
+    def loss(
+        self, inputs: AlignedFeatures, batch_data_samples: SampleList, train_cfg: Any = None
+    ) -> dict[str, Tensor]:
+        """Refused: nothing here is trained."""
+        raise UserError("a SimilarityHead is not trained: use it for testing and inference alone")
