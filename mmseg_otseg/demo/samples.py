@@ -12,17 +12,21 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
-import mmseg_otseg
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import find_images, read_image
 from mmseg_otseg.inference import OTSegInferencer
+from mmseg_otseg.inference.loading import installed_config
 from mmseg_otseg.structures import ClassSplit
 
 CONFIG = Path("shapes", "checkpoint", "otseg_plus.py")
 WEIGHTS = CONFIG.with_suffix(".safetensors")
 NONE_BELOW = 0.15
 """Probability below which a pixel is most likely ground, which is no class of these scenes."""
+PHOTO_NAMES = (
+    *("person", "car", "road | street", "building | house", "tree", "grass", "sky", "water"),
+    *("dog", "cat", "chair", "table", "wall", "floor"),
+)
 LONGER_SIDE = 2048
 MAX_PIXELS = 2**26
 MAX_SEARCHED = 300
@@ -35,14 +39,7 @@ def shipped_model() -> tuple[Path, Path]:
     Raises:
         FileNotFoundError: If the configs or the weights did not come with the package.
     """
-    package = Path(mmseg_otseg.__file__).parent
-    for folder in (package / "configs", package.parent / "configs"):  # installed, or a checkout
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-            return folder / CONFIG, folder / WEIGHTS
-    raise FileNotFoundError(
-        f"the trained model {Path('configs') / WEIGHTS} is not there: give a config and a "
-        "checkpoint of your own"
-    )
+    return installed_config(CONFIG), installed_config(WEIGHTS)
 
 
 class Sample(NamedTuple):

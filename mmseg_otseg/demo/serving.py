@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from mmengine.logging import print_log
 
-from .page import Page
-
 MAX_BYTES = "20mb"
 MAX_SESSIONS = 32
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -28,21 +26,27 @@ CSS = """
 .step {margin: 0 !important}
 .wrong {margin: 0; padding: .5em .8em; border-radius: .4em; background: #fee4e2; color: #912018;
   border: 1px solid #fda29b}
-#samples .grid-wrap, #maps .grid-wrap {height: auto; min-height: 0; max-height: none;
+.thumbnails .grid-wrap {height: auto; min-height: 0; max-height: none;
   overflow: hidden}
-#upload {min-height: 0}
+.thumbnails img {object-fit: contain !important}
+.upload {min-height: 0}
+textarea {field-sizing: content; height: auto !important}
+.maps {display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6em}
+.maps figure {margin: 0}
+.maps img {width: 100%; border-radius: .4em}
+.maps figcaption {font-size: .85em; line-height: 1.25; overflow-wrap: anywhere}
 .rows h4 {margin: 0 0 .4em}
-.rows .row {display: grid; grid-template-columns: 1em 3fr 2fr 3.5em; gap: .6em;
-  align-items: center; padding: .12em 0; font-size: .92em; line-height: 1.25}
+.rows .row {display: grid; gap: .6em;
+  grid-template-columns: 1em minmax(0, 3fr) minmax(0, 2fr) 3.5em; align-items: center; padding: .12em 0; font-size: .92em; line-height: 1.25}
 .rows .chip {width: 1em; height: 1em; border-radius: .25em; border: 1px solid #0003}
 .rows .track {background: var(--neutral-200); border-radius: .3em; height: .6em; overflow: hidden}
 .dark .rows .track {background: var(--neutral-700)}
 .rows .bar {display: block; height: 100%}
 .rows .number {text-align: right; font-variant-numeric: tabular-nums}
 .rows .unseen {margin-left: .5em; padding: 0 .4em; border-radius: .6em; font-size: .75em;
-  background: #f59e0b33; border: 1px solid #f59e0b; white-space: nowrap}
+  background: #f59e0b33; border: 1px solid #f59e0b; display: inline-block}
 .absent {opacity: .65; font-size: .85em; margin: .4em 0 0}
-#result img {cursor: crosshair}
+.result img {cursor: crosshair}
 """
 
 
@@ -81,11 +85,11 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(page: Page, host: str, port: int) -> None:
+def serve(blocks: gr.Blocks, host: str, port: int) -> None:
     """Answer browsers until interrupted.
 
     Args:
-        page: The page.
+        blocks: The page.
         host: Address to serve on. On a loopback address, only requests to a loopback name are
             answered.
         port: Port; 0 is any that is free.
@@ -93,7 +97,6 @@ def serve(page: Page, host: str, port: int) -> None:
     Raises:
         OSError: If the port is taken.
     """
-    blocks = page.build()
     blocks.state_session_capacity = MAX_SESSIONS
     blocks.queue(default_concurrency_limit=2, max_size=32)
     app = FastAPI(openapi_url=None)

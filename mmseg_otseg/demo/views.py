@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmseg_otseg.imaging import NONE_NAME, heat, paint
+from mmseg_otseg.imaging import NONE_COLOR, NONE_NAME, heat, paint
 from mmseg_otseg.inference import Inspection
 
 SHOWN_SIDE = 768
 MAX_BEST = 5
 MAX_ROWS = 30
-NONE_COLOR = (200, 200, 200)
 
 
 def shown_image(image: np.ndarray, side: int = SHOWN_SIDE) -> np.ndarray:
@@ -68,6 +69,11 @@ def legend(look: Inspection, labels: np.ndarray) -> str:
     return f'<div class="rows" id="legend-rows">{"".join(rows)}</div>'
 
 
+def warning(look: Inspection) -> str:
+    """What the user should know about the names, as HTML; empty if there is nothing."""
+    return f'<p class="wrong">{escape(look.warning)}</p>' if look.warning else ""
+
+
 def place_in_image(
     look: Inspection, x: float, y: float, shown: tuple[int, int]
 ) -> tuple[float, float]:
@@ -103,22 +109,32 @@ def prompts_at(look: Inspection, row: float, column: float, label: int) -> str:
     return f'<div class="rows" id="prompt-rows"><h4>{head}</h4>{"".join(rows)}</div>'
 
 
-def prompt_maps(look: Inspection, label: int) -> list[tuple[np.ndarray, str]]:
-    """Heat maps of where each prompt of a class takes its mass from, with the prompts' names."""
+def prompt_maps(look: Inspection, label: int) -> str:
+    """Heat maps of where each prompt of a class takes its mass from, as HTML; empty without a plan.
+
+    Each is drawn over its own range.
+    """
     if look.share is None:
-        return []
+        return ""
     image = shown_image(look.image, SHOWN_SIDE // 3)
-    return [
-        (heat(image, part), prompt.replace("{}", look.names[label]))
-        for part, prompt in zip(look.share[label], look.prompts)
-    ]
+    figures = []
+    for part, prompt in zip(look.share[label], look.prompts):
+        Image.fromarray(heat(image, part)).save(file := io.BytesIO(), "JPEG")
+        source = base64.b64encode(file.getvalue()).decode()
+        text = escape(prompt.replace("{}", look.names[label]))
+        figures.append(
+            f'<figure><img src="data:image/jpeg;base64,{source}" alt="{text}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    head = "Where each prompt takes its mass from, each over its own range"
+    return f'<div class="rows"><h4>{head}</h4><div class="maps">{"".join(figures)}</div></div>'
 
 
 def _row(
     name: str, part: float, number: str, color: Sequence[int] = (110, 130, 160), seen: bool = True
 ) -> str:
     """A colored bar of a length in 0..1, with its name and number."""
-    tag = "" if seen else '<span class="unseen">unseen</span>'
+    tag = "" if seen else '<span class="unseen">no masks in training</span>'
     rgb = ", ".join(str(int(value)) for value in color)
     width = 100 * min(max(part, 0.0), 1.0)
     return (

@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
 MapLocation = str | torch.device | Callable | dict[str, str] | None
@@ -281,6 +282,11 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str,
     return for_mmengine(read_checkpoint(file, map_location), filename)
 
 
+def load_from_hub(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Download ``hf://OWNER/NAME[/FILE]`` if it is not here yet, and read it for mmengine."""
+    return for_mmengine(read_checkpoint(hub.fetch(filename), map_location), filename)
+
+
 def load_from_model_list(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``.
 
@@ -305,6 +311,7 @@ def refuse(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
 SOURCES: dict[Callable, list[str]] = {
     load_from_local: [""],
     load_from_http: ["http://", "https://"],
+    load_from_hub: [hub.SCHEME],
     load_from_model_list: ["modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://"],
     refuse: ["mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"],
 }

@@ -1,13 +1,15 @@
 """Reads images and writes masks and overlays, with NumPy and Pillow only."""
 
-from .classes import SPLIT_NAMES, class_list, names_of, palette_for
-from .labels import NONE_NAME, labels_at_size
+from .classes import SPLIT_NAMES, class_list, names_of
+from .colors import palette_for
+from .labels import NONE_COLOR, NONE_NAME, labels_at_size
 from .outputs import OutputFolder
 from .overlays import heat, paint
 from .reading import SUFFIXES, ImageError, check_image_file, find_images, read_image
 from .resizing import resize, windows
 
 __all__ = [
+    "NONE_COLOR",
     "NONE_NAME",
     "SPLIT_NAMES",
     "SUFFIXES",

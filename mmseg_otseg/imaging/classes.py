@@ -1,9 +1,8 @@
-"""Reads the class names that a user gives, and chooses a color for each."""
+"""Reads the class names that a user gives."""
 
 from __future__ import annotations
 
 import ast
-import colorsys
 import csv
 import os
 import re
@@ -12,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmseg_otseg.errors import UserError
 
 SPLIT_NAMES = ("voc", "context", "cocostuff", "ade20k")
 """Names of the known splits. Their classes come from mmseg, so callers pass them in."""
-GOLDEN_RATIO = 0.618034
 # A label value before or after a name in a file. A number and a space can begin a name as well
 # ("18 wheeler"), so they count only if every line has them.
 INDEX = re.compile(r"(?P<i>\d+)[\s:,;=.)]+(?P<name>.*\S)")
@@ -208,35 +204,3 @@ def _checked(
     if doubled:
         raise UserError(f"{source}: given more than once: {'; '.join(doubled)}")
     return classes
-
-
-def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) -> list[list[int]]:
-    """A color for each class.
-
-    Args:
-        names: Class names.
-        known: ``classes`` and ``palette`` of a dataset; its classes keep their colors. A palette
-            that is not a (K, 3) array of values in 0..255 is ignored.
-
-    Returns:
-        RGB values in 0..255 for each class. Other classes get hues spaced by the golden ratio, so
-        that successive classes look different.
-    """
-    colors = _known_colors(known or {})
-    palette = []
-    for index, name in enumerate(names):
-        hue, dim = (index * GOLDEN_RATIO) % 1, 0.15 * (index % 3)
-        new = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85 - dim, 1 - dim)]
-        palette.append(colors.get(name, new))
-    return palette
-
-
-def _known_colors(known: Mapping[str, Any]) -> dict[str, list[int]]:
-    names = known.get("classes") or ()
-    try:
-        palette = np.asarray(known.get("palette"), dtype=np.float64)
-    except (TypeError, ValueError):
-        return {}
-    if palette.shape != (len(names), 3) or not ((palette >= 0) & (palette <= 255)).all():
-        return {}
-    return dict(zip(names, palette.round().astype(int).tolist()))

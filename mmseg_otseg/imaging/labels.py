@@ -7,6 +7,7 @@ import numpy as np
 from .resizing import tiles
 
 NONE_NAME = "none of these"
+NONE_COLOR = (200, 200, 200)
 
 
 def labels_at_size(

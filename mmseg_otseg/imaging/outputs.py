@@ -1,46 +1,158 @@
-"""Writes the masks and overlays of many images, each under a different name."""
+"""Writes the masks and overlays of many images, each under a different name, and their key."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .coco import CocoFile
+from .labels import NONE_COLOR, NONE_NAME
+from .reading import read_image
+
 MASKS, OVERLAYS = "pred", "vis"
+KEY, SHARES, COCO, NAMES = "classes.json", "summary.csv", "annotations.json", "classes.txt"
+LAYOUTS = ("masks", "own_data")
+VALIDATED = 5  # of this many images, the second is for validation
 
 
 class OutputFolder:
-    """A folder with masks ``pred/NAME.png`` and overlays ``vis/NAME.jpg``.
+    """A folder with the masks of many images, and with what explains them.
+
+    - ``pred/NAME.png``: class indices, as a palette image with the colors of the overlays; more
+      than 256 labels as 16-bit gray.
+    - ``vis/NAME.jpg``: overlays.
+    - ``classes.json``: index, name and color of each class, and the settings.
+    - ``summary.csv``: the share of each class in each image. Images of earlier calls keep their
+      rows if the classes are the same.
+    - ``annotations.json``: the masks in COCO's format, if requested.
 
     NAME is the image's path relative to the common folder of all images, without its suffix unless
     two names would then be equal. An array gets the next number that no mask in the folder has yet.
-    Files are always written completely or not at all.
+    Files are always written completely or not at all, but for the last line of the summary.
+
+    The layout ``own_data`` is that of data to train with (see ``configs/own_data``): a copy of each
+    image in ``images/train`` or, every fifth, ``images/val``; its mask in ``labels``, with 255 for
+    "none of these", which training ignores; and the names in ``classes.txt``.
 
     Args:
         folder: Output folder; it is created when the first file is written.
         images: All images whose results will be written, as paths or arrays.
+        names: The class names by index.
+        palette: Their colors, RGB in 0..255.
+        settings: What else to note in ``classes.json``.
+        layout: One of ``LAYOUTS``.
+        coco: Whether to write ``annotations.json``.
     """
 
-    def __init__(self, folder: str | os.PathLike, images: Sequence[str | np.ndarray]) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        images: Sequence[str | np.ndarray],
+        names: Sequence[str] = (),
+        palette: Sequence[Sequence[int]] = (),
+        settings: Mapping[str, Any] | None = None,
+        layout: str = "masks",
+        coco: bool = False,
+    ) -> None:
+        self.folder, self.names, self.palette = Path(folder), tuple(names), palette
+        self.settings, self.own_data, self.coco = settings or {}, layout == "own_data", coco
         paths = [image for image in images if not isinstance(image, np.ndarray)]
         self._names = dict(zip(paths, output_names(paths)))
-        self._numbers = count()
+        self._numbers, self._saved = count(), count()
+        self._summary: Any = None
+        self._coco: CocoFile | None = None
 
-    def name(self, image: str | np.ndarray) -> str:
-        """The name of an image's mask and overlay; an array gets a new one in every call."""
+    def __enter__(self) -> OutputFolder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._summary is not None:
+            self._summary.close()
+        if self._coco is not None:
+            self._coco.close()
+
+    def save(
+        self, image: str | np.ndarray, mask: np.ndarray, overlay: np.ndarray | None = None
+    ) -> Path:
+        """Write all that is to be written of one image.
+
+        Args:
+            image: The image, as it was given to the folder.
+            mask: Class indices (H, W), uint8 or uint16; K is "none of these".
+            overlay: RGB values (h, w, 3), uint8.
+
+        Returns:
+            The path of the mask.
+        """
+        if self._summary is None:
+            self._start()
+        subset = "val" if next(self._saved) % VALIDATED == 1 else "train"
+        masks = self.folder / (f"labels/{subset}" if self.own_data else MASKS)
+        name, labels = self._name(image, masks), mask
+        file = masks / f"{name}.png"
+        if self.own_data:
+            self._save_image(image, self.folder / "images" / subset / name)
+            labels = np.where(mask >= len(self.names), np.iinfo(mask.dtype).max, mask)
+        _save(with_palette(labels, self.palette), file)
+        if overlay is not None:
+            save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
+        counts = np.bincount(mask.ravel(), minlength=len(self.names) + 1) / mask.size
+        self._write_row([name, *(f"{part:.6f}" for part in counts)])
+        if self._coco is not None:
+            suffix = ".png" if isinstance(image, np.ndarray) else Path(image).suffix
+            self._coco.add(name.removesuffix(suffix) + suffix, mask)
+        return file
+
+    def _start(self) -> None:
+        """Write the key, and open the files that grow with each image."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        classes = [
+            dict(index=index, name=name, color=list(map(int, color)))
+            for index, (name, color) in enumerate(zip(self.names, self.palette))
+        ]
+        key = dict(self.settings, classes=classes)
+        with _whole(self.folder / KEY) as part:
+            part.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        if self.own_data:
+            lines = [f'"{name}"' if "," in name else name for name in self.names]
+            with _whole(self.folder / NAMES) as part:
+                part.write_text("\n".join(lines) + "\n", "utf-8")
+        file, header, rows = self.folder / SHARES, ["image", *self.names, NONE_NAME], []
+        if file.is_file():
+            with file.open(newline="", encoding="utf-8") as earlier:
+                old = list(csv.reader(earlier))
+            now = set(self._names.values())
+            rows = [row for row in old[1:] if row[0] not in now] if old[:1] == [header] else []
+        self._summary = file.open("w", newline="", encoding="utf-8")
+        for row in (header, *rows):
+            self._write_row(row)
+        if self.coco:
+            self._coco = CocoFile(self.folder / COCO, self.names)
+
+    def _write_row(self, row: Sequence[str]) -> None:
+        csv.writer(self._summary).writerow(row)
+        self._summary.flush()
+
+    def _name(self, image: str | np.ndarray, masks: Path) -> str:
+        """The name of an image's files; an array gets a new one in every call."""
         if not isinstance(image, np.ndarray):
             return self._names[image]
         taken = set(self._names.values())
         for number in self._numbers:
             name = f"{number:08d}"
-            mask = self.folder / MASKS / f"{name}.png"
+            mask = masks / f"{name}.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
             if name in taken:
                 continue
@@ -51,18 +163,19 @@ class OutputFolder:
             return name
         raise AssertionError("unreachable")
 
-    def save_mask(self, name: str, mask: np.ndarray) -> Path:
-        """Write class indices (H, W), uint8 or uint16, as a gray PNG."""
-        return _save(mask, self.folder / MASKS / f"{name}.png")
-
-    def save_overlay(self, name: str, overlay: np.ndarray) -> Path:
-        """Write an overlay (h, w, 3), RGB, uint8."""
-        return save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
+    def _save_image(self, image: str | np.ndarray, file: Path) -> None:
+        """A copy of an image, in its own format; an array as PNG."""
+        if isinstance(image, np.ndarray):
+            _save(Image.fromarray(read_image(image)[0]), file.with_name(f"{file.name}.png"))
+            return
+        suffix = Path(image).suffix
+        with _whole(file.with_name(file.name.removesuffix(suffix) + suffix)) as part:
+            shutil.copyfile(image, part)
 
 
 def save_overlay(overlay: np.ndarray, path: Path) -> Path:
     """Write RGB values (h, w, 3), uint8, as a JPEG; create missing folders."""
-    return _save(overlay, path, quality=90)
+    return _save(Image.fromarray(overlay), path, quality=90)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
@@ -86,13 +199,29 @@ def output_names(paths: Sequence[str]) -> list[str]:
         names.update((path, long[path]) for path in again)
 
 
-def _save(values: np.ndarray, path: Path, **options: int) -> Path:
+def with_palette(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Labels (H, W) as an image; those of 8 bits get a color for each value, which stays."""
+    image = Image.fromarray(labels)
+    if labels.dtype == np.uint8 and len(palette):
+        colors = np.full((256, 3), NONE_COLOR, np.uint8)
+        colors[: len(palette)] = palette[:256]
+        image.putpalette(colors.tobytes())
+    return image
+
+
+def _save(image: Image.Image, path: Path, **options: int) -> Path:
+    with _whole(path) as part:
+        image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+    return path
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Where to write a file, which gets its name when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
-        kind = "PNG" if path.suffix == ".png" else "JPEG"
-        Image.fromarray(values).save(part, format=kind, **options)
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return path

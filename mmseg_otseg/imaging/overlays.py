@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Evenly spaced RGB colors of a heat map, from the lowest to the highest value.
 HEAT = np.array([(20, 12, 60), (140, 30, 110), (240, 110, 50), (255, 240, 120)], np.float32)
+MIN_NAMED = 0.001  # part of the image from which on a class is named in it
+MAX_COVERED = 0.15  # part of a class that a name on it may cover
 DIMMED, COVER = 0.45, 0.85  # brightness of the image below a heat map, opacity of its top
 
 
@@ -51,25 +53,49 @@ def paint(
 def _write_names(
     canvas: Image.Image, mask: np.ndarray, names: Sequence[str], colors: np.ndarray
 ) -> None:
-    """Write each name at the pixel of its class nearest to the center of the class."""
+    """Write each name on its class, or beside it where it would cover much of any class."""
     draw = ImageDraw.Draw(canvas)
-    height = min(canvas.size)
-    font = ImageFont.load_default(max(9.0, height / 32))
+    font = ImageFont.load_default(max(9.0, min(canvas.size) / 32))
     # A coarse mask is good enough and much faster for a large image.
     step = max(1, max(mask.shape) // 256)
     coarse = mask[step // 2 :: step, step // 2 :: step]
-    for label in np.unique(coarse):
-        if label >= len(names):
-            continue
+    labels, areas = np.unique(coarse[coarse < len(names)], return_counts=True)
+    large = areas >= MIN_NAMED * coarse.size
+    labels, areas = labels[large], areas[large]
+    taken = np.zeros(coarse.shape, bool)
+    for label in labels.tolist():
         places = np.argwhere(coarse == label)
-        nearest = np.square(places - places.mean(0)).sum(1).argmin()
-        y, x = (places[nearest] * step + step // 2).tolist()
-        left, top, right, bottom = draw.textbbox((x, y), names[label], font=font, anchor="mm")
-        # Shift the name into the image if it fits.
-        x += max(0, 2 - left) - max(0, right + 2 - canvas.width)
-        y += max(0, 2 - top) - max(0, bottom + 2 - canvas.height)
+        center = places[np.square(places - places.mean(0)).sum(1).argmin()]
+        top, left, bottom, right = (
+            int(place * step) for place in (*places.min(0), *(places.max(0) + 1))
+        )
+        y, x = (center * step + step // 2).tolist()
+        box = draw.textbbox((0, 0), names[label], font=font, anchor="mm")
+        width, height = box[2] - box[0] + 4, box[3] - box[1] + 4
+        best, lowest = (x, y), np.inf
+        for at_x, at_y in (
+            (x, y),
+            (x, top - height / 2 - 2),
+            (x, bottom + height / 2 + 2),
+            (right + width / 2 + 2, y),
+            (left - width / 2 - 2, y),
+        ):
+            # Shift the plate into the image if it fits.
+            at_x = max(min(at_x, canvas.width - width / 2), width / 2)
+            at_y = max(min(at_y, canvas.height - height / 2), height / 2)
+            plate = (
+                slice(int((at_y - height / 2) / step), int((at_y + height / 2) / step) + 1),
+                slice(int((at_x - width / 2) / step), int((at_x + width / 2) / step) + 1),
+            )
+            found = [np.count_nonzero(coarse[plate] == other) for other in labels]
+            cost = max(np.divide(found, areas).max(), 2.0 * taken[plate].any())
+            if cost < lowest:
+                best, lowest, used = (at_x, at_y), cost, plate
+            if cost < MAX_COVERED:
+                break
+        taken[used] = True
+        (x, y), color = best, tuple(colors[label].tolist())
         box = draw.textbbox((x, y), names[label], font=font, anchor="mm")
-        color = tuple(colors[label].tolist())
         dark = np.dot(colors[label], (0.299, 0.587, 0.114)) < 128
         draw.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), fill=color)
         draw.text((x, y), names[label], font=font, anchor="mm", fill="white" if dark else "black")

@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--no-overlays", action="store_true", help="write the masks only")
     options.add_argument("--opacity", type=float, default=0.6, help="of the classes in overlays")
     options.add_argument("--seen-bias", type=float, help="taken off seen classes' probabilities")
+    options.add_argument(
+        "--refine", action="store_true", help="move edges to edges of the image (needs torch)"
+    )
     options.add_argument("--threads", type=int, help="Default: all cores")
     options.add_argument(
         "--providers",
@@ -58,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             out_dir=args.out,
             opacity=args.opacity,
             overlays=not args.no_overlays,
+            refine=args.refine,
         )
         for number, result in enumerate(results, 1):
             classes = result.classes

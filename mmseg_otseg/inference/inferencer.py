@@ -19,8 +19,15 @@ from mmengine.logging import print_log
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list, read_image
 from mmseg_otseg.inference.inspection import Inspection, prompt_names
-from mmseg_otseg.inference.loading import array_pipeline, load_config, load_model, set_precision
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
+from mmseg_otseg.inference.loading import (
+    NAMES_CONFIG,
+    array_pipeline,
+    installed_config,
+    load_config,
+    load_model,
+    set_precision,
+)
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, coinciding
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
@@ -43,18 +50,23 @@ class OTSegInferencer(Segmenter):
     call keeps the vocabulary it started with.
 
     Args:
-        model: Config file, or a loaded config.
-        weights: Checkpoint; None leaves the trainable parts as initialized.
+        model: Config file, or a loaded config. None: ``configs/training_free/names.py``, CLIP's own
+            maps, which need no checkpoint; it downloads CLIP's weights on first use.
+        weights: Checkpoint, or ``hf://OWNER/NAME[/FILE]`` for one on the Hugging Face hub; None
+            leaves the trainable parts as initialized.
         device: Device to run on; None means a GPU if there is one.
         precision: Precision of CLIP's towers, ``"fp32"``, ``"bf16"`` or ``"fp16"``; None means that
             of the config. A checkpoint works with any of them.
 
     Raises:
-        UserError: If ``model`` is not a config.
-        UserError: If the config has no test pipeline, the model has no vocabulary, or the
-            precision is unknown.
+        UserError: If ``model`` is not a config, the config has no test pipeline, the model has no
+            vocabulary, or the precision is unknown.
+        ConnectionError: If weights are not here yet and cannot be downloaded.
 
     Examples:
+        >>> inferencer = OTSegInferencer()
+        >>> inferencer("photos/", classes="road, car, sky", out_dir="out")["classes"]
+        ('road', 'car', 'sky')
         >>> inferencer = OTSegInferencer("configs/otseg/voc_512.py", "voc.pth")
         >>> inferencer("photos/", classes="cat, sofa", out_dir="out")["classes"]
         ('cat', 'sofa')
@@ -62,12 +74,18 @@ class OTSegInferencer(Segmenter):
 
     def __init__(
         self,
-        model: str | os.PathLike | Config | Mapping[str, Any],
+        model: str | os.PathLike | Config | Mapping[str, Any] | None = None,
         weights: str | os.PathLike | None = None,
         device: str | None = None,
         precision: str | None = None,
     ) -> None:
+        if model is None:
+            if weights is not None:
+                raise UserError(f"give the config of the checkpoint {weights} too")
+            model = installed_config(NAMES_CONFIG)
         self.cfg = load_config(model)
+        named = getattr(model, "filename", None) if isinstance(model, Mapping | Config) else model
+        self._source = {"config": named and str(named), "weights": weights and str(weights)}
         if precision is not None:
             set_precision(self.cfg.model, precision)
         self.pipeline = array_pipeline(self.cfg)
@@ -80,7 +98,11 @@ class OTSegInferencer(Segmenter):
         print_log(message, "current", level=level)
 
     def predict_all(
-        self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
+        self,
+        model: Any,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 1,
+        refine: bool | None = None,
     ) -> Iterator[Prediction]:
         """Predict class maps at the size that the test pipeline gives each image."""
         batch: list[_Job] = []
@@ -88,26 +110,27 @@ class OTSegInferencer(Segmenter):
             try:
                 job = self._job(number, *read_image(source))
             except Exception as error:  # one bad image must not stop the others
-                yield from _predict(model, batch)
+                yield from _predict(model, batch, refine)
                 batch = []
                 yield Prediction(number, np.empty(0), (0, 0), error)
                 continue
             if batch and (len(batch) == batch_size or _shapes(job) != _shapes(batch[0])):
-                yield from _predict(model, batch)
+                yield from _predict(model, batch, refine)
                 batch = []
             batch.append(job)
-        yield from _predict(model, batch)
+        yield from _predict(model, batch, refine)
 
     def inspect(
         self,
         image: str | os.PathLike | np.ndarray,
         classes: str | Sequence[str] | SplitLike | None = None,
+        refine: bool | None = None,
     ) -> Inspection:
         """Inspect one image: the value of every class at every position, and the transport plan.
 
         Args:
             image: A path, or an array as in :meth:`segment`.
-            classes: As in :meth:`segment`.
+            classes, refine: As in :meth:`segment`.
 
         Returns:
             The model's values before thresholds and the bias of seen classes. The plan is computed
@@ -118,12 +141,13 @@ class OTSegInferencer(Segmenter):
         """
         named = self.with_classes(classes)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
-        (prediction,) = self.predict_all(named.model, [source], 1)
+        (prediction,) = self.predict_all(named.model, [source], 1, refine)
         if isinstance(prediction.values, Exception):
             what = "the image" if isinstance(source, np.ndarray) else source
             raise UserError(f"cannot segment {what}: {prediction.values}") from prediction.values
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
+        values = prediction.values + np.float32(bias) * seen[:, None, None]
         return Inspection(
             image=prediction.image,
             size=prediction.size,
@@ -131,10 +155,11 @@ class OTSegInferencer(Segmenter):
             palette=named.palette,
             seen=seen,
             seen_bias=bias,
-            values=prediction.values + np.float32(bias) * seen[:, None, None],
+            values=values,
             prompts=prompt_names(neck.text),
             align_corners=named.align_corners,
             plan=partial(self._plan, named.model, prediction.image),
+            warning=coinciding(named.texts, named.text),
         )
 
     @torch.no_grad()
@@ -158,8 +183,19 @@ class OTSegInferencer(Segmenter):
     def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
-        meta = model.dataset_meta
-        return Named(model, meta["classes"], meta["palette"], model.align_corners)
+        meta, text = model.dataset_meta, model.neck.text
+        table = text().detach().float().cpu().numpy()
+        corners = model.align_corners
+        return Named(model, meta["classes"], meta["palette"], corners, text.split.texts, table)
+
+    def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
+        """The config, the checkpoint, CLIP, the seen-class bias, and whether masks are refined."""
+        return {
+            **self._source,
+            "clip": self.cfg.model.get("clip"),
+            "seen_bias": float(getattr(model.decode_head, "seen_bias", 0.0)),
+            "refine": model.test_cfg.get("refine", False) if refine is None else refine,
+        }
 
     def _model_for(self, classes: str | Sequence[str] | SplitLike | None) -> Any:
         if isinstance(classes, Mapping):
@@ -184,16 +220,18 @@ class OTSegInferencer(Segmenter):
             return self._kept[asked]
 
 
-def _predict(model: Any, batch: list[_Job]) -> list[Prediction]:
+def _predict(model: Any, batch: list[_Job], refine: bool | None) -> list[Prediction]:
     """Class maps of images of equal size; if the model fails, the error for each of them."""
     if not batch:
         return []
     packed = {key: [job.data[key] for job in batch] for key in ("inputs", "data_samples")}
+    options = {} if refine is None else {"refine": refine}  # mmseg's own segmentors take none
     try:
         with torch.no_grad():
             data = model.data_preprocessor(packed, False)
+            check_memory(len(model.neck.text.split.texts), data["inputs"].shape[2:])
             metas = [sample.metainfo for sample in data["data_samples"]]
-            maps = model.inference(data["inputs"], metas).float().cpu().numpy()
+            maps = model.inference(data["inputs"], metas, **options).float().cpu().numpy()
         if not np.isfinite(maps).all():
             raise UserError("the model's values are not finite: its weights may be damaged")
     except Exception as error:  # for example, images too small for the model, or out of memory

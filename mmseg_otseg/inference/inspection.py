@@ -28,6 +28,7 @@ class Inspection:
         align_corners: How the class maps are resized.
         plan: Computes the transport plan (K, N, H, W), of total mass 1 per class; or returns None,
             as not every head has one.
+        warning: About names that this CLIP does not tell apart; empty if there are none.
     """
 
     image: np.ndarray
@@ -40,6 +41,7 @@ class Inspection:
     prompts: tuple[str, ...]
     align_corners: bool
     plan: Callable[[], np.ndarray | None]
+    warning: str = ""
 
     @cached_property
     def share(self) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader, load_state_dict
 from mmseg.registry import MODELS, TRANSFORMS
 
+import mmseg_otseg
 from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
@@ -25,6 +26,23 @@ from mmseg_otseg.models.clip import check_precision
 LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
 HEAD_KEEPS = ("embed_dim", "num_classes", "align_corners")
 FROM_ARRAY = "LoadImageFromNDArray"
+NAMES_CONFIG = Path("training_free", "names.py")
+
+
+def installed_config(name: str | os.PathLike) -> Path:
+    """A file of the configs that come with the package.
+
+    Args:
+        name: Its path in the folder of the configs.
+
+    Raises:
+        FileNotFoundError: If it did not come with the package.
+    """
+    package = Path(mmseg_otseg.__file__).parent
+    for folder in (package / "configs", package.parent / "configs"):  # installed, or a checkout
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{Path('configs', name)} did not come with the package")
 
 
 def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config:
@@ -107,7 +125,8 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     checkpoint = None if weights is None else read(os.fspath(weights), map_location="cpu")
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is None:
-        print_log("no weights given: the trainable parts stay as initialized", "current")
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            print_log("no weights given: the trainable parts stay as initialized", "current")
         return with_classes(model)
     load_state_dict(model, checkpoint.get("state_dict", checkpoint))
     model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}

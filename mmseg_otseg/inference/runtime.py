@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_list, read_image, resize, windows
+from mmseg_otseg.imaging import class_list, names_of, read_image, resize, windows
 from mmseg_otseg.inference.exported import (
     MODEL,
     VOCABULARY,
@@ -21,7 +22,7 @@ from mmseg_otseg.inference.exported import (
     read_metadata,
     read_vocabulary,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory
 
 
 class OTSegRuntime(Segmenter):
@@ -153,12 +154,15 @@ class OTSegRuntime(Segmenter):
             values = values - np.float32(self.seen_bias) * vocabulary.seen[:, None, None]
         return values
 
-    def predict(self, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    def predict(
+        self, image: np.ndarray, vocabulary: Vocabulary, refine: bool = False
+    ) -> np.ndarray:
         """Segment an image as the config's test pipeline does: resized, whole or in windows.
 
         Args:
             image: RGB values, shape (H, W, 3), uint8.
             vocabulary: The classes.
+            refine: Whether edges in the maps move to edges in the image, which needs torch.
 
         Returns:
             Probabilities less the bias of seen classes, shape (K, h, w), at the size that the
@@ -169,18 +173,20 @@ class OTSegRuntime(Segmenter):
                 have the size that the model was exported for.
         """
         image = _resized(image, self.metadata["resize"])
+        check_memory(len(vocabulary.text), image.shape[:2])
         slides = self.metadata["windows"]
         if slides is None:
-            return self.finish(self._predict_window(image, vocabulary), vocabulary)
-        rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
-        total = np.zeros((len(vocabulary.text), *image.shape[:2]), np.float32)
-        covered = np.zeros(image.shape[:2], np.float32)
-        for row in rows:
-            for column in columns:
-                total[:, row, column] += self._predict_window(image[row, column], vocabulary)
-                covered[row, column] += 1
-        total /= covered
-        return self.finish(total, vocabulary)
+            values = self._predict_window(image, vocabulary)
+        else:
+            rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
+            values = np.zeros((len(vocabulary.text), *image.shape[:2]), np.float32)
+            covered = np.zeros(image.shape[:2], np.float32)
+            for row in rows:
+                for column in columns:
+                    values[:, row, column] += self._predict_window(image[row, column], vocabulary)
+                    covered[row, column] += 1
+            values /= covered
+        return self.finish(_refined(values, image) if refine else values, vocabulary)
 
     def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Values (Q, h, w) of a window (h, w, 3)."""
@@ -201,19 +207,49 @@ class OTSegRuntime(Segmenter):
     def with_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
         """The vocabulary of a call."""
         vocabulary = self.vocabulary(classes)
-        corners = self.metadata["align_corners"]
-        return Named(vocabulary, vocabulary.names, vocabulary.palette, corners)
+        corners, names = self.metadata["align_corners"], vocabulary.names
+        texts = [name for entry in vocabulary.full_names for name in names_of(entry)]
+        return Named(vocabulary, names, vocabulary.palette, corners, texts, vocabulary.text)
+
+    def settings(self, model: Vocabulary, refine: bool | None) -> dict[str, Any]:
+        """The folder, its checkpoint, the seen-class bias, and whether masks are refined."""
+        return {
+            "folder": str(self.folder),
+            "checkpoint_sha256": self.metadata["checkpoint_sha256"],
+            "seen_bias": self.seen_bias,
+            "refine": bool(refine),
+        }
 
     def predict_all(
-        self, model: Vocabulary, images: Sequence[str | np.ndarray], batch_size: int
+        self,
+        model: Vocabulary,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 1,
+        refine: bool | None = None,
     ) -> Iterator[Prediction]:
-        """Class maps of each image; images go through the model one at a time."""
+        """Class maps of each image; images go through the model one at a time.
+
+        Raises:
+            ImportError: If the maps are to be refined and torch is not installed.
+        """
+        if refine and find_spec("torch") is None:
+            raise ImportError("the masks of an exported model are refined with torch: install it")
         for number, source in enumerate(images):
             try:
                 image, size = read_image(source)
-                yield Prediction(number, image, size, self.predict(image, model))
+                yield Prediction(number, image, size, self.predict(image, model, bool(refine)))
             except Exception as error:  # one image must not end the others
                 yield Prediction(number, np.empty(0), (0, 0), error)
+
+
+def _refined(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Maps (Q, h, w) with the edges of the image (h, w, 3); see :func:`mmseg_otseg.ops.refine`."""
+    import torch
+
+    from mmseg_otseg.ops import refine
+
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+    return refine(torch.from_numpy(values)[None], pixels[None])[0].numpy()
 
 
 def _resized(image: np.ndarray, how: dict[str, Any] | None) -> np.ndarray:

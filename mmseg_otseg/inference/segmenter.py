@@ -6,15 +6,20 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging.coco import check_coco
 from mmseg_otseg.imaging.labels import NONE_NAME, labels_at_size
-from mmseg_otseg.imaging.outputs import OutputFolder
+from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
 from mmseg_otseg.imaging.reading import Source, find_images
+
+MAX_VALUES = 2**27  # of all class maps of an image, 512 MiB; some steps need several copies
+SAME = 0.999  # cosine of two texts that CLIP does not tell apart
 
 
 class Segmented(NamedTuple):
@@ -60,12 +65,16 @@ class Named(NamedTuple):
         names: The K class names.
         palette: RGB colors of the classes.
         align_corners: How the class maps are resized, as in ``interpolate``.
+        texts: The Q names of all classes, of which one may have several.
+        text: Their embeddings, shape (Q, N, D), for a warning about those that coincide.
     """
 
     model: Any
     names: tuple[str, ...]
     palette: Sequence[Sequence[int]]
-    align_corners: bool = False
+    align_corners: bool
+    texts: Sequence[str]
+    text: np.ndarray
 
 
 class Segmenter(ABC):
@@ -76,8 +85,16 @@ class Segmenter(ABC):
         """A model for the classes of a call; None means the model's own classes."""
 
     @abstractmethod
+    def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
+        """What to note about a model of :meth:`with_classes` beside the masks, for JSON."""
+
+    @abstractmethod
     def predict_all(
-        self, model: Any, images: Sequence[str | np.ndarray], batch_size: int
+        self,
+        model: Any,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 1,
+        refine: bool | None = None,
     ) -> Iterator[Prediction]:
         """Predict each image, in the order of the inputs.
 
@@ -85,6 +102,7 @@ class Segmenter(ABC):
             model: The model of :meth:`with_classes`.
             images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
             batch_size: How many images of the same size go through the model at once.
+            refine: As in :meth:`segment`.
 
         Yields:
             One prediction per image; one that failed holds the error.
@@ -133,6 +151,9 @@ class Segmenter(ABC):
         batch_size: int = 1,
         opacity: float = 0.6,
         overlays: bool = True,
+        refine: bool | None = None,
+        layout: str = "masks",
+        coco: bool = False,
     ) -> Iterator[Segmented]:
         """Segment images one after the other, without keeping results in memory.
 
@@ -146,12 +167,17 @@ class Segmenter(ABC):
                 the model.
             none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
                 below this become the extra class "none of these" with index K.
-            out_dir: Folder for masks (``pred/``) and overlays (``vis/``), written as soon as each
-                image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
+            out_dir: Folder for masks (``pred/``), overlays (``vis/``) and their key, written as
+                soon as each image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
             return_vis: Whether the results include the overlays.
             batch_size: How many images of the same size go through the model at once.
             opacity: Opacity of the class colors in overlays, 0..1.
             overlays: Whether overlays are written to ``out_dir``.
+            refine: Whether the edges of the classes move to edges of the image, see
+                :func:`~mmseg_otseg.ops.refine`; it takes some tenths of a second. None means as the
+                config's ``model.test_cfg.refine`` says, and False without it.
+            layout: ``"masks"``, or ``"own_data"`` for a folder that can be trained with.
+            coco: Whether ``out_dir`` also gets the masks in COCO's format.
 
         Yields:
             The result of every image, in the order of the inputs.
@@ -167,31 +193,39 @@ class Segmenter(ABC):
             raise UserError(f"opacity must be within 0..1, got {opacity}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
+        if layout not in LAYOUTS:
+            raise UserError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        if coco:
+            check_coco()
         images, left_out = find_images(inputs)
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
-        out = None if out_dir is None or out_dir == "" else OutputFolder(out_dir, images)
         named = self.with_classes(classes)
-        return self._results(
-            named, images, none_below, out, batch_size, opacity, return_vis, overlays
-        )
+        if warning := coinciding(named.texts, named.text):
+            self.report(warning, logging.WARNING)
+        out = None
+        if out_dir is not None and out_dir != "":
+            settings = {**self.settings(named.model, refine), "none_below": none_below}
+            out = OutputFolder(out_dir, images, named.names, named.palette, settings, layout, coco)
+        shown = opacity if return_vis or (out is not None and overlays) else None
+        predictions = self.predict_all(named.model, images, batch_size, refine)
+        results = self._results(predictions, named, images, none_below, shown)
+        return self._saved(results, images, out, return_vis, overlays)
 
     def _results(
         self,
+        predictions: Iterator[Prediction],
         named: Named,
         images: list[str | np.ndarray],
         none_below: float | None,
-        out: OutputFolder | None,
-        batch_size: int,
-        opacity: float,
-        return_vis: bool,
-        overlays: bool,
+        opacity: float | None,
     ) -> Iterator[Segmented]:
+        """The result of each image, painted unless ``opacity`` is None."""
         names = named.names
         labels = names if none_below is None else (*names, NONE_NAME)
         first_reason, done = "", 0
-        for prediction in self.predict_all(named.model, images, batch_size):
+        for prediction in predictions:
             source, values = images[prediction.number], prediction.values
             name = source if isinstance(source, str) else f"array {prediction.number}"
             if isinstance(values, Exception):
@@ -201,18 +235,67 @@ class Segmenter(ABC):
                 yield Segmented(name, None, None, labels, reason)
                 continue
             mask = labels_at_size(values, prediction.size, none_below, named.align_corners)
-            painted = return_vis or (out is not None and overlays)
             overlay = None
-            if painted:
+            if opacity is not None:
                 overlay = paint(prediction.image, mask, names, named.palette, opacity)
-            if out is not None:
-                file = out.name(source)
-                out.save_mask(file, mask)
-                if overlays and overlay is not None:
-                    out.save_overlay(file, overlay)
             done += 1
-            yield Segmented(name, mask, overlay if return_vis else None, labels)
+            yield Segmented(name, mask, overlay, labels)
         if not done:
             raise UserError(
                 f"none of the {len(images)} images could be segmented. First error: {first_reason}"
             )
+
+    @staticmethod
+    def _saved(
+        results: Iterator[Segmented],
+        images: list[str | np.ndarray],
+        out: OutputFolder | None,
+        return_vis: bool,
+        overlays: bool,
+    ) -> Iterator[Segmented]:
+        """The same results, each of them written to the folder first."""
+        with out or nullcontext():
+            for result, source in zip(results, images):
+                if out is not None and result.mask is not None:
+                    out.save(source, result.mask, result.overlay if overlays else None)
+                yield result if return_vis else result._replace(overlay=None)
+
+
+def check_memory(names: int, size: Sequence[int]) -> None:
+    """Refuse maps that would fill the memory.
+
+    Args:
+        names: How many names have maps.
+        size: Rows and columns of the maps.
+
+    Raises:
+        UserError: If they have more than ``MAX_VALUES`` values.
+    """
+    most = MAX_VALUES // (size[0] * size[1])
+    if names > most:
+        raise UserError(
+            f"the maps of {names} names at {size[0]} x {size[1]} pixels need too much memory: give "
+            f"at most {most} names in a call, or images that are less long"
+        )
+
+
+def coinciding(names: Sequence[str], text: np.ndarray) -> str:
+    """A warning about names that have the same text embedding; empty if there are none.
+
+    Args:
+        names: Q names of classes.
+        text: Their text embeddings, shape (Q, N, D).
+    """
+    mean = text.astype(np.float32).mean(1)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    first = (mean @ mean.T > SAME).argmax(1)  # the first name with the same embedding
+    groups = [np.flatnonzero(first == index).tolist() for index in np.unique(first)]
+    groups = [group for group in groups if len(group) > 1]
+    if not groups:
+        return ""
+    listed = "; ".join(", ".join(names[index] for index in group) for group in groups)
+    which = "any of these names" if len(groups[0]) == len(names) else "some of these names"
+    return (
+        f"This CLIP cannot tell {which} apart, as their text embeddings coincide: {listed:.500}. "
+        "Which of them a pixel gets means nothing."
+    )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_otseg.imaging import OutputFolder
+from mmseg_otseg.imaging import NONE_COLOR, OutputFolder, class_list
 from mmseg_otseg.imaging.outputs import output_names
 
 
@@ -24,22 +26,79 @@ def test_names(paths: list[str], names: list[str]) -> None:
     assert output_names(paths) == names
 
 
-def test_files(tmp_path: Path) -> None:
-    out = OutputFolder(tmp_path / "out", ["a/x.jpg", "b/x.jpg"])
-    wide = np.array([[0, 300]], np.uint16)
-    assert out.save_mask(out.name("b/x.jpg"), wide) == tmp_path / "out" / "pred" / "b" / "x.png"
-    out.save_overlay("b/x", np.zeros((4, 5, 3), np.uint8))
-    assert np.array_equal(Image.open(tmp_path / "out" / "pred" / "b" / "x.png"), wide)
+NAMES, PALETTE = ["road", "a, b"], [[1, 2, 3], [4, 5, 6]]
+
+
+def test_masks_have_a_key(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 1, 2]], np.uint8)
+    images = ["a/x.jpg", "b/x.jpg"]
+    with OutputFolder(tmp_path, images, NAMES, PALETTE, {"refine": True}) as out:
+        file = out.save("b/x.jpg", labels, np.zeros((4, 5, 3), np.uint8))
+        assert file == tmp_path / "pred" / "b" / "x.png"
+    mask = Image.open(file)
+    assert mask.mode == "P" and np.array_equal(mask, labels)
+    assert np.asarray(mask.convert("RGB"))[0].tolist() == [*PALETTE, PALETTE[1], [*NONE_COLOR]]
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert files == ["out/pred/b/x.png", "out/vis/b/x.jpg"]
+    assert files == ["classes.json", "pred/b/x.png", "summary.csv", "vis/b/x.jpg"]
+    key = json.loads((tmp_path / "classes.json").read_text())
+    assert key["refine"] and key["classes"][1] == dict(index=1, name="a, b", color=[4, 5, 6])
+
+
+def test_many_labels_are_gray(tmp_path: Path) -> None:
+    wide = np.array([[0, 300]], np.uint16)
+    with OutputFolder(tmp_path, ["x.jpg"], ["n"] * 301, [[0, 0, 0]] * 301) as out:
+        assert np.array_equal(Image.open(out.save("x.jpg", wide)), wide)
+
+
+def test_shares_of_the_same_classes_stay(tmp_path: Path) -> None:
+    def segment(images: list[str], names: list[str]) -> list[list[str]]:
+        with OutputFolder(tmp_path, images, names, PALETTE) as out:
+            for image in images:
+                out.save(image, np.array([[0, 1, 1, 2]], np.uint8))
+        with (tmp_path / "summary.csv").open(newline="") as file:
+            return list(csv.reader(file))
+
+    shares = ["0.250000", "0.500000", "0.250000"]
+    segment(["x.jpg", "y.jpg"], NAMES)
+    rows = segment(["y.jpg", "z.jpg"], NAMES)
+    assert rows == [["image", *NAMES, "none of these"], *([name, *shares] for name in "xyz")]
+    assert [row[0] for row in segment(["y.jpg"], ["other", "names"])] == ["image", "y"]
+
+
+def test_coco_gives_back_the_mask(tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    rng = np.random.default_rng(0)
+    masks = {f"{name}.jpg": rng.integers(0, 3, (7, 9)).astype(np.uint8) for name in "xy"}
+    with OutputFolder(tmp_path, [*masks], NAMES, PALETTE, coco=True) as out:
+        for image, mask in masks.items():
+            out.save(image, mask)
+    read = coco.COCO(tmp_path / "annotations.json")
+    assert [entry["name"] for entry in read.loadCats(read.getCatIds())] == NAMES
+    for image in read.loadImgs(read.getImgIds()):
+        found = np.full((7, 9), 2)
+        for annotation in read.loadAnns(read.getAnnIds(image["id"])):
+            found[read.annToMask(annotation) > 0] = annotation["category_id"] - 1
+        assert np.array_equal(found, masks[image["file_name"]])
+
+
+def test_data_to_train_with(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2), (9, 8, 7)).save(tmp_path / "x.png")
+    images = [str(tmp_path / "x.png"), np.zeros((2, 3, 3), np.uint8)]
+    labels = np.array([[0, 1, 2], [0, 0, 0]], np.uint8)
+    with OutputFolder(tmp_path / "out", images, NAMES, PALETTE, layout="own_data") as out:
+        first, second = (out.save(image, labels) for image in images)
+    assert first == tmp_path / "out/labels/train/x.png"
+    assert second == tmp_path / "out/labels/val/00000000.png"
+    assert np.asarray(Image.open(first))[0].tolist() == [0, 1, 255]
+    assert (tmp_path / "out/images/train/x.png").read_bytes() == Path(images[0]).read_bytes()
+    assert (tmp_path / "out/images/val/00000000.png").is_file()
+    assert class_list(tmp_path / "out/classes.txt") == NAMES
 
 
 def test_arrays_are_numbered_on(tmp_path: Path) -> None:
-    array = np.zeros((2, 2, 3), np.uint8)
-    path = "a/00000001.jpg"
-    names = []
+    array, mask = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
+    images, files = [array, "a/00000001.jpg", array], []
     for _ in range(2):
-        out = OutputFolder(tmp_path, [array, path, array])
-        names += [out.name(image) for image in (array, path, array)]
-    expected = ["00000000", "00000001", "00000002", "00000003", "00000001", "00000004"]
-    assert names == expected
+        with OutputFolder(tmp_path, images, NAMES, PALETTE) as out:
+            files += [int(out.save(image, mask).stem) for image in images]
+    assert files == [0, 1, 2, 3, 1, 4]

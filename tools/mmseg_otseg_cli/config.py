@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Top-level keys that mmengine, mmseg or this project reads, whether or not a config has them.
 TOP_LEVEL = frozenset(
     """
-    auto_scale_lr background compile custom_hooks custom_imports data_preprocessor data_root
+    about auto_scale_lr background compile custom_hooks custom_imports data_preprocessor data_root
     default_hooks default_scope env_cfg experiment_name find_unused_parameters launcher load_from
     log_level log_processor model model_wrapper_cfg optim_wrapper param_scheduler randomness resume
     runner_type sync_bn test_cfg test_dataloader test_evaluator train_cfg train_dataloader tta_model

@@ -62,10 +62,13 @@ def main() -> None:
     cfg = load_config(args)
     from mmengine.logging import MMLogger
 
+    from mmseg_otseg import hub
     from mmseg_otseg.export import export_folder
     from mmseg_otseg.inference import loading
 
     logger = MMLogger.get_instance("export")
+    if str(args.checkpoint).startswith(hub.SCHEME):
+        args.checkpoint = str(hub.fetch(args.checkpoint))
     cfg = loading.load_config(cfg)
     size = None
     if args.height is not None:

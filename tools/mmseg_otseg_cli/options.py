@@ -145,7 +145,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+def add_cfg_options(parser: argparse._ActionsContainer) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
         "--cfg-options",

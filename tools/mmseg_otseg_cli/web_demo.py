@@ -13,6 +13,11 @@ from pathlib import Path
 from .config import find_config
 from .options import new_parser
 
+NO_WEIGHTS = (
+    "For photographs, set the environment variable `CLIP_WEIGHTS` to a file with CLIP's weights "
+    "(or run `mmseg-otseg segment` once, which downloads them), and start this page again."
+)
+
 
 def parse_args() -> argparse.Namespace:
     parser = new_parser(__doc__)
@@ -61,7 +66,7 @@ def main() -> None:
     if args.model:
         args.model = find_config(args.model)
     for file in filter(None, [args.weights, *args.images]):
-        if not Path(file).exists():
+        if "://" not in file and not Path(file).exists():
             raise FileNotFoundError(f"{file} does not exist")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError('the page needs gradio: pip install "mmseg_otseg[demo]"')
@@ -69,13 +74,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mmseg_otseg_page_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads end with the page
         os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_SHARE"] = "False"
-        from mmseg_otseg.demo.page import Page
-        from mmseg_otseg.demo.samples import NONE_BELOW, samples_for, shipped_model
+        from mmengine.config import Config
+
+        from mmseg_otseg.demo.page import Page, build
+        from mmseg_otseg.demo.samples import NONE_BELOW, PHOTO_NAMES, samples_for, shipped_model
         from mmseg_otseg.demo.serving import serve
         from mmseg_otseg.inference import OTSegInferencer
+        from mmseg_otseg.inference.loading import NAMES_CONFIG, installed_config
+        from mmseg_otseg.models.clip import is_here
 
-        config, weights = (args.model, args.weights) if args.model else shipped_model()
-        inferencer = OTSegInferencer(config, weights, args.device)
-        samples = samples_for(inferencer, args.images)
-        none_below = 0.0 if args.model else NONE_BELOW
-        serve(Page(inferencer, samples, Path(folder), none_below), args.host, args.port)
+        if args.model:
+            inferencer = OTSegInferencer(args.model, args.weights, args.device)
+            samples = samples_for(inferencer, args.images)
+            serve(build({"": Page(inferencer, samples, Path(folder))}), args.host, args.port)
+            return
+        inferencer = OTSegInferencer(*shipped_model(), args.device)
+        cfg = Config.fromfile(installed_config(NAMES_CONFIG))
+        photographs = is_here(**cfg.model.clip)
+        samples = samples_for(inferencer, [] if photographs else args.images)
+        pages = {"Shapes": Page(inferencer, samples, Path(folder), NONE_BELOW)}
+        if photographs:
+            inferencer = OTSegInferencer(cfg, device=args.device)
+            samples = samples_for(inferencer, args.images)
+            page = Page(inferencer, samples, Path(folder), names=PHOTO_NAMES, prefix="photos-")
+            pages["Photographs"] = page
+        serve(build(pages, "" if photographs else NO_WEIGHTS), args.host, args.port)

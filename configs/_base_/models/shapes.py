@@ -1,6 +1,8 @@
 # OTSeg over the tiny CLIP of the shapes benchmark: 20 classes, 5 of them unseen.
 _base_ = "../../shapes/clip/shapes_clip.py"
 
+# Tools and the page say it, since photographs mean nothing to such a model.
+about = "This model and its small CLIP know drawn scenes of colored shapes only."
 model = dict(
     type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` and `split` to its parts
     clip={{_base_.clip}},

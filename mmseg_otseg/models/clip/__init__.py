@@ -2,7 +2,7 @@
 
 from .frozen import FrozenTower, tensors_fingerprint, tower_fingerprint, weights_fingerprint
 from .layers import activation_name
-from .loading import fetch_clip, load_clip, shared_clip
+from .loading import fetch_clip, is_here, load_clip, shared_clip
 from .source import (
     PRECISIONS,
     CLIPSource,
@@ -24,6 +24,7 @@ __all__ = [
     "clip_config",
     "clip_embed_dim",
     "fetch_clip",
+    "is_here",
     "load_clip",
     "resolve_clip",
     "shared_clip",

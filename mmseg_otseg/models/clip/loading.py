@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -16,10 +14,7 @@ from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import ENDPOINT
 from mmengine.logging import print_log
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
 from open_clip.factory import load_state_dict
 from open_clip.model import (
@@ -29,12 +24,20 @@ from open_clip.model import (
 )
 from torch import Tensor, nn
 
+from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
 from .layers import activation_name, with_self_attention
-from .source import DEFAULT, CLIPSource, check_precision, is_torchscript_archive, resolve_clip
+from .source import (
+    CONFIG_FILE,
+    DEFAULT,
+    WEIGHTS_FILES,
+    CLIPSource,
+    check_precision,
+    is_torchscript_archive,
+    resolve_clip,
+)
 
-SECONDS_TO_ANSWER = 10
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
 # What OpenAI's archives hold besides weights.
@@ -72,11 +75,12 @@ def load_clip(
 
     Args:
         model: A model name of open_clip, or a configuration (see :func:`clip_config`).
-        pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``), or the path of an
+        pretrained: A tag of open_clip (``"openai"``, ``"laion2b_s34b_b88k"``); or the path of an
             OpenAI ``.pt`` archive, an open_clip ``.pt``/``.bin`` or a ``.safetensors`` file, or
-            None for random weights, which depend on ``seed`` alone. A ``.safetensors`` file may
-            hold just the rows of the token table that its vocabulary needs, as
-            ``token_embedding.ids`` (n,) and ``token_embedding.rows`` (n, width).
+            ``hf://OWNER/NAME[/FILE]`` for such a file on the Hugging Face hub; or None for random
+            weights, which depend on ``seed`` alone. A ``.safetensors`` file may hold just the rows
+            of the token table that its vocabulary needs, as ``token_embedding.ids`` (n,) and
+            ``token_embedding.rows`` (n, width).
         seed: Seed of the random weights when ``pretrained`` is None.
         cache_dir: Where open_clip keeps downloads; None is its default.
         quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
@@ -206,28 +210,41 @@ def download_weights(source: CLIPSource, cache_dir: str | None = None) -> Path:
         ConnectionError: If the file is not there yet and cannot be downloaded.
     """
     tag: Mapping[str, Any] = source.tag or {}
-    if tag.get("hf_hub"):  # open_clip finds other earlier downloads itself, and verifies them
-        repo, name = os.path.split(tag["hf_hub"])
-        names = (Path(name).with_suffix(".safetensors").name, name) if name else ()
-        for candidate in names or (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
-            found = try_to_load_from_cache(repo, candidate, cache_dir=cache_dir)
-            if isinstance(found, str):
-                return Path(found)
     try:
-        url = ENDPOINT if tag.get("hf_hub") else tag["url"]
-        with suppress(urllib.error.HTTPError):  # which is an answer, too
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER).close()
-        return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
-    except Exception as error:  # each client has errors of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if tag.get("hf_hub"):
+            repo, files = _place(tag)
+            return hub.fetch(hub.SCHEME + repo, files, cache_dir)
+        page, file = os.path.split(tag["url"])
+        try:
+            hub.announce(tag["url"], hub.reach(tag["url"]))
+            return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
+        except Exception as error:  # each client has errors of its own
+            raise hub.not_downloaded(file, page, error) from error
+    except ConnectionError as error:
         raise ConnectionError(
-            f"cannot download the weights of {source.name} ({reason}). Without network access, "
-            f"copy them here from elsewhere (they are {tag.get('hf_hub') or tag.get('url')}) and "
-            "give the file's path in the environment variable CLIP_WEIGHTS, which the project's "
-            "configs read, or as model.clip.pretrained; a .safetensors or .bin file needs "
-            f"model.clip.quick_gelu={source.quick_gelu} as well."
+            f"{error} For CLIP (here {source.name}), that is the environment variable "
+            "CLIP_WEIGHTS, which the project's configs read, or model.clip.pretrained. With a "
+            f".safetensors or .bin file, copy {CONFIG_FILE} of the same page beside it, or set "
+            f"model.clip.quick_gelu={source.quick_gelu} too."
         ) from error
+
+
+def is_here(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> bool:
+    """Whether the weights of a ``clip`` setting can be loaded without a download.
+
+    Args:
+        model, pretrained, rest: As in :func:`fetch_clip`.
+    """
+    tag = resolve_clip(model, pretrained, **rest).tag
+    if tag is None:
+        return True
+    return bool(tag.get("hf_hub")) and hub.cached(*_place(tag), rest.get("cache_dir")) is not None
+
+
+def _place(tag: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
+    """The hub's repository of a tag, and the names that its weights file may have."""
+    repo, file = os.path.split(tag["hf_hub"])
+    return repo, [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES
 
 
 def _load_tensors(clip: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -8,17 +8,21 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
+from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
 REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
+WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 DEFAULT = "open_clip's default"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RGB = tuple[float, float, float]
@@ -192,6 +196,11 @@ def _find_weights(
         return None, None
     if not isinstance(pretrained, (str, Path)):
         raise UserError(f"`pretrained` of a CLIP must be a tag or a path, got {pretrained!r}")
+    if str(pretrained).startswith(hub.SCHEME):
+        path = hub.fetch(str(pretrained), WEIGHTS_FILES)
+        with suppress(UserError, OSError):  # not every repository has it
+            hub.fetch(f"{pretrained}".removesuffix(path.name).rstrip("/") + f"/{CONFIG_FILE}")
+        return path, None
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path, None

@@ -146,7 +146,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
         Returns:
             What the head predicts, averaged over the windows, shape (B, Q, h, w).
         """
-        return slide_in_batches(self.encode_decode, inputs, batch_img_metas, self.test_cfg)
+        predict, maps = self.encode_decode, self.out_channels
+        return slide_in_batches(predict, inputs, batch_img_metas, self.test_cfg, maps)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None

@@ -13,6 +13,7 @@ from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import windows
 
 WINDOW_BATCH = 4
+MAX_WINDOW_VALUES = 2**26  # of all class maps of the windows in a batch: 256 MiB
 MAX_VALUES = 2**23  # of resized class maps at a time
 
 
@@ -21,6 +22,7 @@ def slide_in_batches(
     images: Tensor,
     metas: list[dict],
     test_cfg: Mapping[str, Any],
+    maps: int = 1,
 ) -> Tensor:
     """Predict window by window, and average the class maps where windows overlap.
 
@@ -33,7 +35,8 @@ def slide_in_batches(
         images: Shape (B, 3, h, w).
         metas: Meta information of each image.
         test_cfg: ``crop_size`` and ``stride`` (rows, columns), in pixels; ``window_batch``: windows
-            of an image in a forward pass, 4 if not given.
+            of an image in a forward pass, 4 if not given, and fewer where there are many maps.
+        maps: Class maps K that ``predict`` returns.
 
     Returns:
         Class maps of the images, shape (B, K, h, w).
@@ -44,6 +47,8 @@ def slide_in_batches(
     at_once = test_cfg.get("window_batch", WINDOW_BATCH)
     if not isinstance(at_once, int) or at_once < 1:
         raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
+    of_window = maps * test_cfg["crop_size"][0] * test_cfg["crop_size"][1]
+    at_once = max(1, min(at_once, MAX_WINDOW_VALUES // of_window))
     size = images.shape[2:]
     rows, columns = map(windows, size, test_cfg["crop_size"], test_cfg["stride"])
     places = [(row, column) for row in rows for column in columns]
@@ -52,10 +57,10 @@ def slide_in_batches(
         batch = places[start : start + at_once]
         crops = torch.cat([images[:, :, row, column] for row, column in batch])
         crop_metas = [dict(meta, img_shape=crops.shape[2:]) for meta in metas] * len(batch)
-        maps = predict(crops, crop_metas).split(len(images))
+        parts = predict(crops, crop_metas).split(len(images))
         if total is None:
-            total = maps[0].new_zeros(*maps[0].shape[:2], *size)
-        for (row, column), part in zip(batch, maps):
+            total = parts[0].new_zeros(*parts[0].shape[:2], *size)
+        for (row, column), part in zip(batch, parts):
             total[:, :, row, column] += part
             covered[row, column] += 1
     assert total is not None

@@ -1,0 +1,97 @@
+"""Files on the Hugging Face hub, ``hf://OWNER/NAME[/FILE]``, which are kept once downloaded."""
+
+from __future__ import annotations
+
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from huggingface_hub import (
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import EntryNotFoundError
+from mmengine.logging import print_log
+
+from mmseg_otseg.errors import UserError
+
+SCHEME = "hf://"
+CHECKPOINTS = ("model.safetensors", "model.pth")
+SECONDS_TO_ANSWER = 4
+
+
+def fetch(address: str, files: Sequence[str] = CHECKPOINTS, cache_dir: str | None = None) -> Path:
+    """The local copy of a file on the hub, downloaded on first use with a progress bar.
+
+    Args:
+        address: ``hf://OWNER/NAME/FILE``, or ``hf://OWNER/NAME`` for the first of ``files`` there.
+        files: Names to look for.
+        cache_dir: Where the hub's client keeps files; None is its default.
+
+    Raises:
+        UserError: If the address names no file.
+        ConnectionError: If the file is not here yet and cannot be downloaded.
+    """
+    owner, name, *rest = [*address.removeprefix(SCHEME).rstrip("/").split("/"), ""]
+    repo, file = f"{owner}/{name}", "/".join(rest).rstrip("/")
+    if not owner or not name:
+        raise UserError(f"{address!r} is not {SCHEME}OWNER/NAME or {SCHEME}OWNER/NAME/FILE")
+    names = (file,) if file else tuple(files)
+    if (found := cached(repo, names, cache_dir)) is not None:
+        return found
+    try:
+        reach(ENDPOINT)  # the hub's client would try for a minute
+        for candidate in names:
+            with suppress(EntryNotFoundError):
+                page = hf_hub_url(repo, candidate, endpoint=ENDPOINT)
+                announce(f"{candidate} of {repo}", get_hf_file_metadata(page).size)
+                return Path(
+                    hf_hub_download(repo, candidate, cache_dir=cache_dir, endpoint=ENDPOINT)
+                )
+    except Exception as error:  # the client has errors of its own
+        raise not_downloaded(names[0], f"{ENDPOINT}/{repo}", error) from error
+    raise UserError(f"{ENDPOINT}/{repo} has no file {' or '.join(names)}")
+
+
+def cached(repo: str, files: Sequence[str], cache_dir: str | None = None) -> Path | None:
+    """The first of some files of a repository that was downloaded earlier; None if none was."""
+    for file in files:
+        found = try_to_load_from_cache(repo, file, cache_dir=cache_dir)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def reach(url: str) -> int | None:
+    """Ask for the size of a file in bytes; None if the answer does not say it.
+
+    Raises:
+        OSError: If nothing answers.
+    """
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER) as answer:
+            return int(answer.headers.get("Content-Length") or 0) or None
+    except urllib.error.HTTPError:  # which is an answer
+        return None
+
+
+def announce(what: str, size: int | None) -> None:
+    """Say what is being downloaded and how large it is."""
+    extent = f", {size / 1e6:,.0f} MB," if size else ""
+    print_log(f"downloading {what}{extent} once", "current", logging.INFO)
+
+
+def not_downloaded(file: str, page: str, error: Exception) -> ConnectionError:
+    """The error that says where to find a file that could not be downloaded."""
+    reason = (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0]
+    return ConnectionError(
+        f"{file} cannot be downloaded from {page} ({reason}). Without network access, fetch this "
+        "file elsewhere, copy it here, and give its path."
+    )
