@@ -58,6 +58,7 @@ setup(
         "huggingface_hub",
         "matplotlib",
         "prettytable",
+        "pyyaml",
         "rich",
         "scipy",
         "tqdm",
