@@ -187,15 +187,9 @@ class ZeroShotDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @force_full_init
     def __getitem__(self, idx: int | tuple[int, int]) -> Any:
         """The pipeline's output for the sample at an index, reproducible for (index, seed)."""
-        if not self._fully_initialized:
-            print_log(
-                "Call full_init() before loading samples; otherwise every worker calls it.",
-                logger="current",
-                level=logging.WARNING,
-            )
-            self.full_init()
         index, seed = idx if isinstance(idx, tuple) else (idx, None)
         with seeded_by(seed):
             return self.dataset[int(index)]

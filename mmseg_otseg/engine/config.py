@@ -28,7 +28,8 @@ def resolve(cfg: Config) -> Config:
       becomes the model's ``compile_losses``.
     - Each ``ZeroShotDataset`` gets the model's ``split``; what it wraps is in ``test_mode`` in
       validation and testing.
-    - Each ``FolderDataset`` gets ``data_root`` and ``background`` from the top of the config.
+    - Each ``FolderDataset`` gets the class names, and ``data_root`` and ``background`` from the top
+      of the config.
     - The neck's ``train_classes`` follows from the ``setting`` of the training data.
 
     This is the one place where a config is interpreted. The runner resolves a config before it
@@ -56,7 +57,7 @@ def resolve(cfg: Config) -> Config:
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and loader.get("dataset"):
-            loader.dataset = _resolve_dataset(loader.dataset, cfg, model.split, name)
+            _resolve_dataset(loader.dataset, cfg, split, name)
     if cfg.get("compile"):
         model.compile_losses = cfg.pop("compile")
     if cfg.get("train_dataloader"):
@@ -72,27 +73,20 @@ def type_name(config: Any) -> str:
     return kind.split(".")[-1] if isinstance(kind, str) else kind.__name__
 
 
-def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) -> ConfigDict:
-    """The dataset of a loader with split, folder, background and test mode filled in."""
+def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader: str) -> None:
+    """Fill in split, names, folder, background and test mode of a loader's dataset."""
     for config in nested_datasets(dataset):
         if type_name(config) == "FolderDataset":
             for key in ("data_root", "background"):
                 if key not in config and key in cfg:
                     config[key] = cfg[key]
-            built = ClassSplit.build(split)
-            names = dict(classes=list(built.classes), unseen=list(built.unseen))
+            names = dict(classes=list(split.classes), unseen=list(split.unseen))
             config.setdefault("metainfo", names)
         if type_name(config) != "ZeroShotDataset":
             continue
-        if config.get("split") is None:
-            config.split = copy.deepcopy(split)
-        elif ClassSplit.build(config.split) != ClassSplit.build(split):
-            other = ClassSplit.build(config.split)
-            raise UserError(
-                f"{loader} and the model do not mean the same classes: "
-                f"{other.difference(ClassSplit.build(split))}. Name the split in one place, "
-                "`model.split`"
-            )
+        if config.get("split") is not None:
+            split.check_same(ClassSplit.build(config.split), "the model", loader)
+        config.split = split.as_config()
         tests = loader != "train_dataloader"
         for leaf in nested_datasets(config.dataset):
             if "dataset" in leaf or "datasets" in leaf:
@@ -105,7 +99,6 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) 
                     f"unseen classes are {'whole in evaluation' if tests else 'hidden in training'}"
                     ": leave test_mode out"
                 )
-    return dataset
 
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:

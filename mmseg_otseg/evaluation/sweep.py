@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.config import resolve, type_name
 from mmseg_otseg.engine.hooks.checks import image_set
+from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
@@ -91,7 +91,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
         target: File to write. It may be the same file; that file stays intact if writing fails.
 
     Raises:
-        FileNotFoundError, ValueError: If the checkpoint cannot be read, or ``target`` is a
+        FileNotFoundError, UserError: If the checkpoint cannot be read, or ``target`` is a
             ``.safetensors`` file.
     """
     check_target(target)
@@ -102,9 +102,8 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
     if "state_dict" in content and cfg.get("val_dataloader"):
         dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
         content.setdefault("meta", {})["calibrated_on"] = image_set(dataset)
-    part = Path(f"{target}.part")
-    torch.save(content, part)
-    os.replace(part, target)
+    with whole_file(Path(target)) as part:
+        torch.save(content, part)
 
 
 def evaluation_only(cfg: Config, subset: str) -> Config:

@@ -163,6 +163,27 @@ class ClassSplit:
                 raise UserError(f"{', '.join(names[i] for i in sorted(indices))} {problem}.")
         return cls(entries, tuple(rest))
 
+    def as_config(self) -> dict[str, list[str]]:
+        """The split as a config has it: plain lists of names."""
+        return {"classes": list(self.full_names), "unseen": list(self.unseen_names)}
+
+    def check_same(self, other: ClassSplit, who: str, whose: str) -> None:
+        """Refuse another split.
+
+        Args:
+            other: The other split.
+            who: What has this split, for the message.
+            whose: What has the other one.
+
+        Raises:
+            UserError: If the two differ.
+        """
+        if other != self:
+            raise UserError(
+                f"{who} and {whose} do not mean the same classes: {self.difference(other)}. Name "
+                "the split in one place, `model.split`"
+            )
+
     def difference(self, other: ClassSplit) -> str:
         """How another split differs, for a message."""
         unseen = [", ".join(split.unseen_names) or "none" for split in (self, other)]

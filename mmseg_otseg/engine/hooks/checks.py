@@ -56,9 +56,8 @@ class RunCheckHook(Hook):
 
     Checkpoints record the classes they were trained on with labels (``meta.trained_classes``). The
     hook passes them to the metrics, so that none of them counts as unseen, and whether the
-    seen-class bias is calibrated. Training may start from
-    a checkpoint trained on all of the unseen classes, with a warning; testing such a checkpoint is
-    refused.
+    seen-class bias is calibrated. Training may start from a checkpoint trained on all of the unseen
+    classes; testing such a checkpoint is refused.
 
     Raises:
         UserError: If the model and the data have different classes, evaluation data hides labels,
@@ -120,16 +119,12 @@ class RunCheckHook(Hook):
             )
         # A model that trains with all labels reports both means on purpose.
         trained = frozenset() if _uses_all_labels(runner.model) else self.trained
-        if split.unseen and trained.issuperset(split.unseen_names):
-            text = (
+        if not validates and split.unseen and trained.issuperset(split.unseen_names):
+            raise UserError(
                 f"the model was trained with labels of {', '.join(split.unseen_names)}, which are "
-                "all the classes that this config calls unseen"
+                "all the classes that this config calls unseen. Test it with the split it was "
+                "trained with, or remove these classes from `unseen`."
             )
-            if not validates:
-                raise UserError(
-                    f"{text}. Test it with the split it was trained with, or remove these classes "
-                    "from `unseen`."
-                )
         calibrated = _has_calibrated_bias(runner.model)
         evaluator.dataset_meta = {**meta, "trained": sorted(trained), "calibrated": calibrated}
 
@@ -179,11 +174,7 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
     if unseen is None:  # a dataset that hides nothing: only the names can differ
         unseen = split.unseen if len(names) == split.num_classes else ()
     other = ClassSplit(tuple(names), tuple(unseen))
-    if other != split:
-        raise UserError(
-            f"the model and {data} do not mean the same classes: {split.difference(other)}. Name "
-            "the split in one place, `model.split`"
-        )
+    split.check_same(other, "the model", data)
     num_classes = getattr(segmentor(model).decode_head, "num_classes", split.num_classes)
     if num_classes != split.num_classes:
         raise UserError(

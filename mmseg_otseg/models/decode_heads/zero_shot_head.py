@@ -192,7 +192,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             :meth:`maps_and_losses` adds.
         """
         maps, losses = self.maps_and_losses(inputs)
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        labels = torch.cat([sample.gt_sem_seg.data for sample in batch_data_samples])
         target = query_targets(labels, inputs.classes)
         unseen = inputs.unseen
         if unseen is None:
