@@ -59,6 +59,7 @@ setup(
         "huggingface_hub",
         "matplotlib",
         "prettytable",
+        "pyyaml",
         "rich",
         "scipy",
         "tqdm",
