@@ -28,6 +28,7 @@ CSS = """
   border: 1px solid #fda29b}
 .thumbnails .grid-wrap {height: auto; min-height: 0; max-height: none;
   overflow: hidden}
+.thumbnails .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important}
 .thumbnails img {object-fit: contain !important}
 .upload {min-height: 0}
 textarea {field-sizing: content; height: auto !important}
