@@ -42,7 +42,11 @@ def test_the_legend_has_every_class_and_its_share(look: Inspection) -> None:
     labels[:, 9] = 1
     html = views.legend(look, labels)
     assert numbers(html) == ["90.0%", "10.0%"]
-    assert html.count("unseen</span>") == 1 and "<b>" not in html and "&lt;b&gt;dog" in html
+    assert (
+        html.count("no masks in training</span>") == 1
+        and "<b>" not in html
+        and "&lt;b&gt;dog" in html
+    )
     labels[:, :9] = 2
     html = views.legend(look, labels)
     assert numbers(html) == ["90.0%", "10.0%"]
