@@ -15,6 +15,7 @@ ONEDL = [
     "torch>=2.10",  # below, torch.load(weights_only=True) has CVE-2026-24747
 ]
 OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"]
 DEMO = ["gradio>=6,<7", "fastapi", "uvicorn"]
 COCO = ["pycocotools"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime>=1.20", "tokenizers", "ftfy"]
@@ -58,6 +59,7 @@ setup(
         "huggingface_hub",
         "matplotlib",
         "prettytable",
+        "pyyaml",
         "rich",
         "scipy",
         "tqdm",
@@ -68,6 +70,7 @@ setup(
         "coco": COCO,
         "export": EXPORT,
         "demo": DEMO,
+        "docs": DOCS,
         "test": TEST,
     },
 )

@@ -51,7 +51,7 @@ def test_the_requirements_leave_the_choice_of_the_stack(options: dict[str, Any])
 
 
 #: Packages whose modules are called otherwise.
-MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip", "POT": "ot"}
+MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip", "POT": "ot", "pyyaml": "yaml"}
 # Triton comes with torch, on the platforms that have it; without it nothing here needs it.
 BROUGHT_BY_A_STACK = {"mmengine", "mmcv", "mmseg", "triton"}
 OWN = {"mmseg_otseg", "mmseg_otseg_cli", "tools"}

@@ -43,7 +43,7 @@ for stack in $stacks; do
     say "$stack: setting up"
     extras=test
     # The page on one stack: gradio takes an older Pillow, and the other keeps the newest.
-    if [ "$stack" = onedl ]; then extras=test,demo; fi
+    if [ "$stack" = onedl ]; then extras=test,demo,docs; fi
     tools/setup_env.sh "$stack" "$extras"
     "$bin/python" -c 'import mmcv, mmengine, mmseg, torch
 print(*(f"{m.__name__} {m.__version__}" for m in (torch, mmcv, mmengine, mmseg)), sep=", ")'
@@ -56,6 +56,10 @@ print(*(f"{m.__name__} {m.__version__}" for m in (torch, mmcv, mmengine, mmseg))
         "$bin/ruff" check .
         "$bin/ruff" format --check .
         "$bin/mypy"
+    fi
+    if [ "$stack" = onedl ]; then
+        say "the site, strict on links"
+        NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
     fi
     say "$stack: pytest"
     # One thread each: the test processes share the cores.

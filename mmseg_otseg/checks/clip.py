@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmseg.registry import DATASETS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
@@ -23,7 +23,6 @@ from mmseg_otseg.structures.class_split import ClassSplit
 PERMUTATIONS = 500
 MIN_BEATEN = 0.99  # fraction of the permutations that a map must beat
 MIN_NAMES = 5  # with fewer names, there are too few permutations
-PARTS = ("backbone", "neck", "decode_head")
 
 
 class Agreement(NamedTuple):
@@ -94,14 +93,11 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
         if own is not None:
             used = [round(part, 3) for part in own.flatten().tolist()]
             lines[f"{key} in use"] = "the same" if used == value else str(used)
-    for part in PARTS:
+    for part in ("backbone", "neck", "decode_head"):
         if (module := getattr(model, part, None)) is not None:
-            lines[f"{part} trains"] = f"{_trainable(module):,} parameters"
+            number = sum(p.numel() for p in module.parameters() if p.requires_grad)
+            lines[f"{part} trains"] = f"{number:,} parameters"
     return lines
-
-
-def _trainable(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 class PatchCheck:
@@ -199,11 +195,11 @@ class PatchCheck:
 
     def _compare(self, measures: Sequence[Callable[[np.ndarray], float]]) -> list[Agreement]:
         number, random = len(self.text), np.random.default_rng(0)
+        own, found = np.arange(number), []
         orders = [random.permutation(number) for _ in range(PERMUTATIONS)]
-        others = [order for order in orders if (order != np.arange(number)).any()]
-        found = []
+        others = [order for order in orders if (order != own).any()]
         for layer, measure in zip(self.backbone.out_indices, measures, strict=True):
-            score, chance = measure(np.arange(number)), np.array([measure(o) for o in others])
+            score, chance = measure(own), np.array([measure(order) for order in others])
             found.append(Agreement(layer, score, chance.mean(), float((chance < score).mean())))
         return found
 

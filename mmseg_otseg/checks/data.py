@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,16 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.checks.finding import Finding, error, warning
 from mmseg_otseg.checks.labels import (
+    Finding,
     Sample,
     count_findings,
+    error,
     hidden_findings,
     image_findings,
     problem_findings,
     read_samples,
+    warning,
 )
 from mmseg_otseg.checks.names import NameReader, Reading, name_findings
 from mmseg_otseg.checks.sheet import draw_sheet
@@ -93,8 +95,9 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
     """
     init_default_scope("mmseg")
     report = DataReport()
-    for subset in ("train", "val"):
-        dataset = _attempt(report, partial(_build, cfg, subset), f"{subset}: ")
+    complete = _attempt(report, partial(_complete, cfg), "")
+    for subset in ("train", "val") if complete else ():
+        dataset = _attempt(report, partial(_build, complete, subset), f"{subset}: ")
         if dataset is not None:
             report.datasets[subset] = dataset
     if not report.datasets:
@@ -111,7 +114,7 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
     if "train" in report.datasets and report.datasets["train"].hide_as is not None:
         report.findings += hidden_findings(report.samples["train"], split)
     if ask_clip:
-        _attempt(report, partial(_ask_clip, cfg, report), "the names were not checked: ")
+        _attempt(report, partial(_ask_clip, complete, report), "the names were not checked: ")
     return report
 
 
@@ -126,15 +129,20 @@ def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
         return None
 
 
+def _complete(cfg: Config) -> Config:
+    """The resolved config."""
+    try:
+        return resolve(cfg)
+    except AttributeError as problem:  # of a config that lacks a part
+        raise UserError(f"the model is not complete: {problem}") from problem
+
+
 def _build(cfg: Config, subset: str) -> ZeroShotDataset:
     """The dataset of a subset."""
-    config = cfg.get(f"{subset}_dataloader")
-    if not config:
+    loader = cfg.get(f"{subset}_dataloader")
+    if not loader:
         raise UserError(f"the config has no {subset}_dataloader.")
-    split = cfg.model.get("split")
-    if split is None:
-        split = cfg.model.neck.text.split
-    dataset = DATASETS.build(resolve(cfg)[f"{subset}_dataloader"].dataset)
+    dataset = DATASETS.build(loader.dataset)
     if not isinstance(dataset, ZeroShotDataset):
         raise UserError(
             f"{subset}_dataloader.dataset is a {type(dataset).__name__}: wrap it in "
@@ -165,12 +173,11 @@ def _lone_labels(subset: str, dataset: ZeroShotDataset) -> Iterator[Finding]:
 def _ask_clip(cfg: Config, report: DataReport) -> None:
     """Check the names with the config's CLIP, and image regions too if it is pretrained."""
     assert report.split is not None
-    neck = cfg.model.get("neck") or {}
-    text = neck.get("text")
-    templates = text.get("templates", "otseg6") if isinstance(text, Mapping) else "otseg6"
-    preprocessor = cfg.model.get("data_preprocessor") or {}
+    model = cfg.model
+    templates = model.neck.text.get("templates", "otseg6")
+    preprocessor = model.get("data_preprocessor") or {}
     statistics = {key: preprocessor[key] for key in ("mean", "std") if preprocessor.get(key)}
-    clip = cfg.model.get("clip") or neck["clip"]
+    clip = model.get("clip") or model.neck.clip
     reader = NameReader(clip, templates, **statistics)
     report.reading = reader.read(report.split.full_names)
     report.findings += report.reading.findings

@@ -6,18 +6,18 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.utils import track_iter_progress
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_otseg.checks.finding import Finding, error, note, warning
 from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.label_rule import (
     COCO_STUFF_HINT,
-    LabelRule,
     SampleError,
     is_raw_coco_stuff,
 )
@@ -32,6 +32,24 @@ MAX_IGNORED = 0.9  # share of the pixels
 MAX_BLIND = 0.2  # share of the training samples without a seen class
 COLOR_MODES = ("RGB", "RGBA", "LA", "CMYK", "YCbCr")
 UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError)
+
+
+class Finding(NamedTuple):
+    """What was found and what to do about it.
+
+    Attributes:
+        level: ``"error"`` (training is pointless), ``"warning"`` (the result may suffer) or
+            ``"note"`` (worth knowing).
+        text: One or two sentences.
+    """
+
+    level: str
+    text: str
+
+
+error = partial(Finding, "error")
+warning = partial(Finding, "warning")
+note = partial(Finding, "note")
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -68,29 +86,16 @@ class Sample:
     digest: bytes = b""
 
 
-def read_samples(dataset: ZeroShotDataset, workers: int = 0, seed: int = 0) -> list[Sample]:
-    """Read every sample of a dataset once, with a progress bar.
-
-    Args:
-        dataset: The dataset; samples repeated by a wrapper in it are read only once.
-        workers: Number of worker processes; 0 reads in this process.
-        seed: Seed of the augmentation.
-    """
-    reader = SampleReader(dataset, seed)
-    loader = DataLoader(reader, batch_size=None, num_workers=workers)
-    return list(track_iter_progress((iter(loader), len(reader)), file=sys.stderr))
-
-
 class SampleReader(Dataset):
-    """The samples of a dataset as :class:`Sample`.
+    """The samples of a dataset as :class:`Sample`, each augmented once.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset; samples repeated by a wrapper in it occur only once.
         seed: Seed of the augmentation.
     """
 
     def __init__(self, dataset: ZeroShotDataset, seed: int = 0) -> None:
-        self.rule, self.seed = LabelRule(dataset.split), seed
+        self.seed = seed
         self.places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
 
     def __len__(self) -> int:
@@ -102,7 +107,7 @@ class SampleReader(Dataset):
         sample = Sample(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
         if Path(sample.image).is_file():
             sample.digest = hashlib.sha256(Path(sample.image).read_bytes()).digest()
-        sample.mode, values = _mode_and_values(sample.label, only_mode=True)
+        sample.mode, _ = _mode_and_values(sample.label, only_mode=True)
         try:
             if sample.mode == "JPEG":
                 raise SampleError(f"label file {sample.label} is a JPEG.")
@@ -114,9 +119,20 @@ class SampleReader(Dataset):
         except SampleError as problem:
             sample.problem = str(problem)
             sample.values = tuple(_mode_and_values(sample.label)[1][:MAX_VALUES])
-            values = _mode_and_values(sample.image)[1]
-            sample.image_is_label = 0 < len(values) < MAX_LABEL_VALUES
+            sample.image_is_label = 0 < len(_mode_and_values(sample.image)[1]) < MAX_LABEL_VALUES
         return sample
+
+
+def read_samples(dataset: ZeroShotDataset, workers: int = 0) -> list[Sample]:
+    """Read every sample of a dataset once, with a progress bar.
+
+    Args:
+        dataset: The dataset.
+        workers: Number of worker processes; 0 reads in this process.
+    """
+    reader = SampleReader(dataset)
+    loader = DataLoader(reader, batch_size=None, num_workers=workers)
+    return list(track_iter_progress((iter(loader), len(reader)), file=sys.stderr))
 
 
 def _count(label: np.ndarray) -> np.ndarray:
@@ -188,10 +204,9 @@ def problem_findings(
             f"{_hint(wrong, zero, split, background)}"
         )
     if bad := kinds["other"]:
-        more = len(bad) - MAX_LISTED
         reasons = " ".join(sample.problem for sample in bad[:MAX_LISTED])
-        more_text = f" {more} more samples cannot be used." if more > 0 else ""
-        yield error(f"{subset}: {reasons}{more_text}")
+        more = len(bad) - MAX_LISTED
+        yield error(f"{subset}: {reasons}" + (f" {more} more samples cannot be used." * (more > 0)))
 
 
 def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int | None) -> str:
@@ -203,23 +218,21 @@ def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int |
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    number = split.num_classes
+    number, last = split.num_classes, wrong[-1]
+    first_is_one = "then the first name belongs to the value 1."
     if is_raw_coco_stuff(split.classes, wrong):
         return COCO_STUFF_HINT
-    if wrong[-1] > IGNORED or wrong[0] < 0:
+    if last > IGNORED or wrong[0] < 0:
         return (
             "Labels are 8-bit class indices. If these are instance numbers or codes (such as 1000 "
             "times the class), replace them with class indices."
         )
-    if background is None and list(wrong) == [number] and not zero:
-        return (
-            "0 never occurs: the labels start at 1. Set background=0; then the first name belongs "
-            "to the value 1."
-        )
     if background is None and list(wrong) == [number]:
+        if not zero:
+            return f"0 never occurs: the labels start at 1. Set background=0; {first_is_one}"
         return (
-            "If 0 is the background, set background=0; then the first name belongs to the value "
-            f"1. If {number} is, set background={number}. Otherwise `classes` lacks a name."
+            f"If 0 is the background, set background=0; {first_is_one} If {number} is, set "
+            f"background={number}. Otherwise `classes` lacks a name."
         )
     if len(wrong) > max(10, number):
         return (
@@ -229,8 +242,8 @@ def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int |
         )
     if len(wrong) == 1 and background is None:
         return (
-            f"If {wrong[0]} marks pixels without a class, set background={wrong[0]}. Otherwise "
-            f"`classes` needs {wrong[0] + 1} names."
+            f"If {last} marks pixels without a class, set background={last}. Otherwise `classes` "
+            f"needs {last + 1} names."
         )
     and_background = f" and background={background}" if background is not None else ""
     return (

@@ -14,7 +14,7 @@ from mmcv import imresize
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from mmseg_otseg.checks.finding import Finding, error, note, warning
+from mmseg_otseg.checks.labels import Finding, error, note, warning
 from mmseg_otseg.models import TemplatePrompts
 from mmseg_otseg.models.clip import load_clip
 from mmseg_otseg.structures import ClassSplit
@@ -67,15 +67,14 @@ def _split_case(name: str) -> str:
 
 
 def _singular(word: str) -> str:
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if re.search(r"(s|x|ch|sh)es$", word):
-        return word[:-2]
-    return word[:-1] if _is_plural(word) else word
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "as")):
+        return word
+    return re.sub(r"(?<=s|x)es$|(?<=ch|sh)es$|s$", "", re.sub("ies$", "ys", word))
 
 
-def _is_plural(word: str) -> bool:
-    return len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is", "as"))
+def _is_plural(name: str) -> bool:
+    last = name.split(" ")[-1].casefold()
+    return _singular(last) != last and not _is_no_thing(name)
 
 
 def _is_no_thing(name: str) -> bool:
@@ -120,7 +119,7 @@ _TESTS = (
         "not in English letters. CLIP was trained on English text: use English names.",
     ),
     (
-        lambda name: _is_plural(name.split(" ")[-1].casefold()) and not _is_no_thing(name),
+        _is_plural,
         note,
         'looks like a plural. The prompts say "a photo of a ...": use the singular if '
         "there is one.",

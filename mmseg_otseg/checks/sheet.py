@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmseg.datasets.transforms import PackSegInputs
@@ -21,20 +20,6 @@ from mmseg_otseg.structures import IGNORED
 MAX_IMAGES = 6  # of each subset
 MAX_NAMES = 24  # in the legend
 CELL = 3.0  # inches
-
-
-class Shown(NamedTuple):
-    """One sample of the sheet.
-
-    Attributes:
-        image: RGB, (h, w, 3), uint8.
-        label: Class indices with nothing hidden, (h, w), 255 = ignored.
-        hidden: Where the label is hidden from training, (h, w), bool.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    hidden: np.ndarray
 
 
 def draw_sheet(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure | None:
@@ -61,10 +46,15 @@ def draw_sheet(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure
         axes.set_axis_off()
     present: set[int] = set()
     for row, (subset, samples) in enumerate(subsets.items()):
-        for column, sample in enumerate(samples):
-            grid[2 * row, column].imshow(sample.image)
-            _paint(grid[2 * row + 1, column], sample, colors)
-            present |= set(np.unique(sample.label).tolist())
+        for column, (image, label, hidden) in enumerate(samples):
+            painted = np.full((*label.shape, 3), 255, np.uint8)  # ignored pixels stay white
+            painted[label != IGNORED] = colors[label[label != IGNORED]]
+            grid[2 * row, column].imshow(image)
+            axes = grid[2 * row + 1, column]
+            axes.imshow(painted)
+            if hidden.any():
+                axes.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
+            present |= set(np.unique(label).tolist())
         grid[2 * row, 0].set_title(subset, loc="left")
     handles: list[Any] = [
         Patch(
@@ -80,8 +70,15 @@ def draw_sheet(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure
     return figure
 
 
-def _samples(dataset: ZeroShotDataset, seed: int) -> list[Shown]:
-    """Samples after the pipeline, spread evenly over the data; those that fail are left out."""
+def _samples(
+    dataset: ZeroShotDataset, seed: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Samples after the pipeline, spread evenly over the data; those that fail are left out.
+
+    Returns:
+        For each sample: the image (h, w, 3), RGB, uint8; class indices (h, w) with nothing hidden;
+        and where they are hidden from training (h, w), bool.
+    """
     places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
     chosen = np.linspace(0, len(places) - 1, min(MAX_IMAGES, len(places))).astype(int)
     unseen = list(dataset.split.unseen) if dataset.hide_as is not None else []
@@ -97,15 +94,5 @@ def _samples(dataset: ZeroShotDataset, seed: int) -> list[Shown]:
             continue
         image = np.clip(results["img"], 0, 255).astype(np.uint8)[..., ::-1]  # BGR to RGB
         label = results[WHOLE_LABEL]
-        shown.append(Shown(image, label, np.isin(label, unseen)))
+        shown.append((image, label, np.isin(label, unseen)))
     return shown
-
-
-def _paint(axes: Axes, sample: Shown, colors: np.ndarray) -> None:
-    """Draw labels in their colors, with hidden labels hatched and ignored pixels white."""
-    painted = np.full((*sample.label.shape, 3), 255, np.uint8)
-    known = sample.label != IGNORED
-    painted[known] = colors[sample.label[known]]
-    axes.imshow(painted)
-    if sample.hidden.any():
-        axes.contourf(sample.hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])

@@ -1,10 +1,9 @@
 """Datasets with seen and unseen classes, and reproducible sampling."""
 
 from .folder_dataset import FolderDataset
-from .pascal_voc20 import PascalVOC20Dataset
 from .samplers import ReproducibleInfiniteSampler
 from .shapes import LoadShapesScene, ShapesDataset
-from .zero_shot_dataset import ZeroShotDataset
+from .zero_shot_dataset import PascalVOC20Dataset, ZeroShotDataset
 
 __all__ = [
     "FolderDataset",

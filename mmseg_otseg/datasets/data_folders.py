@@ -1,4 +1,4 @@
-"""Reports which folders or files of a dataset are not where its config says they are."""
+"""The configs of nested datasets, and which of their folders or files are missing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,24 @@ from mmseg_otseg.structures import ClassSplit, SplitLike
 from .folder_dataset import FolderDataset, where
 
 # mmseg's converters that write files of a dataset, and a part of these files' last two folders.
-_CONVERTERS = (
+CONVERTERS = (
     (COCOStuffDataset, "annotations", "coco_stuff164k.py"),
     (PascalContextDataset, "context", "pascal_context.py"),
     (PascalContextDataset59, "context", "pascal_context.py"),
     (PascalVOCDataset, "aug", "voc_aug.py"),
 )
+
+
+def nested_datasets(dataset: Mapping[str, Any]) -> Iterator[Any]:
+    """The config of a dataset, and those of the datasets that it wraps, at any depth.
+
+    Args:
+        dataset: Config with ``type``.
+    """
+    yield dataset
+    for inner in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
+        if isinstance(inner, Mapping):
+            yield from nested_datasets(inner)
 
 
 def check_config(config: dict) -> None:
@@ -44,15 +56,15 @@ def check_config(config: dict) -> None:
         FileNotFoundError: If something is missing; the message names the folder or file, what
             should be in it, and the config key.
     """
-    for leaf in _leaf_configs(config):
-        cls = _class_of(leaf)
+    for leaf, cls in _leaves(config):
         if cls is FolderDataset:
             options = {key: leaf[key] for key in ("data_root", "subset") if key in leaf}
             FolderDataset(**options, lazy_init=True).find_pairs()
         elif getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
-            problem = _problem(_without_files(cls, leaf), cls)
-            if problem:
-                raise FileNotFoundError(problem)
+            dataset = _without_files(cls, leaf)
+            if not dataset.backend_args:  # local files
+                _check_folders(dataset, cls)
+                _check_list(dataset.ann_file, cls)
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
@@ -61,28 +73,18 @@ def with_names(config: dict, split: SplitLike) -> dict:
         return config
     built, config = ClassSplit.build(split), copy.deepcopy(config)
     classes = {"classes": list(built.classes), "unseen": list(built.unseen)}
-    for leaf in _leaf_configs(config):
-        cls = _class_of(leaf)
-        plain = inspect.isclass(cls) and issubclass(cls, BaseSegDataset)
-        if plain and "classes" not in cls.METAINFO:
+    for leaf, cls in _leaves(config):
+        if "classes" not in getattr(cls, "METAINFO", {"classes": ()}):
             leaf["metainfo"] = {**classes, **(leaf.get("metainfo") or {})}
     return config
 
 
-def _class_of(config: dict) -> Any:
-    """The class of the dataset in a config; None if the name is not registered."""
-    kind = config.get("type")
-    return DATASETS.get(kind) if isinstance(kind, str) else kind
-
-
-def _leaf_configs(config: dict) -> Iterator[dict]:
-    """The configs of the innermost datasets, which wrap no other."""
-    wrapped = config.get("datasets") or [config.get("dataset", config)]
-    for inner in wrapped:
-        if inner is config:
-            yield config
-        elif isinstance(inner, dict):
-            yield from _leaf_configs(inner)
+def _leaves(config: dict) -> Iterator[tuple[dict, Any]]:
+    """The configs that wrap no other dataset, with their classes; None for an unknown name."""
+    for leaf in nested_datasets(config):
+        if "dataset" not in leaf and "datasets" not in leaf:
+            kind = leaf.get("type")
+            yield leaf, DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _without_files(cls: Any, config: dict) -> BaseSegDataset:
@@ -91,81 +93,69 @@ def _without_files(cls: Any, config: dict) -> BaseSegDataset:
     try:
         return cls(**{**options, "pipeline": [], "lazy_init": True})
     except Exception:  # some read files even then: use a BaseSegDataset with the same paths
-        pass
-    defaults = inspect.signature(cls.__init__).parameters
-    known = inspect.signature(BaseSegDataset.__init__).parameters
-    given = {
-        name: config.get(name, defaults[name].default if name in defaults else known[name].default)
-        for name in ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
-    }
-    given = {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
-    return BaseSegDataset(lazy_init=True, backend_args=config.get("backend_args"), **given)
+        keys = ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
+        own = inspect.signature(cls.__init__).parameters
+        given = {key: own[key].default for key in keys if key in own}
+        given = {key: config.get(key, value) for key, value in given.items()}
+        given |= {key: options[key] for key in (*keys, "backend_args") if key in options}
+        given = {key: value for key, value in given.items() if value is not inspect.Parameter.empty}
+        return BaseSegDataset(lazy_init=True, **given)
 
 
-def _problem(dataset: BaseSegDataset, cls: type) -> str | None:
-    """What is missing of a dataset's files, if anything.
-
-    Args:
-        dataset: A dataset.
-        cls: The class that a config names, for the message.
-    """
-    if dataset.backend_args:
-        return None
+def _check_folders(dataset: BaseSegDataset, cls: type) -> None:
+    """Check the folders of images and labels of a dataset whose config names the class."""
     root, name = dataset.data_root, cls.__name__
     if root and not os.path.isdir(root):
-        return (
+        raise FileNotFoundError(
             f"the data folder {where(root)} of {name} does not exist. Put the data there, or set "
             f"`data_root` in the config of {name} to where it is."
         )
-    folders = (
+    for key, what, suffix in (
         ("img_path", "images", dataset.img_suffix),
         ("seg_map_path", "label files", dataset.seg_map_suffix),
-    )
-    for key, what, suffix in folders:
+    ):
         folder = dataset.data_prefix.get(key)
         if not folder or (key == "seg_map_path" and folder == os.path.join(root or "", "")):
             continue  # no label folder given: a dataset without labels
         convert = _converter(cls, folder)
         change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
         if not os.path.isdir(folder):
-            return (
+            raise FileNotFoundError(
                 f"the folder {where(folder)}, where {name} looks for {what}, does not exist. "
                 f"{convert or 'Put them there'}, or {change}."
             )
         found = list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True)
         if next(iter(found), None) is None:
-            problem = (
+            other = f"Put them there, {change}, or correct `img_suffix` and `seg_map_suffix`"
+            raise FileNotFoundError(
                 f"the folder {where(folder)} holds no {what}: {name} looked for files that end in "
-                f"'{suffix}'."
+                f"'{suffix}'. {convert or other}."
             )
-            if convert:
-                return f"{problem} {convert}."
-            suffixes = "correct `img_suffix` and `seg_map_suffix`"
-            return f"{problem} Put them there, {change}, or {suffixes}."
-    return _problem_of_list(dataset.ann_file, cls)
 
 
-def _problem_of_list(path: str, cls: type) -> str | None:
+def _check_list(path: str, cls: type) -> None:
+    """Check the file from which a dataset reads the names of its images."""
     if not path or os.path.isdir(path):
-        return None
-    what, change = (
-        f"the list {where(path)}, from which {cls.__name__} reads the image names,",
-        (f"set `ann_file` in the config of {cls.__name__}"),
-    )
-    if not os.path.isfile(path):
-        return f"{what} does not exist. {_converter(cls, path) or 'Put it there'}, or {change}."
-    try:
-        with open(path, encoding="utf-8") as lines:
-            empty = not any(line.strip() for line in lines)
-    except UnicodeDecodeError:
-        return f"{what} is not text."
-    return f"{what} is empty. Add one name per line, or {change}." if empty else None
+        return
+    problem = "does not exist"
+    if os.path.isfile(path):
+        try:
+            with open(path, encoding="utf-8") as lines:
+                problem = "" if any(line.strip() for line in lines) else "is empty"
+        except UnicodeDecodeError:
+            problem = "is not text"
+    if problem:
+        raise FileNotFoundError(
+            f"the list {where(path)}, from which {cls.__name__} reads the image names, {problem}. "
+            f"{_converter(cls, path) or 'Put one name on each line'}, or set `ann_file` in the "
+            f"config of {cls.__name__}."
+        )
 
 
 def _converter(cls: type, path: str) -> str:
     """Which of mmseg's converters writes the files at a path of a dataset; empty for none."""
     ending = "/".join(os.path.normpath(path).split(os.sep)[-2:]).casefold()
-    for dataset, part, script in _CONVERTERS:
+    for dataset, part, script in CONVERTERS:
         if issubclass(cls, dataset) and part in ending:
             return f"Create them with mmseg's tools/dataset_converters/{script}"
     return ""

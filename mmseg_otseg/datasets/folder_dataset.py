@@ -159,13 +159,15 @@ class FolderDataset(BaseSegDataset):
         """The samples: their files, and the mapping from label values to class indices.
 
         Raises:
-            DataFolderError: As in :meth:`find_pairs`.
-            UserError: If there are no class names.
+            DataFolderError, UserError: As in :meth:`find_pairs`, or if there are no class names.
         """
         names = self.metainfo.get("classes")
         if not names:
             raise UserError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
-        label_map = _label_map(len(names), self.background)
+        label_map = None
+        if self.background not in (None, 0, IGNORED):  # mmseg's loader handles 0
+            values = range(self.background + 1, len(names) + 1)
+            label_map = {self.background: IGNORED, **{value: value - 1 for value in values}}
         return [
             {
                 "img_path": image,
@@ -205,12 +207,10 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """The files with one of the suffixes, sorted: their paths by relative name without suffix."""
     if not os.path.isdir(folder):
         raise DataFolderError(
-            f"the folder {where(folder)}, where the {what} should be, does "
-            "not exist. Put them there, or set `data_root` to the folder that holds `images` and "
-            "`labels`."
+            f"the folder {where(folder)}, where the {what} should be, does not exist. Put them "
+            "there, or set `data_root` to the folder that holds `images` and `labels`."
         )
-    listed = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    listed = [path for path in listed if not path.name.startswith(".")]
+    listed = [path for path in sorted(Path(folder).rglob("[!.]*")) if path.is_file()]
     files: dict[str, str] = {}
     for path in listed:
         if path.suffix.lower() in suffixes:
@@ -230,9 +230,8 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
                 "`images` and `labels` are swapped."
             )
         raise DataFolderError(
-            f"the folder {folder} holds no {what} ({', '.join(suffixes)})"
-            + (f", only other files ({', '.join(others)})" if others else "")
-            + f". {remedy}"
+            f"the folder {folder} holds no {what} ({', '.join(suffixes)}), only files of the kinds "
+            f"{', '.join(others) or '(none)'}. {remedy}"
         )
     return files
 
@@ -245,15 +244,3 @@ def _common_ending(labels: Iterable[str], images: Iterable[str]) -> str:
         if cut is not None:
             endings[name[cut:]] += 1
     return endings.most_common(1)[0][0] if endings else ""
-
-
-def _label_map(num_classes: int, background: int | None) -> dict[int, int] | None:
-    """Map each label value that differs from its class index to that index.
-
-    None if there is no such value, or if the background is 0, which mmseg's loader handles.
-    """
-    if background in (None, 0, IGNORED):
-        return None
-    assert background is not None
-    above = {value: value - 1 for value in range(background + 1, num_classes + 1)}
-    return {background: IGNORED, **above}

@@ -17,6 +17,7 @@ from mmseg_otseg.imaging.reading import ORIENTATION
 
 from .label_rule import LabelRule, SampleError
 
+COMPOSED = (Compose, DatasetCompose)
 WHOLE_LABEL = "whole_seg_map"
 _LABEL = "gt_seg_map"
 _HIDDEN = "unseen_classes_hidden"  # marks results to whose label map the rule was applied
@@ -47,13 +48,13 @@ class GuardedPipeline(Compose):
 
     def _guarded(self, transform: Callable) -> Callable:
         """Replace all pipelines in a transform with guarded ones."""
-        if isinstance(transform, (Compose, DatasetCompose)):
+        if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
         guarded: dict[str, Any] = {}
         for name in _NESTED:
             inner = getattr(transform, name, None)
             items: list = inner if isinstance(inner, list) else [inner]
-            if any(isinstance(item, (Compose, DatasetCompose)) for item in items):
+            if any(isinstance(item, COMPOSED) for item in items):
                 pipelines = [self._guarded(item) for item in items]
                 guarded[name] = pipelines if isinstance(inner, list) else pipelines[0]
         if guarded:
@@ -117,7 +118,12 @@ class GuardedPipeline(Compose):
             SampleError: As in :meth:`transform`, and if no transform of the
                 pipeline reads labels.
         """
-        steps = list(_single_steps(self.transforms))
+
+        def flat(transforms: Sequence[Callable]) -> Iterator[Callable]:
+            for step in transforms:
+                yield from flat(step.transforms) if isinstance(step, COMPOSED) else [step]
+
+        steps = list(flat(self.transforms))
         # mmseg's loaders need only the label file; others may depend on earlier transforms.
         steps = [step for step in steps if isinstance(step, LoadAnnotations)][:1] or steps
         for step in steps:
@@ -131,15 +137,6 @@ class GuardedPipeline(Compose):
             f"no transform of the pipeline reads the label of {info.get('img_path')}; add "
             "dict(type='LoadAnnotations') to it."
         )
-
-
-def _single_steps(transforms: Sequence[Callable]) -> Iterator[Callable]:
-    """The transforms in order, including those of nested pipelines."""
-    for transform in transforms:
-        if isinstance(transform, (Compose, DatasetCompose)):
-            yield from _single_steps(transform.transforms)
-        else:
-            yield transform
 
 
 def _run(step: Callable, results: dict, image: str | None, label: str | None) -> dict | None:
@@ -157,51 +154,39 @@ def _run(step: Callable, results: dict, image: str | None, label: str | None) ->
         raise
     except Exception as error:
         name, reason = type(step).__name__, " ".join(str(error).split())
-        if what and isinstance(error, FileNotFoundError):
-            raise SampleError(
-                f"{what} {path} does not exist, although the dataset lists it. Restore it, or "
-                "correct `ann_file`, `data_prefix` or the file suffixes of the dataset."
-            ) from error
-        if what:
-            raise SampleError(
-                f"{what} {path} cannot be decoded ({name}: {reason}). Replace the file, or "
-                "remove it from the dataset's list."
-            ) from error
-        raise SampleError(
+        problem = (
             f"{name} failed on image {image} with label file {label}: "
             f"{type(error).__name__}: {reason}"
-        ) from error
+        )
+        if what and isinstance(error, FileNotFoundError):
+            problem = (
+                f"{what} {path} does not exist, although the dataset lists it. Restore it, or "
+                "correct `ann_file`, `data_prefix` or the file suffixes of the dataset."
+            )
+        elif what:
+            problem = (
+                f"{what} {path} cannot be decoded ({name}: {reason}). Replace the file, or "
+                "remove it from the dataset's list."
+            )
+        raise SampleError(problem) from error
 
 
 def _at_size_of_image(results: dict, image: str | None, label: str | None) -> np.ndarray:
-    """The label map (H, W) that was just read, after checking that it has the image's size.
-
-    Raises:
-        SampleError: If it has another size, in which case labels would not match the image.
-    """
+    """The label map (H, W) that was just read, after checking that it has the image's size."""
     read, size = results[_LABEL], tuple(results.get("ori_shape", ()))[:2]
-    if not size or read.ndim > 2:
+    if not size or read.ndim > 2 or read.shape == size:
         return read
     if read.ndim < 2 and read.size == size[0] * size[1]:
         return read.reshape(size)  # mmseg's loader drops axes of length 1
-    if read.shape == size:
-        return read
     remedy = "Give both the same size."
-    if read.shape == size[::-1] and image and _is_turned(image):
-        remedy = (
-            "The photograph is turned by its EXIF tag and the label is not: turn the label file "
-            "the same way, or save the photograph without the tag."
-        )
+    if read.shape == size[::-1] and image and os.path.isfile(image):
+        with Image.open(image) as photograph:
+            if photograph.getexif().get(ORIENTATION, 1) > 4:  # height and width are exchanged
+                remedy = (
+                    "The photograph is turned by its EXIF tag and the label is not: turn the label "
+                    "file the same way, or save the photograph without the tag."
+                )
     raise SampleError(
         f"image {image} has {size[0]} x {size[1]} pixels (height x width), but its label "
         f"file {label} {' x '.join(map(str, read.shape))}. {remedy}"
     )
-
-
-def _is_turned(path: str) -> bool:
-    """Whether an image's EXIF orientation exchanges its height and width when it is read."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except OSError:  # not a local image file
-        return False

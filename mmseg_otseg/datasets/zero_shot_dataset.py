@@ -1,4 +1,4 @@
-"""Hides the labels of unseen classes in any mmseg dataset."""
+"""Hides the labels of unseen classes in any mmseg dataset; Pascal VOC as the protocol uses it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
+from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
@@ -58,12 +59,11 @@ class ZeroShotDataset:
 
     Raises:
         FileNotFoundError: If a data folder or list is missing or empty.
-        UserError: If ``dataset`` is not an mmengine dataset.
-        UserError: If the split is missing or invalid, the setting is unknown, the class names
-            differ from the split's, there are more than 254 classes, only some of the wrapped
-            datasets are in test mode, or ``drop_unseen_images`` is used in testing, is used with a
-            setting other than "inductive", or leaves no image. Loading a sample raises it (or
-            FileNotFoundError) for files that are missing or invalid, and names them.
+        UserError: If ``dataset`` is not an mmengine dataset, the split is missing or invalid, the
+            setting is unknown, the class names differ from the split's, there are more than 254
+            classes, only some of the wrapped datasets are in test mode, or ``drop_unseen_images``
+            is used in testing, is used with a setting other than "inductive", or leaves no image.
+            Loading a sample raises it for files that are missing or invalid, and names them.
     """
 
     takes_seeds = True
@@ -89,10 +89,8 @@ class ZeroShotDataset:
             if isinstance(dataset, dict):
                 config = with_names(dataset, split)
                 check_config(config)
-                wrapped = DATASETS.build(config)
-            else:
-                wrapped = dataset
-        leaves = _leaves(wrapped)
+                dataset = DATASETS.build(config)
+        leaves = _leaves(dataset)
         for leaf in leaves:  # a wrapper may state other names than the data in it
             name, classes = type(leaf).__name__, leaf.metainfo.get("classes")
             if classes is None:
@@ -100,38 +98,35 @@ class ZeroShotDataset:
                     f"{name} has no class names; add metainfo=dict(classes=[...]) to its config."
                 )
             split = ClassSplit.build(split, classes=classes)
-            ignored = getattr(leaf, "ignore_index", IGNORED)
-            if ignored != IGNORED:
+            if getattr(leaf, "ignore_index", IGNORED) != IGNORED:
                 raise UserError(
-                    f"ignore_index={ignored} of {name} has no effect: {IGNORED} is ignored in "
-                    "label files. Use background (FolderDataset) or reduce_zero_label for another "
-                    "value, or change the files."
+                    f"ignore_index={leaf.ignore_index} of {name} has no effect: {IGNORED} is "
+                    "ignored in label files. Use background (FolderDataset) or reduce_zero_label "
+                    "for another value, or change the files."
                 )
         assert isinstance(split, ClassSplit)
         self.split = split
-        if self.split.num_classes > UNLABELED:
+        if split.num_classes > UNLABELED:
             raise UserError(
-                f"{self.split.num_classes} classes are too many: labels are 8-bit and "
+                f"{split.num_classes} classes are too many: labels are 8-bit and "
                 f"{UNLABELED} and {IGNORED} are taken, which leaves {UNLABELED}."
             )
         self.test_mode = leaves[0].test_mode
         if any(leaf.test_mode != self.test_mode for leaf in leaves):
             raise UserError("some of the wrapped datasets have test_mode=True and some do not.")
-        if drop_unseen_images and self.test_mode:
-            raise UserError("drop_unseen_images is for training, but test_mode is True.")
-        if drop_unseen_images and setting != "inductive":
+        if drop_unseen_images and (self.test_mode or setting != "inductive"):
             raise UserError(
-                f"drop_unseen_images leaves no pixel of an unseen class, but setting={setting!r} "
-                "trains on them: change one of the two."
+                "drop_unseen_images is for training with setting='inductive', not for "
+                f"test_mode={self.test_mode} with setting={setting!r}."
             )
         self.setting = setting
         self.drop_unseen_images = drop_unseen_images
         self.hide_as = None if self.test_mode else _HIDE_AS[setting]
         with _mmseg_scope():
-            self.dataset = _guarded(wrapped, LabelRule(self.split, self.hide_as), pipeline)
+            self.dataset = _guarded(dataset, LabelRule(split, self.hide_as), pipeline)
         # mmseg's confusion_matrix.py reads these.
         self.METAINFO, self.ignore_index = self.metainfo, IGNORED
-        self.reduce_zero_label = getattr(leaves[0], "reduce_zero_label", False)
+        self.reduce_zero_label = getattr(self.leaves[0], "reduce_zero_label", False)
 
         self._fully_initialized = False
         if not lazy_init:
@@ -170,12 +165,11 @@ class ZeroShotDataset:
             if not rule.holds_unseen(leaf.pipeline.read_label(info), path):
                 kept[id(leaf)].append(index)
         left = sum(map(len, kept.values()))
-        few = left < MIN_KEPT * total
-        advice = ", which is few; drop_unseen_images=False keeps all" if few else ""
         print_log(
-            f"{left} of {total} images contain no unseen class and are kept{advice}",
+            f"{left} of {total} images contain no unseen class and are kept "
+            "(drop_unseen_images=False keeps all)",
             "current",
-            logging.WARNING if few else logging.INFO,
+            logging.WARNING if left < MIN_KEPT * total else logging.INFO,
         )
         if not left:
             raise UserError(
@@ -193,30 +187,12 @@ class ZeroShotDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @force_full_init
     def __getitem__(self, idx: int | tuple[int, int]) -> Any:
         """The pipeline's output for the sample at an index, reproducible for (index, seed)."""
-        if not self._fully_initialized:
-            print_log(
-                "Call full_init() before loading samples; otherwise every worker calls it.",
-                logger="current",
-                level=logging.WARNING,
-            )
-            self.full_init()
         index, seed = idx if isinstance(idx, tuple) else (idx, None)
         with seeded_by(seed):
             return self.dataset[int(index)]
-
-    @force_full_init
-    def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Keep only some samples, in place, as ``BaseDataset`` does; not supported for wrappers."""
-        self.dataset.get_subset_(indices)
-
-    @force_full_init
-    def get_subset(self, indices: Sequence[int] | int) -> ZeroShotDataset:
-        """A dataset with some of the samples, as in ``BaseDataset``."""
-        subset = copy.copy(self)
-        subset.dataset = self.dataset.get_subset(indices)
-        return subset
 
 
 def _mmseg_scope() -> Any:
@@ -270,3 +246,25 @@ def _take(dataset: Any, kept: dict[int, list[int]]) -> None:
     dataset.full_init()
     if hasattr(dataset, "num_samples"):  # mmseg's MultiImageMixDataset counts at construction
         dataset.num_samples = len(dataset.dataset)
+
+
+@DATASETS.register_module()
+class PascalVOC20Dataset(PascalVOCDataset):
+    """Pascal VOC 2012 with 20 classes; background pixels are ignored (255).
+
+    In the label files, 0 is the background, 1..20 are the classes and 255 marks object outlines.
+
+    Args:
+        ann_file: List of the image names, as in ``PascalVOCDataset``.
+        reduce_zero_label: Whether 0 is the background in the files. Set it to False for files that
+            already hold 0..19 and 255.
+        **kwargs: As in ``PascalVOCDataset``.
+    """
+
+    METAINFO = {
+        "classes": PascalVOCDataset.METAINFO["classes"][1:],
+        "palette": PascalVOCDataset.METAINFO["palette"][1:],
+    }
+
+    def __init__(self, ann_file: str, reduce_zero_label: bool = True, **kwargs: Any) -> None:
+        super().__init__(ann_file=ann_file, reduce_zero_label=reduce_zero_label, **kwargs)

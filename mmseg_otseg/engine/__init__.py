@@ -3,10 +3,12 @@
 from mmseg_otseg.engine import hooks
 from mmseg_otseg.engine.checkpoint import read_checkpoint
 from mmseg_otseg.engine.config import resolve
-from mmseg_otseg.engine.distributed import process_group
-from mmseg_otseg.engine.optimizers import CPUAmpOptimWrapper, TrainableOptimWrapperConstructor
-from mmseg_otseg.engine.runner import ZeroShotRunner
-from mmseg_otseg.engine.schedulers import WarmupPolyLR
+from mmseg_otseg.engine.optimizers import (
+    CPUAmpOptimWrapper,
+    TrainableOptimWrapperConstructor,
+    WarmupPolyLR,
+)
+from mmseg_otseg.engine.runner import ZeroShotRunner, process_group
 
 __all__ = [
     "CPUAmpOptimWrapper",

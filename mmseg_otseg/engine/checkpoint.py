@@ -294,41 +294,26 @@ def load_from_model_list(filename: str, map_location: MapLocation = None) -> dic
         UserError: If mmengine lists no URL under the name.
     """
     source, _, name = filename.partition("://")
-    if source in ("torchvision", "modelzoo"):
-        urls = mmengine_checkpoint.get_torchvision_models()
-    elif source == "mmcls":
-        urls = mmengine_checkpoint.get_mmcls_models()
-    else:
-        urls = mmengine_checkpoint.get_external_models()
-        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    torchvision = source in ("torchvision", "modelzoo")
+    lists = mmengine_checkpoint
+    urls = lists.get_torchvision_models() if torchvision else lists.get_external_models()
     url = str(urls.get(name))
     if not url.startswith(("http://", "https://")):
         raise UserError(f"mmengine knows no checkpoint named {filename}")
-    content = load_from_http(url, map_location)
-    if source == "mmcls":  # a whole classifier, of which only the backbone is needed
-        state, prefix = content.get("state_dict", content), "backbone."
-        own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-        content = {"state_dict": own}
-    return content
+    return load_from_http(url, map_location)
 
 
-def load_from_object_store(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Refuse object stores, because mmengine's clients execute code in the files they read."""
-    raise UserError(f"{filename} is in an object store: copy the file here and give its path")
+def refuse(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Refuse sources whose readers in mmengine execute code in the files."""
+    raise UserError(f"{filename} is not read: copy the file here and give its path")
 
 
 SOURCES: dict[Callable, list[str]] = {
     load_from_local: [""],
     load_from_http: ["http://", "https://"],
     load_from_hub: [hub.SCHEME],
-    load_from_model_list: [
-        "modelzoo://",
-        "torchvision://",
-        "open-mmlab://",
-        "openmmlab://",
-        "mmcls://",
-    ],
-    load_from_object_store: ["pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"],
+    load_from_model_list: ["modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://"],
+    refuse: ["mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"],
 }
 for _loader, _prefixes in SOURCES.items():
     CheckpointLoader.register_scheme(_prefixes, _loader, force=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.segmentors import resolve_model
 from mmseg_otseg.structures import ClassSplit
@@ -27,7 +28,8 @@ def resolve(cfg: Config) -> Config:
       becomes the model's ``compile_losses``.
     - Each ``ZeroShotDataset`` gets the model's ``split``; what it wraps is in ``test_mode`` in
       validation and testing.
-    - Each ``FolderDataset`` gets ``data_root`` and ``background`` from the top of the config.
+    - Each ``FolderDataset`` gets the class names, and ``data_root`` and ``background`` from the top
+      of the config.
     - The neck's ``train_classes`` follows from the ``setting`` of the training data.
 
     This is the one place where a config is interpreted. The runner resolves a config before it
@@ -55,7 +57,7 @@ def resolve(cfg: Config) -> Config:
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and loader.get("dataset"):
-            loader.dataset = _resolve_dataset(loader.dataset, cfg, model.split, name)
+            _resolve_dataset(loader.dataset, cfg, split, name)
     if cfg.get("compile"):
         model.compile_losses = cfg.pop("compile")
     if cfg.get("train_dataloader"):
@@ -65,68 +67,38 @@ def resolve(cfg: Config) -> Config:
     return cfg
 
 
-def nested_datasets(dataset: Mapping[str, Any]) -> Iterator[Any]:
-    """The config of a dataset, and those of the datasets that it wraps, at any depth.
-
-    Args:
-        dataset: Config with ``type``.
-    """
-    yield dataset
-    for inner in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
-        if isinstance(inner, Mapping):
-            yield from nested_datasets(inner)
-
-
 def type_name(config: Any) -> str:
     """The name of a component's class; a config has either its name or the class."""
     kind = config.get("type", "") if isinstance(config, Mapping) else ""
     return kind.split(".")[-1] if isinstance(kind, str) else kind.__name__
 
 
-def find_hook(cfg: Config, kind: str) -> Any:
-    """The config of the first hook of a type; None if there is none."""
-    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
-    return next((hook for hook in hooks if type_name(hook) == kind), None)
-
-
-def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: Any, loader: str) -> ConfigDict:
-    """The dataset of a loader with split, folder, background and test mode filled in."""
+def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader: str) -> None:
+    """Fill in split, names, folder, background and test mode of a loader's dataset."""
     for config in nested_datasets(dataset):
         if type_name(config) == "FolderDataset":
             for key in ("data_root", "background"):
                 if key not in config and key in cfg:
                     config[key] = cfg[key]
-            classes = list(ClassSplit.build(split).classes)
-            config.setdefault("metainfo", dict(classes=classes))
+            names = dict(classes=list(split.classes), unseen=list(split.unseen))
+            config.setdefault("metainfo", names)
         if type_name(config) != "ZeroShotDataset":
             continue
-        if config.get("split") is None:
-            config.split = copy.deepcopy(split)
-        elif ClassSplit.build(config.split) != ClassSplit.build(split):
-            other = ClassSplit.build(config.split)
-            raise UserError(
-                f"{loader} and the model do not mean the same classes: "
-                f"{other.difference(ClassSplit.build(split))}. Name the split in one place, "
-                "`model.split`"
-            )
+        if config.get("split") is not None:
+            split.check_same(ClassSplit.build(config.split), "the model", loader)
+        config.split = split.as_config()
+        tests = loader != "train_dataloader"
         for leaf in nested_datasets(config.dataset):
-            _resolve_test_mode(leaf, loader)
-    return dataset
-
-
-def _resolve_test_mode(dataset: Any, loader: str) -> None:
-    """Labels are whole (``test_mode``) in evaluation, and not in training."""
-    if "dataset" in dataset or "datasets" in dataset:
-        return
-    tests = loader != "train_dataloader"
-    if tests:
-        dataset.setdefault("test_mode", True)
-    if dataset.get("test_mode", False) != tests:
-        raise UserError(
-            f"{loader}: a {type_name(dataset)} has test_mode={not tests}, but the labels of unseen "
-            f"classes are {'whole in evaluation' if tests else 'hidden in training'}: leave "
-            "test_mode out"
-        )
+            if "dataset" in leaf or "datasets" in leaf:
+                continue
+            if tests:
+                leaf.setdefault("test_mode", True)
+            if leaf.get("test_mode", False) != tests:
+                raise UserError(
+                    f"{loader}: a {type_name(leaf)} has test_mode={not tests}, but the labels of "
+                    f"unseen classes are {'whole in evaluation' if tests else 'hidden in training'}"
+                    ": leave test_mode out"
+                )
 
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
@@ -147,7 +119,8 @@ def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
             f"the neck has train_classes={neck.train_classes!r}, but setting={setting!r} of the "
             f"training data means {classes!r}: leave train_classes out"
         )
-    hook = find_hook(cfg, "SelfTrainingHook")
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
+    hook = next((hook for hook in hooks if type_name(hook) == "SelfTrainingHook"), None)
     if (hook is not None) != (setting == "transductive"):
         raise UserError(
             f"the training data has setting={setting!r}, and there is "

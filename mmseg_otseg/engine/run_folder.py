@@ -120,7 +120,7 @@ def lock_folder(folder: str | os.PathLike) -> int | None:
     """
     if fcntl is None:
         return None
-    descriptor = os.open(Path(folder) / "train.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(Path(folder) / "train.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         # Not flock: data loader workers would inherit it and can outlive a killed process.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from mmseg.registry import DATASETS, MODELS
 
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.config import resolve, type_name
-from mmseg_otseg.engine.hooks.run_check_hook import image_set
+from mmseg_otseg.engine.hooks.checks import image_set
+from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads.seen_bias import state_key
@@ -81,7 +81,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
 
     A model that loads it uses this bias for testing and inference, unless its config sets one. The
     file also records which validation images chose it, so that a test on the same images can say
-    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.run_check_hook.image_set`).
+    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.checks.image_set`).
 
     Args:
         cfg: The config with which the bias was found. The bias applies only to the same
@@ -91,7 +91,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
         target: File to write. It may be the same file; that file stays intact if writing fails.
 
     Raises:
-        FileNotFoundError, ValueError: If the checkpoint cannot be read, or ``target`` is a
+        FileNotFoundError, UserError: If the checkpoint cannot be read, or ``target`` is a
             ``.safetensors`` file.
     """
     check_target(target)
@@ -102,9 +102,8 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
     if "state_dict" in content and cfg.get("val_dataloader"):
         dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
         content.setdefault("meta", {})["calibrated_on"] = image_set(dataset)
-    part = Path(f"{target}.part")
-    torch.save(content, part)
-    os.replace(part, target)
+    with whole_file(Path(target)) as part:
+        torch.save(content, part)
 
 
 def evaluation_only(cfg: Config, subset: str) -> Config:

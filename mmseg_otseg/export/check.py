@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,7 @@ EXACT = {"text": 1e-4, "probabilities": 1e-4, "labels": 1e-3}
 ROUGH = {"text": 1e-4, "probabilities": 0.1, "labels": 1.0}
 TIE = 1e-5  # classes whose probabilities differ by less are equally good
 # Names of everyday things, for vocabularies other than the model's own.
-NAMES = tuple(
-    dict.fromkeys((*COCOStuffDataset.METAINFO["classes"], *ADE20KDataset.METAINFO["classes"]))
-)
+NAMES = (*COCOStuffDataset.METAINFO["classes"], *ADE20KDataset.METAINFO["classes"])
 
 
 def check_folder(
@@ -50,13 +48,19 @@ def check_folder(
     runtime = OTSegRuntime(folder)
     rng = np.random.default_rng(seed)
     found = {"text": 0.0, "probabilities": 0.0, "labels": 0.0}
-    for names in _vocabularies(model, runtime):
+    own = list(model.neck.text.split.full_names)
+    vocabularies = [own]
+    if runtime.takes_names:
+        vocabularies += [own[:1], list(dict.fromkeys((*own, *NAMES)))[:300]]
+    rows, columns = model.backbone.patch_size
+    sizes = [(4 * rows, 4 * columns), (7 * rows, 3 * columns), (2 * rows, 9 * columns)]
+    for names in vocabularies:
         named = with_classes(model, names)
         classes = runtime.vocabulary(names)
         with torch.no_grad():
             text = named.neck.text().float().numpy()
         found["text"] = max(found["text"], float(np.abs(text - classes.text).max()))
-        for size in _sizes(runtime, model):
+        for size in sizes if runtime.size is None else [runtime.size]:
             images = _images(rng, 1 if len(names) > 100 else 3, size)
             ours = runtime.run(images, classes)
             theirs = _model_values(named, images, runtime.at_image_size)
@@ -72,21 +76,6 @@ def check_folder(
             + ". Nothing was written."
         )
     return found
-
-
-def _vocabularies(model: Any, runtime: OTSegRuntime) -> list[Sequence[str]]:
-    own = list(model.neck.text.split.full_names)
-    if not runtime.takes_names:
-        return [own]
-    more = [*own, *(name for name in NAMES if name not in model.neck.text.split.texts)]
-    return [own, own[:1], more[:300]]
-
-
-def _sizes(runtime: OTSegRuntime, model: Any) -> list[tuple[int, int]]:
-    if runtime.size is not None:
-        return [runtime.size]
-    rows, columns = model.backbone.patch_size
-    return [(4 * rows, 4 * columns), (7 * rows, 3 * columns), (2 * rows, 9 * columns)]
 
 
 def _images(rng: np.random.Generator, number: int, size: tuple[int, int]) -> np.ndarray:

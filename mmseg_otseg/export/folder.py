@@ -91,7 +91,15 @@ def export_folder(
             graph = SegmentationGraph(model, at_image_size, residual).eval()
             write_graph(graph, example_inputs(model, size), part / MODEL, opset, size, program)
             prompts = write_text_encoder(model.neck.text, part, opset)
-            _write_vocabulary(model, part / VOCABULARY)
+            split = model.neck.text.split
+            np.savez(
+                part / VOCABULARY,
+                names=np.array(split.full_names, dtype=np.str_),
+                text=model.neck.text().float().numpy(),
+                seen=np.array([name in model.neck.seen_names for name in split.classes]),
+                palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),
+                clip=np.array(clip_identity(model)),
+            )
             metadata = {
                 "format": FORMAT,
                 "version": __version__,
@@ -214,23 +222,8 @@ def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> No
     if opset < MIN_OPSET:
         raise UserError(f"opset {opset} is too old: take {MIN_OPSET} or later")
     patch = model.backbone.patch_size
-    if size is not None and any(
-        side < step or side % step for side, step in zip(size, patch, strict=True)
-    ):
+    if size is not None and any(side < 1 or side % step for side, step in zip(size, patch)):
         raise UserError(
             f"height and width must be multiples of CLIP's patch, {patch[0]} x {patch[1]} pixels, "
             f"got {size[0]} x {size[1]}"
         )
-
-
-def _write_vocabulary(model: Any, path: Path) -> None:
-    text = model.neck.text
-    seen = [name in model.neck.seen_names for name in text.split.classes]
-    np.savez(
-        path,
-        names=np.array(text.split.full_names, dtype=np.str_),
-        text=text().float().numpy(),
-        seen=np.array(seen),
-        palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),
-        clip=np.array(clip_identity(model)),
-    )

@@ -1,4 +1,4 @@
-"""The ONNX files of an exported folder."""
+"""The ONNX files and the tokenizer of an exported folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
@@ -13,9 +14,11 @@ from mmseg_otseg.inference.exported import TEXT_ENCODER, TOKENIZER
 from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
 
 from .graphs import SegmentationGraph, TextGraph
-from .tokenizer import cleaning, fast_tokenizer
 
 PROGRAM = "model.pt2"
+# Contractions, runs of letters, single digits, and runs of anything else but white space. The
+# expression of open_clip ignores case and so skips U+0345, an accent with a letter as its capital.
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 
 
 def example_inputs(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
@@ -148,3 +151,49 @@ def quantize(path: Path) -> None:
     )
     rounded.replace(path)
     path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights of a large model
+
+
+def cleaning(tokenizer: Any) -> str:
+    """How a tokenizer of open_clip cleans text, by open_clip's name for it."""
+    names = ("whitespace", "lower", "canonicalize")
+    return next(name for name in names if get_clean_fn(name) is tokenizer.clean_fn)
+
+
+def fast_tokenizer(tokenizer: Any) -> Any:
+    """A ``tokenizers.Tokenizer`` that gives the same tokens as a tokenizer of open_clip.
+
+    Both are equal for text that was cleaned as the tokenizer's ``clean_fn`` does it.
+
+    Args:
+        tokenizer: ``SimpleTokenizer`` or ``HFTokenizer``.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+
+    if isinstance(tokenizer, HFTokenizer):
+        return Tokenizer.from_str(tokenizer.tokenizer.backend_tokenizer.to_str())
+    if not isinstance(tokenizer, SimpleTokenizer):
+        raise UserError(f"cannot export a tokenizer of the type {type(tokenizer).__name__}")
+    start, end = ((name, tokenizer.encoder[name]) for name in ("<start_of_text>", "<end_of_text>"))
+    fast = Tokenizer(
+        models.BPE(
+            vocab=tokenizer.encoder,
+            merges=sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__),
+            end_of_word_suffix="</w>",
+            unk_token=end[0],
+        )
+    )
+    fast.add_special_tokens([start[0], end[0]])
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    fast.post_processor = processors.TemplateProcessing(
+        single=f"{start[0]} $A {end[0]}", special_tokens=[start, end]
+    )
+    fast.enable_truncation(tokenizer.context_length)
+    return fast

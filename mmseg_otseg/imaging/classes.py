@@ -49,7 +49,7 @@ def class_list(
         UserError: If there is no name, or one is empty or given twice; if the string or a line of
             the file can be read in two ways.
 
-    Example:
+    Examples:
         >>> class_list('cat, "chair, wooden", sofa|couch')
         ['cat', 'chair, wooden', 'sofa | couch']
     """
@@ -85,7 +85,7 @@ def class_list(
 def names_of(entry: str) -> tuple[str, ...]:
     """The names of one class, written as in :func:`class_list`; the class is called by the first.
 
-    Example:
+    Examples:
         >>> names_of("sofa | couch")
         ('sofa', 'couch')
     """

@@ -59,12 +59,11 @@ class OTSegInferencer(Segmenter):
             of the config. A checkpoint works with any of them.
 
     Raises:
-        UserError: If ``model`` is not a config.
-        UserError: If the config has no test pipeline, the model has no vocabulary, or the
-            precision is unknown.
+        UserError: If ``model`` is not a config, the config has no test pipeline, the model has no
+            vocabulary, or the precision is unknown.
         ConnectionError: If weights are not here yet and cannot be downloaded.
 
-    Example:
+    Examples:
         >>> inferencer = OTSegInferencer()
         >>> inferencer("photos/", classes="road, car, sky", out_dir="out")["classes"]
         ('road', 'car', 'sky')

@@ -40,7 +40,7 @@ class OTSegRuntime(Segmenter):
         ImportError: If ONNX Runtime is missing or older than 1.20.
         UserError: If a file is damaged, of a newer layout, or made with another CLIP.
 
-    Example:
+    Examples:
         >>> runtime = OTSegRuntime("exported")
         >>> runtime("photos/", classes=["cat", "sofa"], out_dir="out")["classes"]
         ('cat', 'sofa')

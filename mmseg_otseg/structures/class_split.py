@@ -1,4 +1,4 @@
-"""The class split: all classes, and which of them are unseen (without labels in training)."""
+"""The class split (all classes, and which of them have no labels in training), and label values."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from mmseg.datasets import (
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.classes import class_list, names_of
+
+IGNORED = 255
+"""Label of a pixel of no class, mmseg's ``ignore_index``.
+
+The metrics leave it out. :class:`~mmseg_otseg.models.FocalDiceLoss` by default counts it as a
+negative for every class, as the authors do; ``ignored="masked"`` leaves it out there as well.
+"""
+
+UNLABELED = 254
+"""Label of a pixel of some unseen class (transductive training)."""
 
 # The splits of zero-shot segmentation (Xian et al., CVPR 2019, for VOC and COCO-Stuff; OTSeg for
 # Context). VOC's first name is the background, which the protocol ignores.
@@ -113,8 +123,7 @@ class ClassSplit:
                 f"the split and the data do not have the same classes: "
                 f"{_difference(built.classes, tuple(classes), 'the split', 'the data')}. They must "
                 "have the same names in the same order: change `split`, or choose and reorder the "
-                "dataset's classes with its `metainfo=dict(classes=...)`. Other names than its own "
-                "need a class derived from it with another METAINFO."
+                "dataset's classes with its `metainfo=dict(classes=...)`."
             )
         return built
 
@@ -142,19 +151,38 @@ class ClassSplit:
             unseen = KNOWN_UNSEEN[unseen]
         if seen is None:
             return cls(entries, () if unseen is None else unseen)
-        seen = set(_indices(seen, names, "seen"))
-        rest = tuple(index for index in range(len(names)) if index not in seen)
-        unseen = set(rest if unseen is None else _indices(unseen, names, "unseen"))
-        if seen & unseen:
-            both = ", ".join(names[index] for index in sorted(seen & unseen))
-            raise UserError(f"seen and unseen classes overlap: {both} are in both.")
-        if unseen != set(rest):
-            neither = ", ".join(names[index] for index in rest if index not in unseen)
+        given_seen = set(_indices(seen, names, "seen"))
+        rest = [index for index in range(len(names)) if index not in given_seen]
+        given_unseen = set(rest if unseen is None else _indices(unseen, names, "unseen"))
+        wrong = {
+            "are in both `seen` and `unseen`, which overlap": given_seen & given_unseen,
+            "are in neither `seen` nor `unseen`": set(rest) - given_unseen,
+        }
+        for problem, indices in wrong.items():
+            if indices:
+                raise UserError(f"{', '.join(names[i] for i in sorted(indices))} {problem}.")
+        return cls(entries, tuple(rest))
+
+    def as_config(self) -> dict[str, list[str]]:
+        """The split as a config has it: plain lists of names."""
+        return {"classes": list(self.full_names), "unseen": list(self.unseen_names)}
+
+    def check_same(self, other: ClassSplit, who: str, whose: str) -> None:
+        """Refuse another split.
+
+        Args:
+            other: The other split.
+            who: What has this split, for the message.
+            whose: What has the other one.
+
+        Raises:
+            UserError: If the two differ.
+        """
+        if other != self:
             raise UserError(
-                f"the classes {neither} are neither seen nor unseen; add them to one list, or "
-                "leave one list out."
+                f"{who} and {whose} do not mean the same classes: {self.difference(other)}. Name "
+                "the split in one place, `model.split`"
             )
-        return cls(entries, rest)
 
     def difference(self, other: ClassSplit) -> str:
         """How another split differs, for a message."""

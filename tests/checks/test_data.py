@@ -62,3 +62,10 @@ def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_p
     path = tmp_path / "new" / "sheet.png" / "below.png"
     with pytest.raises(OSError, match=str(path)):
         report.draw_sheet(path)
+
+
+def test_a_model_without_a_part_is_a_finding() -> None:
+    cfg = Config.fromfile(SHAPES / "otseg_plus.py")
+    cfg.model.pop("backbone")
+    report = check_data(cfg)
+    assert not report.can_train and "backbone" in report.findings[0].text

@@ -77,7 +77,8 @@ def test_a_clip_that_knows_little_accuses_nobody(number: int, knowledge: int) ->
 def test_names_that_read_alike(reader: NameReader) -> None:
     (finding,) = reader.read([*NAMES, "Red  Circle"]).findings
     assert finding.level == "warning"
-    assert "'red circle'" in finding.text and "'Red  Circle'" in finding.text
+    assert "'red circle' and 'Red  Circle'" in finding.text and "2 of 21 names" in finding.text
+    assert not reader.read(["red circle | Red  Circle", *NAMES[1:]]).findings  # of one class
 
 
 def test_names_that_do_not_fit(reader: NameReader) -> None:

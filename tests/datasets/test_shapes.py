@@ -12,18 +12,15 @@ from PIL import Image
 from mmseg_otseg.datasets import PascalVOC20Dataset
 from mmseg_otseg.datasets.shapes import (
     BACKGROUND,
-    NUM_FACTS,
     SHAPES_CLASSES,
     SHAPES_PALETTE,
-    VOCABULARY,
     WORLDS,
     ShapesDataset,
-    caption_scene,
     export_voc,
     get_world,
     render_scene,
-    scene_facts,
 )
+from tools.shapes.captions import NUM_FACTS, VOCABULARY, caption_scene, scene_facts
 
 LOAD = [dict(type="LoadShapesScene"), dict(type="PackSegInputs")]
 

@@ -93,7 +93,7 @@ def test_other_names(visitor: Visitor) -> None:
     visitor.after(lambda: visitor.press("#segment"))
     legend = visitor.one("#legend").text
     assert "zebra" in legend and "red circle" in legend and "blue" not in legend
-    assert "unseen" in legend
+    assert "no masks in training" in legend
     visitor.type_names("zebra, zebra")
     visitor.press("#segment")
     assert "more than once" in visitor.message()
@@ -109,7 +109,7 @@ def test_a_click_tells_classes_and_prompts(visitor: Visitor) -> None:
     assert abs(x - 16) <= 1 and abs(y - 48) <= 1
     shares = [float(text.rstrip("%")) for text in visitor.texts("#prompt-rows .number")]
     assert len(shares) == 6 and sum(shares) == pytest.approx(100, abs=0.5)
-    assert visitor.wait_for(lambda: len(visitor.all("#maps .grid-container img")) == 6)
+    assert visitor.wait_for(lambda: len(visitor.all("#maps img")) == 6)
 
 
 def test_the_threshold_and_the_mask(visitor: Visitor) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmseg_otseg.demo import views
 from mmseg_otseg.inference import Inspection
@@ -39,7 +42,11 @@ def test_the_legend_has_every_class_and_its_share(look: Inspection) -> None:
     labels[:, 9] = 1
     html = views.legend(look, labels)
     assert numbers(html) == ["90.0%", "10.0%"]
-    assert html.count("unseen</span>") == 1 and "<b>" not in html and "&lt;b&gt;dog" in html
+    assert (
+        html.count("no masks in training</span>") == 1
+        and "<b>" not in html
+        and "&lt;b&gt;dog" in html
+    )
     labels[:, :9] = 2
     html = views.legend(look, labels)
     assert numbers(html) == ["90.0%", "10.0%"]
@@ -79,6 +86,9 @@ def test_a_place_tells_its_class_and_who_takes_it(
     shares = numbers(views.prompts_at(look, *place, label=0))
     assert shares[taker] == "100.0%" and shares[1 - taker] == "0.0%"
     maps = views.prompt_maps(look, 1)
-    assert [name for _, name in maps] == ["a photo of a <b>dog.", "a part of a <b>dog."]
-    left, right = (maps[taker][0][:, part].sum() for part in (slice(0, 90), slice(-90, None)))
-    assert (left > right) == (taker == 0)
+    texts = ["a photo of a &lt;b&gt;dog.", "a part of a &lt;b&gt;dog."]
+    assert re.findall("<figcaption>(.*?)</figcaption>", maps) == texts
+    source = re.findall('base64,([^"]+)', maps)[taker]
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))), int)
+    width = drawn.shape[1] // 8
+    assert (drawn[:, :width].sum() > drawn[:, -width:].sum()) == (taker == 0)

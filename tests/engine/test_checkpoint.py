@@ -102,9 +102,9 @@ def test_every_source_of_mmengine_is_read_safely(
 ) -> None:
     evil = hostile_files(tmp_path, tmp_path / "executed")["weights"]
     url = f"{served}/{evil.name}"
-    for name in ("external", "torchvision", "mmcls"):
+    for name in ("external", "torchvision"):
         monkeypatch.setattr(mmengine_checkpoint, f"get_{name}_models", lambda: dict(model=url))
-    for source in [url, "torchvision://model", "open-mmlab://model", "mmcls://model"]:
+    for source in [url, "torchvision://model", "open-mmlab://model"]:
         with pytest.raises(ValueError, match=r"refused.*exec"):
             load_checkpoint(nn.Linear(1, 1), source)
     for source in ["s3://a/b.pth", "open-mmlab://nothing"]:

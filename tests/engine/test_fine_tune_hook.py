@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
-from mmseg_otseg.engine.hooks import fine_tune_hook
+from mmseg_otseg.engine.hooks import stages
 from tests.helpers.folder_data import CLASSES, write_folders
 from tests.helpers.small_configs import small
 
@@ -22,7 +22,7 @@ THEIRS = dict(classes=["air", "tree", "car"], unseen=["air"])
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the hook said."""
     lines: list[str] = []
-    monkeypatch.setattr(fine_tune_hook, "print_log", lambda text, *_: lines.append(text))
+    monkeypatch.setattr(stages, "print_log", lambda text, *_: lines.append(text))
     return lines
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mmseg_otseg.engine.hooks.iteration_seed_hook import iteration_seed
+from mmseg_otseg.engine.hooks.resuming import iteration_seed
 
 
 def test_processes_and_iterations_have_seeds_of_their_own() -> None:

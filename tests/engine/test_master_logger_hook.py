@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine import ZeroShotRunner
-from mmseg_otseg.engine.hooks import master_logger_hook
+from mmseg_otseg.engine.hooks import logs
 from tests.helpers.tiny_run import tiny_config, write_images
 
 
@@ -45,7 +45,7 @@ def test_the_others_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_first_lines_come_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Iteration 1, then 30 s after a line; mmengine logs every ``interval`` and each pass, of 2."""
     seconds = iter([100.0, 110.0, 131.0, 140.0, 141.0])
-    monkeypatch.setattr(master_logger_hook, "monotonic", seconds.__next__)
+    monkeypatch.setattr(logs, "monotonic", seconds.__next__)
     write_images(tmp_path)
     cfg = tiny_config(tmp_path, train_cfg=dict(max_iters=5, val_interval=9))
     cfg.default_hooks.logger.interval = 5

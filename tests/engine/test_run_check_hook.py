@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from mmseg_otseg.engine.hooks.run_check_hook import trained_classes
+from mmseg_otseg.engine.hooks.checks import trained_classes
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, write_images

@@ -4,7 +4,8 @@ import open_clip
 import pytest
 from open_clip.tokenizer import get_clean_fn
 
-from mmseg_otseg.export.tokenizer import cleaning, fast_tokenizer
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.export.onnx_files import cleaning, fast_tokenizer
 from mmseg_otseg.inference.exported import clean_text
 
 pytest.importorskip("tokenizers")
@@ -34,10 +35,10 @@ def test_it_gives_the_tokens_of_open_clip() -> None:
         assert fast.encode(clean_text(sentence, cleaning(slow))).ids == expected, sentence
 
 
-def test_text_is_cleaned_as_by_open_clip() -> None:
-    for clean in ("whitespace", "lower", "canonicalize"):
-        for sentence in (*SENTENCES, "a_b, C-d!  (e)"):
-            assert clean_text(sentence, clean) == get_clean_fn(clean)(sentence)
+@pytest.mark.parametrize("clean", ["whitespace", "lower", "canonicalize"])
+def test_text_is_cleaned_as_by_open_clip(clean: str) -> None:
+    for sentence in (*SENTENCES, "a_b, C-d!  (e)"):
+        assert clean_text(sentence, clean) == get_clean_fn(clean)(sentence)
 
 
 def test_a_sentence_that_is_too_long_keeps_its_end_token() -> None:
@@ -45,3 +46,8 @@ def test_a_sentence_that_is_too_long_keeps_its_end_token() -> None:
     ids = fast_tokenizer(slow).encode("dog " * 200).ids
     assert len(ids) == slow.context_length
     assert ids == slow(["dog " * 200])[0].tolist()
+
+
+def test_other_tokenizers_are_refused() -> None:
+    with pytest.raises(UserError, match="str"):
+        fast_tokenizer("bpe")

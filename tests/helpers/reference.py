@@ -59,9 +59,10 @@ class Reference:
         np.save(folder / "text.npy", self.arrays["input/text_embeddings"])
         prompts = dict(num_tokens=self.config("visual_prompt_tokens"), dropout=0.0)
         text = dict(type="PrecomputedPrompts", path=str(folder / "text.npy"), split=self.split)
-        head = dict(type="MPSAHead", epsilon=self.config("epsilon"))
         if self.method == "zegclip":
             head = dict(type="ZegCLIPHead", decoder_heads=self.config("decoder_heads"))
+        else:
+            head = dict(type="MPSAHead", epsilon=self.config("epsilon"))
         for name in ("embed_dim", "num_classes", "decoder_layers"):
             head[name] = self.config(name)
         return dict(

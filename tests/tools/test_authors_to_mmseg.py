@@ -24,7 +24,9 @@ def save(path: Path, state: dict[str, torch.Tensor], **meta: Any) -> Path:
 def config_of(reference: Reference, folder: Path) -> Config:
     """A config whose model the authors' tensors fit."""
     model = reference.model_config(folder)
-    return Config(dict(model=dict(model, type="CLIPEncoderDecoder", clip=reference.clip())))
+    clip = model["backbone"].pop("clip")
+    del model["neck"]["clip"]
+    return Config(dict(model=dict(model, type="CLIPEncoderDecoder", clip=clip)))
 
 
 @pytest.fixture
@@ -60,8 +62,8 @@ def test_predictions_of_a_converted_file(
     assert found.lower() == (method if named else "otseg")
     image = reference.tensor("input/image")
     cfg = config_of(reference, tmp_path).model
-    cfg.backbone.clip.model.vision_cfg.image_size *= 2  # another native size
-    cfg.backbone.clip.quick_gelu = False  # the file brings its activation
+    cfg.clip.model.vision_cfg.image_size *= 2  # another native size
+    cfg.clip.quick_gelu = False  # the file brings its activation
     model = MODELS.build(cfg).eval()
     load_checkpoint(model, str(target), strict=True)
     with torch.no_grad():
@@ -85,7 +87,7 @@ def test_the_other_methods_head_refuses_a_converted_file(method: str, tmp_path: 
     config = config_of(reference, tmp_path)
     convert(source, tmp_path / "ours.pth", config)
     other = {"otseg": "ZegCLIPHead", "zegclip": "MPSAHead"}[method]
-    config.model.decode_head = dict(type=other, clip=reference.clip(), num_classes=4)
+    config.model.decode_head = dict(type=other)
     with pytest.raises(ValueError, match=r"attention'.*config"):
         load_checkpoint(MODELS.build(config.model), str(tmp_path / "ours.pth"))
     with pytest.raises(ValueError, match="attention'"):

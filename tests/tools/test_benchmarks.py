@@ -57,6 +57,7 @@ def test_the_table_has_a_row_for_every_case(
     assert all(f"| {name} |" in table for name in names)
 
 
+@pytest.mark.slow
 def test_embeddings_of_a_file_make_a_case(tmp_path: Path) -> None:
     pytest.importorskip("ot")
     text = np.random.default_rng(0).normal(size=(5, 6, 16))

@@ -13,7 +13,7 @@ def test_the_config_trains_on_generated_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    export_voc("data", train=3, aug=2, val=2)
+    export_voc("data", train=3, aug=2, val=8)  # enough to show unseen classes
     options = ["train_cfg.max_iters=2", "train_cfg.val_interval=2"]
     for loader in ("train_dataloader", "val_dataloader"):
         options += [f"{loader}.num_workers=0", f"{loader}.persistent_workers=False"]

@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg_otseg_cli.errors import CommandError
 
 from tests.helpers.run_tools import last_metrics, run_tool
+from tests.helpers.shapes_run import SHAPES, tiny_options
 from tests.helpers.tiny_run import tiny_config, train_tiny
 
 
@@ -72,3 +74,11 @@ def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_pat
     test_tool(config=tmp_path / "folders.py")
     with pytest.raises(ValueError, match=r"a/0\.png .*b/0\.png.*--out"):
         test_tool("--out", tmp_path / "maps", config=tmp_path / "folders.py")
+
+
+def test_a_model_with_nothing_to_train_needs_no_checkpoint(trained: Path, tmp_path: Path) -> None:
+    options = ("--work-dir", tmp_path / "test", *tiny_options())
+    run_tool("test", SHAPES / "sclip.py", *options)
+    assert "hIoU" in last_metrics(tmp_path / "test")
+    with pytest.raises(CommandError, match="checkpoint"):
+        run_tool("test", trained / "tiny.py", "--work-dir", tmp_path / "test")

@@ -53,16 +53,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from mmseg_otseg.datasets.shapes import (
-    SHAPES_CLASSES,
-    VOCABULARY,
-    caption_scene,
-    get_world,
-    render_scene,
-    scene_facts,
-)
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models.clip import load_clip
+from tools.shapes.captions import VOCABULARY, caption_scene, scene_facts
 from tools.shapes.evaluate_clip import TEMPLATES, encode, evaluate, tokenize
 
 SAVE_INTERVAL = 500  # steps between checkpoints

@@ -1,23 +1,17 @@
 """CLIP models of open_clip: configuration, loading, freezing."""
 
-from .config import (
-    check_image_tower,
-    check_text_tower,
-    clip_config,
-    clip_embed_dim,
-    supported_models,
-)
-from .frozen import (
-    PRECISIONS,
-    FrozenTower,
-    check_precision,
-    tensors_fingerprint,
-    tower_fingerprint,
-    weights_fingerprint,
-)
+from .frozen import FrozenTower, tensors_fingerprint, tower_fingerprint, weights_fingerprint
 from .layers import activation_name
 from .loading import fetch_clip, is_here, load_clip, shared_clip
-from .source import CLIPSource, resolve_clip
+from .source import (
+    PRECISIONS,
+    CLIPSource,
+    check_precision,
+    clip_config,
+    clip_embed_dim,
+    resolve_clip,
+)
+from .support import check_image_tower, check_text_tower, supported_models
 
 __all__ = [
     "PRECISIONS",

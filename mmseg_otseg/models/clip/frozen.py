@@ -15,21 +15,7 @@ from torch import Tensor, nn
 from mmseg_otseg.errors import UserError
 
 from .layers import activation_name, set_quick_gelu, uses_quick_gelu
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def check_precision(precision: str) -> str:
-    """Return ``precision`` if it is the name of one.
-
-    Raises:
-        UserError: If it is not.
-    """
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise UserError(
-            f"`precision` of a CLIP must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-        )
-    return precision
+from .source import PRECISIONS, check_precision
 
 
 class FrozenTower(nn.Module):
@@ -101,33 +87,30 @@ class FrozenTower(nn.Module):
         if weights:
             if other:
                 found = tensors_fingerprint(weights)
-            else:
+            else:  # if the precisions differ, the tower keeps its own
                 found = self.fingerprint
-                # If the precisions differ, the tower keeps its own.
                 state_dict.update({own + name: value for name, value in own_weights.items()})
             state_dict[prefix + "fingerprint"] = found
-            if bool(activation) != uses_quick_gelu(self.module):
-                set_quick_gelu(self.module, bool(activation))
+            set_quick_gelu(self.module, bool(activation))
         same = torch.equal(found.cpu(), self.fingerprint.cpu())
         if not same or bool(activation) != bool(self.quick_gelu):
             if not weights:
                 raise UserError(
                     "this checkpoint was trained over other CLIP weights "
                     f"({_name(found, activation)}) than the model was built with "
-                    f"({_name(self.fingerprint, self.quick_gelu)}). "
-                    "Build the model with the same `clip` settings (model, pretrained, quick_gelu "
-                    "and, for random weights, seed) as the training config."
+                    f"({_name(self.fingerprint, self.quick_gelu)}). Build the model with the same "
+                    "`clip` settings (model, pretrained, quick_gelu and, for random weights, seed) "
+                    "as the training config."
                 )
             self.saved = True  # nobody could build this tower again from the config
             # A position embedding of another size may be the tower's own, resized.
             if any(n in weights and weights[n].shape == own_weights[n].shape for n in other):
                 print_log(
                     "This checkpoint brings CLIP weights that differ from those of the model's "
-                    "`clip` settings, and replaces them. Unless they are weights that were trained "
-                    "further, `clip` is another CLIP than the checkpoint's, and text that it "
-                    "encodes will not fit.",
-                    logger="current",
-                    level=logging.WARNING,
+                    "`clip` settings, and replaces them. If they were not trained further, `clip` "
+                    "is another CLIP than the checkpoint's, and text that it encodes will not fit.",
+                    "current",
+                    logging.WARNING,
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import open_clip
 import torch
 from mmengine.logging import print_log
 from open_clip.convert import convert_state_dict
+from open_clip.factory import load_state_dict
 from open_clip.model import (
     convert_to_custom_text_state_dict,
     resize_pos_embed,
@@ -20,23 +24,24 @@ from open_clip.model import (
 )
 from torch import Tensor, nn
 
+from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
-from .files import read_clip_weights
-from .frozen import check_precision
 from .layers import activation_name, with_self_attention
 from .source import (
     CONFIG_FILE,
+    DEFAULT,
+    WEIGHTS_FILES,
     CLIPSource,
-    cached_weights,
-    download_weights,
+    check_precision,
+    is_torchscript_archive,
     resolve_clip,
 )
 
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
-# How names start where transformers saved a CLIP.
-TRANSFORMERS_NAMES = ("vision_model.encoder.", "text_model.encoder.")
+# What OpenAI's archives hold besides weights.
+ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 # The CLIPs that were built inside `shared_clip`, by what they were built from.
 _shared: ContextVar[dict[str, open_clip.CLIP] | None] = ContextVar("shared clips", default=None)
@@ -103,9 +108,9 @@ def load_clip(
     source = resolve_clip(model, pretrained, quick_gelu, mean, std)
     shared, key = _shared.get(), repr((source, seed, cache_dir))
     if shared is None:
-        return _load(source, pretrained, seed, cache_dir)
+        return _load(source, seed, cache_dir)
     if key not in shared:
-        shared[key] = _load(source, pretrained, seed, cache_dir)
+        shared[key] = _load(source, seed, cache_dir)
     return shared[key]
 
 
@@ -122,68 +127,34 @@ def fetch_clip(model: str | Mapping[str, Any], pretrained: str | None = None, **
     """
     source = resolve_clip(model, pretrained, **rest)
     if source.tag is not None:
-        _download(source, str(pretrained), rest.get("cache_dir"))
+        download_weights(source, rest.get("cache_dir"))
 
 
-def is_here(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> bool:
-    """Whether the weights of a ``clip`` setting can be loaded without a download.
-
-    Args:
-        model, pretrained, rest: As in :func:`fetch_clip`.
-    """
-    source = resolve_clip(model, pretrained, **rest)
-    return source.tag is None or cached_weights(source.tag, rest.get("cache_dir")) is not None
-
-
-def _load(
-    source: CLIPSource, pretrained: str | None, seed: int, cache_dir: str | None
-) -> open_clip.CLIP:
-    path = source.file
-    if source.tag is not None:
-        path = _download(source, str(pretrained), cache_dir)
-    tensors = None if path is None else read_clip_weights(path)
-    if tensors is not None and any(name.startswith(TRANSFORMERS_NAMES) for name in tensors):
-        raise UserError(
-            f"the CLIP weights in {path} are in the layout of transformers (vision_model.encoder). "
-            f"open_clip's layout is needed: {_where_open_clips_is(source)}"
-        )
+def _load(source: CLIPSource, seed: int, cache_dir: str | None) -> open_clip.CLIP:
+    path = source.file if source.tag is None else download_weights(source, cache_dir)
+    tensors = None if path is None else _read_weights(path)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not move on
         torch.manual_seed(seed)
         clip = _build(source.config)
-    if path is not None and tensors is not None:
+    if tensors is None:
+        _warn_of_random_weights(source.name)
+    else:
         try:
             _load_tensors(clip, tensors)
         except Exception as error:  # open_clip's conversions and torch's loading raise many kinds
+            lines = [line.strip()[:200] for line in str(error).splitlines() if line.strip()]
+            reason = "; ".join(lines[1:4] or lines) or type(error).__name__
             raise UserError(
-                f"the weights in {path} do not belong to the CLIP model {source.name}: "
-                f"{_mismatch(error)}"
+                f"the weights in {path} do not belong to the CLIP model {source.name}: {reason}"
             ) from error
-        _check_finite(clip, path)
-        _report(source, path)
-    else:
-        print_log(
-            f"CLIP {source.name} has random weights (pretrained=None): good for a trial only",
-            logger="current",
-            level=logging.WARNING,
-        )
+        for name, value in clip.state_dict().items():
+            # Infinity and NaN survive a sum, which needs no second tensor.
+            if name != "attn_mask" and value.is_floating_point() and not value.sum().isfinite():
+                raise UserError(f"the CLIP weights in {path} are damaged: {name} is not finite")
+        _report(source, str(path))
     pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
     open_clip.set_model_preprocess_cfg(clip, pixels)
     return with_self_attention(clip.eval())
-
-
-def _where_open_clips_is(source: CLIPSource) -> str:
-    """Where the weights of a model are in open_clip's own layout."""
-    names = "open_clip_model.safetensors or open_clip_pytorch_model.bin"
-    tags = open_clip.list_pretrained_tags_by_model(source.name.replace("/", "-"))
-    entries = {tag: open_clip.get_pretrained_cfg(source.name, tag) for tag in tags}
-    places = [
-        f"{entry['hf_hub'].rstrip('/')} ({tag})"
-        for tag, entry in entries.items()
-        if entry.get("hf_hub")
-    ]
-    if not places:
-        return f"take {names} of the same model"
-    return f"take {names} from the hub's {', '.join(places[:6])}"
 
 
 def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
@@ -195,21 +166,94 @@ def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
         raise UserError(f"open_clip cannot build this CLIP configuration: {error}") from error
 
 
-def _download(source: CLIPSource, tag: str, cache_dir: str | None) -> Path:
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Read names and tensors from a CLIP weights file without executing what it holds.
+
+    OpenAI's archives are TorchScript programs. Loading one compiles it and runs nothing; torch's
+    other reader, which open_clip uses for everything else, refuses them.
+    """
     try:
-        return download_weights(source.tag or {}, cache_dir)
+        if is_torchscript_archive(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch advises torch.export
+                found = torch.jit.load(path, map_location="cpu").state_dict()
+            return {k: v for k, v in found.items() if not k.endswith(ARCHIVE_EXTRAS)}
+        weights = dict(load_state_dict(str(path), weights_only=True))
+    except Exception as error:  # a broken file can make its reader raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if reason.startswith("Weights only load failed"):  # torch's advice is to execute the file
+            reason = "it holds other things than tensors by name, or is damaged"
+        raise UserError(f"cannot read CLIP weights from {path}: {reason}") from error
+    if any(str(name).startswith("vision_model.") for name in weights):
+        raise UserError(
+            f"the CLIP weights in {path} have the layout of transformers. Use the file in "
+            "open_clip's layout, which usually lies in the same or a neighboring repository as "
+            "open_clip_model.safetensors or open_clip_pytorch_model.bin; OpenAI's weights have the "
+            "tag 'openai'."
+        )
+    return weights
+
+
+def download_weights(source: CLIPSource, cache_dir: str | None = None) -> Path:
+    """The weights file of a tag, downloaded on first use.
+
+    Without network access this fails at once, where the hub's client would try for a minute.
+
+    Args:
+        source: A ``clip`` setting with a tag.
+        cache_dir: Where open_clip keeps downloads; None is its default.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ConnectionError: If the file is not there yet and cannot be downloaded.
+    """
+    tag: Mapping[str, Any] = source.tag or {}
+    try:
+        if tag.get("hf_hub"):
+            repo, files = _place(tag)
+            return hub.fetch(hub.SCHEME + repo, files, cache_dir)
+        page, file = os.path.split(tag["url"])
+        try:
+            hub.announce(tag["url"], hub.reach(tag["url"]))
+            return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
+        except Exception as error:  # each client has errors of its own
+            raise hub.not_downloaded(file, page, error) from error
     except ConnectionError as error:
         raise ConnectionError(
-            f"{error} For CLIP (here {source.name}, {tag!r}), that is the environment variable "
+            f"{error} For CLIP (here {source.name}), that is the environment variable "
             "CLIP_WEIGHTS, which the project's configs read, or model.clip.pretrained. With a "
             f".safetensors or .bin file, copy {CONFIG_FILE} of the same page beside it, or set "
             f"model.clip.quick_gelu={source.quick_gelu} too."
         ) from error
 
 
+def is_here(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> bool:
+    """Whether the weights of a ``clip`` setting can be loaded without a download.
+
+    Args:
+        model, pretrained, rest: As in :func:`fetch_clip`.
+    """
+    tag = resolve_clip(model, pretrained, **rest).tag
+    if tag is None:
+        return True
+    return bool(tag.get("hf_hub")) and hub.cached(*_place(tag), rest.get("cache_dir")) is not None
+
+
+def _place(tag: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
+    """The hub's repository of a tag, and the names that its weights file may have."""
+    repo, file = os.path.split(tag["hf_hub"])
+    return repo, [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES
+
+
 def _load_tensors(clip: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Load weights as open_clip's releases name them; positions are resized to the model's."""
-    tensors = convert_state_dict(clip, _expand_tokens(tensors, clip))
+    if TOKEN_IDS in tensors:  # a compact token table: its other rows are zero
+        table = torch.zeros_like(clip.get_parameter(TOKEN_TABLE))
+        table[tensors.pop(TOKEN_IDS)] = tensors.pop(TOKEN_ROWS).to(table.dtype)
+        tensors[TOKEN_TABLE] = table
+    tensors = convert_state_dict(clip, tensors)
     if not hasattr(clip, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(tensors)
     for name in ("logit_scale", "logit_bias"):  # a number in some files, a vector of one in others
@@ -220,40 +264,25 @@ def _load_tensors(clip: nn.Module, tensors: dict[str, Tensor]) -> None:
     clip.load_state_dict(tensors)
 
 
-def _expand_tokens(tensors: dict[str, Tensor], clip: nn.Module) -> dict[str, Tensor]:
-    """Put the rows of a compact token table into their places; the other rows are zero."""
-    if TOKEN_IDS not in tensors:
-        return tensors
-    ids, rows = tensors.pop(TOKEN_IDS), tensors.pop(TOKEN_ROWS)
-    table = torch.zeros_like(clip.get_parameter(TOKEN_TABLE))
-    table[ids] = rows.to(table.dtype)
-    return {**tensors, TOKEN_TABLE: table}
+@cache  # once for each model in a process, which may build it several times
+def _warn_of_random_weights(name: str) -> None:
+    print_log(
+        f"CLIP {name} has random weights (pretrained=None): good for a trial only",
+        "current",
+        logging.WARNING,
+    )
 
 
-def _check_finite(clip: nn.Module, path: Path) -> None:
-    for name, value in clip.state_dict().items():
-        # Infinity and NaN survive a sum, which needs no second tensor.
-        if name != "attn_mask" and value.is_floating_point() and not value.sum().isfinite():
-            raise UserError(f"the CLIP weights in {path} are damaged: {name} is not finite")
-
-
-def _report(source: CLIPSource, path: Path) -> None:
+def _report(source: CLIPSource, path: str) -> None:
     activation, who = activation_name(source.quick_gelu), source.stated_by["quick_gelu"]
     print_log(
-        f"CLIP {source.name}: weights from {path}, activation {activation} ({who})",
-        logger="current",
-        level=logging.INFO,
+        f"CLIP {source.name}: weights from {path}, activation {activation} ({who})", "current"
     )
-    if not source.activation_is_known:
+    if who == DEFAULT:
         print_log(
             f"Nothing states which activation the CLIP weights in {path} were trained with, so it "
             "is GELU. OpenAI's, DFN's and MetaCLIP's weights need QuickGELU: if they are such, set "
             "clip=dict(quick_gelu=True). If not, clip=dict(quick_gelu=False) ends this warning.",
-            logger="current",
-            level=logging.WARNING,
+            "current",
+            logging.WARNING,
         )
-
-
-def _mismatch(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line[:200] for line in (lines[1:4] or lines)) or type(error).__name__

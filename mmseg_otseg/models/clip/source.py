@@ -1,13 +1,12 @@
-"""What a ``clip`` setting means: which model, weights, activation and pixel statistics.
-
-Also downloads the weights that open_clip's tags name.
-"""
+"""What a ``clip`` setting means: which model, weights, activation and pixel statistics."""
 
 from __future__ import annotations
 
+import copy
+import difflib
 import json
 import math
-import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
-from .config import clip_config
-from .files import is_torchscript_archive
-
+REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
 WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 DEFAULT = "open_clip's default"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RGB = tuple[float, float, float]
 
 
@@ -54,10 +53,58 @@ class CLIPSource:
     std: RGB
     stated_by: Mapping[str, str]
 
-    @property
-    def activation_is_known(self) -> bool:
-        """Whether anything states what the activation is."""
-        return self.stated_by["quick_gelu"] != DEFAULT
+
+def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration of a CLIP model in open_clip's form.
+
+    Args:
+        model: A model name of open_clip (``"ViT-B-16"``; ``"ViT-B/16"`` is the same), or such a
+            configuration itself: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and anything else
+            that ``open_clip.CLIP`` takes.
+
+    Returns:
+        A copy of the configuration.
+
+    Raises:
+        UserError: If open_clip has no such model, or keys are missing.
+    """
+    if isinstance(model, str):
+        name = model.replace("/", "-")
+        config = open_clip.get_model_config(name)
+        if config is None:
+            close = difflib.get_close_matches(name, open_clip.list_models(), n=4, cutoff=0.4)
+            hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
+            raise UserError(f"open_clip has no CLIP model named {model!r}: {hint}")
+        return config
+    missing = [key for key in REQUIRED_KEYS if key not in model]
+    if missing:
+        raise UserError(
+            f"a CLIP configuration given as a dict needs {', '.join(REQUIRED_KEYS)} "
+            f"(as in open_clip's model_configs); missing: {', '.join(missing)}"
+        )
+    # mmengine's ConfigDict must not reach open_clip's dataclasses.
+    return {
+        key: dict(value) if isinstance(value, Mapping) else value
+        for key, value in copy.deepcopy(dict(model)).items()
+    }
+
+
+def clip_embed_dim(model: str | Mapping[str, Any]) -> int:
+    """Width D of the joint image-text embedding of a CLIP model (name or configuration)."""
+    return int(clip_config(model)["embed_dim"])
+
+
+def check_precision(precision: str) -> str:
+    """Return ``precision`` if it is the name of one.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if precision not in tuple(PRECISIONS):  # a list could not be looked up in a dict
+        raise UserError(
+            f"`precision` of a CLIP must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    return precision
 
 
 def resolve_clip(
@@ -68,7 +115,7 @@ def resolve_clip(
     std: Sequence[float] | None = None,
     **_: Any,
 ) -> CLIPSource:
-    """Resolve a ``clip`` setting without reading weights, or downloading those of a tag.
+    """Resolve a ``clip`` setting without reading or downloading weights.
 
     Activation, mean and standard deviation come from the first of these that states them: the
     setting itself; the model's name or configuration; open_clip's tag, the format of an OpenAI
@@ -77,8 +124,7 @@ def resolve_clip(
 
     Args:
         model: As in :func:`load_clip`, whose other options are accepted and ignored.
-        pretrained: Tag, path or ``hf://OWNER/NAME[/FILE]`` of the weights. A file of the hub is
-            downloaded here, as what lies beside it states the rest.
+        pretrained: Tag or path of the weights.
         quick_gelu: Whether the activation is QuickGELU.
         mean: Mean of the pixels, RGB, 0..255.
         std: Standard deviation of the pixels, RGB, 0..255.
@@ -87,28 +133,31 @@ def resolve_clip(
         UserError: If the model or tag is unknown, a value is invalid, or
             ``open_clip_config.json`` cannot be read.
         FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
-        ConnectionError: If a file of the hub cannot be downloaded.
     """
     config = clip_config(model)
-    name = model if isinstance(model, str) else "given as a dict"
-    file, tag = _find_weights(name, pretrained, isinstance(model, str))
-    statements = [
+    known = model.replace("/", "-") if isinstance(model, str) else None
+    name = str(model) if known else "given as a dict"
+    file, tag = _find_weights(name, known, pretrained)
+    statements: list[tuple[str, Mapping[str, Any]]] = [
         ("the setting", {"quick_gelu": quick_gelu, "mean": mean, "std": std}),
         ("the model's configuration", {"quick_gelu": config.get("quick_gelu")}),
     ]
     if tag is not None:
-        stated = {"quick_gelu": tag.get("quick_gelu", False), **_in_255(tag)}
-        statements.append((f"the tag {pretrained!r}", stated))
+        statements.append((f"the tag {pretrained!r}", _stated(tag, tag)))
     elif file is not None and is_torchscript_archive(file):
         statements.append(("OpenAI's archive format", {"quick_gelu": True}))
     elif file is not None and (beside := file.with_name(CONFIG_FILE)).is_file():
         statements.append((str(beside), _read_config_file(beside)))
     if config["vision_cfg"].get("timm_model_name"):
         statements.append(("a tower of timm", {"quick_gelu": False}))
-    if isinstance(model, str):
-        statements.append(("all tags of the model", _agreed_pixels(model.replace("/", "-"))))
-    defaults = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    statements.append((DEFAULT, {"quick_gelu": False, **_in_255(defaults)}))
+    if known:
+        tags = open_clip.list_pretrained_tags_by_model(known)
+        pixels = [_stated({}, open_clip.get_pretrained_cfg(known, tag)) for tag in tags]
+        agreed = {k: v for k, v in pixels[0].items() if k != "quick_gelu"} if pixels else {}
+        agreed = {k: v for k, v in agreed.items() if all(one.get(k) == v for one in pixels)}
+        statements.append(("all tags of the model", agreed))
+    openai = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    statements.append((DEFAULT, _stated({}, openai)))
     decided, stated_by = {}, {}
     for key in ("quick_gelu", "mean", "std"):
         stated_by[key], decided[key] = next(
@@ -119,9 +168,8 @@ def resolve_clip(
             f"quick_gelu must be True or False, but {stated_by['quick_gelu']} states "
             f"{decided['quick_gelu']!r}"
         )
-    config["quick_gelu"] = decided["quick_gelu"]
     return CLIPSource(
-        config,
+        {**config, "quick_gelu": decided["quick_gelu"]},
         name,
         file,
         tag,
@@ -132,8 +180,16 @@ def resolve_clip(
     )
 
 
+def is_torchscript_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's weights are."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
 def _find_weights(
-    name: str, pretrained: str | None, has_tags: bool
+    name: str, known: str | None, pretrained: str | None
 ) -> tuple[Path | None, Mapping[str, Any] | None]:
     """The weights file, or open_clip's entry for a tag; neither for random weights."""
     if pretrained is None:
@@ -153,92 +209,42 @@ def _find_weights(
             f"CLIP weights {pretrained!r} not found. Give an existing .pt, .bin or .safetensors "
             "file, or one of open_clip's tags."
         )
-    open_clip_name = name.replace("/", "-")
-    tag = open_clip.get_pretrained_cfg(open_clip_name, pretrained) if has_tags else None
-    if tag:
-        return None, tag
-    tags = open_clip.list_pretrained_tags_by_model(open_clip_name) if has_tags else []
+    tags = open_clip.list_pretrained_tags_by_model(known) if known else []
+    if pretrained in tags:
+        return None, open_clip.get_pretrained_cfg(known, pretrained)
     raise UserError(
         f"{pretrained!r} is neither a file nor a tag of open_clip for {name}; "
         + (f"its tags: {', '.join(tags)}" if tags else "such a model has no tags: give a path")
     )
 
 
+def _stated(model: Mapping[str, Any], pixels: Mapping[str, Any]) -> dict[str, Any]:
+    """Activation, and mean and standard deviation if there are any, from 0..1 to 0..255."""
+    found = {key: pixels[key] for key in ("mean", "std") if pixels.get(key) is not None}
+    # open_clip takes one number for all three channels, and leaves out quick_gelu=False.
+    triples = {key: v if isinstance(v, Sequence) else [v] * 3 for key, v in found.items()}
+    scaled = {key: [255 * part for part in triple] for key, triple in triples.items()}
+    return {"quick_gelu": model.get("quick_gelu", False), **scaled}
+
+
 def _read_config_file(path: Path) -> dict[str, Any]:
-    """What an ``open_clip_config.json`` states about activation, mean and standard deviation."""
+    """What an ``open_clip_config.json`` states."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        model, pixels = content.get("model_cfg", content), content.get("preprocess_cfg") or {}
-        # open_clip leaves quick_gelu out where it is not used.
-        return {"quick_gelu": model.get("quick_gelu", False), **_in_255(pixels)}
+        return _stated(content.get("model_cfg", content), content.get("preprocess_cfg") or {})
     except Exception as error:  # a broken file can hold anything
         raise UserError(f"cannot read {path}, which lies beside the weights: {error}") from error
-
-
-def _agreed_pixels(name: str) -> dict[str, Any]:
-    """Mean and standard deviation, as far as all of open_clip's tags of a model agree on them."""
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    pixels = [_in_255(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
-    return {
-        key: pixels[0][key]
-        for key in ("mean", "std")
-        if pixels and key in pixels[0] and all(one.get(key) == pixels[0][key] for one in pixels)
-    }
-
-
-def _in_255(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and standard deviation, as far as there are any, from 0..1 to 0..255."""
-    found = {key: values[key] for key in ("mean", "std") if values.get(key) is not None}
-    # open_clip takes one number for all three channels too.
-    triples = {key: v if isinstance(v, Sequence) else [v] * 3 for key, v in found.items()}
-    return {key: [255 * part for part in triple] for key, triple in triples.items()}
 
 
 def _rgb(key: str, value: Any, who: str) -> RGB:
     try:
         red, green, blue = (float(part) for part in value)
+        if all(math.isfinite(part) for part in (red, green, blue)) and (
+            key == "mean" or min(red, green, blue) > 0
+        ):
+            return red, green, blue
     except (TypeError, ValueError, OverflowError):
-        red = green = blue = math.nan
-    smallest = -math.inf if key == "mean" else 1e-6
-    if not all(smallest <= part < math.inf for part in (red, green, blue)):
-        raise UserError(
-            f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
-        )
-    return red, green, blue
-
-
-def download_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Path:
-    """The weights file of a tag, downloaded on first use.
-
-    Without network access this fails at once, where the hub's client would try for a minute.
-
-    Args:
-        tag: open_clip's entry for the tag (``open_clip.get_pretrained_cfg``).
-        cache_dir: Where open_clip keeps downloads; None is its default.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        ConnectionError: If the file is not there yet and cannot be downloaded.
-    """
-    if tag.get("hf_hub"):
-        repo, files = _place(tag)
-        return hub.fetch(hub.SCHEME + repo, files, cache_dir)
-    try:
-        hub.announce(tag["url"], hub.reach(tag["url"]))
-        return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
-    except Exception as error:  # each client has errors of its own
-        page, file = os.path.split(tag["url"])
-        raise hub.not_downloaded(file, page, error) from error
-
-
-def cached_weights(tag: Mapping[str, Any], cache_dir: str | None = None) -> Path | None:
-    """The weights file of a tag if it was downloaded earlier; see :func:`download_weights`."""
-    return hub.cached(*_place(tag), cache_dir) if tag.get("hf_hub") else None
-
-
-def _place(tag: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
-    """The hub's repository of a tag, and names that its weights file may have."""
-    repo, file = os.path.split(tag["hf_hub"])
-    return repo, [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES
+        pass
+    raise UserError(
+        f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
+    )

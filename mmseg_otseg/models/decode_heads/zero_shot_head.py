@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.trained import TrainedModule
+from mmseg_otseg.structures.class_split import IGNORED, UNLABELED
 from mmseg_otseg.structures.features import AlignedFeatures
-from mmseg_otseg.structures.labels import IGNORED, UNLABELED
 
 from .seen_bias import SeenBias
 
@@ -192,7 +192,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             :meth:`maps_and_losses` adds.
         """
         maps, losses = self.maps_and_losses(inputs)
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        labels = torch.cat([sample.gt_sem_seg.data for sample in batch_data_samples])
         target = query_targets(labels, inputs.classes)
         unseen = inputs.unseen
         if unseen is None:

@@ -46,8 +46,7 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     text: Any = neck.text
     text = ConfigDict(dict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text)
     split = _one_split(model.get("split"), neck.get("split"), text.get("split"))
-    model.split = plain = dict(classes=list(split.full_names), unseen=list(split.unseen_names))
-    neck.split, text.split = plain, plain
+    model.split = neck.split = text.split = split.as_config()
     projected, levels = model.backbone.get("project", True), _count_levels(model.backbone)
     _fill("model.neck.text", text, clip=clip)
     _fill("model.neck", neck, clip=clip, adapters=0 if projected else levels)
@@ -85,11 +84,7 @@ def _one_split(*given: Any) -> ClassSplit:
             "the model has no classes: set model=dict(split=dict(classes=[names], unseen=[names]))"
         )
     for other in splits:
-        if other != splits[0]:
-            raise UserError(
-                f"the model's parts do not mean the same classes: {splits[0].difference(other)}. "
-                "Name the split in one place, `model.split`"
-            )
+        splits[0].check_same(other, "model.split", "the split of its neck or text")
     return splits[0]
 
 

@@ -1,8 +1,7 @@
-"""The configuration of a CLIP model, and whether this package can run it."""
+"""Which of open_clip's models this package can run."""
 
 from __future__ import annotations
 
-import copy
 import difflib
 import re
 from collections.abc import Mapping
@@ -14,54 +13,11 @@ import timm
 
 from mmseg_otseg.errors import UserError
 
-REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+from .source import clip_config
+
 # timm's modules whose towers are plain ViTs: blocks that see all tokens.
 TIMM_VITS = ("eva", "vision_transformer", "vision_transformer_hybrid")
 TIMM_POOLS = ("token", "map")  # the class token, an attention pool
-_WITHOUT_TEXT = ("PE-Spatial", "PE-Lang")  # Perception Encoder's, trained on from PE-Core
-
-
-def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration of a CLIP model in open_clip's form.
-
-    Args:
-        model: A model name of open_clip (``"ViT-B-16"``; ``"ViT-B/16"`` is the same), or such a
-            configuration itself: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and anything else
-            that ``open_clip.CLIP`` takes.
-
-    Returns:
-        A copy of the configuration.
-
-    Raises:
-        UserError: If open_clip has no such model, or keys are missing.
-    """
-    if isinstance(model, str):
-        name = model.replace("/", "-")
-        config = open_clip.get_model_config(name)
-        if config is None:
-            known = open_clip.list_models()
-            close = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
-            hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
-            if any(name.startswith(tower) for tower in _WITHOUT_TEXT):
-                hint = f"it is an image tower without a text tower, so no CLIP; {hint}"
-            raise UserError(f"open_clip has no CLIP model named {model!r}: {hint}")
-        return config
-    # A mmengine ConfigDict must not reach open_clip's dataclasses.
-    plain = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in model.items()
-    }
-    missing = [key for key in REQUIRED_KEYS if key not in plain]
-    if missing:
-        raise UserError(
-            f"a CLIP configuration given as a dict needs {', '.join(REQUIRED_KEYS)} "
-            f"(as in open_clip's model_configs); missing: {', '.join(missing)}"
-        )
-    return copy.deepcopy(plain)
-
-
-def clip_embed_dim(model: str | Mapping[str, Any]) -> int:
-    """Width D of the joint image-text embedding of a CLIP model (name or configuration)."""
-    return int(clip_config(model)["embed_dim"])
 
 
 def check_image_tower(model: str | Mapping[str, Any]) -> None:
@@ -126,31 +82,24 @@ def _image_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def _timm_problem(vision: Mapping[str, Any]) -> str | None:
-    name = vision["timm_model_name"]
+    name, pool = vision["timm_model_name"], vision.get("timm_pool")
     if not timm.is_model(name):
         return f"timm has no model {name}"
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
-    if family == "convnext" and vision.get("timm_proj") in ("linear", "mlp"):
+    projection = vision.get("timm_proj") or "none"
+    if family == "convnext" and projection in ("linear", "mlp"):
         return None
-    if family == "fastvit" and vision.get("timm_pool") == "avg":
-        return _projection_problem(vision)
-    if family not in TIMM_VITS:
+    if family not in ("fastvit", *TIMM_VITS):
         return f"its image tower is timm's {name} ({family}), not a plain ViT, ConvNeXt or FastViT"
-    if vision.get("timm_pool") not in TIMM_POOLS:
-        return f"its image tower, timm's {name}, has no class token or attention pool for the text"
+    if pool not in (("avg",) if family == "fastvit" else TIMM_POOLS):
+        return f"its image tower, timm's {name}, pools its patches by {pool!r}"
+    if projection != "none":
+        return f"its image tower, timm's {name}, has a projection of open_clip on top"
     patch, native = re.search(r"patch(\d+)", name), timm.get_pretrained_cfg(name)
     if patch and native and native.input_size[-1] % int(patch[1]):
         return (
-            f"its native size, {native.input_size[-1]} pixels, is not a multiple of its patch, "
-            f"{patch[1]}, so that open_clip cuts off the rest"
+            f"its native size, {native.input_size[-1]}, is not a multiple of its patch, {patch[1]}"
         )
-    return _projection_problem(vision)
-
-
-def _projection_problem(vision: Mapping[str, Any]) -> str | None:
-    if vision.get("timm_proj") not in (None, "", "none"):
-        name = vision["timm_model_name"]
-        return f"its image tower, timm's {name}, has a projection of open_clip on top"
     return None
 
 
@@ -182,6 +131,6 @@ def _list_supported(model: str | Mapping[str, Any]) -> str:
     name, supported = model if isinstance(model, str) else "", supported_models()
     near = difflib.get_close_matches(name, supported, n=2, cutoff=0.9)
     # Or the longest model name within it: ViT-L-14 in coca_ViT-L-14.
-    near += sorted((other for other in supported if other in name), key=len)[-1:]
-    near = list(dict.fromkeys(near)) or ["ViT-B-16"]
+    near = near or sorted((other for other in supported if other in name), key=len)[-1:]
+    near = near or ["ViT-B-16"]
     return f"Try {' or '.join(near)}; mmseg_otseg.models.supported_models() lists all that can"

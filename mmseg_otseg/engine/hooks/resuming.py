@@ -1,21 +1,21 @@
-"""Refuses to resume from a checkpoint that does not fit the run."""
+"""Resumed runs that end as if they had not been interrupted, or are refused."""
 
 from __future__ import annotations
 
 import logging
-from itertools import chain
 from typing import Any
 
+import numpy as np
+import torch
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.errors import UserError
 
-# What optimizers keep for each parameter in the parameter's own shape.
-PARAMETER_STATES = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 # Entries of a schedule that change with the steps or follow from others; the rest are settings.
 PROGRESS = {"base_values", "last_step", "total_iters"}
 
@@ -45,13 +45,10 @@ class ResumeCheckHook(Hook):
                 f"The run cannot be resumed from {file}: {problem}. Resume from a checkpoint of "
                 "this config, or give the file as load_from to start with only its weights."
             )
-        loop, key, unit = runner.train_loop, "max_iters", "iterations"
-        done, length = meta["iter"], loop.max_iters
-        if isinstance(loop, EpochBasedTrainLoop):
-            done, length, key, unit = meta["epoch"], loop.max_epochs, "max_epochs", "epochs"
+        done, length = meta["iter"], runner.train_loop.max_iters
         message = (
-            f"{file} was trained for {done} {unit}, and train_cfg.{key} is {length}: nothing is "
-            f"left to train. To continue training, increase train_cfg.{key}"
+            f"{file} was trained for {done} iterations, and train_cfg.max_iters is {length}: "
+            "nothing is left to train. To continue training, increase train_cfg.max_iters"
         )
         if done > length:
             raise UserError(f"{message}. To evaluate it, use tools/test.py.")
@@ -63,25 +60,16 @@ def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
     """What keeps a run from continuing from a checkpoint; None if nothing does."""
     if not all(isinstance(checkpoint["meta"].get(key), int) for key in ("iter", "epoch")):
         return "it does not say at which iteration it was saved"
-    saved = checkpoint.get("optimizer")
+    saved, own = checkpoint.get("optimizer"), runner.param_schedulers or []
     if not isinstance(saved, dict):
         return "it holds no optimizer, as is the case for best_*.pth files"
-    if not isinstance(runner.optim_wrapper, OptimWrapper):
-        return None  # several optimizers; torch compares their groups itself
-    groups = runner.optim_wrapper.optimizer.param_groups
-    theirs = [group["params"] for group in saved.get("param_groups", [])]
-    ours = [group["params"] for group in groups]
-    if list(map(len, theirs)) != list(map(len, ours)):
+    if not isinstance(runner.optim_wrapper, OptimWrapper) or isinstance(own, dict):
+        return None  # several optimizers, which torch compares itself
+    theirs = [len(group["params"]) for group in saved.get("param_groups", [])]
+    if theirs != [len(group["params"]) for group in runner.optim_wrapper.optimizer.param_groups]:
         return "its optimizer trains other parameters than this model has"
-    for number, parameter in zip(chain(*theirs), chain(*ours)):
-        state = saved.get("state", {}).get(number, {})
-        shapes = [state[name].shape for name in PARAMETER_STATES if state.get(name) is not None]
-        if any(shape != parameter.shape for shape in shapes):
-            return "its optimizer belongs to a model with parameters of other shapes"
-    own, schedules = runner.param_schedulers or [], checkpoint.get("param_schedulers") or []
-    if isinstance(own, dict):
-        return None
     settings = [schedule.state_dict() for schedule in own]
+    schedules = checkpoint.get("param_schedulers") or []
     if [state.keys() for state in settings] != [state.keys() for state in schedules]:
         return "its schedules of the learning rate are of other types than the config's"
     changed = [
@@ -99,3 +87,41 @@ def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
             logging.WARNING,
         )
     return None
+
+
+@HOOKS.register_module()
+class IterationSeedHook(Hook):
+    """Seed torch (every device) before each training iteration from (run seed, rank, iteration).
+
+    A checkpoint does not hold the state of the random generators, so a resumed run would draw
+    different dropout masks than the run it continues. With this hook, the masks do not depend on
+    earlier random numbers. The augmentations are seeded by ``ReproducibleInfiniteSampler``; a run
+    that resumes without it is told so.
+
+    Each process draws different masks. One process with batches of 4 and two with batches of 2 see
+    the same samples but drop different units, so with dropout their results differ as if they had
+    different seeds.
+    """
+
+    priority = "VERY_LOW"  # after every hook that draws random numbers
+
+    def before_train(self, runner: Runner) -> None:
+        """Say what a resumed run does not repeat."""
+        if runner.iter > 0 and not getattr(runner.train_dataloader.sampler, "seeds", False):
+            print_log(
+                "The resumed run augments its images in another way than an uninterrupted one, "
+                "because the random numbers do not come from the sampler: use "
+                "sampler.type='ReproducibleInfiniteSampler' with a ZeroShotDataset as the "
+                "outermost dataset.",
+                "current",
+                logging.WARNING,
+            )
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Seed the generators of iteration ``runner.iter`` (counted from 0)."""
+        torch.manual_seed(iteration_seed(runner.seed, get_rank(), runner.iter))
+
+
+def iteration_seed(seed: int, rank: int, iteration: int) -> int:
+    """A 64-bit hash of the arguments, so that successive iterations get uncorrelated seeds."""
+    return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0])

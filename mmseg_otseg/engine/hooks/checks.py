@@ -1,4 +1,4 @@
-"""Checks that the model fits the data that a run has built and the checkpoint it has loaded."""
+"""Stops a run that would give wrong numbers, or none: the model must fit data and checkpoint."""
 
 from __future__ import annotations
 
@@ -8,16 +8,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch import Tensor
 
-from mmseg_otseg.engine.parts import class_split, neck, segmentor
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import UNLABELED, ClassSplit
 
 MAX_SGD_LR = 1e-3
+ADVICE = (
+    "Usual causes: a learning rate that is too high (optim_wrapper.optimizer.lr, or gradients "
+    "without optim_wrapper.clip_grad), half precision without a loss scale, or weights that were "
+    "already damaged. Fix the cause, then continue with --resume from the last checkpoint, if "
+    "there is one; it is intact."
+)
+
+
+def segmentor(model: Any) -> Any:
+    """The segmentor inside the wrappers for several processes and for test-time augmentation."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+def neck(model: Any) -> Any:
+    """The neck of a model; None if it has none."""
+    return getattr(segmentor(model), "neck", None)
+
+
+def class_split(model: Any) -> ClassSplit | None:
+    """The class split of a model's text prompts; None if it has no text prompts."""
+    split = getattr(getattr(neck(model), "text", None), "split", None)
+    return split if isinstance(split, ClassSplit) else None
 
 
 @HOOKS.register_module()
@@ -30,9 +56,8 @@ class RunCheckHook(Hook):
 
     Checkpoints record the classes they were trained on with labels (``meta.trained_classes``). The
     hook passes them to the metrics, so that none of them counts as unseen, and whether the
-    seen-class bias is calibrated. Training may start from
-    a checkpoint trained on all of the unseen classes, with a warning; testing such a checkpoint is
-    refused.
+    seen-class bias is calibrated. Training may start from a checkpoint trained on all of the unseen
+    classes; testing such a checkpoint is refused.
 
     Raises:
         UserError: If the model and the data have different classes, evaluation data hides labels,
@@ -59,8 +84,7 @@ class RunCheckHook(Hook):
             return
         _check_classes(runner.model, runner.train_dataloader.dataset, "the training data")
         _check_setting(runner)
-        _warn_of_one_prompt(runner.model)
-        _warn_of_sgd(runner)
+        _warn_of_settings(runner)
         if runner.val_loop is not None:
             self.before_val(runner)  # now, not after hours
 
@@ -95,16 +119,12 @@ class RunCheckHook(Hook):
             )
         # A model that trains with all labels reports both means on purpose.
         trained = frozenset() if _uses_all_labels(runner.model) else self.trained
-        if split.unseen and trained.issuperset(split.unseen_names):
-            text = (
+        if not validates and split.unseen and trained.issuperset(split.unseen_names):
+            raise UserError(
                 f"the model was trained with labels of {', '.join(split.unseen_names)}, which are "
-                "all the classes that this config calls unseen"
+                "all the classes that this config calls unseen. Test it with the split it was "
+                "trained with, or remove these classes from `unseen`."
             )
-            if not validates:
-                raise UserError(
-                    f"{text}. Test it with the split it was trained with, or remove these classes "
-                    "from `unseen`."
-                )
         calibrated = _has_calibrated_bias(runner.model)
         evaluator.dataset_meta = {**meta, "trained": sorted(trained), "calibrated": calibrated}
 
@@ -154,11 +174,7 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
     if unseen is None:  # a dataset that hides nothing: only the names can differ
         unseen = split.unseen if len(names) == split.num_classes else ()
     other = ClassSplit(tuple(names), tuple(unseen))
-    if other != split:
-        raise UserError(
-            f"the model and {data} do not mean the same classes: {split.difference(other)}. Name "
-            "the split in one place, `model.split`"
-        )
+    split.check_same(other, "the model", data)
     num_classes = getattr(segmentor(model).decode_head, "num_classes", split.num_classes)
     if num_classes != split.num_classes:
         raise UserError(
@@ -191,32 +207,28 @@ def _check_setting(runner: Runner) -> None:
         )
 
 
-def _warn_of_one_prompt(model: Any) -> None:
-    """Warn if optimal transport has a single prompt per class to match."""
-    head = segmentor(model).decode_head
-    prompts = getattr(neck(model).text, "num_prompts", None)
-    if prompts == 1 and getattr(head, "score_transport", None) == "sinkhorn":
-        print_log(
+def _warn_of_settings(runner: Runner) -> None:
+    """Warn of settings with which next to nothing is learned."""
+    model, messages = segmentor(runner.model), []
+    if (
+        getattr(model.neck.text, "num_prompts", None) == 1
+        and getattr(model.decode_head, "score_transport", None) == "sinkhorn"
+    ):
+        messages.append(
             "The model has one prompt per class. Its plan is then the same for every image, and "
             "its logits are cosines between -1 and 1, a range in which training tends to find no "
             "class at all. Use several prompts (several copies of one keep the range of several), "
-            "or ZegCLIPHead.",
-            "current",
-            logging.WARNING,
+            "or ZegCLIPHead."
         )
-
-
-def _warn_of_sgd(runner: Runner) -> None:
-    """Warn of the optimizer that configs of other models bring along."""
     optimizer: Any = getattr(runner.optim_wrapper, "optimizer", None)
     if type(optimizer).__name__ == "SGD" and optimizer.defaults["lr"] > MAX_SGD_LR:
-        print_log(
+        messages.append(  # configs of other models bring it along
             f"Prompts, neck and head train with SGD at a learning rate of "
-            f"{optimizer.defaults['lr']:g}, as many configs of other models have it. They learn "
-            "next to nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules.",
-            "current",
-            logging.WARNING,
+            f"{optimizer.defaults['lr']:g}, as in many configs of other models. They learn next to "
+            "nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules."
         )
+    for message in messages:
+        print_log(message, "current", logging.WARNING)
 
 
 def _check_output(runner: Runner) -> None:
@@ -236,3 +248,51 @@ def _check_output(runner: Runner) -> None:
                 "(output_dir), test one folder at a time, or use tools/segment.py, which keeps the "
                 "folders."
             )
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stops training with an error when the loss or the weights become NaN or infinite.
+
+    Otherwise training would continue and overwrite good checkpoints with useless ones. It checks
+    only the total loss, which mmengine copies from the GPU in every iteration anyway, and the
+    weights before they are saved.
+
+    With a loss scale, a step may overflow, after which the scale is reduced. Training therefore
+    stops only after several such steps in a row.
+
+    Args:
+        overflows: Number of successive NaN or infinite losses to tolerate with a loss scale.
+
+    Raises:
+        UserError: If the total loss or the weights to be saved hold NaN or infinity.
+    """
+
+    def __init__(self, overflows: int = 20) -> None:
+        self.overflows = overflows
+        self._in_a_row = 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if not outputs or "loss" not in outputs or torch.as_tensor(outputs["loss"]).isfinite():
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        scaled = isinstance(runner.optim_wrapper, AmpOptimWrapper)
+        if not scaled or self._in_a_row > self.overflows:
+            values = ", ".join(f"{name} {float(value):.3g}" for name, value in outputs.items())
+            raise UserError(
+                f"training was stopped after iteration {runner.iter + 1}, because its loss is NaN "
+                f"or infinite: {values}. {ADVICE}"
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        for name, value in checkpoint["state_dict"].items():
+            # The causal mask of a text tower is infinite on purpose.
+            checked = isinstance(value, Tensor) and not name.endswith("attn_mask")
+            if checked and not value.isfinite().all():
+                raise UserError(
+                    f"training was stopped at iteration {checkpoint['meta']['iter']} and nothing "
+                    f"was saved, because the weights {name} hold NaN or infinity. {ADVICE}"
+                )

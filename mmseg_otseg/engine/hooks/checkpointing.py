@@ -1,22 +1,31 @@
-"""Checkpoints that stay usable if the run is killed at any moment."""
+"""What a run writes to its work folder, usable if the run is killed at any moment."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch.distributed import is_torchelastic_launched
 
 from mmseg_otseg.engine.checkpoint import make_plain
-from mmseg_otseg.engine.run_folder import POINTER, UNFINISHED, latest_checkpoint, whole_file
+from mmseg_otseg.engine.run_folder import (
+    POINTER,
+    UNFINISHED,
+    latest_checkpoint,
+    lock_folder,
+    whole_file,
+)
 from mmseg_otseg.errors import UserError
 
+NAME = "iter_{}.pth"
 UNSEEN_METRICS = ("mIoU_U", "hIoU")
 
 
@@ -24,8 +33,8 @@ UNSEEN_METRICS = ("mIoU_U", "hIoU")
 class DurableCheckpointHook(Hook):
     """Saves checkpoints from which a run that was killed at any moment ends as if it had not been.
 
-    It takes the place of mmengine's ``CheckpointHook`` and writes the same files, ``iter_*.pth`` or
-    ``epoch_*.pth`` and ``best_<metric>_*.pth``, into the work folder:
+    It takes the place of mmengine's ``CheckpointHook`` in training that counts iterations, and
+    writes the same files, ``iter_*.pth`` and ``best_<metric>_*.pth``, into the work folder:
 
     - A file is written under a temporary name and renamed once it is completely on disk. It holds
       tensors and plain values only.
@@ -38,8 +47,8 @@ class DurableCheckpointHook(Hook):
     ``keep_ckpt_ids`` and ``iter_validated`` of the message hub's ``runtime_info``.
 
     Args:
-        interval: Iterations (or epochs) between two checkpoints; -1 saves the last one only.
-        by_epoch: Whether to count epochs.
+        interval: Iterations between two checkpoints; -1 saves the last one only.
+        by_epoch: Must be False, as in mmengine's hook for iterations.
         max_keep_ckpts: How many of them to keep; -1 keeps all.
         save_best: The metric whose best checkpoint is kept, without an optimizer; None keeps none.
             ``mIoU_S`` takes the place of ``mIoU_U`` and ``hIoU`` if the data has no labels of
@@ -47,8 +56,8 @@ class DurableCheckpointHook(Hook):
         rule: Whether a ``"greater"`` or a ``"less"`` value of the metric is better.
 
     Raises:
-        UserError: If ``rule`` is unknown, ``save_best`` is not among the validation's metrics, or a
-            run resumes and none of its checkpoints can be read.
+        UserError: If ``rule`` is unknown, training counts epochs, ``save_best`` is not among the
+            validation's metrics, or a run resumes and none of its checkpoints can be read.
         OSError: Naming the file, if a checkpoint cannot be written.
     """
 
@@ -64,12 +73,15 @@ class DurableCheckpointHook(Hook):
     ) -> None:
         if rule not in ("greater", "less"):
             raise UserError(f"rule must be 'greater' or 'less', not {rule!r}.")
+        if by_epoch:
+            raise UserError(
+                "DurableCheckpointHook counts iterations: train with IterBasedTrainLoop, or save "
+                "with mmengine's CheckpointHook."
+            )
         self.interval = interval
-        self.by_epoch = by_epoch
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
         self.rule = rule
-        self._name = "epoch_{}.pth" if by_epoch else "iter_{}.pth"
         self._folder = Path()
         self._saved_at: int | None = None  # iteration of the last checkpoint of this run
 
@@ -86,7 +98,7 @@ class DurableCheckpointHook(Hook):
         if is_main_process():
             for file in self._folder.glob(f"*{UNFINISHED}"):
                 file.unlink()
-            if runner.iter == 0 and any(self._folder.glob(self._name.format("*"))):
+            if runner.iter == 0 and any(self._folder.glob(NAME.format("*"))):
                 runner.logger.warning(
                     f"{self._folder} holds checkpoints of an earlier run, which this run "
                     "overwrites. To continue the earlier run instead, stop this one and start it "
@@ -109,17 +121,8 @@ class DurableCheckpointHook(Hook):
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save after every ``interval`` iterations and after the last one."""
-        if not self.by_epoch and (
-            self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
-        ):
-            self._save(runner, runner.epoch, runner.iter + 1)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Save after every ``interval`` epochs and after the last one."""
-        if self.by_epoch and (
-            self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
-        ):
-            self._save(runner, runner.epoch + 1, runner.iter)
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._save(runner, runner.iter + 1)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save the best checkpoint, and record that this iteration was validated."""
@@ -129,23 +132,21 @@ class DurableCheckpointHook(Hook):
         if self.save_best is not None:
             self._save_best(runner, self.save_best, metrics or {})
         if self._saved_at == runner.iter:
-            self._save(runner, runner.epoch, runner.iter)
+            self._save(runner, runner.iter)
 
-    def _save(self, runner: Runner, epoch: int, iteration: int) -> None:
-        step = epoch if self.by_epoch else iteration
-        hub = runner.message_hub
+    def _save(self, runner: Runner, iteration: int) -> None:
+        name, hub = NAME.format(iteration), runner.message_hub
         if self.max_keep_ckpts > 0:
             others = hub.runtime_info.get("keep_ckpt_ids", [])
             # Include those deleted below, so that a run resumed from here can delete them.
-            kept = [*(other for other in others if other != step), step]
+            kept = [*(other for other in others if other != iteration), iteration]
             hub.update_info("keep_ckpt_ids", kept)
-        unit = "epochs" if self.by_epoch else "iterations"
-        runner.logger.info(f"Saving checkpoint at {step} {unit}")
+        runner.logger.info(f"Saving checkpoint at {iteration} iterations")
         self._saved_at = iteration
-        self._write(runner, self._name.format(step), epoch, iteration)
+        self._write(runner, name, iteration)
         if is_main_process():
             with whole_file(self._folder / POINTER) as part:
-                part.write_text(str(self._folder / self._name.format(step)))
+                part.write_text(str(self._folder / name))
         self._delete_old(runner)
 
     def _delete_old(self, runner: Runner) -> None:
@@ -154,7 +155,7 @@ class DurableCheckpointHook(Hook):
         if self.max_keep_ckpts > 0 and len(kept) > self.max_keep_ckpts:
             runner.message_hub.update_info("keep_ckpt_ids", kept[-self.max_keep_ckpts :])
             for step in kept[: -self.max_keep_ckpts]:
-                self._delete(self._name.format(step))
+                self._delete(NAME.format(step))
 
     def _save_best(self, runner: Runner, metric: str, metrics: dict[str, float]) -> None:
         if metric not in metrics and metric in UNSEEN_METRICS and "mIoU_S" in metrics:
@@ -168,18 +169,15 @@ class DurableCheckpointHook(Hook):
         worse = best is not None and (score <= best if self.rule == "greater" else score >= best)
         if math.isnan(score) or worse:
             return
-        step = self._name.format(runner.epoch if self.by_epoch else runner.iter)
-        name = f"best_{metric}_{step}".replace("/", "_")
+        name = f"best_{metric}_{NAME.format(runner.iter)}".replace("/", "_")
         hub.update_info("best_score", score)
         hub.update_info("best_file", name)
-        self._write(runner, name, runner.epoch, runner.iter, weights_only=True)
+        self._write(runner, name, runner.iter, weights_only=True)
         runner.logger.info(f"The best checkpoint is now {name}, with {metric} {score:0.4f}")
         if old and old != name:
             self._delete(old)
 
-    def _write(
-        self, runner: Runner, name: str, epoch: int, iteration: int, weights_only: bool = False
-    ) -> None:
+    def _write(self, runner: Runner, name: str, iteration: int, weights_only: bool = False) -> None:
         if is_main_process():  # mmengine saves nothing in the other processes
             with whole_file(self._folder / name) as part:
                 runner.save_checkpoint(
@@ -187,7 +185,7 @@ class DurableCheckpointHook(Hook):
                     part.name,
                     save_optimizer=not weights_only,
                     save_param_scheduler=not weights_only,
-                    meta=dict(epoch=epoch, iter=iteration),
+                    meta=dict(epoch=runner.epoch, iter=iteration),
                 )
 
     def _delete(self, name: str) -> None:
@@ -200,5 +198,44 @@ class DurableCheckpointHook(Hook):
         loop, validated = runner.train_loop, runner.message_hub.runtime_info.get("iter_validated")
         if runner.val_loop is None or runner.iter == 0 or validated == runner.iter:
             return False
-        step, last = (loop.epoch, loop.max_epochs) if self.by_epoch else (loop.iter, loop.max_iters)
-        return step >= loop.val_begin and (step == last or step % loop.val_interval == 0)
+        due = loop.iter == loop.max_iters or loop.iter % loop.val_interval == 0
+        return loop.iter >= loop.val_begin and due
+
+
+@HOOKS.register_module()
+class WorkDirLockHook(Hook):
+    """Locks the work folder during training, and stops workers whose launcher was killed.
+
+    The first process of the run holds the lock. Without the second check, processes whose torchrun
+    was killed would train on in the background and keep the folder locked.
+
+    Raises:
+        BlockingIOError: If another process trains in the folder.
+        RuntimeError: After an iteration, if the launcher has died.
+    """
+
+    priority = "VERY_HIGH"  # before the hooks that write to the folder
+
+    def __init__(self) -> None:
+        self._lock: int | None = None
+        self._launcher = os.getppid()
+
+    def before_train(self, runner: Runner) -> None:
+        refused: list[Any] = [None]
+        if is_main_process():
+            try:
+                self._lock = lock_folder(runner.work_dir)
+            except BlockingIOError as error:
+                refused = [str(error)]
+        broadcast_object_list(refused)  # otherwise the other processes would wait for the first
+        if refused[0] is not None:
+            raise BlockingIOError(refused[0])
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        if is_torchelastic_launched() and os.getppid() != self._launcher:
+            raise RuntimeError(f"The launcher (process {self._launcher}) died: training stops.")
+
+    def after_train(self, runner: Runner) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

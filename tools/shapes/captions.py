@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .scenes import Scene, SceneObject
-from .worlds import SHAPES_CLASSES
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, Scene, SceneObject
 
 SIZES = ("small", "medium", "large")
 NUM_FACTS = len(SHAPES_CLASSES) * (2 + len(SIZES))
