@@ -39,3 +39,12 @@ def test_glows_where_the_map_is_large_at_any_range(scale: float) -> None:
     assert shown[0, 0].std() == 0 and shown[0, 0, 0] < 200  # gray and dimmed where there is nothing
     steps = np.abs(np.diff(shown, axis=1)).max()
     assert steps < 60  # smooth, where the nearest of the values would jump
+
+
+def test_a_name_does_not_cover_a_small_object() -> None:
+    mask = np.full((300, 300), 2, np.uint8)
+    mask[100:120, 100:120] = 0
+    mask[200:290, 150:290] = 1
+    overlay = paint(np.zeros((300, 300, 3), np.uint8), mask, ["red circle", "box"], PALETTE, 1)
+    assert (overlay[100:120, 100:120] == PALETTE[0]).all()  # no letter is on it
+    assert (overlay[200:290, 150:290] != PALETTE[1]).any()  # but on the large one
