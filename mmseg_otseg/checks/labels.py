@@ -30,6 +30,7 @@ MAX_LABEL_VALUES = 40  # a gray photograph has more
 MAX_LISTED = 5  # items in a message
 MAX_IGNORED = 0.9  # share of the pixels
 MAX_BLIND = 0.2  # share of the training samples without a seen class
+BACKGROUND_0 = "background=0 (reduce_zero_label=True in mmseg's dataset classes)"
 COLOR_MODES = ("RGB", "RGBA", "LA", "CMYK", "YCbCr")
 UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError)
 
@@ -229,9 +230,9 @@ def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int |
         )
     if background is None and list(wrong) == [number]:
         if not zero:
-            return f"0 never occurs: the labels start at 1. Set background=0; {first_is_one}"
+            return f"0 never occurs: the labels start at 1. Set {BACKGROUND_0}; {first_is_one}"
         return (
-            f"If 0 is the background, set background=0; {first_is_one} If {number} is, set "
+            f"If 0 is the background, set {BACKGROUND_0}; {first_is_one} If {number} is, set "
             f"background={number}. Otherwise `classes` lacks a name."
         )
     if len(wrong) > max(10, number):
@@ -290,7 +291,7 @@ def count_findings(
         yield warning(
             f"the value 0 ({first}) never occurs and {len(found) - 1} ({last}) does: do the "
             f"labels start at 1? Then remove {first} from `classes` if it is not a class, and "
-            "set background=0; otherwise check that `classes` starts with the name of 0."
+            f"set {BACKGROUND_0}; otherwise check that `classes` starts with the name of 0."
         )
     elif background == 0 and not found[-1] and found[0] and total[IGNORED]:
         yield warning(

@@ -216,5 +216,8 @@ def _check_data_root(dataset: Mapping[str, Any], of_folders: str | None) -> None
 
 
 def _check_file(what: str, path: str | None) -> None:
-    if path and path != "auto" and "://" not in path and not Path(path).expanduser().is_file():
-        raise FileNotFoundError(f"the {what} {path} does not exist")
+    if not path or path == "auto" or "://" in path:
+        return
+    file = Path(path).expanduser().absolute()  # the message shows where it was looked for
+    if not file.is_file():
+        raise FileNotFoundError(f"the {what} {file} does not exist")

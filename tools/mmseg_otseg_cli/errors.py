@@ -68,6 +68,11 @@ def message_for_user(error: Exception) -> str | None:
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
     text = text.strip() or type(error).__name__
     user_error = getattr(sys.modules.get("mmseg_otseg.errors"), "UserError", CommandError)
+    if isinstance(error, ModuleNotFoundError) and error.name == "mmseg_otseg":
+        return (
+            f"{text} for {sys.executable}. Activate the environment that has the project, or "
+            "install it as README.md says."
+        )
     if isinstance(error, (CommandError, user_error, OSError, ImportError, MemoryError)):
         return text
     if type(error).__name__ == "OutOfMemoryError":  # torch's

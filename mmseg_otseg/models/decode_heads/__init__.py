@@ -3,15 +3,15 @@
 The methods differ in how text queries and local features become class maps. To add one, write:
 
 - a head: derive it from :class:`ZeroShotHead` and implement ``class_maps(queries, levels)``. It
-  takes queries (B, K, N, D) and the unit-length pixels (B, M, D) of each level, and returns maps
-  (B, K, M) by name, as logits. Losses, self-training, seen-class bias, any vocabulary and any CLIP
-  come from the base class;
+  takes queries (B, K, N, D), which are not normalized, and the pixels (B, M, D) of each level,
+  which have unit length, and returns maps (B, K, M) by name, as logits. Losses, self-training,
+  seen-class bias, any vocabulary and any CLIP come from the base class;
 - a decoder, if the method has a new one: :class:`Decoder` brings layers, initialization and a mark
   in checkpoints, :class:`DecoderLayer` everything after the attention;
 - a config that inherits a method's and names what is new. Levels, adapters, prompts and schedules
   are options of what is there. The inherited head's options go to the new head too, unless its
-  settings have ``_delete_=True``: needed with OTSeg's and ZegOT's configs, whose head has options
-  of its own. ``embed_dim``, ``num_classes`` and ``num_levels`` are filled in.
+  settings have ``_delete_=True``: needed with OTSeg's, ZegOT's and all shapes configs, whose
+  heads have options of their own. ``embed_dim``, ``num_classes`` and ``num_levels`` are filled in.
 
 Methods that need more override these; ``tests/examples/clip_rc`` uses them all:
 
@@ -50,7 +50,8 @@ level has a decoder of its own, and their maps are averaged. The head, ``cascade
             maps = [decode(queries, pixels) for decode, pixels in zip(self.decoders, levels)]
             return {"cascade": torch.stack(maps).mean(0)}
 
-The config beside it. ``PYTHONPATH`` is the head's folder when it runs:
+The config beside it. ``_base_`` is an absolute path or relative to the config's folder, here the
+project's. ``PYTHONPATH`` is the head's folder when it runs:
 ``PYTHONPATH=. python tools/train.py cascade_voc_512.py``::
 
     _base_ = "configs/zegclip/voc_512.py"
