@@ -195,6 +195,8 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
             f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them, for example "
             "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
         )
+    if not datasets:  # inference reads the pipeline from the top of a config
+        return
     used = _plain({key: value for key, value in cfg.items() if key not in PIPELINE_SETTINGS})
     for key in PIPELINE_SETTINGS:
         needed = key != "train_pipeline" or cfg.get("train_dataloader")
