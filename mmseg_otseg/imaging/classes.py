@@ -162,7 +162,7 @@ def _split(text: str) -> list[str]:
 def _checked(
     names: list[str], source: str = "the class names", lines: Sequence[int] | None = None
 ) -> list[str]:
-    """The names, if they are names, none of them empty or given twice."""
+    """The names without blanks at their ends, if none of them is empty or given twice."""
     where, places = ("line", lines) if lines else ("number", range(1, len(names) + 1))
     found: dict[str, list[int]] = defaultdict(list)
     for place, name in zip(places, names):
@@ -173,7 +173,7 @@ def _checked(
                 f"{source}, {where} {place}: the name is empty. The place of a name is its label "
                 "value, so every class needs one"
             )
-        found[name].append(place)
+        found[name.strip()].append(place)
     if not found:
         raise UserError("there is no class name: give at least one")
     doubled = [
@@ -181,7 +181,7 @@ def _checked(
     ]
     if doubled:
         raise UserError(f"{source}: given more than once: {'; '.join(doubled)}")
-    return names
+    return list(found)
 
 
 def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) -> list[list[int]]:
