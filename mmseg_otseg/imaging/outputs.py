@@ -53,7 +53,7 @@ class OutputFolder:
 
     def save_mask(self, name: str, mask: np.ndarray) -> Path:
         """Write class indices (H, W), uint8 or uint16, as a gray PNG."""
-        return _save(mask, self.folder / MASKS / f"{name}.png")
+        return save_image(mask, self.folder / MASKS / f"{name}.png")
 
     def save_overlay(self, name: str, overlay: np.ndarray) -> Path:
         """Write an overlay (h, w, 3), RGB, uint8."""
@@ -62,7 +62,7 @@ class OutputFolder:
 
 def save_overlay(overlay: np.ndarray, path: Path) -> Path:
     """Write RGB values (h, w, 3), uint8, as a JPEG; create missing folders."""
-    return _save(overlay, path, quality=90)
+    return save_image(overlay, path, quality=90)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
@@ -86,13 +86,25 @@ def output_names(paths: Sequence[str]) -> list[str]:
         names.update((path, long[path]) for path in again)
 
 
-def _save(values: np.ndarray, path: Path, **options: int) -> Path:
+def save_image(values: np.ndarray, path: Path, **options: int) -> Path:
+    """Write values as a PNG or JPEG, completely or not at all; create missing folders.
+
+    Args:
+        values: (H, W) or (H, W, 3), uint8; or (H, W), uint16.
+        path: The file; its suffix chooses the format.
+        options: Of Pillow's format.
+
+    Raises:
+        OSError: Naming the file, if it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
         kind = "PNG" if path.suffix == ".png" else "JPEG"
         Image.fromarray(values).save(part, format=kind, **options)
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
     return path

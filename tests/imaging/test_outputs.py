@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,19 @@ def test_files(tmp_path: Path) -> None:
     assert np.array_equal(Image.open(tmp_path / "out" / "pred" / "b" / "x.png"), wide)
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert files == ["out/pred/b/x.png", "out/vis/b/x.jpg"]
+
+
+def test_a_full_disk_is_reported_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(self: Image.Image, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(OSError, match=r"No space left .*pred/x\.png"):
+        OutputFolder(tmp_path, ["x.jpg"]).save_mask("x", np.zeros((2, 2), np.uint8))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_arrays_are_numbered_on(tmp_path: Path) -> None:
