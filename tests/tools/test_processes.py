@@ -106,7 +106,7 @@ def test_a_killed_run_resumes_as_if_it_had_never_stopped(tmp_path: Path) -> None
     # Self-training starts before the checkpoint that is resumed.
     cfg.default_hooks.self_training = dict(type="SelfTrainingHook", begin=3)
     cfg.dump(tmp_path / "whole.py")
-    cfg.custom_hooks.append(dict(type="KilledHook"))
+    cfg.custom_hooks = [dict(type="KilledHook")]
     cfg.dump(tmp_path / "killed.py")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert exit_of("train", tmp_path / "whole.py", "--work-dir", whole) == 0
