@@ -244,6 +244,7 @@ def _indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -> t
     indices: list[int] = []
     for item in items:
         if isinstance(item, str):
+            item = item.strip()
             if item not in names:
                 raise UserError(
                     f"`{what}` names the unknown class {item!r}; the classes are "
