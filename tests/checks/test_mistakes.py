@@ -254,7 +254,7 @@ IN_CONFIG: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (dict(classes=("sky", "hut", "dirt_road", *CLASSES[3:])), "warning", ("'dirt_road'", "spaces")),
     (dict(classes=("sky", "class 2", "3", *CLASSES[3:])), "warning", ("'class 2', '3'", "English")),
     (dict(classes=("Himmel", "gebäude", *CLASSES[2:])), "warning", ("'gebäude'", "English")),
-    (dict(classes=("sky ", *CLASSES[1:])), "warning", ("'sky '", "spaces")),
+    (dict(classes=("blue  sky", *CLASSES[1:])), "warning", ("'blue  sky'", "spaces")),
     (dict(classes=("sky", "sky", *CLASSES[2:])), "error", ("more than once",)),
     (
         dict(classes=("background", *CLASSES[1:])),

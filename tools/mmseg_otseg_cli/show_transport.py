@@ -46,6 +46,12 @@ def parse_args() -> argparse.Namespace:
         default=1,
         help="without --classes: how many of those that occur, unseen ones first. Default: 1",
     )
+    parser.add_argument(
+        "--none-below",
+        type=float,
+        metavar="P",
+        help="pixels of the model's prediction whose best value is below P stay gray",
+    )
     parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     parser.add_argument(
         "--out",
@@ -68,13 +74,16 @@ def classes_of(sample: Sample, look: Inspection, most: int) -> list[int]:
     return sorted(present, key=lambda index: (bool(look.seen[index]), -count[index]))[:most]
 
 
-def row_of(sample: Sample, looks: dict[str, Inspection]) -> Row:
-    """A row of the first sheet, at the size of the labels."""
+def row_of(sample: Sample, looks: dict[str, Inspection], none_below: float | None) -> Row:
+    """A row of the first sheet, at the size of the labels; the last map is the model's."""
     from mmseg_otseg.inference.sheets import Row
 
     image = sample.image[..., ::-1]  # BGR to RGB
     size = image.shape[:2] if sample.label is None else sample.label.shape
-    return Row(image, sample.label, {key: look.labels(size=size) for key, look in looks.items()})
+    maps = {key: look.labels(size=size) for key, look in looks.items()}
+    last, look = [*looks.items()][-1]
+    maps[last] = look.labels(none_below=none_below, size=size)
+    return Row(image, sample.label, maps)
 
 
 def main() -> None:
@@ -107,7 +116,11 @@ def main() -> None:
             samples = samples_with_unseen(dataset, split, IMAGES)
     looks = [ours.inspect(sample.image) for sample in samples]
     rows = [
-        row_of(sample, {"CLIP's own map": clip.inspect(sample.image), "prediction": look})
+        row_of(
+            sample,
+            {"CLIP's own map": clip.inspect(sample.image), "prediction": look},
+            args.none_below,
+        )
         for sample, look in zip(samples, looks)
     ]
     args.out.parent.mkdir(parents=True, exist_ok=True)
