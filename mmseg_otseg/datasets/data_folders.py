@@ -157,5 +157,5 @@ def _converter(cls: type, path: str) -> str:
     ending = "/".join(os.path.normpath(path).split(os.sep)[-2:]).casefold()
     for dataset, part, script in CONVERTERS:
         if issubclass(cls, dataset) and part in ending:
-            return f"Create them with mmseg's tools/dataset_converters/{script}"
+            return f"Run mmseg's tools/dataset_converters/{script}"
     return ""

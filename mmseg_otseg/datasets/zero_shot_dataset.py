@@ -89,7 +89,7 @@ class ZeroShotDataset:
             if isinstance(dataset, dict):
                 config = with_names(dataset, split)
                 check_config(config)
-                dataset = DATASETS.build(config)
+                dataset = _built(config)
         leaves = _leaves(dataset)
         for leaf in leaves:  # a wrapper may state other names than the data in it
             name, classes = type(leaf).__name__, leaf.metainfo.get("classes")
@@ -193,6 +193,19 @@ class ZeroShotDataset:
         index, seed = idx if isinstance(idx, tuple) else (idx, None)
         with seeded_by(seed):
             return self.dataset[int(index)]
+
+
+def _built(config: dict) -> Any:
+    """The dataset of a config."""
+    try:
+        return DATASETS.build(config)
+    except UserError:
+        raise
+    except ValueError as error:  # mmseg's, about class names
+        raise UserError(
+            f"{config['type']} cannot be built: {error} For names of your own, use "
+            "type='BaseSegDataset' with img_suffix, seg_map_suffix and metainfo=dict(classes=...)."
+        ) from error
 
 
 def _mmseg_scope() -> Any:

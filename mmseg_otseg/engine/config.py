@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.segmentors import resolve_model
-from mmseg_otseg.structures import ClassSplit
+from mmseg_otseg.structures import IGNORED, ClassSplit
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
@@ -146,6 +146,15 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
         given = cfg.get(name) or ()
         metrics = [given] if isinstance(given, Mapping) else list(given)
         zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
+        for metric in zero_shot:
+            ignored = metric.get("ignore_index", IGNORED)
+            if 0 <= ignored < split.num_classes:
+                raise UserError(
+                    f"ignore_index={ignored} of {name} would leave out the class "
+                    f"{split.classes[ignored]!r}: remove it. A background in the label files is "
+                    "a setting of the dataset: background of a FolderDataset, reduce_zero_label "
+                    "of others"
+                )
         loader = cfg.get(name.replace("evaluator", "dataloader")) or {}
         datasets = map(type_name, nested_datasets(loader.get("dataset") or {}))
         if zero_shot and loader and "ZeroShotDataset" not in datasets:

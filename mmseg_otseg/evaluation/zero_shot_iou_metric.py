@@ -17,6 +17,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging.outputs import save_image
 
 MAX_NAMES = 10
 CALIBRATE = "tools/analysis/calibrate_seen_bias.py finds one that fits, without training"
@@ -95,7 +96,7 @@ class ZeroShotIoUMetric(IoUMetric):
                 shift = int(sample.get("reduce_zero_label", False))  # files number from 1 then
                 kind = np.uint8 if count + shift <= 256 else np.uint16
                 file = Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png"
-                Image.fromarray((predicted.cpu().numpy() + shift).astype(kind)).save(file)
+                save_image(Image.fromarray((predicted.cpu().numpy() + shift).astype(kind)), file)
 
     def labels_of(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The labels of an image, and which of them are not ignored.

@@ -89,7 +89,7 @@ def names_of(entry: str) -> tuple[str, ...]:
         >>> names_of("sofa | couch")
         ('sofa', 'couch')
     """
-    return tuple(name.strip() for name in entry.split("|")) if "|" in entry else (entry,)
+    return tuple(name.strip() for name in entry.split("|")) if "|" in entry else (entry.strip(),)
 
 
 def read_class_file(path: str | os.PathLike) -> list[str]:

@@ -105,7 +105,7 @@ class OutputFolder:
         if self.own_data:
             self._save_image(image, self.folder / "images" / subset / name)
             labels = np.where(mask >= len(self.names), np.iinfo(mask.dtype).max, mask)
-        _save(with_palette(labels, self.palette), file)
+        save_image(with_palette(labels, self.palette), file)
         if overlay is not None:
             save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
         counts = np.bincount(mask.ravel(), minlength=len(self.names) + 1) / mask.size
@@ -166,7 +166,7 @@ class OutputFolder:
     def _save_image(self, image: str | np.ndarray, file: Path) -> None:
         """A copy of an image, in its own format; an array as PNG."""
         if isinstance(image, np.ndarray):
-            _save(Image.fromarray(read_image(image)[0]), file.with_name(f"{file.name}.png"))
+            save_image(Image.fromarray(read_image(image)[0]), file.with_name(f"{file.name}.png"))
             return
         suffix = Path(image).suffix
         with _whole(file.with_name(file.name.removesuffix(suffix) + suffix)) as part:
@@ -175,7 +175,7 @@ class OutputFolder:
 
 def save_overlay(overlay: np.ndarray, path: Path) -> Path:
     """Write RGB values (h, w, 3), uint8, as a JPEG; create missing folders."""
-    return _save(Image.fromarray(overlay), path, quality=90)
+    return save_image(Image.fromarray(overlay), path, quality=90)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
@@ -209,7 +209,12 @@ def with_palette(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.
     return image
 
 
-def _save(image: Image.Image, path: Path, **options: int) -> Path:
+def save_image(image: Image.Image, path: Path, **options: int) -> Path:
+    """Write a PNG or JPEG, as the suffix says, completely or not at all; create missing folders.
+
+    Raises:
+        OSError: Naming the file, if it cannot be written.
+    """
     with _whole(path) as part:
         image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", **options)
     return path
@@ -223,5 +228,7 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)

@@ -33,7 +33,8 @@ KNOWN_CLASSES: dict[str, tuple[str, ...]] = {
     "voc": tuple(PascalVOCDataset.METAINFO["classes"][1:]),
     "context": tuple(PascalContextDataset59.METAINFO["classes"]),
     "cocostuff": tuple(COCOStuffDataset.METAINFO["classes"]),
-    "ade20k": tuple(ADE20KDataset.METAINFO["classes"]),
+    # mmseg writes one of its names with a blank at the end.
+    "ade20k": tuple(name.strip() for name in ADE20KDataset.METAINFO["classes"]),
 }
 KNOWN_UNSEEN: dict[str, tuple[int, ...]] = {
     "voc": (15, 16, 17, 18, 19),
@@ -118,10 +119,11 @@ class ClassSplit:
                 f"{split!r} is no class split: give one of the names {', '.join(KNOWN_CLASSES)}, "
                 "or dict(classes=[names], unseen=[names or indices])."
             )
-        if classes is not None and tuple(classes) != built.classes:
+        theirs = built.classes if classes is None else tuple(name.strip() for name in classes)
+        if theirs != built.classes:
             raise UserError(
                 f"the split and the data do not have the same classes: "
-                f"{_difference(built.classes, tuple(classes), 'the split', 'the data')}. They must "
+                f"{_difference(built.classes, theirs, 'the split', 'the data')}. They must "
                 "have the same names in the same order: change `split`, or choose and reorder the "
                 "dataset's classes with its `metainfo=dict(classes=...)`."
             )
@@ -244,6 +246,7 @@ def _indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -> t
     indices: list[int] = []
     for item in items:
         if isinstance(item, str):
+            item = item.strip()
             if item not in names:
                 raise UserError(
                     f"`{what}` names the unknown class {item!r}; the classes are "

@@ -84,8 +84,7 @@ def test_the_tutorial(workspace: Path, capfd: pytest.CaptureFixture) -> None:
 
     run(segment)
     for image in Path("data/own/images/val").iterdir():
-        file = f"work_dirs/streets/photographs/pred/{image.stem}.png"
-        mask = np.asarray(Image.open(file))
+        mask = np.asarray(Image.open(f"work_dirs/streets/photographs/pred/{image.stem}.png"))
         assert mask.shape == (48, 64) and mask.max() < 6
     assert len(list(Path("work_dirs/streets/photographs/vis").iterdir())) == 2
 

@@ -282,6 +282,7 @@ def test_a_config_without_class_names_takes_those_of_the_split(root, config_of):
         ({}, dict(split=None), "no class split"),
         (dict(test_mode=True), dict(drop_unseen_images=True), "drop_unseen_images is for training"),
         (dict(ignore_index=0), {}, "ignore_index=0.*255.*background"),
+        (dict(type="LoveDADataset"), {}, "LoveDADataset.*not a subset.*BaseSegDataset"),
         (
             dict(metainfo=dict(classes=[f"class {i}" for i in range(255)])),
             dict(split=dict(unseen=[1])),

@@ -127,6 +127,7 @@ OWN = dict(classes="voc", unseen=["cow"])
             "train_dataloader.*test_mode=True",
         ),
         ("otseg/voc_512.py", {"val_evaluator": dict(type="IoUMetric")}, "hIoU.*ZeroShotIoUMetric"),
+        ("otseg/voc_512.py", {"test_evaluator.ignore_index": 0}, "ignore_index=0.*aeroplane"),
         ("otseg/voc_512.py", {"model.split.unseen": []}, "hIoU.*no class is unseen"),
         (
             "own_data/otseg_512.py",

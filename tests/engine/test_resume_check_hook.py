@@ -67,3 +67,14 @@ def test_another_length_and_another_sampler_are_reported(resume: Callable) -> No
     log = resume(lambda saved: None, train_cfg=dict(max_iters=6))
     assert re.search("end is 4, not 6", log)
     assert "ReproducibleInfiniteSampler" in log
+
+
+def test_another_learning_rate_and_batch_size_are_reported(resume: Callable) -> None:
+    assert "continues with" not in resume(lambda saved: None)
+    log = resume(
+        lambda saved: None,
+        train_dataloader=dict(batch_size=4),
+        optim_wrapper=dict(optimizer=dict(lr=1e-3)),
+    )
+    assert "with 2 images per step" in log and "continues with 4" in log
+    assert re.search(r"lr is 0\.02 times", log)

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
+from PIL import Image
 
 from mmseg_otseg.engine.hooks.checks import trained_classes
 from tests.helpers.otseg_run import otseg_config
@@ -95,6 +96,24 @@ def test_settings_that_learn_nothing_are_named(cfg: Config, capsys: Any) -> None
     Runner.from_cfg(cfg).train()
     printed = capsys.readouterr().out
     assert "one prompt per class" in printed and re.search("SGD.*AdamW", printed)
+
+
+def test_a_warm_up_that_outlasts_the_run_is_named(cfg: Config, capsys: Any) -> None:
+    cfg.param_scheduler.warmup_iters = 1500
+    Runner.from_cfg(cfg).train()
+    assert re.search("warms up for 1500 iterations.*ends after 4", capsys.readouterr().out)
+
+
+def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        file = tmp_path / kind / "val" / "0.png"
+        Image.open(file).resize((48, 32), Image.Resampling.NEAREST).save(file)
+    cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 2
+    with pytest.raises(ValueError, match=r"32 x 32, 32 x 48.*val_dataloader\.batch_size=1"):
+        Runner.from_cfg(cfg).train()
+    forget_runs()
+    with pytest.raises(ValueError, match=r"test_dataloader\.batch_size=1"):
+        Runner.from_cfg(cfg).test()
 
 
 def test_what_a_checkpoint_was_trained_on() -> None:

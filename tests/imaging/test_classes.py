@@ -27,6 +27,7 @@ KNOWN = {"voc": ("aeroplane", "bicycle")}
         ('"voc"', ["voc"]),
         ('"road (paved, gray)", sky', ["road (paved, gray)", "sky"]),
         (("cat", "chair, wooden"), ["cat", "chair, wooden"]),
+        (["cat ", " sofa"], ["cat", "sofa"]),
     ],
 )
 def test_names_however_they_are_given(given: Any, names: list[str]) -> None:
@@ -42,7 +43,7 @@ def test_names_however_they_are_given(given: Any, names: list[str]) -> None:
         ([], "no class name"),
         ([1], "number 1"),
         (5, "a list of names"),
-        (["a", "b", "a"], r"a \(numbers 1, 3\)"),
+        (["a", "b", "a "], r"a \(numbers 1, 3\)"),
         ("[sky,road (paved, gray)]", "double quotes"),
         ("names.csv", "txt"),
     ],

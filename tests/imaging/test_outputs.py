@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmseg_otseg.imaging import NONE_COLOR, OutputFolder, class_list
-from mmseg_otseg.imaging.outputs import output_names
+from mmseg_otseg.imaging.outputs import output_names, save_image
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,19 @@ def test_data_to_train_with(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/train/x.png").read_bytes() == Path(images[0]).read_bytes()
     assert (tmp_path / "out/images/val/00000000.png").is_file()
     assert class_list(tmp_path / "out/classes.txt") == NAMES
+
+
+def test_a_full_disk_is_reported_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(self: Image.Image, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(OSError, match=r"No space left .*pred/x\.png"):
+        save_image(Image.new("L", (2, 2)), tmp_path / "pred" / "x.png")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_arrays_are_numbered_on(tmp_path: Path) -> None:

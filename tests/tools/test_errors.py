@@ -29,13 +29,21 @@ def caught(function, *arguments: object) -> Exception:
 
 def test_what_a_user_can_fix_has_a_message() -> None:
     assert "cat" in message_for_user(caught(split_with_a_double_name))
-    assert message_for_user(OSError(28, "No space left on device")).endswith("device")
+    assert message_for_user(OSError(5, "Input/output error")).endswith("error")
     assert message_for_user(ModuleNotFoundError("No module named 'gradio'"))
     not_installed = ModuleNotFoundError("No module named 'mmseg_otseg'", name="mmseg_otseg")
     assert "README.md" in message_for_user(not_installed)
     assert message_for_user(torch.OutOfMemoryError("out of memory")) == "out of memory"
     assert "Nothing is not in" in message_for_user(caught(MODELS.build, dict(type="Nothing")))
     assert "color" in message_for_user(caught(MODELS.build, dict(type="CLIPBackbone", color=3)))
+
+
+def test_a_full_disk_names_the_file_or_the_folder_of_the_run(tmp_path: Path) -> None:
+    MMLogger.get_instance("full_disk_test", log_file=str(tmp_path / "run.log"))
+    error = OSError(28, "No space left on device")
+    assert message_for_user(error).endswith(f"while writing to {tmp_path}")
+    error.filename = "masks/x.png"
+    assert message_for_user(error).endswith("'masks/x.png'")
 
 
 class Unreadable(Dataset):

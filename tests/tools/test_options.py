@@ -61,6 +61,21 @@ except FileNotFoundError as error:
     assert "data/VOCdevkit/VOC2012" in text and "data_root" in text
 
 
+@pytest.mark.parametrize("base", ["../_base_/models/otseg.py", "mmseg_otseg::otseg/voc_512.py"])
+def test_a_base_that_is_not_found_has_a_remedy(base: str, tmp_path: Path) -> None:
+    """As in a config that was copied out of the project."""
+    (tmp_path / "copied.py").write_text(f'_base_ = "{base}"')
+    with pytest.raises(CommandError, match=f"_base_.*{ROOT / 'configs'}.*mmseg-otseg config"):
+        run_tool("train", tmp_path / "copied.py")
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    tiny_config(tmp_path).dump(tmp_path / "tiny.py")
+    write_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        run_tool("test", tmp_path / "tiny.py", tmp_path)
+
+
 def test_the_commands(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (["--help"], ["--version"], ["configs"]):
         monkeypatch.setattr(sys, "argv", ["mmseg-otseg", *arguments])

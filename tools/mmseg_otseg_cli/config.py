@@ -90,7 +90,10 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     try:
         cfg = Config.fromfile(args.config, import_custom_modules=False)
     except Exception as error:  # a config is a program and can raise any error
-        raise CommandError(f"cannot read the config {args.config}: {error}") from error
+        text = f"cannot read the config {args.config}: {error}"
+        if _lacks_base(error):
+            text = f"{text.rstrip('.')}. {_base_hint()}"
+        raise CommandError(text) from error
     check_keys(cfg.to_dict(), options)
     try:
         cfg.merge_from_dict(options)
@@ -110,6 +113,24 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     if Path(weights).suffix or "/" in weights:  # not a tag of open_clip
         _check_file("file with CLIP's weights", weights)
     return cfg
+
+
+def _lacks_base(error: Exception) -> bool:
+    """Whether a file of ``_base_`` was not found, or is named as ``PACKAGE::FILE``."""
+    if isinstance(error, FileNotFoundError):
+        return str(error.filename).endswith(".py")
+    return any(words in str(error) for words in ("does not support to load", "please install"))
+
+
+def _base_hint() -> str:
+    spec, theirs = find_spec("mmseg"), ""
+    if spec is not None and spec.origin is not None:
+        theirs = f", mmseg's in {Path(spec.origin).parent / '.mim' / 'configs'}"
+    return (
+        "Name a file of `_base_` by its path, which is relative to the config that names it. "
+        f"This project's configs are in {installed_configs()}{theirs}. `mmseg-otseg config NAME "
+        "> FILE` writes a copy that needs no other file."
+    )
 
 
 def load_config(args: argparse.Namespace, *subsets: str) -> Config:
@@ -220,4 +241,5 @@ def _check_file(what: str, path: str | None) -> None:
         return
     file = Path(path).expanduser().absolute()  # the message shows where it was looked for
     if not file.is_file():
-        raise FileNotFoundError(f"the {what} {file} does not exist")
+        problem = "is a folder: name a file in it" if file.is_dir() else "does not exist"
+        raise FileNotFoundError(f"the {what} {file} {problem}")

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
+from mmseg_otseg.engine.optimizers import WarmupPolyLR
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import UNLABELED, ClassSplit
 
@@ -103,6 +104,23 @@ class RunCheckHook(Hook):
                 "current",
                 logging.WARNING,
             )
+
+    def before_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, name: str = "val"
+    ) -> None:
+        """Check that the images of a batch have one size: evaluation pads none of them."""
+        inputs = data_batch.get("inputs", ()) if isinstance(data_batch, Mapping) else ()
+        sizes = {tuple(image.shape[-2:]) for image in inputs if isinstance(image, Tensor)}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
+            raise UserError(
+                f"a batch of the {'validation' if name == 'val' else 'test'} data has images of "
+                f"{shown} pixels (height x width), which cannot be stacked: set "
+                f"{name}_dataloader.batch_size=1"
+            )
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self.before_val_iter(runner, batch_idx, data_batch, "test")
 
     def _check_evaluation(
         self, runner: Runner, dataloader: Any, evaluator: Any, validates: bool
@@ -227,6 +245,14 @@ def _warn_of_settings(runner: Runner) -> None:
             f"{optimizer.defaults['lr']:g}, as in many configs of other models. They learn next to "
             "nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules."
         )
+    schedules = runner.param_schedulers
+    for schedule in schedules if isinstance(schedules, list) else ():
+        if isinstance(schedule, WarmupPolyLR) and schedule.warmup_iters >= schedule.end:
+            messages.append(
+                f"The learning rate warms up for {schedule.warmup_iters} iterations "
+                f"(param_scheduler.warmup_iters), but training ends after {schedule.end}, so it "
+                "never reaches its value. A short run needs a short warm-up, such as a tenth of it."
+            )
     for message in messages:
         print_log(message, "current", logging.WARNING)
 

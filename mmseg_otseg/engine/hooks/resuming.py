@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
@@ -26,13 +26,18 @@ class ResumeCheckHook(Hook):
 
     mmengine loads optimizers and schedules without comparing them with the run's. A mismatch would
     end the run at the first step with an error that does not name the file, or would change the
-    learning rates. A schedule that continues with other settings than the config's is reported.
+    learning rates. Other settings of the config than the checkpoint's are reported: schedules
+    and learning rates continue as in the checkpoint, images per step as in the config.
 
     Raises:
         UserError: If the checkpoint does not say at which iteration it was saved, has no
             optimizer, has an optimizer or schedules of another model or config, or was trained for
             more iterations than this run has.
     """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Record the number of images per step."""
+        checkpoint["meta"]["images_per_step"] = _images_per_step(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the run's optimizer, schedules and length."""
@@ -45,6 +50,15 @@ class ResumeCheckHook(Hook):
                 f"The run cannot be resumed from {file}: {problem}. Resume from a checkpoint of "
                 "this config, or give the file as load_from to start with only its weights."
             )
+        before, now = meta.get("images_per_step"), _images_per_step(runner)
+        if before not in (None, now):
+            print_log(
+                f"{file} was trained with {before} images per step in all processes, and the run "
+                f"continues with {now}, at the same learning rate and on other images than an "
+                "uninterrupted run. Set train_dataloader.batch_size if that is not what you want.",
+                "current",
+                logging.WARNING,
+            )
         done, length = meta["iter"], runner.train_loop.max_iters
         message = (
             f"{file} was trained for {done} iterations, and train_cfg.max_iters is {length}: "
@@ -54,6 +68,12 @@ class ResumeCheckHook(Hook):
             raise UserError(f"{message}. To evaluate it, use tools/test.py.")
         if done == length:
             print_log(f"{message}.", "current", logging.WARNING)
+
+
+def _images_per_step(runner: Runner) -> int | None:
+    """Images per step of all processes together; None if the batches are not of one size."""
+    size = getattr(runner.train_dataloader, "batch_size", None)
+    return size and size * get_world_size()
 
 
 def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
@@ -78,6 +98,12 @@ def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
         for name in sorted(setting.keys() - PROGRESS)
         if not name.startswith("_") and setting[name] != state[name]
     ]
+    groups = (saved["param_groups"], runner.optim_wrapper.optimizer.param_groups)
+    rates = [[group.get("initial_lr", group["lr"]) for group in part] for part in groups]
+    for saved_rate, rate in zip(*rates):
+        if saved_rate != rate and rate:  # groups have factors, so only the ratio is plain
+            changed.append(f"lr is {saved_rate / rate:g} times that of the config")
+            break
     if changed:
         print_log(
             f"The schedule of {runner._load_from} continues with its own settings: "

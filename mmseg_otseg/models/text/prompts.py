@@ -121,7 +121,8 @@ class FrozenPrompts(TextPrompts):
             print_log(
                 "The checkpoint has no text embeddings: the model makes its own."
                 if found is None
-                else "The checkpoint's text embeddings are of other classes; the model's stay.",
+                else "The checkpoint's text embeddings are of other classes or prompts; the model "
+                "keeps its own.",
                 logger="current",
                 level=logging.INFO,
             )

@@ -11,6 +11,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_otseg.engine import ZeroShotRunner
+from mmseg_otseg.export import export_folder
+from mmseg_otseg.inference import OTSegRuntime
+from mmseg_otseg.inference.loading import load_config, load_model
 from tests.helpers.small_configs import small, write_data
 
 FOLDER = Path(__file__).parent
@@ -55,6 +58,18 @@ def test_trains_resumes_and_is_tested_without_what_only_trains(
     torch.save({"state_dict": lean}, tmp_path / "broken.pth")
     with pytest.raises(ValueError, match=r"backbone\.region_tokens"):
         run(config, load_from=str(tmp_path / "broken.pth")).test()
+
+
+@pytest.mark.slow
+def test_is_exported_without_what_only_trains(config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    state = run(config).model.state_dict()
+    lean = {name: value for name, value in state.items() if ".recovery." not in name}
+    torch.save({"state_dict": lean}, tmp_path / "lean.pth")
+    model = load_model(load_config(config), tmp_path / "lean.pth").eval()
+    differences = export_folder(model, config, tmp_path / "exported")
+    assert max(differences.values()) < 1e-4
+    assert len(OTSegRuntime(tmp_path / "exported").known.names) == 20
 
 
 @torch.no_grad()
