@@ -66,7 +66,7 @@ def test_names() -> None:
         read_names(",".join(map(str, range(201))))
 
 
-SAMPLE = "#samples .grid-container button"
+SAMPLE = "#samples .grid-container > :nth-child(2) button"
 
 
 def test_only_this_machine_is_asked_and_answered(url: str) -> None:
@@ -75,6 +75,11 @@ def test_only_this_machine_is_asked_and_answered(url: str) -> None:
         assert "default-src 'self'" in answer.headers["content-security-policy"]
     with pytest.raises(HTTPError, match="400"):
         urlopen(Request(url, headers={"Host": "rebound.example"}))
+
+
+def test_it_opens_with_a_result(visitor: Visitor) -> None:
+    assert visitor.wait_for(visitor.source) and visitor.texts("#legend .number")
+    assert "OTSeg+" in visitor.one("#about").text and "shapes only" in visitor.one("#about").text
 
 
 def test_a_sample_is_segmented(visitor: Visitor) -> None:

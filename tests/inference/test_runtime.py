@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import OTSegRuntime, with_classes
+from mmseg_otseg.inference.runtime import _resized
+from mmseg_otseg.ops import refine
 from tests.helpers.exported import Exported
 from tests.helpers.paths import ROOT
 
@@ -57,6 +60,20 @@ def test_classes_of_a_call(otseg: Exported) -> None:
     assert runtime.vocabulary("cat, unicorn") is vocabulary
     with pytest.raises(UserError, match="mmseg"):
         runtime.vocabulary("voc")
+
+
+def test_refined_as_in_torch(otseg: Exported) -> None:
+    runtime = OTSegRuntime(otseg.folder)
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    vocabulary = runtime.vocabulary(["cat", "sofa"])
+    (plain,), (refined,) = (
+        list(runtime.predict_all(vocabulary, [image], refine=how)) for how in (False, True)
+    )
+    maps = torch.from_numpy(runtime.predict(plain.image, vocabulary))[None]
+    pixels = torch.from_numpy(_resized(plain.image, runtime.metadata["resize"]))
+    expected = refine(maps, pixels.permute(2, 0, 1)[None].float())[0]
+    np.testing.assert_allclose(refined.values, expected, atol=1e-5)
+    assert np.abs(refined.values - plain.values).max() > 1e-4
 
 
 def test_as_many_tokens_as_in_torch(otseg: Exported) -> None:
