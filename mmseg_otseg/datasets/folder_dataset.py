@@ -112,6 +112,8 @@ class FolderDataset(BaseSegDataset):
             label value.
     """
 
+    pipeline: Any
+
     def __init__(
         self,
         data_root: str | None = None,

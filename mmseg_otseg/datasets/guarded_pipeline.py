@@ -23,6 +23,7 @@ from .label_rule import LabelRule, LoadLabels, SampleError
 COMPOSED = (Compose, DatasetCompose)
 WHOLE_LABEL = "whole_seg_map"
 _LABEL = "gt_seg_map"
+LOADERS = (LoadMMSegAnnotations, LoadLabels)  # a class of the user's own reads as it will
 _HIDDEN = "unseen_classes_hidden"  # marks results to whose label map the rule was applied
 # The attributes in which mmcv's wrapping transforms (KeyMapper, RandomChoice, RandomApply,
 # TestTimeAug, ...) keep the transforms they wrap.
@@ -55,7 +56,7 @@ class GuardedPipeline(Compose):
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
-        if type(transform) is LoadMMSegAnnotations:
+        if isinstance(transform, LoadMMSegAnnotations) and type(transform) in LOADERS:
             reduces = self.rule.reduce_zero_label
             if transform.reduce_zero_label not in (None, reduces):
                 raise UserError(
