@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.dataset import Compose as DatasetCompose
-from mmseg.datasets.transforms import LoadAnnotations as LoadMMSegAnnotations
+from mmseg.datasets.transforms import LoadAnnotations as LoadAnnotations8Bit
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
@@ -23,7 +23,6 @@ from .label_rule import LabelRule, LoadLabels, SampleError
 COMPOSED = (Compose, DatasetCompose)
 WHOLE_LABEL = "whole_seg_map"
 _LABEL = "gt_seg_map"
-LOADERS = (LoadMMSegAnnotations, LoadLabels)  # a class of the user's own reads as it will
 _HIDDEN = "unseen_classes_hidden"  # marks results to whose label map the rule was applied
 # The attributes in which mmcv's wrapping transforms (KeyMapper, RandomChoice, RandomApply,
 # TestTimeAug, ...) keep the transforms they wrap.
@@ -56,16 +55,16 @@ class GuardedPipeline(Compose):
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
-        if isinstance(transform, LoadMMSegAnnotations) and type(transform) in LOADERS:
+        if isinstance(transform, LoadLabels):  # of a FolderDataset on its own
+            return transform
+        if type(transform) is LoadAnnotations8Bit:
             reduces = self.rule.reduce_zero_label
             if transform.reduce_zero_label not in (None, reduces):
                 raise UserError(
                     f"LoadAnnotations has reduce_zero_label={transform.reduce_zero_label}, its "
                     f"dataset {reduces}: set it in the dataset alone"
                 )
-            return LoadLabels(
-                backend_args=transform.backend_args, imdecode_backend=transform.imdecode_backend
-            )
+            return LoadLabels(transform)
         guarded: dict[str, Any] = {}
         for name in _NESTED:
             inner = getattr(transform, name, None)
@@ -97,6 +96,8 @@ class GuardedPipeline(Compose):
         """
         image, label = results.get("img_path"), results.get("seg_map_path")
         for step in self.transforms:
+            if isinstance(step, LoadLabels) and results.get("label_map") != self.rule.label_map:
+                step = step.plain  # the sample says what its values of 8 bits mean
             labeled = _LABEL in results
             output = _run(step, results, image, label)
             if output is None:

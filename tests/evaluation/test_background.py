@@ -54,10 +54,11 @@ SPLIT = ClassSplit(("a", "b", "c", "d", "e"), (1, 3), "threshold")
 def test_background_is_a_class_of_its_own() -> None:
     images = images_of(5)
     for image in images:
-        values, labels = image["seg_logits"].max(0)
-        image["pred_sem_seg"] = torch.where(values < 0.8, 5, labels)[None]
+        values, best = image["seg_logits"].max(0)
+        image["pred_sem_seg"] = torch.where(values < 0.8, 5, best)[None]
     found = evaluated(ZeroShotIoUMetric(), SPLIT, images)
-    hand = counted(*([x[key] for x in images] for key in ("pred_sem_seg", "gt_sem_seg")), 6, 255)
+    predictions, labels = ([x[key] for x in images] for key in ("pred_sem_seg", "gt_sem_seg"))
+    hand = counted(predictions, labels, 6, 255)
     assert found["pAcc"] == pytest.approx(hand["pAcc"], abs=0.006)
     assert found["mIoU"] == pytest.approx(hand["mIoU"], abs=0.006)
     assert found["mIoU_S"] == pytest.approx(hand["iou"][[0, 2, 4]].mean(), abs=0.006)
