@@ -142,12 +142,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") 
 
 
 def check_target(path: str | os.PathLike) -> None:
-    """Refuse a file name under which a written checkpoint could not be read again.
-
-    Raises:
-        UserError: If the name ends in ``.safetensors``, because ``torch.save`` writes another
-            format.
-    """
+    """Raise a UserError if a checkpoint is to be written under a name of another format."""
     if Path(path).suffix == ".safetensors":
         raise UserError(
             f"a checkpoint cannot be written to {path}, because it holds more than a .safetensors "
@@ -257,6 +252,30 @@ def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
     return checkpoint
 
 
+def trained_classes(meta: Any) -> frozenset[str]:
+    """The classes that a checkpoint was trained on with labels; empty if it does not say.
+
+    Args:
+        meta: The checkpoint's ``meta``. Checkpoints of version 0.1 record the classes only in the
+            training data's ``dataset_meta``.
+    """
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get("dataset_meta") or {}
+    names = meta.get("trained_classes")
+    if names is None and "seen" in data and "hide_as" in data:
+        names = data.get("classes") or ()
+        if data["hide_as"] is not None:
+            names = [names[index] for index in data["seen"]]
+    return frozenset(names or ())
+
+
+def image_set(dataset: Any) -> str:
+    """A digest of a dataset's images: of the last three parts of their paths, in any order."""
+    paths = (Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
+    names = sorted("/".join(path.parts[-3:]) for path in paths)
+    return sha256("\n".join(names).encode()).hexdigest()
+
+
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Read a file for mmengine."""
     return for_mmengine(read_checkpoint(filename, map_location), filename)
@@ -265,11 +284,7 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
     """Download a file to torch's hub folder if it is not there yet, and read it for mmengine.
 
-    The file is stored under its own name plus a digest of the URL, because other URLs may end in
-    the same name.
-
-    Raises:
-        OSError: If the download fails.
+    Its name gets a digest of the URL, because other URLs may end in the same name.
     """
     name = Path(urlparse(filename).path)
     digest = sha256(filename.encode()).hexdigest()[:12]
@@ -288,19 +303,15 @@ def load_from_hub(filename: str, map_location: MapLocation = None) -> dict[str, 
 
 
 def load_from_model_list(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``.
-
-    Raises:
-        UserError: If mmengine lists no URL under the name.
-    """
+    """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``."""
     source, _, name = filename.partition("://")
-    torchvision = source in ("torchvision", "modelzoo")
-    lists = mmengine_checkpoint
-    urls = lists.get_torchvision_models() if torchvision else lists.get_external_models()
-    url = str(urls.get(name))
-    if not url.startswith(("http://", "https://")):
+    if source in ("torchvision", "modelzoo"):
+        urls = mmengine_checkpoint.get_torchvision_models()
+    else:
+        urls = mmengine_checkpoint.get_external_models()
+    if name not in urls:
         raise UserError(f"mmengine knows no checkpoint named {filename}")
-    return load_from_http(url, map_location)
+    return load_from_http(urls[name], map_location)
 
 
 def refuse(filename: str, map_location: MapLocation = None) -> dict[str, Any]:

@@ -103,31 +103,16 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
     """Choose the classes that train, and check that self-training fits the training data."""
-    wrappers = [
-        config
-        for config in nested_datasets(cfg.train_dataloader.dataset)
-        if type_name(config) == "ZeroShotDataset"
-    ]
-    if not wrappers:
+    datasets = nested_datasets(cfg.train_dataloader.dataset)
+    wrapper = next((config for config in datasets if type_name(config) == "ZeroShotDataset"), None)
+    if wrapper is None:
         return
-    setting = wrappers[0].get("setting", "inductive")
-    classes = "all" if setting == "supervised" else "seen"
+    setting = wrapper.get("setting", "inductive")
     if neck.get("train_classes") is None:
-        neck.train_classes = classes
-    elif neck.train_classes != classes:
-        raise UserError(
-            f"the neck has train_classes={neck.train_classes!r}, but setting={setting!r} of the "
-            f"training data means {classes!r}: leave train_classes out"
-        )
+        neck.train_classes = "all" if setting == "supervised" else "seen"
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
     hook = next((hook for hook in hooks if type_name(hook) == "SelfTrainingHook"), None)
-    if (hook is not None) != (setting == "transductive"):
-        raise UserError(
-            f"the training data has setting={setting!r}, and there is "
-            f"{'a' if hook else 'no'} SelfTrainingHook: transductive training needs both "
-            "train_dataloader.dataset.setting='transductive' and default_hooks=dict("
-            "self_training=dict(type='SelfTrainingHook', begin=ITERATION))"
-        )
+    check_setting(setting, neck.train_classes, hook is not None)
     if hook is None:
         return
     if not split.unseen:
@@ -137,6 +122,32 @@ def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
         raise UserError(
             f"self-training would never begin: default_hooks.self_training.begin={hook.begin}, "
             f"and training ends after {length} iterations (train_cfg.max_iters)"
+        )
+
+
+def check_setting(setting: str, train_classes: str, self_trains: bool) -> None:
+    """Check that the classes that train fit what the training data hides.
+
+    Args:
+        setting: Of the ``ZeroShotDataset`` for training.
+        train_classes: Of the neck, at the start.
+        self_trains: Whether there is a ``SelfTrainingHook``.
+
+    Raises:
+        UserError: If they contradict each other.
+    """
+    if self_trains != (setting == "transductive"):
+        raise UserError(
+            f"the training data has setting={setting!r}, and there is "
+            f"{'a' if self_trains else 'no'} SelfTrainingHook: transductive training needs both "
+            "train_dataloader.dataset.setting='transductive' and default_hooks=dict("
+            "self_training=dict(type='SelfTrainingHook', begin=ITERATION))"
+        )
+    classes = "all" if setting == "supervised" else "seen"
+    if train_classes != classes:
+        raise UserError(
+            f"the neck has train_classes={train_classes!r}, but setting={setting!r} of the "
+            f"training data means {classes!r}: set model.neck.train_classes to that"
         )
 
 

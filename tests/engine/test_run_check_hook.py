@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_otseg.engine.hooks.checks import trained_classes
+from mmseg_otseg.engine.checkpoint import trained_classes
 from tests.helpers.otseg_run import otseg_config
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, write_images

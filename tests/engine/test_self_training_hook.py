@@ -52,7 +52,7 @@ def run(cfg: Config, recorder: Recorder) -> Runner:
 def test_switches_and_survives_kill_and_resume(folder: Path, tmp_path: Path) -> None:
     whole = Recorder()
     expected = run(transductive(folder, tmp_path / "whole"), whole).model.state_dict()
-    assert whole.classes == {0: "seen", 1: "seen", 2: "all", 3: "all"}
+    assert whole.classes == {0: "seen", 1: "seen", 2: "pseudo", 3: "pseudo"}
 
     cfg = transductive(folder, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
@@ -61,7 +61,7 @@ def test_switches_and_survives_kill_and_resume(folder: Path, tmp_path: Path) -> 
     cfg.experiment_name += "_resumed"
     resumed = Recorder()
     state = run(cfg, resumed).model.state_dict()
-    assert resumed.classes == {3: "all"}
+    assert resumed.classes == {3: "pseudo"}
     for name, value in expected.items():
         assert torch.equal(value, state[name]), name
 

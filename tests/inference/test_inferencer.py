@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmseg_otseg.evaluation import store_seen_bias
 from mmseg_otseg.inference import OTSegInferencer
-from mmseg_otseg.models.decode_heads import seen_bias
+from mmseg_otseg.models.decode_heads import zero_shot_head
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_the_inferencer_uses_the_bias_of_the_checkpoint(
     config: Config, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: said.append(text))
+    monkeypatch.setattr(zero_shot_head, "print_log", lambda text, logger: said.append(text))
     assert OTSegInferencer(config, weights, device="cpu").model.decode_head.seen_bias == 0.1
     config.val_dataloader = None  # without data, no test can say that the bias was chosen on it
     store_seen_bias(config, weights, 0.25, weights)

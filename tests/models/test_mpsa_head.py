@@ -17,7 +17,10 @@ pytestmark = pytest.mark.usefixtures("device")
 def features(seen: tuple[bool, ...] = (True, False, True), levels: int = 1) -> AlignedFeatures:
     pixels = tuple(F.normalize(torch.randn(2, 16, 3, 5), dim=1) for _ in range(levels))
     queries = torch.randn(2, len(seen), 2, 16)
-    return AlignedFeatures(pixels, queries, torch.arange(len(seen)), torch.tensor(seen))
+    known = torch.tensor(seen)
+    return AlignedFeatures(
+        pixels, queries, torch.arange(len(seen)), known, (~known).nonzero()[:, 0]
+    )
 
 
 def head(num_classes: int = 3, **options: Any) -> MPSAHead:

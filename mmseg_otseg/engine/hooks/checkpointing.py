@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
@@ -19,7 +17,6 @@ from mmseg_otseg.engine.checkpoint import make_plain
 from mmseg_otseg.engine.run_folder import (
     POINTER,
     UNFINISHED,
-    latest_checkpoint,
     lock_folder,
     whole_file,
 )
@@ -41,7 +38,6 @@ class DurableCheckpointHook(Hook):
     - An old checkpoint is deleted only after the new one exists.
     - After a validation, the checkpoint of that iteration is written again with the result. A
       resumed run whose checkpoint lacks the result of a validation that was due validates first.
-    - A run that resumes without naming a checkpoint uses the latest readable one.
 
     What a run knows about its files travels in the checkpoint, as ``best_score``, ``best_file``,
     ``keep_ckpt_ids`` and ``iter_validated`` of the message hub's ``runtime_info``.
@@ -56,8 +52,8 @@ class DurableCheckpointHook(Hook):
         rule: Whether a ``"greater"`` or a ``"less"`` value of the metric is better.
 
     Raises:
-        UserError: If ``rule`` is unknown, training counts epochs, ``save_best`` is not among the
-            validation's metrics, or a run resumes and none of its checkpoints can be read.
+        UserError: If ``rule`` is unknown, training counts epochs, or ``save_best`` is not among the
+            validation's metrics.
         OSError: Naming the file, if a checkpoint cannot be written.
     """
 
@@ -85,12 +81,6 @@ class DurableCheckpointHook(Hook):
         self._folder = Path()
         self._saved_at: int | None = None  # iteration of the last checkpoint of this run
 
-    def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from if none was given."""
-        if runner._resume and runner._load_from is None:
-            runner._load_from = latest_checkpoint(runner.work_dir)
-            runner._resume = runner._load_from is not None
-
     def before_train(self, runner: Runner) -> None:
         """Clean up after a killed run, and run a validation that the kill prevented."""
         self._folder = Path(runner.work_dir)
@@ -111,12 +101,9 @@ class DurableCheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Reduce what is saved to tensors and plain values."""
-        left_out = make_plain(checkpoint)
-        if left_out:
-            print_log(
-                f"Left out of the checkpoint, because they are no plain values: {left_out}",
-                "current",
-                logging.WARNING,
+        if left_out := make_plain(checkpoint):
+            runner.logger.warning(
+                f"Left out of the checkpoint, because they are no plain values: {left_out}"
             )
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
