@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -80,49 +80,45 @@ def _mismatch(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
     """What keeps a run from continuing from a checkpoint; None if nothing does."""
     if not all(isinstance(checkpoint["meta"].get(key), int) for key in ("iter", "epoch")):
         return "it does not say at which iteration it was saved"
-    saved = checkpoint.get("optimizer")
-    if not isinstance(saved, dict):
+    if not isinstance(checkpoint.get("optimizer"), dict):
         return "it holds no optimizer, as is the case for best_*.pth files"
-    if not _has_one_optimizer(runner):
-        return None
-    groups = (saved.get("param_groups", []), runner.optim_wrapper.optimizer.param_groups)
-    theirs, own = ([len(group["params"]) for group in part] for part in groups)
+    theirs, own = (
+        [len(group["params"]) for group in groups] for groups in _param_groups(runner, checkpoint)
+    )
     if theirs != own:
         return "its optimizer trains other parameters than this model has"
-    states = [schedule.state_dict() for schedule in runner.param_schedulers or []]
-    schedules = checkpoint.get("param_schedulers") or []
-    if [state.keys() for state in states] != [state.keys() for state in schedules]:
+    if any(state.keys() != saved.keys() for state, saved in _schedules(runner, checkpoint)):
         return "its schedules of the learning rate are of other types than the config's"
     return None
 
 
 def _changed_settings(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
     """The settings of optimizer and schedules in which a checkpoint differs from the config."""
-    if not _has_one_optimizer(runner):
-        return []
     changed = [
         f"{name} is {saved[name]}, not {own[name]} as in the config"
-        for schedule, saved in zip(
-            runner.param_schedulers or [], checkpoint.get("param_schedulers") or []
-        )
-        for own in [schedule.state_dict()]
+        for own, saved in _schedules(runner, checkpoint)
         for name in sorted(own.keys() - PROGRESS)
         if not name.startswith("_") and own[name] != saved[name]
     ]
-    groups = (checkpoint["optimizer"], runner.optim_wrapper.optimizer.state_dict())
     rates = (
-        [group.get("initial_lr", group["lr"]) for group in part["param_groups"]] for part in groups
+        [group.get("initial_lr", group["lr"]) for group in groups]
+        for groups in _param_groups(runner, checkpoint)
     )
     # Groups have factors, so only the ratio is plain.
     ratios = [saved / own for saved, own in zip(*rates) if saved != own and own]
     return [*changed, *(f"lr is {ratio:g} times that of the config" for ratio in ratios[:1])]
 
 
-def _has_one_optimizer(runner: Runner) -> bool:
-    """Whether there is one optimizer with its schedules; torch itself compares several."""
-    return isinstance(runner.optim_wrapper, OptimWrapper) and not isinstance(
-        runner.param_schedulers, dict
-    )
+def _param_groups(runner: Runner, checkpoint: dict[str, Any]) -> tuple[Any, Any]:
+    """The parameter groups of a checkpoint's optimizer and of the run's."""
+    optimizer: Any = runner.optim_wrapper.optimizer
+    return checkpoint["optimizer"].get("param_groups", []), optimizer.param_groups
+
+
+def _schedules(runner: Runner, checkpoint: dict[str, Any]) -> list[tuple[dict, dict]]:
+    """The states of the run's schedules, each with that of the checkpoint's; empty if missing."""
+    own = [schedule.state_dict() for schedule in runner.param_schedulers or []]
+    return list(itertools.zip_longest(own, checkpoint.get("param_schedulers") or [], fillvalue={}))
 
 
 @HOOKS.register_module()

@@ -1,16 +1,8 @@
 """CLIP models of open_clip: configuration, loading, freezing."""
 
-from .frozen import (
-    FrozenTower,
-    activation_name,
-    tensors_fingerprint,
-    tower_fingerprint,
-    weights_fingerprint,
-)
+from .frozen import FrozenTower, activation_name, tensors_fingerprint, tower_fingerprint
 from .loading import fetch_clip, is_here, load_clip, shared_clip
 from .source import (
-    PRECISIONS,
-    CLIPSource,
     check_image_tower,
     check_precision,
     check_text_tower,
@@ -21,8 +13,6 @@ from .source import (
 )
 
 __all__ = [
-    "PRECISIONS",
-    "CLIPSource",
     "FrozenTower",
     "activation_name",
     "check_image_tower",
@@ -38,5 +28,4 @@ __all__ = [
     "supported_models",
     "tensors_fingerprint",
     "tower_fingerprint",
-    "weights_fingerprint",
 ]
