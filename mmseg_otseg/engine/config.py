@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -193,7 +194,7 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
 def _check_idle_settings(cfg: Config, split: Any) -> None:
     """Refuse settings at the top of a config that nothing reads; warn of idle pipelines."""
     for key in ("split", "classes", "unseen", "seen"):
-        if key in cfg and not (key == "split" and _plain(cfg[key]) == _plain(split)):
+        if key in cfg and not (key == "split" and _text(cfg[key]) == _text(split)):
             raise UserError(
                 f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
                 f"model=dict(split={'...' if key == 'split' else f'dict({key}=...)'}), or "
@@ -217,10 +218,10 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
         )
     if not datasets:  # inference reads the pipeline from the top of a config
         return
-    used = _plain({key: value for key, value in cfg.items() if key not in PIPELINE_SETTINGS})
+    used = _text({key: value for key, value in cfg.items() if key not in PIPELINE_SETTINGS})
     for key in PIPELINE_SETTINGS:
         needed = key != "train_pipeline" or cfg.get("train_dataloader")
-        if needed and key in cfg and not _occurs(_plain(cfg[key]), used):
+        if needed and key in cfg and _text(cfg[key]) not in used:
             print_log(
                 f"The setting {key} at the top of the config has no effect: no dataloader has it. "
                 "They keep the values of the config that defines them, so set the pipeline in the "
@@ -231,16 +232,6 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
-    """A config's value with lists for tuples, as a dumped config may have either."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _occurs(value: Any, config: Any) -> bool:
-    """Whether a value is somewhere in a config."""
-    if type(config) is type(value) and config == value:
-        return True
-    items = config.values() if isinstance(config, dict) else config
-    return isinstance(config, dict | list) and any(_occurs(value, item) for item in items)
+def _text(config: Any) -> str:
+    """A config's value as text, the same for tuples and lists, as a dumped config has either."""
+    return json.dumps(config, default=str, sort_keys=True)
