@@ -127,15 +127,10 @@ def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
 
 
 def check_setting(setting: str, train_classes: str, self_trains: bool) -> None:
-    """Check that the classes that train fit what the training data hides.
-
-    Args:
-        setting: Of the ``ZeroShotDataset`` for training.
-        train_classes: Of the neck, at the start.
-        self_trains: Whether there is a ``SelfTrainingHook``.
+    """Check that the neck's ``train_classes`` fit the ``setting`` of the training data.
 
     Raises:
-        UserError: If they contradict each other.
+        UserError: If they do not, or self-training lacks its data or its hook.
     """
     if self_trains != (setting == "transductive"):
         raise UserError(

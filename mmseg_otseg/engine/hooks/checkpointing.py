@@ -79,12 +79,13 @@ class DurableCheckpointHook(Hook):
         self.save_best = save_best
         self.rule = rule
         self._folder = Path()
-        self._saved_at: int | None = None  # iteration of the last checkpoint of this run
+        self._trains = False
+        self._saved_at = 0  # iteration of the last checkpoint
 
     def before_train(self, runner: Runner) -> None:
         """Clean up after a killed run, and run a validation that the kill prevented."""
         self._folder = Path(runner.work_dir)
-        self._saved_at = runner.iter
+        self._trains, self._saved_at = True, runner.iter
         if is_main_process():
             for file in self._folder.glob(f"*{UNFINISHED}"):
                 file.unlink()
@@ -95,7 +96,10 @@ class DurableCheckpointHook(Hook):
                     "with --resume."
                 )
         self._delete_old(runner)
-        if self._lacks_validation(runner):
+        loop, validated = runner.train_loop, runner.message_hub.runtime_info.get("iter_validated")
+        due = loop.iter == loop.max_iters or loop.iter % loop.val_interval == 0
+        due = due and loop.iter >= loop.val_begin and runner.val_loop is not None
+        if due and runner.iter > 0 and validated != runner.iter:
             runner.logger.info(f"Validating iteration {runner.iter}, which has no result yet")
             runner.val_loop.run()
 
@@ -113,7 +117,7 @@ class DurableCheckpointHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save the best checkpoint, and record that this iteration was validated."""
-        if self._saved_at is None:  # a validation outside training saves nothing
+        if not self._trains:  # a validation outside training saves nothing
             return
         runner.message_hub.update_info("iter_validated", runner.iter)
         if self.save_best is not None:
@@ -179,14 +183,6 @@ class DurableCheckpointHook(Hook):
         """Delete a checkpoint in the work folder; any path to elsewhere is cut off."""
         if is_main_process():
             (self._folder / Path(name).name).unlink(missing_ok=True)
-
-    def _lacks_validation(self, runner: Runner) -> bool:
-        """Whether a validation was due after the resumed iteration but has no result."""
-        loop, validated = runner.train_loop, runner.message_hub.runtime_info.get("iter_validated")
-        if runner.val_loop is None or runner.iter == 0 or validated == runner.iter:
-            return False
-        due = loop.iter == loop.max_iters or loop.iter % loop.val_interval == 0
-        return loop.iter >= loop.val_begin and due
 
 
 @HOOKS.register_module()

@@ -1,6 +1,6 @@
 """Segmentors."""
 
 from .clip_encoder_decoder import CLIPEncoderDecoder, ZeroShotTTAModel
-from .model_config import resolve_model
+from .model_config import change_clip, resolve_model
 
-__all__ = ["CLIPEncoderDecoder", "ZeroShotTTAModel", "resolve_model"]
+__all__ = ["CLIPEncoderDecoder", "ZeroShotTTAModel", "change_clip", "resolve_model"]

@@ -73,6 +73,19 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     return model
 
 
+def change_clip(model: Any, **settings: Any) -> bool:
+    """Change ``clip`` in a model's config and in those of its parts, resolved or not, in place.
+
+    Returns:
+        Whether there is any.
+    """
+    found = isinstance(model.get("clip"), Mapping)
+    if found:
+        model["clip"].update(settings)
+    parts = [part for name, part in model.items() if name != "clip" and isinstance(part, Mapping)]
+    return any([found, *(change_clip(part, **settings) for part in parts)])
+
+
 def _fill(name: str, part: ConfigDict, **arguments: Any) -> None:
     """Give a part its arguments; refuse others."""
     for key, value in arguments.items():
