@@ -9,15 +9,16 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.runner import Runner
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
 from mmseg_otseg.models.clip.towers import image_tower, vit
 from mmseg_otseg.models.text import build_text_tower, encode_texts
-from tests.helpers.otseg_run import otseg_runner
 from tests.helpers.small_clips import (
     FEATURE_MAPS,
     VITS,
@@ -26,7 +27,7 @@ from tests.helpers.small_clips import (
     make_towers_small,
     slow_but_for_one_of_each,
 )
-from tests.helpers.tiny_run import write_images
+from tests.helpers.tiny_run import tiny_config, write_images
 
 ALL = (*VITS, *FEATURE_MAPS)
 only_vits = pytest.mark.parametrize("name", VITS, indirect=True)
@@ -160,8 +161,14 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     changes: dict[str, Any] = {}
     if name in FEATURE_MAPS:
         changes = {"model.backbone.visual_prompts": None, "model.backbone.drop_path_rate": 0.0}
-    otseg_runner(tmp_path, weights, train_cfg=dict(max_iters=2), **changes).train()
-    runner = otseg_runner(tmp_path, weights, resume=True, train_cfg=dict(max_iters=4), **changes)
+
+    def runner_of(clip: dict, iterations: int = 4, **options: Any) -> Runner:
+        cfg = tiny_config(tmp_path, clip, train_cfg=dict(max_iters=iterations), **options)
+        cfg.merge_from_dict(changes)
+        return ZeroShotRunner.from_cfg(cfg)
+
+    runner_of(weights, 2).train()
+    runner = runner_of(weights, resume=True)
     model = runner.train()
     assert runner.iter == 4 and runner.message_hub.get_scalar("val/hIoU").current() >= 0
     learning = {n.split(".")[1] for n, p in model.backbone.named_parameters() if p.requires_grad}
@@ -170,8 +177,7 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     assert model.eval().predict(torch.randn(1, 3, 48, 80))[0].seg_logits.data.shape == (2, 48, 80)
     last = str(tmp_path / "run" / "iter_4.pth")
     with pytest.raises(ValueError, match="pretrained"):
-        other = {**weights, "pretrained": None}
-        otseg_runner(tmp_path, other, load_from=last, **changes).load_or_resume()
+        runner_of({**weights, "pretrained": None}, load_from=last).load_or_resume()
 
 
 TAKES_LOCAL = ("ViT-B-16", "ViT-B-16-quickgelu", "EVA02-L-14", "EVA01-g-14", "MobileCLIP-B")
