@@ -43,17 +43,6 @@ def test_items_are_the_scenes_in_bgr():
     assert item["data_samples"].img_path == "shapes_crowd_val_2_000005.png"
 
 
-def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match=r"severity.*0\.95"):
-        get_world("haze", 1.5)
-    with pytest.raises(ValueError, match=r"'dev'.*train, val, test"):
-        ShapesDataset(subset="dev")
-    with pytest.raises(ValueError, match="'fog'"):
-        ShapesDataset(world="fog")
-    with pytest.raises(ValueError, match=r"length.* 0"):
-        ShapesDataset(length=0)
-
-
 def test_exported_scenes_are_those_of_the_dataset(tmp_path):
     root = export_voc(tmp_path / "data", train=3, val=2, aug=4, world="crowd", seed=1)
     assert root == tmp_path / "data" / "VOCdevkit" / "VOC2012"
@@ -88,12 +77,14 @@ def test_exported_scenes_are_those_of_the_dataset(tmp_path):
     assert mask.getpalette()[3:63] == [v for rgb in SHAPES_PALETTE for v in rgb]
 
 
-def test_export_refuses_to_overwrite(tmp_path):
+def test_mistakes_are_named(tmp_path):
     export_voc(tmp_path, train=1, val=0)
     with pytest.raises(FileExistsError, match=str(tmp_path)):
         export_voc(tmp_path, train=1, val=0)
-    with pytest.raises(ValueError, match="-1, 0, 0"):
-        export_voc(tmp_path / "other", train=-1, val=0)
+    with pytest.raises(ValueError, match=r"severity.*0\.95"):
+        get_world("haze", 1.5)
+    with pytest.raises(ValueError, match=r"'dev'.*train, val, test"):
+        ShapesDataset(subset="dev")
 
 
 # Scenes and captions ------------------------------------------------------------------------------
@@ -107,9 +98,8 @@ def test_scenes_are_the_recorded_ones():
     assert digest[:16] == "8f112a03eb0c707d"
 
 
-@pytest.mark.parametrize("world", ["clean", "haze"])
-def test_images_and_labels_are_valid(world):
-    seen_labels = set()
+def test_images_and_labels_are_valid():
+    world, seen_labels = "clean", set()
     for index in range(60):
         scene = render_scene(world, "val", index)
         assert scene.image.shape == (64, 64, 3) and scene.image.dtype == np.uint8

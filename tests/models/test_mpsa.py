@@ -118,7 +118,7 @@ def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in decoder.parameters())
 
 
-# The head ------------------------------------------------------------------------------------------
+# The head -----------------------------------------------------------------------------------------
 
 
 def features(seen: tuple[bool, ...] = (True, False, True), levels: int = 1) -> AlignedFeatures:

@@ -50,14 +50,6 @@ def test_numbers_are_mmsegs(size: tuple[int, int], window_batch: int, clip: dict
     assert (predict(model, images) - expected).abs().max() < 1e-5
 
 
-def test_windows_go_through_the_backbone_together(clip: dict) -> None:
-    model = build(clip, window_batch=4)
-    sizes = []
-    model.backbone.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
-    predict(model, torch.randn(1, 3, 96, 160))  # 2 x 4 windows
-    assert sizes == [4, 4]
-
-
 def class_maps(classes: int, size: tuple[int, int], device: torch.device) -> Tensor:
     """Smooth probabilities (K, h, w)."""
     coarse = torch.randn(1, classes, *(max(2, length // 8) for length in size), device=device)

@@ -14,7 +14,6 @@ from mmengine.config import Config
 
 from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.models import ZeroShotHead, decode_heads
-from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
 
@@ -61,15 +60,3 @@ def test_maps_of_another_shape_are_refused(returned: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         Wrong(3, embed_dim=8)(features)
     assert "Wrong.class_maps" in str(error.value) and "(2, 3, 4)" in str(error.value)
-
-
-def test_a_decoder_refuses_the_weights_of_another_kind() -> None:
-    ours, other = MPSADecoder(16), MultiHeadDecoder(16)
-    parameters = dict(ours.named_parameters())
-    assert {n: p.shape for n, p in other.named_parameters()} == {
-        n: p.shape for n, p in parameters.items()
-    }
-    ours.load_state_dict(MPSADecoder(16).state_dict())
-    ours.load_state_dict(parameters)  # of a file that does not say
-    with pytest.raises(ValueError, match=r"'multi-head attention'.*Sinkhorn"):
-        ours.load_state_dict(other.state_dict())
