@@ -30,23 +30,9 @@ def model_of(reference: Reference, kind: str | None, folder: Path, **test_cfg: A
         for _, group in groupby(enumerate(owners), key=lambda pair: pair[1])
     ]
     np.save(folder / "text.npy", reference.arrays["input/text_embeddings"].mean(1))
-    patches = reference.config("image_size") // reference.config("patch_size")
-    vision = {
-        "image_size": patches * reference.config("patch_size"),
-        "patch_size": reference.config("patch_size"),
-        "width": reference.config("width"),
-        "layers": reference.config("layers"),
-        "head_width": reference.config("width") // reference.config("heads"),
-    }
-    clip = {
-        "embed_dim": reference.config("embed_dim"),
-        "quick_gelu": True,
-        "vision_cfg": vision,
-        "text_cfg": {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408},
-    }
     config = dict(
         type="CLIPEncoderDecoder",
-        clip=dict(model=clip),
+        clip=reference.clip(),
         split=dict(classes=classes),
         data_preprocessor=dict(type="SegDataPreProcessor", bgr_to_rgb=True, mean=None, std=None),
         backbone=dict(type="CLIPBackbone", local_attention=kind, position_interpolation="bicubic"),
