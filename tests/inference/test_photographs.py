@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
 
 from mmseg_otseg.imaging import class_list
@@ -18,7 +17,6 @@ from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, coinciding
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import refine
-from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
 from tests.helpers.small_configs import small
 from tests.helpers.tiny_clip import save_archive, tiny_clip
@@ -119,9 +117,8 @@ def test_data_to_correct_and_train_with(
     assert "training makes sense" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["otseg/voc_512.py", "zegclip/voc_512.py", "zegot/voc_512.py"])
-def test_every_method_refines(name: str, tmp_path: Path) -> None:
-    inferencer = OTSegInferencer(small(name, tmp_path), device="cpu")
+def test_a_trained_method_refines(tmp_path: Path) -> None:
+    inferencer = OTSegInferencer(small("zegot/voc_512.py", tmp_path), device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     plain, refined = (inferencer.inspect(image, "road, car", how).values for how in (False, True))
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
@@ -151,8 +148,3 @@ def test_the_memory_has_a_ceiling(photos: Path, config: Path, monkeypatch: Any) 
     monkeypatch.setattr("mmseg_otseg.inference.segmenter.MAX_VALUES", 1000)
     with pytest.raises(ValueError, match="memory"):
         OTSegInferencer(config, device="cpu")(photos, classes=NAMES)
-
-
-def test_shapes_say_that_they_know_nothing_else() -> None:
-    cfg = Config.fromfile(ROOT / "configs" / "shapes" / "checkpoint" / "otseg_plus.py")
-    assert "shapes only" in cfg.about
