@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--data",
         metavar="NAME",
-        help="data set to test on in place of the config's: a name in configs/open_vocabulary or a file",
+        help="a data set of configs/open_vocabulary, or a file like them: test on it instead",
     )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument("--show", action="store_true", help="show the painted predictions")
