@@ -31,9 +31,10 @@ class CLIPEncoderDecoder(EncoderDecoder):
     whose parts are given all of their arguments is the same model with the same state dict, with
     these differences. mmseg takes a single class for foreground against background, while here it
     is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
-    ``test_cfg``, ``window_batch`` (4) windows run at a time; ``refine=True`` refines the class
-    maps. ``seg_logits`` of samples have the size that the test pipeline gave the image, see
-    :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of the pixels.
+    ``test_cfg``, ``window_batch`` (4) windows run at a time. ``refine=True`` refines the class
+    maps; pixels whose best value is below ``none_below`` get the label K. ``seg_logits`` of samples
+    have the size that the test pipeline gave the image, see :meth:`postprocess_result`. Checkpoints
+    hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -171,10 +172,11 @@ class CLIPEncoderDecoder(EncoderDecoder):
             UserError: If a value is not finite.
         """
         samples = data_samples or [SegDataSample() for _ in seg_logits]
+        none_below = self.test_cfg.get("none_below")
         for sample, values in zip(samples, seg_logits):
             values = upright(values, sample.metainfo)
             size = sample.metainfo.get("ori_shape", values.shape[1:])
-            labels, _ = place_labels([values], size, self.align_corners)
+            labels, _ = place_labels([values], size, self.align_corners, none_below)
             sample.pred_sem_seg = PixelData(data=labels[None])
             sample.seg_logits = PixelData(data=values)
         return samples
