@@ -56,8 +56,8 @@ class ZeroShotTTAModel(BaseTTAModel):
         none_below = self.module.test_cfg.get("none_below")
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            maps, align_corners = [*total.values()], self.module.align_corners
-            labels, _ = place_labels(maps, size, align_corners, none_below)
+            options = (self.module.align_corners, none_below, self.module.background_label)
+            labels, _ = place_labels([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 
