@@ -84,8 +84,10 @@ def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
     cfg.model.setdefault("test_cfg", {}).pop("none_below", None)
     if "none_below" in fixed:
         cfg.model.test_cfg.none_below = fixed.none_below
-    cfg.update(dict.fromkeys(NOT_TESTING), test_cfg=dict(type="TestLoop"))
-    cfg.update({key: value for key, value in data.items() if key != "protocols"})
+    data.pop("protocols")
+    for key, value in (*dict.fromkeys(NOT_TESTING).items(), *data.items()):
+        cfg[key] = value  # in place of the model config's: `update` would merge them
+    cfg.test_cfg = dict(type="TestLoop")
     return cfg
 
 
