@@ -134,6 +134,8 @@ def test_unknown_data_and_protocols_are_refused() -> None:
         read_data("voc22")
     with pytest.raises(CommandError, match="voc20b"):
         read_data("otseg/voc_512")
+    with pytest.raises(CommandError, match="--data voc20"):
+        run_tool("test", "open_vocabulary/voc20")
     model = Config.fromfile(CONFIGS / MODELS["trained"])
     with pytest.raises(CommandError, match="training_free"):
         on_data(model, read_data("voc20"), "trainingfree")
