@@ -51,7 +51,7 @@ class GuardedPipeline(Compose):
         self.rule, self.keep_whole = rule, keep_whole
         super().__init__([self._guarded(transform) for transform in transforms])
 
-    def _guarded(self, transform: Callable) -> Callable:
+    def _guarded(self, transform: Any) -> Callable:
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)

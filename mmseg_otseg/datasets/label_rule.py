@@ -81,7 +81,8 @@ class LabelRule:
             dropped = np.setdiff1d(np.arange(len(known)), old)
             dropped += 0 if background is None else dropped >= background
             self._of_files[dropped] = self.ignored
-        self._shown = np.arange(self.ignored + 1, dtype=self._of_files.dtype)
+        kind = np.uint8 if self.ignored == IGNORED else np.int32
+        self._shown = np.arange(self.ignored + 1, dtype=kind)
         if hide_as is not None:
             self._shown[list(split.unseen)] = hide_as
 
@@ -119,7 +120,7 @@ class LabelRule:
         labels = table[index]
         if (wrong := (labels < 0) | (index != values)).any():
             raise SampleError(f"label file {path} {self._problem(np.unique(values[wrong]), table)}")
-        return labels.astype(np.uint8) if self.ignored == IGNORED else labels
+        return labels.astype(self._shown.dtype, copy=False)
 
     def wrong(self, values: Sequence[int]) -> tuple[int, ...]:
         """Those of the values of a file that must not occur."""
@@ -128,7 +129,7 @@ class LabelRule:
 
     def hide(self, labels: np.ndarray) -> np.ndarray:
         """The labels (H, W) to train or test with, from those of :meth:`labels`."""
-        return self._shown[labels].astype(np.uint8 if self.ignored == IGNORED else np.int32)
+        return self._shown[labels]
 
     def _problem(self, wrong: np.ndarray, table: np.ndarray) -> str:
         if (wrong != np.rint(wrong)).any():

@@ -56,7 +56,8 @@ def test_training(
         if step.type != "RandomResize"  # so that images are padded
     ]
     runner = ZeroShotRunner.from_cfg(config)
-    head, seen = runner.model.decode_head, set()
+    head: Any = runner.model.decode_head
+    seen: set[int] = set()
     loss = head.loss
 
     def record(inputs: Any, samples: Any, *args: Any) -> dict[str, Tensor]:
