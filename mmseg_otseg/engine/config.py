@@ -135,10 +135,10 @@ def _check_background(cfg: Config, split: ClassSplit, none_below: float | None) 
             "model.split has background='threshold', but no threshold: set model.test_cfg."
             "none_below to the probability below which a pixel is background"
         )
-    if split.background != "threshold" and none_below is not None:
+    if split.background is None and none_below is not None:
         raise UserError(
             f"model.test_cfg.none_below={none_below} would make pixels background that no label "
-            "calls so: set model.split.background='threshold', or remove it"
+            "calls so: set model.split.background, or remove it"
         )
 
 

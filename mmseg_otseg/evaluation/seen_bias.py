@@ -136,7 +136,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         prediction and label in pixels, shape (biases, 3, K), or K + 1 with a background,
         int64.
         """
-        classes, count = len(self.dataset_meta["classes"]), len(self.names)
+        count = len(self.names)
         # The number of biases at which the seen class wins; these are always the smallest. Ties go
         # to the class with the lower index, as in argmax. At some of them it may be background.
         first = seen_class < unseen_class
@@ -162,10 +162,11 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         everywhere = torch.ones_like(first)
         intersection = predicted(seen_class == labels, unseen_class == labels)
         prediction = predicted(everywhere, everywhere)
-        if count > classes:  # the background has what no class was predicted at
-            none = labels == classes
-            intersection[:, classes] = none.sum() - predicted(none, none).sum(1)
-            prediction[:, classes] = len(labels) - prediction.sum(1)
+        # The background, the last of all, has what no class was predicted at: with no threshold,
+        # nothing.
+        none = labels == count - 1
+        intersection[:, -1] += none.sum() - predicted(none, none).sum(1)
+        prediction[:, -1] += len(labels) - prediction.sum(1)
         label = torch.bincount(labels, minlength=count).expand_as(prediction)
         return torch.stack([intersection, prediction, label], dim=1).cpu()
 

@@ -50,7 +50,8 @@ class ClassSplit:
         background: What becomes of pixels that the data calls background. None: they are ignored.
             ``"threshold"``: in testing they have the label K, which the model predicts where the
             best value is below ``test_cfg.none_below``. ``"names"``: the last class is the
-            background, and the data has names for the others alone.
+            background, and the data has names for the others alone; with ``none_below``, pixels
+            below it belong to this class as well.
 
     Attributes:
         names: The names of each class, in the order of ``classes``. Splits that differ only in the

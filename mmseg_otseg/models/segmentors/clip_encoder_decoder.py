@@ -33,9 +33,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
     these differences. mmseg takes a single class for foreground against background, while here it
     is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
     ``test_cfg``, ``window_batch`` (4) windows run at a time. ``refine=True`` refines the class
-    maps; pixels whose best value is below ``none_below`` get the label K. ``seg_logits`` of samples
-    have the size that the test pipeline gave the image, see :meth:`postprocess_result`. Checkpoints
-    hold the mean and the standard deviation of the pixels.
+    maps; pixels whose best value is below ``none_below`` get the :attr:`background_label`.
+    ``seg_logits`` of samples have the size that the test pipeline gave the image, see
+    :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -101,6 +101,11 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """Take colors from the data that a checkpoint was trained on; its classes stay behind."""
         self._data_meta = meta or {}
 
+    @property
+    def background_label(self) -> int:
+        """K; with a split whose last class is the background, the label of that one."""
+        return len(self.neck.text.split.foreground)
+
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of normalized images (B, 3, h, w) and samples with ``gt_sem_seg``."""
         if self._compile_options is False:
@@ -164,7 +169,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
         for sample, values in zip(samples, seg_logits):
             values = upright(values, sample.metainfo)
             size = sample.metainfo.get("ori_shape", values.shape[1:])
-            labels, _ = place_labels([values], size, self.align_corners, none_below)
+            options = (self.align_corners, none_below, self.background_label)
+            labels, _ = place_labels([values], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
             sample.seg_logits = PixelData(data=values)
         return samples
@@ -237,8 +243,8 @@ class ZeroShotTTAModel(BaseTTAModel):
         none_below = self.module.test_cfg.get("none_below")
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            maps, align_corners = [*total.values()], self.module.align_corners
-            labels, _ = place_labels(maps, size, align_corners, none_below)
+            options = (self.module.align_corners, none_below, self.module.background_label)
+            labels, _ = place_labels([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 
