@@ -66,9 +66,7 @@ def test_two_iterations_and_an_evaluation(config: str, data_folder: Path, tmp_pa
     assert "val/hIoU" in history and torch.isfinite(torch.tensor(history["train/loss"].current()))
 
 
-@pytest.mark.parametrize(
-    "config", ["otseg/voc_512.py", "otseg/context_480.py", "otseg/cocostuff_512.py"]
-)
+@pytest.mark.parametrize("data", ["voc_512", "context_480", "cocostuff_512"])
 def test_batches_of_the_data(data: str, data_folder: Path) -> None:
     """Training hides the unseen classes, testing does not; mmseg's tool sets the augmentation."""
     cfg = resolve(small(f"otseg/{data}.py", data_folder))
