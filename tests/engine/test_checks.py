@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from PIL import Image
 
+from mmseg_otseg.engine.checkpoint import trained_classes
 from mmseg_otseg.engine.hooks import FiniteLossHook
-from mmseg_otseg.engine.hooks.checks import trained_classes
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
 from tests.helpers.toy_run import toy_runner

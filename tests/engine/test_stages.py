@@ -63,7 +63,7 @@ def test_self_training_begins_at_its_iteration_of_a_trained_model(tmp_path: Path
     runner, recorder = Runner.from_cfg(cfg), Recorder()
     runner.register_hook(recorder, "LOWEST")
     runner.train()
-    assert recorder.classes == {0: "seen", 1: "seen", 2: "all", 3: "all"}
+    assert recorder.classes == {0: "seen", 1: "seen", 2: "pseudo", 3: "pseudo"}
     cfg.default_hooks.self_training.begin, cfg.experiment_name = 0, "untrained"
     with pytest.raises(ValueError, match="load_from"):
         Runner.from_cfg(cfg).train()

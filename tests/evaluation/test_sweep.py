@@ -12,10 +12,8 @@ from mmseg_otseg.evaluation import store_seen_bias, sweep_seen_bias
 from tests.helpers.shapes_run import tiny_config
 
 
-def test_refuses_other_parts_and_other_heads(tmp_path: Path) -> None:
+def test_refuses_data_without_labels_and_other_heads(tmp_path: Path) -> None:
     cfg = tiny_config("training_free", tmp_path)
-    with pytest.raises(ValueError, match="'train'"):
-        sweep_seen_bias(cfg, None, subset="train")
     cfg.val_evaluator.unseen_labeled = False
     with pytest.raises(ValueError, match="unseen_labeled=False"):
         sweep_seen_bias(cfg, None)

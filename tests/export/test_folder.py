@@ -38,8 +38,7 @@ def test_it_agrees_with_the_model(otseg: Exported) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("otseg/voc_512.py", {"size": None, "residual": True, "program": True}),
-        ("otseg/voc_512.py", {"size": None, "opset": 23}),
+        ("otseg/voc_512.py", {"size": None, "program": True}),
         ("zegot/voc_512.py", {"size": (64, 64), "at_image_size": False}),
         ("zegclip/cocostuff_512.py", {"size": (64, 64)}),
         ("ablations/otseg_voc_512_softmax.py", {"size": None}),
@@ -57,9 +56,8 @@ def test_every_method_and_option(name: str, options: dict[str, Any], tmp_path: P
         text = torch.from_numpy(runtime.known.text)
         bias = runtime.seen_bias * torch.from_numpy(runtime.known.seen).float()
         with torch.no_grad():
-            theirs, residual = program(torch.from_numpy(image).permute(0, 3, 1, 2), text, bias)
+            theirs = program(torch.from_numpy(image).permute(0, 3, 1, 2), text, bias)
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
-        assert residual < 0.05
 
 
 def test_several_names_are_the_largest_of_single_ones(otseg: Exported) -> None:

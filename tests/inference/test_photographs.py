@@ -58,13 +58,16 @@ def masks_of(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(file)) for file in sorted(folder.rglob("*.png"))])
 
 
-def test_one_command(
-    photos: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The installed config with the weights of CLIP_WEIGHTS, but a smaller architecture."""
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights in CLIP_WEIGHTS for the installed config, of a smaller architecture than its own."""
     save_archive(tmp_path / "clip.pt", load_clip(tiny_clip(image_size=224)))
     monkeypatch.setenv("CLIP_WEIGHTS", str(tmp_path / "clip.pt"))
     monkeypatch.setattr("open_clip.get_model_config", lambda name: tiny_clip(image_size=224))
+
+
+@pytest.mark.usefixtures("weights")
+def test_one_command(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_tool("segment", photos, "--classes", NAMES, "--out", out, "--device", "cpu")
     key = json.loads((out / "classes.json").read_text())
@@ -72,6 +75,20 @@ def test_one_command(
     assert key["refine"] and key["clip"]["pretrained"] == str(tmp_path / "clip.pt")
     found = OTSegInferencer(device="cpu")(photos, classes=NAMES)["predictions"]
     assert np.array_equal(masks_of(out / "pred"), np.stack(found))
+
+
+@pytest.mark.usefixtures("weights", "photos")
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    text = (ROOT / "configs" / "training_free" / "photographs.ipynb").read_text(encoding="utf-8")
+    cells: dict[str, Any] = {}
+    for cell in json.loads(text)["cells"]:
+        assert not cell.get("outputs")
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), cells)
+    assert masks_of(tmp_path / "masks" / "pred").shape == (3, 72, 96)
+    assert len(class_list(tmp_path / "own_data" / "classes.txt")) == 5
 
 
 def test_options(photos: Path, segment: Callable[..., Path]) -> None:

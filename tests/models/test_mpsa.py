@@ -124,7 +124,9 @@ def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
 def features(seen: tuple[bool, ...] = (True, False, True), levels: int = 1) -> AlignedFeatures:
     pixels = tuple(F.normalize(torch.randn(2, 16, 3, 5), dim=1) for _ in range(levels))
     queries = torch.randn(2, len(seen), 2, 16)
-    return AlignedFeatures(pixels, queries, torch.arange(len(seen)), torch.tensor(seen))
+    known = torch.tensor(seen)
+    unseen = (~known).nonzero()[:, 0]
+    return AlignedFeatures(pixels, queries, torch.arange(len(seen)), known, unseen)
 
 
 def head(num_classes: int = 3, **options: Any) -> MPSAHead:

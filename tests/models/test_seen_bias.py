@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_otseg.models.decode_heads import seen_bias
+from mmseg_otseg.models.decode_heads import zero_shot_head
 from mmseg_otseg.models.decode_heads.zero_shot_head import ZeroShotHead
 
 
@@ -27,7 +27,7 @@ def state(**biases: float) -> dict[str, torch.Tensor]:
 def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """What was logged so far."""
     lines: list[str] = []
-    monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: lines.append(text))
+    monkeypatch.setattr(zero_shot_head, "print_log", lambda text, logger: lines.append(text))
     return lambda: "\n".join(lines)
 
 

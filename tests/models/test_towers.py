@@ -20,7 +20,8 @@ from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
-from mmseg_otseg.models.clip.towers import image_tower, vit
+from mmseg_otseg.models.clip import timm_towers, towers
+from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from tests.helpers.paths import ROOT
 from tests.helpers.small_clips import (
@@ -199,13 +200,18 @@ def test_local_attention_sees_the_tokens_of_the_last_block(
             local = CLIPBackbone(weights, local_attention=kind)(images)
             assert torch.equal(local.global_token, own.global_token)
             assert not torch.allclose(local.local[0], own.local[0], atol=1e-3)
-        monkeypatch.setattr(
-            vit, "local_attention", lambda _, *heads: F.scaled_dot_product_attention(*heads[:3])
-        )
+        for module in (towers, timm_towers):
+            monkeypatch.setattr(
+                module,
+                "local_attention",
+                lambda _, *heads: F.scaled_dot_product_attention(*heads[:3]),
+            )
         local = CLIPBackbone(weights, local_attention="sclip")(images)
         assert torch.allclose(local.local[0], own.local[0], atol=1e-5)
         alone = CLIPBackbone(weights, local_attention="kk")
-        tokens, grid = alone._embed(images)
+        rows, columns = alone.patch_size
+        grid = (64 // rows, 96 // columns)
+        tokens = alone.tower.embed(images, alone.class_embedding_times)
         options = alone.tower.block_options(grid)
         for block in alone.tower.blocks[:-1]:
             tokens = block(tokens, **options)
