@@ -86,7 +86,7 @@ def test_the_commands(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyP
         ("['red cross','a  b']", ["red cross", "a  b"]),
         ('["sky, blue",road]', ["sky, blue", "road"]),
         ("[sky,'road (paved, grey)']", ["sky", "road (paved, grey)"]),
-        ("[farmer's market,\"a [b\"]", ["farmer's market", "a [b"]),
+        ('[farmer\'s market,"a [b"]', ["farmer's market", "a [b"]),
         ("road (paved)", "road (paved)"),
         ("/my data/x", "/my data/x"),
         ("a, b c", ["a", "b c"]),

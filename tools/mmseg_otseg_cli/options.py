@@ -85,8 +85,6 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="what started this process if it is one of several",
     )
-    # Launchers older than torchrun pass this option instead of setting LOCAL_RANK.
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--check-only",
         action="store_true",
