@@ -22,15 +22,6 @@ def test_refuses_data_without_labels_and_other_heads(tmp_path: Path) -> None:
         sweep_seen_bias(cfg, None)
 
 
-def test_leaves_the_config_alone(tmp_path: Path) -> None:
-    cfg = tiny_config("training_free", tmp_path)
-    before = cfg.to_dict()
-    cfg.experiment_name = before["experiment_name"] = "sweep"
-    table = sweep_seen_bias(cfg, None, [0.2, 0.0], subset="test")
-    assert [row["seen_bias"] for row in table] == [0.0, 0.2]
-    assert cfg.to_dict() == before
-
-
 def test_a_test_on_the_images_that_chose_the_bias_says_so(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -98,18 +98,3 @@ def test_half_precision_and_autocast_compute_in_float32(device: torch.device) ->
     assert torch.equal(torch.stack(sums), expected)
     sums.focal.backward()
     assert half.grad.dtype == torch.bfloat16 and half.grad.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"logits": torch.zeros(2, 3, 4)}, r"\(B, K, H, W\)"),
-        ({"target": torch.zeros(1, 4, 4)}, r"\(B, h, w\)"),
-        ({"alpha": 1.5}, "alpha .* 1.5 "),
-        ({"ignored": "skip"}, "ignored .*'skip'"),
-    ],
-)
-def test_wrong_arguments_are_named(options: dict, message: str) -> None:
-    arguments = {"logits": torch.zeros(2, 3, 4, 4), "target": torch.zeros(2, 8, 8).long()}
-    with pytest.raises(ValueError, match=message):
-        focal_dice_sums(**{**arguments, **options})

@@ -99,7 +99,7 @@ def test_what_the_result_says_about_itself() -> None:
     assert not stopped.converged.any() and (stopped.iterations == 2).all()
 
 
-@pytest.mark.parametrize("epsilon", [0.05, 1e-2, 1e-3])
+@pytest.mark.parametrize("epsilon", [0.05, 1e-3])
 def test_half_precision_stays_finite(epsilon: float, device: torch.device) -> None:
     cost = problems(4, 64, 6, spread=2.0).bfloat16().requires_grad_()
     with torch.autocast(device.type, dtype=torch.bfloat16):
