@@ -38,8 +38,7 @@ QUICK = {
     [
         config if config in QUICK else pytest.param(config, marks=pytest.mark.slow)
         for config in CONFIGS
-        if config
-        != "training_free/names.py"  # tests/datasets/test_open_vocabulary.py
+        if config != "training_free/names.py"  # tests/datasets/test_open_vocabulary.py
     ],
 )
 def test_two_iterations_and_an_evaluation(config: str, data_folder: Path, tmp_path: Path) -> None:
