@@ -84,6 +84,8 @@ def class_list(
             f"[{given!r}], and a tuple needs a comma, ({given!r},). Known splits are "
             f"{', '.join(known or SPLIT_NAMES)}; a file of names ends in .txt"
         )
+    if len(names) == 1 and ";" in text:
+        raise UserError(f"{text!r} is a single name: write commas between the classes")
     return _checked(names)
 
 

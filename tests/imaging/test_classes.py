@@ -40,6 +40,7 @@ def test_names_however_they_are_given(given: Any, names: list[str]) -> None:
         (["a", "b", "a "], r"a \(numbers 1, 3\)"),
         ("[sky,road (paved, gray)]", "double quotes"),
         ("names.csv", "txt"),
+        ("sky; road; car", "commas"),
     ],
 )
 def test_names_that_are_none(given: Any, message: str) -> None:
