@@ -189,7 +189,8 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
                 f"--cfg-options model.split{'' if key == 'split' else f'.{key}'}=..."
             )
     loaders = [cfg.get(name) or {} for name in LOADERS]
-    datasets = [d for loader in loaders for d in nested_datasets(loader.get("dataset") or {})]
+    given = [loader.dataset for loader in loaders if loader.get("dataset")]
+    datasets = [nested for dataset in given for nested in nested_datasets(dataset)]
     folders = any(type_name(dataset) == "FolderDataset" for dataset in datasets)
     if cfg.get("background") is not None and not folders:
         raise UserError(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import Tensor
 
 from mmseg_otseg.models import TemplatePrompts, load_clip
+from mmseg_otseg.models.text import TextTower, encode_texts
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
 
@@ -36,6 +39,47 @@ def test_average_is_one_prompt_of_unit_length(clip: dict) -> None:
     assert not torch.equal(
         prompts.vocabulary_digest, TemplatePrompts(clip, SPLIT, "vild").vocabulary_digest
     )
+
+
+def test_embeddings_are_kept_on_disk(
+    clip: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    encoded: list[int] = []
+
+    def count(tower: TextTower, texts: Sequence[str]) -> Tensor:
+        encoded.append(len(texts))
+        return encode_texts(tower, texts)
+
+    monkeypatch.setattr("mmseg_otseg.models.text.template_prompts.encode_texts", count)
+    first = TemplatePrompts(clip, SPLIT, "vild", average=True)()
+    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
+    assert encoded == [45]
+    for other in (dict(clip, seed=1), clip):  # another CLIP; prompts of which none is a mean
+        TemplatePrompts(other, SPLIT, "vild", average=other is not clip)
+    assert encoded == [45] * 3
+    files = [*tmp_path.rglob("*.safetensors")]
+    assert len(files) == 3 and len([*tmp_path.rglob("*.*")]) == 3
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
+    assert len(encoded) == 4
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))  # where nothing can be written
+    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
+
+
+def test_many_texts_are_encoded_in_their_order(
+    clip: dict, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("mmseg_otseg.models.text.text_tower.BATCH", 3)
+    monkeypatch.setattr("mmseg_otseg.models.text.text_tower.MANY", 7)
+    tower = TemplatePrompts(clip, SPLIT).build_tower()
+    texts = ["a photo of a cat.", "cat", "a b", "sofa", "a potted plant here.", "a", "b"]
+    found = encode_texts(tower, texts)
+    assert "class names" in capfd.readouterr().err
+    for text, embedding in zip(texts, found):
+        assert torch.allclose(tower(tower.tokenize([text]))[0], embedding, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["", ".json", ".yaml"])
