@@ -30,7 +30,7 @@ CSS = """
   overflow: hidden}
 .thumbnails .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important}
 .thumbnails img {object-fit: contain !important}
-.upload {min-height: 0}
+.upload, .upload .wrap {min-height: 0}
 textarea {field-sizing: content; height: auto !important}
 .maps {display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6em}
 .maps figure {margin: 0}

@@ -145,7 +145,9 @@ class OTSegRuntime(Segmenter):
         """
         scale = self.metadata.get("softmax_scale")
         if scale is not None:
-            values = np.exp(scale * (values - values.max(0)))
+            values = values - values.max(0)
+            values *= scale
+            values = np.exp(values, out=values)
             values /= values.sum(0)
         counts = vocabulary.names_per_class
         if len(counts) != len(values):

@@ -18,7 +18,7 @@ from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
 from mmseg_otseg.imaging.reading import Source, find_images
 
-MAX_VALUES = 2**27  # of all class maps of an image, 512 MiB; some steps need several copies
+MAX_VALUES = 3 * 2**26  # of all class maps of an image, 768 MiB; some steps need three copies
 SAME = 0.999  # cosine of two texts that CLIP does not tell apart
 
 

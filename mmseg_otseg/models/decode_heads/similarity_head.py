@@ -74,14 +74,14 @@ class SimilarityHead(ZeroShotHead):
         """Probabilities: a softmax over all names, and the largest of each class's names.
 
         Args:
-            maps: Cosines, shape (B, Q, h, w).
+            maps: Cosines, shape (B, Q, h, w), which are overwritten to save memory.
             names_per_class: How many of the Q names each of the K classes has, in order.
             seen: Whether each class is seen, shape (K,), bool.
 
         Returns:
             Probabilities less the seen-class bias, shape (B, K, h, w).
         """
-        maps = super().finish((self.scale * maps).softmax(1), names_per_class, seen)
+        maps = super().finish(maps.mul_(self.scale).softmax(1), names_per_class, seen)
         return maps.sub_(self.seen_bias * seen[:, None, None].to(maps)) if self.seen_bias else maps
 
     def loss(
