@@ -60,16 +60,10 @@ class DataReport:
         return all(finding.level != "error" for finding in self.findings)
 
     def draw_sheet(self, path: Path) -> bool:
-        """Draw some samples as the model sees them.
-
-        Args:
-            path: Image file to write.
+        """Draw some samples as the model sees them into an image file.
 
         Returns:
             Whether it was written; False if no sample can be drawn.
-
-        Raises:
-            OSError: If the file cannot be written; the message names it.
         """
         figure = draw_sheet(self.datasets)
         if figure is None:
@@ -196,12 +190,7 @@ def _ask_clip(cfg: Config, report: DataReport) -> None:
 
 
 def largest(pixels: np.ndarray, number: int = MAX_CROPS) -> list[int]:
-    """The indices of the images in which a class covers the most pixels, largest first.
-
-    Args:
-        pixels: Pixels of the class in each image; images without any are left out.
-        number: Maximum number of images.
-    """
+    """The images in which a class covers the most pixels, largest first; those without are not."""
     order = np.argsort(pixels, kind="stable")[::-1]  # reversed, not negated: counts are unsigned
     return [int(image) for image in order[:number] if pixels[image]]
 

@@ -48,38 +48,24 @@ class SimilarityHead(ZeroShotHead):
         self.scale = scale
 
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
-        """The mean cosine with the prompts of each name.
+        """``similarity``, the mean cosine with the prompts of each name, shape (B, Q, M).
 
-        Args:
-            queries: Shape (B, Q, N, D), unit length.
-            levels: One, pixels of shape (B, M, D), unit length.
-
-        Returns:
-            ``similarity``, shape (B, Q, M).
+        See :meth:`ZeroShotHead.class_maps`; the queries too have unit length here.
         """
         return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
 
     def predict(
         self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
     ) -> Tensor:
-        """Cosines of every name at image size, shape (B, Q, h, w).
-
-        Args:
-            inputs, batch_img_metas, test_cfg: As in :class:`ZeroShotHead`.
-        """
+        """Cosines of every name at image size, (B, Q, h, w); see :meth:`ZeroShotHead.predict`."""
         self.check_vocabulary(inputs)
         return self.predict_by_feat(self.predicting_map(self.forward(inputs)), batch_img_metas)
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
-        """Probabilities: a softmax over all names, and the largest of each class's names.
+        """Probabilities (B, K, h, w) of cosines (B, Q, h, w), less the seen-class bias.
 
-        Args:
-            maps: Cosines, shape (B, Q, h, w), which are overwritten to save memory.
-            names_per_class: How many of the Q names each of the K classes has, in order.
-            seen: Whether each class is seen, shape (K,), bool.
-
-        Returns:
-            Probabilities less the seen-class bias, shape (B, K, h, w).
+        They are a softmax over all names, and the largest of each class's names. See
+        :meth:`ZeroShotHead.finish`. The cosines are overwritten, to save memory.
         """
         maps = super().finish(maps.mul_(self.scale).softmax(1), names_per_class, seen)
         return maps.sub_(self.seen_bias * seen[:, None, None].to(maps)) if self.seen_bias else maps
