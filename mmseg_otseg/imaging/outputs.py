@@ -150,18 +150,8 @@ class OutputFolder:
         if not isinstance(image, np.ndarray):
             return self._names[image]
         taken = set(self._names.values())
-        for number in self._numbers:
-            name = f"{number:08d}"
-            mask = masks / f"{name}.png"
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            if name in taken:
-                continue
-            try:
-                mask.open("xb").close()  # reserve the name, also against other processes
-            except FileExistsError:
-                continue
-            return name
-        raise AssertionError("unreachable")
+        names = (f"{number:08d}" for number in self._numbers)
+        return next(n for n in names if n not in taken and not (masks / f"{n}.png").exists())
 
     def _save_image(self, image: str | np.ndarray, file: Path) -> None:
         """A copy of an image, in its own format; an array as PNG."""

@@ -143,7 +143,7 @@ class OTSegRuntime(Segmenter):
             Shape (K, h, w): for each class the largest of its names, after the softmax over all
             names if the model is training-free.
         """
-        scale = self.metadata.get("softmax_scale")
+        scale = self.metadata["softmax_scale"]
         if scale is not None:
             values = values - values.max(0)
             values *= scale

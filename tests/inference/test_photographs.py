@@ -17,6 +17,7 @@ from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, coinciding
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import refine
+from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
 from tests.helpers.small_configs import small
 from tests.helpers.tiny_clip import save_archive, tiny_clip

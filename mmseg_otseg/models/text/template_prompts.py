@@ -192,7 +192,8 @@ class TemplatePrompts(FrozenPrompts):
             )
         sentences = [self._sentences_of(name) for name in split.texts]
         clip = [bytes(fingerprint.tolist()).hex(), self._clip["model"]]
-        table = kept_on_disk([*clip, sentences, self.average], lambda: self._encode(tower, sentences))
+        key = [*clip, sentences, self.average]
+        table = kept_on_disk(key, lambda: self._encode(tower, sentences))
         source = list(self.templates) if self.sentences is None else list(sentences)
         self._set_table(split, table, [*source, "average"] if self.average else source)
         self.fingerprint = fingerprint.to(self.fingerprint)
