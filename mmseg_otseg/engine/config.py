@@ -196,7 +196,7 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
                 f"--cfg-options model.split{'' if key == 'split' else f'.{key}'}=..."
             )
     loaders = [cfg.get(name) or {} for name in LOADERS]
-    given = [loader.dataset for loader in loaders if loader.get("dataset")]
+    given = [loader["dataset"] for loader in loaders if loader.get("dataset")]
     datasets = [nested for dataset in given for nested in nested_datasets(dataset)]
     folders = any(type_name(dataset) == "FolderDataset" for dataset in datasets)
     if cfg.get("background") is not None and not folders:

@@ -140,7 +140,7 @@ class OTSegInferencer(Segmenter):
         Raises:
             UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
-        named = self.with_classes(classes)
+        named = self.named(classes)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
         (prediction,) = self.predict_all(named.model, [source], 1, refine)
         if isinstance(prediction.values, Exception):
@@ -181,7 +181,7 @@ class OTSegInferencer(Segmenter):
             raise UserError("the test pipeline returned no result")
         return _Job(number, image, size, data)
 
-    def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
+    def named(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
         meta, text = model.dataset_meta, model.neck.text

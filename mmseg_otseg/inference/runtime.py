@@ -206,7 +206,7 @@ class OTSegRuntime(Segmenter):
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
-    def with_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
+    def named(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
         """The vocabulary of a call."""
         vocabulary = self.vocabulary(classes)
         corners, names = self.metadata["align_corners"], vocabulary.names

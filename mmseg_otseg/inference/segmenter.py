@@ -81,12 +81,12 @@ class Segmenter(ABC):
     """Segments images into classes named in the call; subclasses provide the model."""
 
     @abstractmethod
-    def with_classes(self, classes: Any) -> Named:
+    def named(self, classes: Any) -> Named:
         """A model for the classes of a call; None means the model's own classes."""
 
     @abstractmethod
     def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
-        """What to note about a model of :meth:`with_classes` beside the masks, for JSON."""
+        """What to note about a model of :meth:`named` beside the masks, for JSON."""
 
     @abstractmethod
     def predict_all(
@@ -99,7 +99,7 @@ class Segmenter(ABC):
         """Predict each image, in the order of the inputs.
 
         Args:
-            model: The model of :meth:`with_classes`.
+            model: The model of :meth:`named`.
             images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
             batch_size: How many images of the same size go through the model at once.
             refine: As in :meth:`segment`.
@@ -201,7 +201,7 @@ class Segmenter(ABC):
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
-        named = self.with_classes(classes)
+        named = self.named(classes)
         if warning := coinciding(named.texts, named.text):
             self.report(warning, logging.WARNING)
         out = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_all_is_whole_at_every_width(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert visitor.wait_for(visitor.source)
             for prefix in ("", "photos-"):
                 visitor.press(f"#{prefix}tab-button")
-                assert visitor.wait_for(lambda at=f"#{prefix}result": visitor.source(at))
+                assert visitor.wait_for(partial(visitor.source, f"#{prefix}result"))
                 for width in (1280, 400):
                     visitor.resize(width)
                     assert visitor.wait_for(lambda: not visitor.cut_off())

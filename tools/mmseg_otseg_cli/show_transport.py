@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import load_config
 from .options import config_parser
@@ -83,7 +83,7 @@ def row_of(sample: Sample, looks: dict[str, Inspection], none_below: float | Non
 
     image = sample.image[..., ::-1]  # BGR to RGB
     size = image.shape[:2] if sample.label is None else sample.label.shape
-    maps = {}
+    maps: dict[str, Any] = {}
     for title, look in looks.items():
         maps[title] = look.labels(none_below=none_below if maps else None, size=size)
     return Row(image, sample.label, maps)
