@@ -159,6 +159,7 @@ def test_two_users_keep_their_own_names(visitor: Visitor, arrive: Callable[[], V
     def use(user: Visitor) -> None:
         for _ in range(2):
             user.after(lambda: user.press("#segment"))
+            user.wait_for(lambda: users[user][0] in user.one("#legend").text)  # after the image
             seen.append((user, user.one("#legend").text))
             user.after(lambda: user.click_at(0.5, 0.5))
 
