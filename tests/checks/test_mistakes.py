@@ -182,7 +182,7 @@ IN_DATA: dict[str, Change] = {
     "error: the values 5,; 0 never occurs; background=0": shifted(lambda x: x + 1),
     "error: the values 5,; If 0 is the background": shifted(lambda x: np.where(x == 2, 0, x + 1)),
     "error: the values 100,; set background=100": shifted(lambda x: np.where(x == 4, 100, x)),
-    "error: the values 1000, 2000; 8-bit": labels(lambda x: x.astype(np.uint16) * 1000),
+    "error: the values 1000, 2000; class indices": labels(lambda x: x.astype(np.uint16) * 1000),
     "error: train_0.png; gray image; nearest neighbor": labels(smeared),
     "error: the values 5, 6, 7,; The class list has 5 names": shifted(lambda x: x + 3),
     "error: train: no pixel has a seen class": labels(lambda x: x | 255, "train"),

@@ -22,6 +22,7 @@ SHAPES = {  # (B, K, H, W), (h, w)
     "one row larger, one column smaller": ((1, 4, 8, 8), (9, 7)),
     "one patch": ((1, 4, 1, 1), (6, 5)),
     "many classes": ((1, 40, 6, 7), (50, 61)),
+    "more classes than pixels": ((2, 300, 3, 4), (12, 16)),
 }
 
 
@@ -31,7 +32,7 @@ def example(shape: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Ten
     logits = 3 * torch.randn(batch, classes, *size, generator=generator).to(dtype)
     target = torch.randint(0, classes, (batch, *new_size), generator=generator)
     ignored = torch.rand(target.shape, generator=generator) < 0.3
-    return logits, target.masked_fill(ignored, 255)
+    return logits, target.masked_fill(ignored, 255 if classes < 255 else -1)
 
 
 def with_gradient(

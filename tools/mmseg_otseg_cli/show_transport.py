@@ -63,10 +63,8 @@ def class_of(sample: Sample, look: Inspection) -> list[int]:
     """The largest unseen class, or else seen one, in the labels (else in the prediction)."""
     import numpy as np
 
-    from mmseg_otseg.structures import IGNORED
-
     found = look.labels() if sample.label is None else sample.label
-    count = np.bincount(found[found != IGNORED].ravel(), minlength=len(look.names))
+    count = np.bincount(found[found < len(look.names)], minlength=len(look.names))
     present = [int(index) for index in np.flatnonzero(count)]
     return sorted(present, key=lambda index: (bool(look.seen[index]), -count[index]))[:1]
 

@@ -19,7 +19,7 @@ from mmseg_otseg.engine.hooks.parts import class_split, neck, segmentor
 from mmseg_otseg.engine.hooks.stages import SelfTrainingHook
 from mmseg_otseg.engine.optimizers import WarmupPolyLR
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.structures import UNLABELED, ClassSplit
+from mmseg_otseg.structures import ClassSplit, unlabeled_label
 
 MAX_SGD_LR = 1e-3
 ADVICE = (
@@ -147,7 +147,7 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
     unseen = metainfo.get("unseen")
     if unseen is None:  # a dataset that hides nothing: only the names can differ
         unseen = split.unseen if len(names) == split.num_classes else ()
-    other = ClassSplit(tuple(names), tuple(unseen))
+    other = ClassSplit(tuple(names), tuple(unseen), metainfo.get("background"))
     split.check_same(other, "the model", data)
     num_classes = getattr(segmentor(model).decode_head, "num_classes", split.num_classes)
     if num_classes != split.num_classes:
@@ -167,7 +167,8 @@ def _check_setting(runner: Runner) -> None:
             "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
             "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
-    setting = {None: "supervised", UNLABELED: "transductive"}.get(metainfo["hide_as"], "inductive")
+    unlabeled = unlabeled_label(len(metainfo["classes"]))
+    setting = {None: "supervised", unlabeled: "transductive"}.get(metainfo["hide_as"], "inductive")
     self_trains = any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks)
     check_setting(setting, neck(runner.model).train_classes, self_trains)
 
