@@ -21,7 +21,7 @@ from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
-from mmseg_otseg.models.segmentors.sliding import place_labels
+from mmseg_otseg.models.segmentors.sliding import labels_at_size
 
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
@@ -45,6 +45,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     Args:
         biases: Biases to try, in units of probability; None means :data:`DEFAULT_BIASES`.
         align_corners: How class maps are resized to the size of the image, as in the head.
+        none_below: Pixels whose best value, less the bias, is below this are background.
         **kwargs: As in :class:`ZeroShotIoUMetric`.
 
     Attributes:
@@ -61,13 +62,18 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     """
 
     def __init__(
-        self, biases: Sequence[float] | None = None, align_corners: bool = False, **kwargs: Any
+        self,
+        biases: Sequence[float] | None = None,
+        align_corners: bool = False,
+        none_below: float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         biases = DEFAULT_BIASES if biases is None else biases
         if not len(biases):
             raise UserError("SeenBiasMetric needs at least one bias to try")
         self.biases, self.align_corners = sorted({float(bias) for bias in biases}), align_corners
+        self.none_below = -math.inf if none_below is None else none_below
         self.table: list[dict[str, float]] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -93,7 +99,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             for kind in ("seen", "unseen"):
                 classes = torch.as_tensor(meta[kind], device=labels.device)
                 maps = [sample["seg_logits"]["data"][classes]]
-                found, values = place_labels(maps, (height, width), self.align_corners)
+                found, values = labels_at_size(maps, (height, width), self.align_corners)
                 best += [classes[found[known]], values[known]]
             parts = zip(*(values.split(PIXELS_AT_ONCE) for values in best))
             areas = torch.stack([self._areas(*part) for part in parts]).sum(0)
@@ -127,32 +133,40 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
         Takes for each pixel its label, its best seen class with the probability, and its best
         unseen class with the probability, shape (M,) each. Returns areas of intersection,
-        prediction and label in pixels, shape (biases, 3, K), int64.
+        prediction and label in pixels, shape (biases, 3, K), or K + 1 with a background,
+        int64.
         """
-        count = len(self.dataset_meta["classes"])
+        count = len(self.names)
         # The number of biases at which the seen class wins; these are always the smallest. Ties go
-        # to the class with the lower index, as in argmax.
+        # to the class with the lower index, as in argmax. At some of them it may be background.
         first = seen_class < unseen_class
-        wins = torch.zeros_like(labels)
+        wins, shown = torch.zeros_like(labels), torch.zeros_like(labels)
         for bias in self.biases:
             left = best_seen - bias
-            wins += (left > best_unseen) | ((left == best_unseen) & first)
+            won = (left > best_unseen) | ((left == best_unseen) & first)
+            wins += won
+            shown += won & (left >= self.none_below)
 
-        def by_wins(classes: Tensor, taken: Tensor) -> Tensor:
+        def by_wins(wins: Tensor, found: Tensor, taken: Tensor) -> Tensor:
             """Number of the ``taken`` pixels with each number of wins and class."""
-            index = (wins * count + classes)[taken]
+            index = (wins * count + found)[taken]
             return torch.bincount(index, minlength=(len(self.biases) + 1) * count).view(-1, count)
 
-        def predicted(right: bool) -> Tensor:
-            """Number of pixels (only the ``right`` ones) predicted as each class, (biases, K)."""
-            everywhere = torch.ones_like(first)
-            to_seen = by_wins(seen_class, seen_class == labels if right else everywhere)
-            to_unseen = by_wins(unseen_class, unseen_class == labels if right else everywhere)
+        def predicted(to_seen: Tensor, to_unseen: Tensor) -> Tensor:
+            """Number of pixels (of those given for each winner) predicted as each class."""
             # At bias number i, the seen class wins at the pixels that have more than i wins.
-            to_seen = to_seen.flip(0).cumsum(0).flip(0)[1:]
-            return to_seen + to_unseen.cumsum(0)[:-1]
+            seen = by_wins(shown, seen_class, to_seen).flip(0).cumsum(0).flip(0)[1:]
+            to_unseen = to_unseen & (best_unseen >= self.none_below)
+            return seen + by_wins(wins, unseen_class, to_unseen).cumsum(0)[:-1]
 
-        intersection, prediction = predicted(right=True), predicted(right=False)
+        everywhere = torch.ones_like(first)
+        intersection = predicted(seen_class == labels, unseen_class == labels)
+        prediction = predicted(everywhere, everywhere)
+        # The background, the last of all, has what no class was predicted at: with no threshold,
+        # nothing.
+        none = labels == count - 1
+        intersection[:, -1] += none.sum() - predicted(none, none).sum(1)
+        prediction[:, -1] += len(labels) - prediction.sum(1)
         label = torch.bincount(labels, minlength=count).expand_as(prediction)
         return torch.stack([intersection, prediction, label], dim=1).cpu()
 
@@ -229,7 +243,8 @@ def sweep_seen_bias(
         type="SeenBiasMetric",
         biases=None if biases is None else list(biases),
         align_corners=cfg.model.decode_head.get("align_corners", False),
-        ignore_index=options.get("ignore_index", 255),
+        none_below=(cfg.model.get("test_cfg") or {}).get("none_below"),
+        ignore_index=options.get("ignore_index"),
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
     runner = ZeroShotRunner.from_cfg(cfg)

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.helpers.browser import Visitor, find_browser
-from tests.helpers.serving import served
+from tests.helpers.browser import Visitor, find_browser, served
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 pytest.importorskip("selenium", reason="selenium is not installed")

@@ -71,8 +71,10 @@ def test_a_checkpoint_of_mmengine_or_of_0_2_resumes(
             file.writestr(name, data)
     assert read_checkpoint(tmp_path / "f")["meta"]["dataset_meta"] == dict(classes=("a", "b"))
     options = dict(work_dir=str(tmp_path), load_from=str(tmp_path / "f"), resume=True)
-    runner = ZeroShotRunner.from_cfg(tiny_config(trained.parent, **options))
-    runner.load_or_resume()
+    cfg = tiny_config(trained.parent, **options)
+    cfg.train_cfg.max_iters = 2
+    runner = ZeroShotRunner.from_cfg(cfg)
+    runner.train()
     assert runner.iter == 2
     resumed = runner.message_hub.runtime_info
     assert resumed["best_score"] == 0.5 and type(resumed["best_score"]) is float

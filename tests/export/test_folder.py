@@ -78,8 +78,8 @@ def test_several_names_are_the_largest_of_single_ones(otseg: Exported) -> None:
 @needs_torch
 def test_training_free(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="bicubic"):
-        exported("training_free/voc_512.py", tmp_path, size=None)
-    result = exported("training_free/voc_512.py", tmp_path, size=(64, 64))
+        exported("training_free/names.py", tmp_path, size=None)
+    result = exported("training_free/names.py", tmp_path, size=(64, 64))
     runtime = OTSegRuntime(result.folder)
     image = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)  # not resized
     image = image.repeat(16, 0).repeat(16, 1)

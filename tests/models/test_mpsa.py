@@ -14,7 +14,7 @@ from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.models.decode_heads import mpsa_head
 from mmseg_otseg.models.decode_heads.mpsa_head import MPSADecoder, MPSADecoderLayer, MPSAMap
 from mmseg_otseg.ops import sinkhorn
-from mmseg_otseg.structures import UNLABELED, AlignedFeatures
+from mmseg_otseg.structures import AlignedFeatures
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -147,14 +147,22 @@ def test_levels_are_averaged_with_learned_weights() -> None:
     assert model.level_logits.grad is not None
 
 
+@pytest.mark.parametrize(
+    ("count", "seen", "unseen", "ignored", "unlabeled"),
+    [(4, [0, 2], [1, 3], 255, 254), (300, [0, 254, 299], [*range(1, 100), 255], 65535, 65536)],
+)
 def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
     monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    seen: list[int],
+    unseen: list[int],
+    ignored: int,
+    unlabeled: int,
 ) -> None:
-    model, inputs = head(4), features((True, False, True, False))
-    labels = torch.randint(0, 3, (2, 8, 8))
-    labels[labels == 1] = 2
-    labels[:, :4, :4] = UNLABELED
-    labels[:, 7] = 255
+    model, inputs = head(count), features(tuple(k not in unseen for k in range(count)))
+    labels = torch.tensor(seen)[torch.randint(0, len(seen), (2, 8, 8))]
+    labels[:, :4, :4] = unlabeled
+    labels[:, 7] = ignored
     seen_targets: list[torch.Tensor] = []
 
     def record(logits: torch.Tensor, target: torch.Tensor, *_: Any) -> dict[str, torch.Tensor]:
@@ -164,11 +172,12 @@ def test_pseudo_labels_only_on_unlabeled_pixels_and_of_unseen_classes(
     monkeypatch.setattr(model, "loss_decode", torch.nn.Identity())
     monkeypatch.setattr(model.loss_decode, "forward", record)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
-    model.loss(inputs, samples)
-    target = seen_targets[0]
-    unlabeled = labels == UNLABELED
-    assert set(target[unlabeled].tolist()) <= {1, 3}
-    assert torch.equal(target[~unlabeled], labels[~unlabeled])
+    model.eval().loss(inputs, samples)
+    target, pseudo = seen_targets[0], labels == unlabeled
+    maps = torch.stack([*model(inputs).values()]).mean(0)[:, unseen]
+    best = F.interpolate(maps, (8, 8), mode="bilinear").argmax(1)
+    assert torch.equal(target[pseudo], torch.tensor(unseen)[best][pseudo])
+    assert torch.equal(target[~pseudo], labels[~pseudo])
 
 
 @pytest.mark.parametrize("transport", ["sinkhorn", "softmax"])

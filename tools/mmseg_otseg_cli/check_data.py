@@ -1,7 +1,8 @@
 """Say what is wrong with the data of a config before anything is trained on it.
 
 Reads every label file, runs the training pipeline once over every sample, lets CLIP read the class
-names, and draws some samples. Ends with exit code 1 if training would make no sense.
+names, and draws some samples to ``data_check.png`` in the work folder. Ends with exit code 1 if
+training would make no sense.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--no-clip", action="store_true", help="do not build CLIP")
-    parser.add_argument(
-        "--sheet", type=Path, help="image to write. Default: data_check.png in the work folder"
-    )
     return parser.parse_args()
 
 
@@ -37,15 +35,15 @@ def data_table(report: DataReport) -> str:
     from prettytable import PrettyTable
 
     from mmseg_otseg.checks.labels import sum_of
-    from mmseg_otseg.structures import IGNORED
 
     assert report.split is not None
     table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
     for subset, samples in report.samples.items():
         pixels = sum_of(samples)
-        total = max(int(pixels.sum()), 1)
-        shares = [pixels[list(report.split.seen)], pixels[list(report.split.unseen)]]
-        shares = [group.sum() for group in shares] + [pixels[IGNORED]]
+        groups = (report.split.seen, report.split.unseen)
+        shares = [sum(pixels[index] for index in group) for group in groups]
+        shares.append(sum(sample.ignored for sample in samples))
+        total = max(pixels.total() + shares[-1], 1)
         sizes = sorted({sample.size for sample in samples if sample.size})
         shown = [f"{width} x {height}" for height, width in sizes]
         span = " to ".join(dict.fromkeys(shown[:: max(len(shown) - 1, 1)]))
@@ -68,7 +66,7 @@ def class_table(report: DataReport) -> str:
         table.add_row([index, name, "U" if index in split.unseen else "S"])
     for subset, samples in report.samples.items():
         pixels = sum_of(samples)
-        known = max(int(pixels[: split.num_classes].sum()), 1)
+        known = max(pixels.total(), 1)
         share = [f"{100 * pixels[index] / known:.2f} %" for index in range(split.num_classes)]
         held = [
             sum(bool(sample.pixels[index]) for sample in samples)
@@ -90,7 +88,7 @@ def main() -> None:
     cfg = load_config(args)
     from mmseg_otseg.checks import check_data
 
-    sheet = args.sheet or Path(cfg.work_dir) / "data_check.png"
+    sheet = Path(cfg.work_dir) / "data_check.png"
     report = check_data(cfg, args.workers, not args.no_clip)
     print()
     if report.samples:

@@ -21,27 +21,29 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         help="checkpoint file or URL; not needed if the config's model has nothing to train",
     )
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="a data set of configs/open_vocabulary, or a file like them: test on it instead",
+    )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument("--show", action="store_true", help="show the painted predictions")
     parser.add_argument(
         "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
     )
-    parser.add_argument(
-        "--wait-time", type=float, default=2, help="seconds each prediction is shown. Default: 2"
-    )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     return parser.parse_args()
 
 
-def show_predictions(cfg: Config, wait_time: float) -> None:
-    """Let the visualization hook show the predictions on the screen."""
+def show_predictions(cfg: Config) -> None:
+    """Let the visualization hook show each prediction on the screen for two seconds."""
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise CommandError(
             "--show needs a visualization hook: add visualization="
             "dict(type='SegVisualizationHook') to default_hooks in the config."
         )
-    hook.update(draw=True, interval=1, show=True, wait_time=wait_time)
+    hook.update(draw=True, interval=1, show=True, wait_time=2)
 
 
 def set_tta(cfg: Config) -> None:
@@ -85,7 +87,7 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show:
-        show_predictions(cfg, args.wait_time)
+        show_predictions(cfg)
     if args.show_dir is not None:
         hook = dict(type="OverlayHook", out_dir=args.show_dir)
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]

@@ -21,7 +21,7 @@ from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .model_config import resolve_model
-from .sliding import place_labels, slide_in_batches, upright
+from .sliding import labels_at_size, slide_in_batches, upright
 
 
 @MODELS.register_module()
@@ -32,8 +32,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
     whose parts are given all of their arguments is the same model with the same state dict, with
     these differences. mmseg takes a single class for foreground against background, while here it
     is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
-    ``test_cfg``, ``window_batch`` (4) windows run at a time; ``refine=True`` refines the class
-    maps. ``seg_logits`` of samples have the size that the test pipeline gave the image, see
+    ``test_cfg``, ``window_batch`` (4) windows run at a time. ``refine=True`` refines the class
+    maps; pixels whose best value is below ``none_below`` get the :attr:`background_label`.
+    ``seg_logits`` of samples have the size that the test pipeline gave the image, see
     :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
@@ -100,6 +101,11 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """Take colors from the data that a checkpoint was trained on; its classes stay behind."""
         self._data_meta = meta or {}
 
+    @property
+    def background_label(self) -> int:
+        """K; with a split whose last class is the background, the label of that one."""
+        return len(self.neck.text.split.foreground)
+
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of normalized images (B, 3, h, w) and samples with ``gt_sem_seg``."""
         if self._compile_options is False:
@@ -143,7 +149,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """Take the best class of each pixel of the original images.
 
         Class maps never have the size of the original images, which can be large; see
-        :func:`place_labels`.
+        :func:`labels_at_size`.
 
         Args:
             seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
@@ -159,10 +165,12 @@ class CLIPEncoderDecoder(EncoderDecoder):
             UserError: If a value is not finite.
         """
         samples = data_samples or [SegDataSample() for _ in seg_logits]
+        none_below = self.test_cfg.get("none_below")
         for sample, values in zip(samples, seg_logits):
             values = upright(values, sample.metainfo)
             size = sample.metainfo.get("ori_shape", values.shape[1:])
-            labels, _ = place_labels([values], size, self.align_corners)
+            options = (self.align_corners, none_below, self.background_label)
+            labels, _ = labels_at_size([values], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
             sample.seg_logits = PixelData(data=values)
         return samples
@@ -202,9 +210,10 @@ def _rounded(pixels: Tensor) -> list[Any]:
 class ZeroShotTTAModel(BaseTTAModel):
     """Predicts the mean, over several views of an image, of what the head predicts.
 
-    These are probabilities minus the seen-class bias, so no class depends on the others. mmseg's
-    ``SegTTAModel`` averages a softmax of them instead. The maps of all views of one size are added
-    up as they come, and are resized when the labels are placed.
+    These are probabilities minus the seen-class bias, so no class depends on the others, and
+    ``test_cfg.none_below`` is compared with their mean. mmseg's ``SegTTAModel`` averages a softmax
+    of them instead. The maps of all views of one size are added up as they come, and are resized
+    when the labels are placed.
 
     Args:
         module: The segmentor or its config.
@@ -231,9 +240,11 @@ class ZeroShotTTAModel(BaseTTAModel):
             ):
                 values = upright(values, meta).float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
+        none_below = self.module.test_cfg.get("none_below")
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            labels, _ = place_labels([*total.values()], size, self.module.align_corners)
+            options = (self.module.align_corners, none_below, self.module.background_label)
+            labels, _ = labels_at_size([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 

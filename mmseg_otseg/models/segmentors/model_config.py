@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import clip_embed_dim, resolve_clip
-from mmseg_otseg.structures import ClassSplit
+from mmseg_otseg.structures import IGNORED, ClassSplit, ignored_label
 
 
 def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
@@ -18,8 +18,8 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     A config names CLIP once, as ``clip``, and the classes once, as ``split``. From these follow
     ``clip`` of backbone, neck and text prompts; ``split`` of neck and text prompts; ``adapters`` of
     the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head, and ``num_names`` where
-    a class has several; and the mean and standard deviation of the pixels where they are None. A
-    head without a neck is left as it is.
+    a class has several; the mean and standard deviation of the pixels where they are None; and the
+    label of padded pixels where 255 is that of a class. A head without a neck is left as it is.
 
     Args:
         config: The config; it is not changed. A model for test-time augmentation has it in
@@ -66,6 +66,9 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         num_classes=split.num_classes,
         num_levels=levels,
     )
+    pixels, ignored = model.data_preprocessor, ignored_label(split.num_classes)
+    if isinstance(pixels, Mapping) and pixels.get("seg_pad_val", IGNORED) == IGNORED != ignored:
+        model.data_preprocessor = ConfigDict(pixels, seg_pad_val=ignored)
     if len(split.texts) != split.num_classes:
         _fill("model.decode_head", head, num_names=len(split.texts))
     neck.text = text
@@ -109,19 +112,13 @@ def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
             "images are read as BGR, but every CLIP was trained on RGB: set "
             "model.data_preprocessor.bgr_to_rgb=True"
         )
-    if preprocessor.get("mean") is None and preprocessor.get("std") is None:
-        source = resolve_clip(**clip)
-        return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
-    for key in ("mean", "std"):
-        value = preprocessor.get(key)
-        if value is None:
-            raise UserError(
-                "the data preprocessor has only one of mean and std: give it both, or neither to "
-                "use those that CLIP was trained with"
-            )
-        if clip.get(key) is not None and list(clip[key]) != list(value):
-            raise UserError(
-                f"`clip` and the data preprocessor have different values of {key}: set "
-                "data_preprocessor=dict(mean=None, std=None) to use those of `clip`"
-            )
-    return preprocessor
+    given = [preprocessor[key] for key in ("mean", "std") if preprocessor.get(key) is not None]
+    if len(given) == 1:
+        raise UserError(
+            "the data preprocessor has only one of mean and std: give it both, or neither to use "
+            "those that CLIP was trained with"
+        )
+    if given:
+        return preprocessor
+    source = resolve_clip(**clip)
+    return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
