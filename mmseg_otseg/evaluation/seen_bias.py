@@ -21,7 +21,7 @@ from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
-from mmseg_otseg.models.segmentors.sliding import labels_at_size
+from mmseg_otseg.models.segmentors.sliding import place_labels
 
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
@@ -99,7 +99,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             for kind in ("seen", "unseen"):
                 classes = torch.as_tensor(meta[kind], device=labels.device)
                 maps = [sample["seg_logits"]["data"][classes]]
-                found, values = labels_at_size(maps, (height, width), self.align_corners)
+                found, values = place_labels(maps, (height, width), self.align_corners)
                 best += [classes[found[known]], values[known]]
             parts = zip(*(values.split(PIXELS_AT_ONCE) for values in best))
             areas = torch.stack([self._areas(*part) for part in parts]).sum(0)

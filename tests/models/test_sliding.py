@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmseg_otseg.imaging import labels_at_size
 from mmseg_otseg.models.segmentors import sliding
-from mmseg_otseg.models.segmentors.sliding import labels_at_size
+from mmseg_otseg.models.segmentors.sliding import place_labels
 
 SPLIT = {"classes": ["cat", "dog", "sofa"], "unseen": ["dog"]}
 
@@ -82,7 +82,7 @@ def test_is_the_best_class_of_the_resized_maps(
     resized = torch.stack([F.interpolate(values[None], new, **options)[0] for values in maps])
     best, expected = resized.sum(0).max(0)
     close = (resized.sum(0) > best - 1e-6).sum(0) > 1  # where rounding decides
-    found, values = labels_at_size(maps, new, align_corners)
+    found, values = place_labels(maps, new, align_corners)
     assert found.shape == new and close.float().mean() < 0.01
     assert torch.equal(found[~close], expected[~close])
     torch.testing.assert_close(values, best, rtol=0, atol=1e-6)
@@ -94,11 +94,11 @@ def test_is_the_best_class_of_the_resized_maps(
 def test_maps_of_the_images_size_keep_their_values_in_any_precision() -> None:
     values = torch.rand(30, 100, 70)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, best = labels_at_size([values], (100, 70))
+        found, best = place_labels([values], (100, 70))
     assert torch.equal(best, values.amax(0)) and torch.equal(found, values.argmax(0))
 
 
 def test_ties_and_values_that_are_not_finite() -> None:
-    assert not labels_at_size([torch.zeros(3, 4, 5)], (8, 9))[0].any()  # the first of equal classes
+    assert not place_labels([torch.zeros(3, 4, 5)], (8, 9))[0].any()  # the first of equal classes
     with pytest.raises(ValueError, match="not finite"):
-        labels_at_size([torch.full((3, 4, 5), torch.nan)], (8, 9))
+        place_labels([torch.full((3, 4, 5), torch.nan)], (8, 9))

@@ -21,7 +21,7 @@ from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .model_config import resolve_model
-from .sliding import labels_at_size, slide_in_batches, upright
+from .sliding import place_labels, slide_in_batches, upright
 
 
 @MODELS.register_module()
@@ -149,7 +149,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """Take the best class of each pixel of the original images.
 
         Class maps never have the size of the original images, which can be large; see
-        :func:`labels_at_size`.
+        :func:`place_labels`.
 
         Args:
             seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
@@ -170,7 +170,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
             values = upright(values, sample.metainfo)
             size = sample.metainfo.get("ori_shape", values.shape[1:])
             options = (self.align_corners, none_below, self.background_label)
-            labels, _ = labels_at_size([values], size, *options)
+            labels, _ = place_labels([values], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
             sample.seg_logits = PixelData(data=values)
         return samples
@@ -244,7 +244,7 @@ class ZeroShotTTAModel(BaseTTAModel):
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
             options = (self.module.align_corners, none_below, self.module.background_label)
-            labels, _ = labels_at_size([*total.values()], size, *options)
+            labels, _ = place_labels([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 

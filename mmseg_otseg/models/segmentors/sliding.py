@@ -85,7 +85,7 @@ def upright(values: Tensor, meta: Mapping[str, Any]) -> Tensor:
     return values.flip(flips[meta["flip_direction"]]) if meta.get("flip") else values
 
 
-def labels_at_size(
+def place_labels(
     maps: Sequence[Tensor],
     size: tuple[int, int],
     align_corners: bool = False,
