@@ -40,4 +40,4 @@ def test_all_is_whole_at_every_width(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert "NACLIP" in visitor.one("#photos-about").text
             assert len(visitor.all("#photos-samples img")) == 2
         finally:
-            visitor.leave()
+            visitor.driver.quit()
