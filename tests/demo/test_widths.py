@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -20,6 +21,7 @@ pytest.importorskip("selenium", reason="selenium is not installed")
 @pytest.mark.slow
 @pytest.mark.skipif(find_browser() is None, reason="no chromium with chromedriver is installed")
 def test_all_is_whole_at_every_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
     clip = open_clip.create_model("ViT-B-16-quickgelu")
     save_file(clip.half().state_dict(), tmp_path / "clip.safetensors")
     monkeypatch.setenv("CLIP_WEIGHTS", str(tmp_path / "clip.safetensors"))
