@@ -35,6 +35,7 @@ class SimilarityHead(ZeroShotHead):
     """
 
     predict_from = "similarity"
+    normalizes = True
 
     def __init__(
         self,
@@ -59,16 +60,9 @@ class SimilarityHead(ZeroShotHead):
         """
         return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
 
-    def predict(
-        self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
-    ) -> Tensor:
-        """Cosines of every name at image size, shape (B, Q, h, w).
-
-        Args:
-            inputs, batch_img_metas, test_cfg: As in :class:`ZeroShotHead`.
-        """
-        self.check_vocabulary(inputs)
-        return self.predict_by_feat(self.predicting_map(self.forward(inputs)), batch_img_metas)
+    def values(self, maps: Tensor, seen: Tensor) -> Tensor:
+        """Cosines stay what they are until :meth:`finish`."""
+        return maps
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Probabilities: a softmax over all names, and the largest of each class's names.

@@ -20,7 +20,7 @@ from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .resolve import resolve_model
-from .sliding import place_labels, slide_in_batches, upright
+from .sliding import ImageMaps, place_labels, predict_windows
 
 
 @MODELS.register_module()
@@ -32,8 +32,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
     these differences. mmseg takes a single class for foreground against background, while here it
     is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
     ``test_cfg``, ``window_batch`` (4) windows run at a time; ``refine=True`` refines the class
-    maps. ``seg_logits`` of samples have the size that the test pipeline gave the image, see
-    :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of the pixels.
+    maps. ``seg_logits`` of samples have the size that the test pipeline gave the image, or are left
+    out, see :meth:`predict`. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -127,35 +127,45 @@ class CLIPEncoderDecoder(EncoderDecoder):
         Returns:
             Class maps, shape (B, K, h, w), in which the largest value wins.
         """
-        maps = super().inference(inputs, batch_img_metas)
+        maps = torch.stack([each.whole() for each in self._image_maps(inputs, batch_img_metas)])
         if self.test_cfg.get("refine", False) if refine is None else refine:
             maps = refined(maps, inputs)
         if not hasattr(self.decode_head, "finish"):  # a head that needs no text
             return maps
-        split, known = self.neck.text.split, self.neck.seen_names
-        seen = torch.tensor([name in known for name in split.classes], device=maps.device)
-        return self.decode_head.finish(maps, split.names_per_class, seen)
+        names_per_class, seen = self._vocabulary()
+        return self.decode_head.finish(maps, names_per_class.tolist(), seen.to(maps.device))
 
-    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """What ``EncoderDecoder`` computes, with the windows in batches.
+    def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
+        """Take the best class of each pixel of the original images.
+
+        Class maps never have the size of the original images, which can be large. With
+        ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
+        images, and samples have no ``seg_logits``; a run sets it if no metric reads them. It has no
+        effect where maps are refined or a seen-class bias follows a softmax, which takes all maps.
 
         Args:
             inputs: Images, shape (B, 3, h, w).
-            batch_img_metas: Their meta information.
-
-        Returns:
-            What the head predicts, averaged over the windows, shape (B, Q, h, w).
+            data_samples: Samples to put the results into; see :meth:`postprocess_result`.
         """
-        predict, maps = self.encode_decode, self.out_channels
-        return slide_in_batches(predict, inputs, batch_img_metas, self.test_cfg, maps)
+        head = self.decode_head
+        whole = self.test_cfg.get("keep_maps", True) or self.test_cfg.get("refine", False)
+        if whole or not hasattr(head, "finish") or (head.normalizes and head.seen_bias):
+            return super().predict(inputs, data_samples)
+        shape = dict(ori_shape=inputs.shape[2:])
+        samples = data_samples or [SegDataSample(metainfo=shape) for _ in inputs]
+        metas = [sample.metainfo for sample in samples]
+        names_per_class = self._vocabulary()[0]
+        class_of_name = torch.arange(len(names_per_class)).repeat_interleave(names_per_class)
+        for sample, maps in zip(samples, self._image_maps(inputs, metas)):
+            self._place(maps, sample)
+            names = sample.pred_sem_seg.data
+            sample.pred_sem_seg = PixelData(data=class_of_name.to(names.device)[names])
+        return samples
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
         """Take the best class of each pixel of the original images.
-
-        Class maps never have the size of the original images, which can be large; see
-        :func:`place_labels`.
 
         Args:
             seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
@@ -172,12 +182,43 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """
         samples = data_samples or [SegDataSample() for _ in seg_logits]
         for sample, values in zip(samples, seg_logits):
-            values = upright(values, sample.metainfo)
-            size = sample.metainfo.get("ori_shape", values.shape[1:])
-            labels, _ = place_labels([values], size, self.align_corners)
-            sample.pred_sem_seg = PixelData(data=labels[None])
-            sample.seg_logits = PixelData(data=values)
+            maps = self._place(ImageMaps.of(values), sample)
+            sample.seg_logits = PixelData(data=maps.whole())
         return samples
+
+    def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
+        """Put the best label of each pixel into a sample; returns the maps as the image stands."""
+        maps = maps.upright(sample.metainfo)
+        size = sample.metainfo.get("ori_shape", maps.size)
+        labels, _ = place_labels([maps], size, self.align_corners)
+        sample.pred_sem_seg = PixelData(data=labels[None])
+        return maps
+
+    def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:
+        """What the head makes of each image: maps of all names, at the resolution of patches."""
+        head, predict, values = self.decode_head, self.encode_decode, ImageMaps.values
+        if hasattr(head, "name_maps"):
+            names_per_class, seen = self._vocabulary()
+            of_names = seen.repeat_interleave(names_per_class).to(inputs.device)
+
+            def predict(crops: Tensor, metas: list[dict]) -> Tensor:
+                return head.name_maps(self.extract_feat(crops))
+
+            def values(maps: Tensor, names: Any) -> Tensor:
+                return head.values(maps, of_names[names])
+
+        found = predict_windows(predict, inputs, metas, self.test_cfg, self.out_channels)
+        size, corners = (inputs.shape[2], inputs.shape[3]), self.align_corners
+        return [
+            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], values, corners)
+            for index in range(len(inputs))
+        ]
+
+    def _vocabulary(self) -> tuple[Tensor, Tensor]:
+        """How many names each class has, and whether it is seen, shape (K,) each."""
+        split, known = self.neck.text.split, self.neck.seen_names
+        names_per_class = torch.tensor(split.names_per_class)
+        return names_per_class, torch.tensor([name in known for name in split.classes])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Version 0.1 did not write them.

@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Size, Tensor
 
-from .sliding import place_labels, upright
+from .sliding import ImageMaps, place_labels
 
 
 @MODELS.register_module()
@@ -50,7 +50,7 @@ class ZeroShotTTAModel(BaseTTAModel):
             for total, values, meta in zip(
                 sums, self.module.inference(batch["inputs"], metas), metas
             ):
-                values = upright(values, meta).float() / count
+                values = ImageMaps.of(values).upright(meta).whole().float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
