@@ -44,7 +44,7 @@ setup(
     },
     entry_points={"console_scripts": ["mmseg-otseg = mmseg_otseg_cli.__main__:main"]},
     package_data={
-        "mmseg_otseg": ["model-index.yml", "py.typed"],
+        "mmseg_otseg": ["model-index.yml", "py.typed", "imaging/class_names/*/*.txt"],
         "mmseg_otseg.tools": ["dist*.sh"],
         "mmseg_otseg.configs": ["**/*.py", "**/*.yaml", "**/*.md", "**/*.safetensors"],
     },

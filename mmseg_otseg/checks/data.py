@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +31,7 @@ from mmseg_otseg.checks.names import NameReader, Reading, name_findings
 from mmseg_otseg.checks.sheet import draw_sheet
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.datasets.label_rule import background_value
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import ClassSplit
@@ -104,12 +107,15 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
         return report
     first = next(iter(report.datasets.values()))
     split = report.split = first.split
-    report.findings += name_findings(split.texts)
+    own = split.names[: len(split.foreground)]  # a background is named as such on purpose
+    report.findings += name_findings([name for names in own for name in names])
     for subset, dataset in report.datasets.items():
         samples = report.samples[subset] = read_samples(dataset, workers)
-        report.findings += problem_findings(subset, samples, split, _background(dataset))
+        report.findings += problem_findings(
+            subset, samples, split, background_value(dataset.leaves[0])
+        )
         report.findings += _lone_labels(subset, dataset)
-    report.findings += count_findings(report.samples, split, _background(first))
+    report.findings += count_findings(report.samples, split, background_value(first.leaves[0]))
     report.findings += image_findings(report.samples)
     if "train" in report.datasets and report.datasets["train"].hide_as is not None:
         report.findings += hidden_findings(report.samples["train"], split)
@@ -151,13 +157,6 @@ def _build(cfg: Config, subset: str) -> ZeroShotDataset:
     return dataset
 
 
-def _background(dataset: ZeroShotDataset) -> int | None:
-    """The label value that is not a class; None if every value is a class."""
-    leaf = dataset.leaves[0]
-    background = leaf.background if isinstance(leaf, FolderDataset) else None
-    return 0 if background is None and getattr(leaf, "reduce_zero_label", False) else background
-
-
 def _lone_labels(subset: str, dataset: ZeroShotDataset) -> Iterator[Finding]:
     """Label files without an image."""
     for leaf in dataset.leaves:
@@ -183,27 +182,22 @@ def _ask_clip(cfg: Config, report: DataReport) -> None:
     report.findings += report.reading.findings
     if reader.trained:
         subset = "val" if "val" in report.datasets else "train"
-        pixels = np.stack([sample.pixels for sample in report.samples[subset]])
+        covered: dict[int, list[tuple[int, int]]] = defaultdict(list)  # pixels and image
+        for image, sample in enumerate(report.samples[subset]):
+            for label, pixels in sample.pixels.items():
+                covered[label].append((pixels, image))
         leaves = report.datasets[subset].leaves
         places = [(leaf, index) for leaf in leaves for index in range(len(leaf))]
         crops = {
-            label: [_crop(places[image], label) for image in largest(pixels[:, label])]
+            label: [
+                _crop(places[image], label)
+                for _, image in heapq.nlargest(MAX_CROPS, covered[label])
+            ]
             for label in range(report.split.num_classes)
         }
         report.findings += reader.names_of_regions(
             crops, report.split.classes, report.reading.embeddings
         )
-
-
-def largest(pixels: np.ndarray, number: int = MAX_CROPS) -> list[int]:
-    """The indices of the images in which a class covers the most pixels, largest first.
-
-    Args:
-        pixels: Pixels of the class in each image; images without any are left out.
-        number: Maximum number of images.
-    """
-    order = np.argsort(pixels, kind="stable")[::-1]  # reversed, not negated: counts are unsigned
-    return [int(image) for image in order[:number] if pixels[image]]
 
 
 def _crop(place: tuple[BaseDataset, int], label: int) -> np.ndarray:

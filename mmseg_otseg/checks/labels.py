@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +24,7 @@ from mmseg_otseg.datasets.label_rule import (
 )
 from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
 from mmseg_otseg.imaging import check_image_file
-from mmseg_otseg.structures import IGNORED, ClassSplit
+from mmseg_otseg.structures import IGNORED, MAX_CLASSES, ClassSplit
 
 MAX_VALUES = 1000  # kept of each label file
 MAX_LABEL_VALUES = 40  # a gray photograph has more
@@ -63,11 +64,13 @@ class Sample:
     Attributes:
         image: Path of the image; empty for data that is not read from files.
         label: Path of the label file; empty for data that is not read from files.
-        pixels: Pixels of each class index before anything is hidden, (256,) uint32; all 0 when the
-            sample cannot be used.
-        trained: Pixels of each label value after the whole pipeline, (256,) uint32.
+        pixels: Number of pixels of each class index that occurs, before anything is hidden; empty
+            when the sample cannot be used.
+        ignored: Number of ignored pixels.
+        trained: Number of pixels of each label that occurs after the whole pipeline.
         size: Height and width of the label map.
-        values: At most 1000 values in the label file, only if the sample cannot be used.
+        values: The values in the label file, only if the sample cannot be used.
+        wrong: Those of them, at most 1000, that must not occur.
         mode: Pillow's name of the label file's pixel format, or "JPEG".
         image_is_label: Whether the image has one channel and few values; checked only if the sample
             cannot be used.
@@ -77,10 +80,12 @@ class Sample:
 
     image: str = ""
     label: str = ""
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(IGNORED + 1, np.uint32))
-    trained: np.ndarray = field(default_factory=lambda: np.zeros(IGNORED + 1, np.uint32))
+    pixels: Counter[int] = field(default_factory=Counter)
+    ignored: int = 0
+    trained: Counter[int] = field(default_factory=Counter)
     size: tuple[int, ...] = ()
     values: tuple[int, ...] = ()
+    wrong: tuple[int, ...] = ()
     mode: str = ""
     image_is_label: bool = False
     problem: str = ""
@@ -117,9 +122,11 @@ class SampleReader(Dataset):
                 packed = leaf[index]
             sample.trained = _count(packed["data_samples"].gt_sem_seg.data.numpy())
             sample.size, sample.pixels = label.shape, _count(label)
+            sample.ignored = sample.pixels.pop(leaf.pipeline.rule.ignored, 0)
         except SampleError as problem:
             sample.problem = str(problem)
-            sample.values = tuple(_mode_and_values(sample.label)[1][:MAX_VALUES])
+            sample.values = tuple(_mode_and_values(sample.label)[1])
+            sample.wrong = leaf.pipeline.rule.wrong(sample.values)[:MAX_VALUES]
             sample.image_is_label = 0 < len(_mode_and_values(sample.image)[1]) < MAX_LABEL_VALUES
         return sample
 
@@ -136,9 +143,10 @@ def read_samples(dataset: ZeroShotDataset, workers: int = 0) -> list[Sample]:
     return list(track_iter_progress((iter(loader), len(reader)), file=sys.stderr))
 
 
-def _count(label: np.ndarray) -> np.ndarray:
-    counts = np.bincount(label.ravel().astype(np.uint8), minlength=IGNORED + 1)
-    return counts.astype(np.uint32)  # half the memory of int64, for many samples
+def _count(label: np.ndarray) -> Counter[int]:
+    counts = np.bincount(label.ravel())
+    occurring = np.flatnonzero(counts)
+    return Counter(dict(zip(occurring.tolist(), counts[occurring].tolist())))
 
 
 def _mode_and_values(path: str, only_mode: bool = False) -> tuple[str, list[int]]:
@@ -157,9 +165,12 @@ def _mode_and_values(path: str, only_mode: bool = False) -> tuple[str, list[int]
     return mode, np.unique(values).tolist() if plain else []
 
 
-def sum_of(samples: Iterable[Sample]) -> np.ndarray:
-    """Pixels of each class index in all samples, (256,) int64."""
-    return sum((sample.pixels for sample in samples), np.zeros(IGNORED + 1, np.int64))
+def sum_of(samples: Iterable[Sample]) -> Counter[int]:
+    """Number of pixels of each class index that occurs in the samples."""
+    total: Counter[int] = Counter()
+    for sample in samples:
+        total.update(sample.pixels)
+    return total
 
 
 # Samples that cannot be used ---------------------------------------------------------------------
@@ -176,15 +187,10 @@ def problem_findings(
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    allowed = {*range(split.num_classes), IGNORED}
-    if background is not None:
-        allowed |= {background}
-        if background <= split.num_classes:  # the values above it move down by one
-            allowed |= {split.num_classes}
     kinds: dict[str, list[Sample]] = {"color": [], "JPEG": [], "values": [], "other": []}
     for sample in samples:
         if sample.problem:
-            kind = "values" if set(sample.values) - allowed else "other"
+            kind = "values" if sample.wrong else "other"
             kind = "color" if sample.mode in COLOR_MODES else kind
             kinds["JPEG" if sample.mode == "JPEG" else kind].append(sample)
     if bad := kinds["color"]:
@@ -198,7 +204,7 @@ def problem_findings(
             "edges. Create them again as PNG."
         )
     if bad := kinds["values"]:
-        wrong = sorted({value for sample in bad for value in set(sample.values) - allowed})
+        wrong = sorted({value for sample in bad for value in sample.wrong})
         zero = any(s.pixels[0] or 0 in s.values for s in samples)
         yield error(
             f"{subset}: {_named(bad)} the values {_first_of(wrong)}, which are not classes. "
@@ -219,14 +225,16 @@ def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int |
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    number, last = split.num_classes, wrong[-1]
+    number, last = len(split.foreground), wrong[-1]
     first_is_one = "then the first name belongs to the value 1."
     if is_raw_coco_stuff(split.classes, wrong):
         return COCO_STUFF_HINT
-    if last > IGNORED or wrong[0] < 0:
+    if list(wrong) in ([IGNORED], [MAX_CLASSES]):
+        return f"If {last} marks ignored pixels, set ignore_index={last} in the dataset."
+    if last > max(IGNORED, 2 * number) or wrong[0] < 0:
         return (
-            "Labels are 8-bit class indices. If these are instance numbers or codes (such as 1000 "
-            "times the class), replace them with class indices."
+            "Labels are class indices. If these are instance numbers or codes (such as 1000 times "
+            "the class), replace them with class indices."
         )
     if background is None and list(wrong) == [number]:
         if not zero:
@@ -249,7 +257,7 @@ def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int |
     and_background = f" and background={background}" if background is not None else ""
     return (
         f"The class list has {number} names{and_background}. Give every value a name, in the order "
-        "of the values, or write 255 for pixels without a class."
+        "of the values, or write the ignored value for pixels without a class."
     )
 
 
@@ -279,33 +287,34 @@ def count_findings(
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    total = np.zeros(IGNORED + 1, np.int64)
+    total, ignored = sum_of(sample for samples in subsets.values() for sample in samples), 0
     for subset, samples in subsets.items():
         counts = sum_of(samples)
-        total += counts
-        if counts.any():
+        ignored += sum(sample.ignored for sample in samples)
+        if any(sample.size for sample in samples):
             yield from _missing_classes(subset, counts, split)
             yield from _ignored(subset, samples, counts)
-    found, first, last = total[: split.num_classes] > 0, split.classes[0], split.classes[-1]
+    found = [total[index] > 0 for index in range(len(split.foreground))]
+    first, last = split.foreground[0], split.foreground[-1]
     if background is None and not found[0] and found[-1]:
         yield warning(
             f"the value 0 ({first}) never occurs and {len(found) - 1} ({last}) does: do the "
             f"labels start at 1? Then remove {first} from `classes` if it is not a class, and "
             f"set {BACKGROUND_0}; otherwise check that `classes` starts with the name of 0."
         )
-    elif background == 0 and not found[-1] and found[0] and total[IGNORED]:
+    elif background == 0 and not found[-1] and found[0] and ignored:
         yield warning(
             f"the last class, {last}, never occurs, and with background=0 the names start at "
             "the value 1. If 0 is your first class, set background=None."
         )
-    elif not found[-1] and found[:-1].all() and found.any():
+    elif not found[-1] and all(found[:-1]) and any(found):
         yield warning(
             f"the last class, {last}, is the only one that never occurs: does `classes` have "
             "an extra or misplaced name? Every name must be at its value's position."
         )
 
 
-def _missing_classes(subset: str, counts: np.ndarray, split: ClassSplit) -> Iterator[Finding]:
+def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> Iterator[Finding]:
     """Classes that never occur in a subset."""
     seen = [split.classes[index] for index in split.seen if not counts[index]]
     unseen = [split.classes[index] for index in split.unseen if not counts[index]]
@@ -332,10 +341,11 @@ def _missing_classes(subset: str, counts: np.ndarray, split: ClassSplit) -> Iter
         )
 
 
-def _ignored(subset: str, samples: Sequence[Sample], counts: np.ndarray) -> Iterator[Finding]:
+def _ignored(subset: str, samples: Sequence[Sample], counts: Counter[int]) -> Iterator[Finding]:
     """Images and pixels without any label."""
-    empty = [s for s in samples if s.pixels.any() and s.pixels[IGNORED] == s.pixels.sum()]
-    share = counts[IGNORED] / counts.sum()
+    empty = [sample for sample in samples if sample.ignored and not sample.pixels]
+    ignored = sum(sample.ignored for sample in samples)
+    share = ignored / (ignored + counts.total())
     if empty:
         yield warning(
             f"{subset}: {_named(empty)} no labels: every pixel is ignored. Label them or leave "
@@ -344,9 +354,9 @@ def _ignored(subset: str, samples: Sequence[Sample], counts: np.ndarray) -> Iter
     if share > MAX_IGNORED:
         yield warning(
             f"{subset}: {100 * share:.0f} % of all pixels are ignored. Check that their value "
-            "(255 or `background`) is really not a class."
+            "(`ignore_index` or `background`) is really not a class."
         )
-    if np.flatnonzero(counts).tolist() == [0, IGNORED]:
+    if list(counts) == [0] and ignored:
         yield warning(
             f"{subset}: the label files hold only one class and 255. If 255 marks your object "
             "(a mask of 0 and 255), the object is lost, because 255 is always ignored: write 1 "
@@ -383,21 +393,24 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
         split: The class split.
     """
     usable = [sample for sample in samples if not sample.problem]
-    seen, unseen = list(split.seen), list(split.unseen)
-    after = sum((s.trained for s in usable), np.zeros(IGNORED + 1, np.int64))
-    blind = [s for s in usable if s.pixels[unseen].any() and not s.trained[seen].any()]
+    after: Counter[int] = Counter()
+    for sample in usable:
+        after.update(sample.trained)
+    unseen, kept = set(split.unseen), sum(after[index] for index in split.unseen)
+    blind = [s for s in usable if unseen & {*s.pixels} and not {*split.seen} & {*s.trained}]
     if not unseen:
         yield note("no class is unseen: nothing is hidden, and hIoU is not computed.")
-    elif after[unseen].sum():
-        names = ", ".join(split.classes[index] for index in unseen if after[index])
+    elif kept:
+        names = ", ".join(split.classes[index] for index in split.unseen if after[index])
         yield error(
-            f"{after[unseen].sum():,} pixels of unseen classes ({names}) keep their label in "
+            f"{kept:,} pixels of unseen classes ({names}) keep their label in "
             "training. Set setting='inductive' in the ZeroShotDataset of train_dataloader, or "
             "report the run as supervised."
         )
     elif usable:
+        total = sum_of(usable)
         yield note(
-            f"{sum_of(usable)[unseen].sum():,} pixels of unseen classes in train; none keeps its "
+            f"{sum(total[i] for i in unseen):,} pixels of unseen classes in train; none keeps its "
             f"label in the training pipeline (all {len(usable)} samples, augmented once)."
         )
         if len(blind) > MAX_BLIND * len(usable):

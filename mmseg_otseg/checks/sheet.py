@@ -15,7 +15,6 @@ from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import SampleError
 from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
 from mmseg_otseg.imaging import palette_for
-from mmseg_otseg.structures import IGNORED
 
 MAX_IMAGES = 6  # of each subset
 MAX_NAMES = 24  # in the legend
@@ -47,8 +46,8 @@ def draw_sheet(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure
     present: set[int] = set()
     for row, (subset, samples) in enumerate(subsets.items()):
         for column, (image, label, hidden) in enumerate(samples):
-            painted = np.full((*label.shape, 3), 255, np.uint8)  # ignored pixels stay white
-            painted[label != IGNORED] = colors[label[label != IGNORED]]
+            painted = np.full((*label.shape, 3), 255, np.uint8)  # pixels of no class stay white
+            painted[label < len(colors)] = colors[label[label < len(colors)]]
             grid[2 * row, column].imshow(image)
             axes = grid[2 * row + 1, column]
             axes.imshow(painted)

@@ -72,10 +72,9 @@ def with_names(config: dict, split: SplitLike) -> dict:
     if isinstance(split, Mapping) and "classes" not in split:
         return config
     built, config = ClassSplit.build(split), copy.deepcopy(config)
-    classes = {"classes": list(built.classes), "unseen": list(built.unseen)}
     for leaf, cls in _leaves(config):
         if "classes" not in getattr(cls, "METAINFO", {"classes": ()}):
-            leaf["metainfo"] = {**classes, **(leaf.get("metainfo") or {})}
+            leaf["metainfo"] = {**built.data_metainfo, **(leaf.get("metainfo") or {})}
     return config
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
-from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.reading import SUFFIXES
-from mmseg_otseg.structures import IGNORED
+from mmseg_otseg.structures import MAX_CLASSES, ClassSplit
+
+from .guarded_pipeline import GuardedPipeline
+from .label_rule import LabelRule, LoadLabels
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
 MAX_LISTED = 5  # files in a message
@@ -88,16 +90,17 @@ class FolderDataset(BaseSegDataset):
     """Images in ``images/<subset>`` and their label files in ``labels/<subset>``.
 
     File suffixes, and an ending shared by all label files, are detected; see
-    :class:`FolderPairs`. A label file holds one value per pixel:
-    the index of its class among the class names, or 255 for an ignored pixel.
+    :class:`FolderPairs`. A label file of 8 or 16 bits holds one value per pixel:
+    the index of its class among the class names, or ``ignore_index`` for an ignored pixel; see
+    :class:`LabelRule`.
 
     Args:
         data_root: Folder that holds ``images`` and ``labels``.
         subset: Name of the subfolders, such as ``"train"`` or ``"val"``.
-        background: The label value of pixels that belong to no class. It becomes 255 (ignored), and
-            the class names belong to the other values in increasing order: with ``background=0``,
-            the first name belongs to the value 1. None means that the values 0..K-1 are the K
-            classes.
+        background: The label value of pixels that belong to no class. They are ignored, unless a
+            class split says that the background counts. The class names belong to the other values
+            in increasing order: with ``background=0``, the first name belongs to the value 1. None
+            means that the values 0..K-1 are the K classes.
         metainfo: ``dict(classes=[names])``, in the order of the label values, and perhaps the
             indices of ``unseen`` classes. Not needed inside a :class:`ZeroShotDataset`, which takes
             both from its class split.
@@ -122,10 +125,10 @@ class FolderDataset(BaseSegDataset):
                 "FolderDataset has no data folder: set `data_root` at the top of the config to the "
                 "folder that holds `images` and `labels`."
             )
-        if background is not None and not 0 <= background <= IGNORED:
+        if background is not None and not 0 <= background <= MAX_CLASSES:
             raise UserError(
-                f"background={background} is not a label value: give 0 to {IGNORED}, or None if "
-                "every label value is a class."
+                f"background={background} is not a label value: give 0 to {MAX_CLASSES}, or None "
+                "if every label value is a class."
             )
         self.background = background
         super().__init__(
@@ -137,6 +140,9 @@ class FolderDataset(BaseSegDataset):
             reduce_zero_label=background == 0,
             **kwargs,
         )
+        if names := self.metainfo.get("classes"):
+            split = ClassSplit(tuple(names), tuple(self.metainfo.get("unseen", ())))
+            self.pipeline = GuardedPipeline(self.pipeline.transforms, LabelRule(split, self))
 
     def find_pairs(self) -> FolderPairs:
         """Find the images and label files that the folders hold at the time of the call.
@@ -156,23 +162,18 @@ class FolderDataset(BaseSegDataset):
         return found
 
     def load_data_list(self) -> list[dict]:
-        """The samples: their files, and the mapping from label values to class indices.
+        """The samples: their files.
 
         Raises:
             DataFolderError, UserError: As in :meth:`find_pairs`, or if there are no class names.
         """
-        names = self.metainfo.get("classes")
-        if not names:
+        if not self.metainfo.get("classes"):
             raise UserError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
-        label_map = None
-        if self.background not in (None, 0, IGNORED):  # mmseg's loader handles 0
-            values = range(self.background + 1, len(names) + 1)
-            label_map = {self.background: IGNORED, **{value: value - 1 for value in values}}
         return [
             {
                 "img_path": image,
                 "seg_map_path": label,
-                "label_map": label_map,
+                "label_map": None,
                 "reduce_zero_label": self.reduce_zero_label,
                 "seg_fields": [],
             }
@@ -184,7 +185,8 @@ class FolderDataset(BaseSegDataset):
 
         The unseen classes of ``metainfo`` are left out: training must not know where they are.
         """
-        label = LoadAnnotations().transform(self.get_data_info(idx))["gt_seg_map"]
+        reader = GuardedPipeline([LoadLabels()], self.pipeline.rule)
+        label = reader.read_label(self.get_data_info(idx))
         classes = range(len(self.metainfo["classes"]))
         seen = set(classes) - set(self.metainfo.get("unseen", ()))
         return sorted(seen.intersection(np.unique(label).tolist()))

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.dataset import Compose as DatasetCompose
+from mmseg.datasets.transforms import LoadAnnotations as LoadMMSegAnnotations
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import check_image_file
 from mmseg_otseg.imaging.reading import ORIENTATION
+from mmseg_otseg.structures import IGNORED
 
-from .label_rule import LabelRule, SampleError
+from .label_rule import LabelRule, LoadLabels, SampleError
 
 COMPOSED = (Compose, DatasetCompose)
 WHOLE_LABEL = "whole_seg_map"
@@ -31,11 +34,13 @@ class GuardedPipeline(Compose):
 
     Whichever transform adds ``gt_seg_map`` to the results, at any depth, later transforms see only
     the output of the rule. Hidden classes therefore cannot influence where an image is cropped.
-    Transforms that wrap others are copied; all others are used directly.
+    mmseg's ``LoadAnnotations``, which reads 8 bits, gives way to :class:`LoadLabels`. Transforms
+    that wrap others, or that ignore or pad with 255 where it is a class, are copied; all others are
+    used directly.
 
     Args:
         transforms: Built transforms; each takes and returns the results dict.
-        rule: Checks label maps and hides the unseen classes.
+        rule: What label values mean, and which labels are hidden.
         keep_whole: Whether the results also get the label map before hiding, as ``whole_seg_map``
             (H, W), which is then transformed in the same way as ``gt_seg_map``.
     """
@@ -47,9 +52,19 @@ class GuardedPipeline(Compose):
         super().__init__([self._guarded(transform) for transform in transforms])
 
     def _guarded(self, transform: Callable) -> Callable:
-        """Replace all pipelines in a transform with guarded ones."""
+        """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
+        if type(transform) is LoadMMSegAnnotations:
+            reduces = self.rule.reduce_zero_label
+            if transform.reduce_zero_label not in (None, reduces):
+                raise UserError(
+                    f"LoadAnnotations has reduce_zero_label={transform.reduce_zero_label}, its "
+                    f"dataset {reduces}: set it in the dataset alone"
+                )
+            return LoadLabels(
+                backend_args=transform.backend_args, imdecode_backend=transform.imdecode_backend
+            )
         guarded: dict[str, Any] = {}
         for name in _NESTED:
             inner = getattr(transform, name, None)
@@ -57,6 +72,16 @@ class GuardedPipeline(Compose):
             if any(isinstance(item, COMPOSED) for item in items):
                 pipelines = [self._guarded(item) for item in items]
                 guarded[name] = pipelines if isinstance(inner, list) else pipelines[0]
+        ignored = self.rule.ignored
+        if ignored != IGNORED:  # mmseg's and mmcv's transforms ignore or pad with 255
+            guarded |= {
+                name: ignored
+                for name in ("ignore_index", "seg_pad_val")
+                if getattr(transform, name, None) == IGNORED
+            }
+            padding = getattr(transform, "pad_val", None)
+            if isinstance(padding, dict) and padding.get("seg", IGNORED) == IGNORED:
+                guarded["pad_val"] = {**padding, "seg": ignored}
         if guarded:
             transform = copy.copy(transform)
             vars(transform).update(guarded)
@@ -78,8 +103,10 @@ class GuardedPipeline(Compose):
             results = output
             appeared = not labeled and isinstance(results.get(_LABEL), np.ndarray)
             if appeared and not results.get(_HIDDEN):  # not yet by a nested pipeline
-                whole = _at_size_of_image(results, image, label)
-                results[_LABEL] = self.rule(whole, label or image or "of this sample")
+                path = label or image or "of this sample"
+                read = _at_size_of_image(results, image, label)
+                whole = self.rule.labels(read, path, raw=isinstance(step, LoadLabels))
+                results[_LABEL] = self.rule.hide(whole)
                 results[_HIDDEN] = True
                 if self.keep_whole:
                     results[WHOLE_LABEL] = whole
@@ -112,7 +139,7 @@ class GuardedPipeline(Compose):
             info: The dataset's entry for the sample, from ``get_data_info``.
 
         Returns:
-            Class indices, (H, W), 255 = ignored.
+            Labels, (H, W), see :class:`LabelRule`.
 
         Raises:
             SampleError: As in :meth:`transform`, and if no transform of the
@@ -174,10 +201,8 @@ def _run(step: Callable, results: dict, image: str | None, label: str | None) ->
 def _at_size_of_image(results: dict, image: str | None, label: str | None) -> np.ndarray:
     """The label map (H, W) that was just read, after checking that it has the image's size."""
     read, size = results[_LABEL], tuple(results.get("ori_shape", ()))[:2]
-    if not size or read.ndim > 2 or read.shape == size:
+    if not size or read.ndim != 2 or read.shape == size:
         return read
-    if read.ndim < 2 and read.size == size[0] * size[1]:
-        return read.reshape(size)  # mmseg's loader drops axes of length 1
     remedy = "Give both the same size."
     if read.shape == size[::-1] and image and os.path.isfile(image):
         with Image.open(image) as photograph:

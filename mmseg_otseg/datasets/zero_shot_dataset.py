@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
@@ -17,15 +18,21 @@ from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.structures import IGNORED, UNLABELED, ClassSplit, SplitLike
+from mmseg_otseg.structures import (
+    MAX_CLASSES,
+    ClassSplit,
+    SplitLike,
+    ignored_label,
+    unlabeled_label,
+)
 
 from .data_folders import check_config, with_names
 from .guarded_pipeline import GuardedPipeline
-from .label_rule import LabelRule
+from .label_rule import LabelRule, background_value
 from .samplers import seeded_by
 
 MIN_KEPT = 0.1  # share of the images: warn if drop_unseen_images keeps fewer
-_HIDE_AS = {"inductive": IGNORED, "transductive": UNLABELED, "supervised": None}
+_HIDE_AS = {"inductive": ignored_label, "transductive": unlabeled_label, "supervised": None}
 
 
 @DATASETS.register_module()
@@ -35,7 +42,8 @@ class ZeroShotDataset:
     In training, pixels of unseen classes lose their label as soon as the pipeline has read it. In
     testing (``test_mode=True`` in the wrapped dataset), labels are kept. In both cases, labels are
     indices 0..K-1 into all classes, seen and unseen, with 255 for ignored pixels and 254 for
-    unlabeled ones.
+    unlabeled ones, or 65535 and 65536 with more than 254 classes. :class:`LabelRule` says which
+    values in the files, of 8 or 16 bits, are ignored or background.
 
     ``metainfo`` is that of the wrapped dataset plus ``seen`` and ``unseen`` (class indices) and
     ``hide_as`` (the label that hides unseen classes; None if nothing is hidden).
@@ -48,9 +56,10 @@ class ZeroShotDataset:
             mmseg's wrappers (``ConcatDataset``, ``RepeatDataset``, ...). An object is not modified.
         split: The class split, in any form that :meth:`ClassSplit.build` accepts. Its names must be
             those of the wrapped dataset; a dataset config without names gets them from the split.
-            Config files leave it out: see :func:`mmseg_otseg.engine.resolve`.
-        setting: What pixels of unseen classes become in training: "inductive" = ignored (255),
-            "transductive" = unlabeled (254), "supervised" = they keep their label.
+            Config files leave it out: see :func:`mmseg_otseg.engine.resolve`. If its background
+            counts, the dataset has the names of the other classes.
+        setting: What pixels of unseen classes become in training: "inductive" = ignored,
+            "transductive" = unlabeled, "supervised" = they keep their label.
         drop_unseen_images: Whether to leave out training images that contain an unseen class. This
             reads all label files once, when the dataset is initialized.
         pipeline: If given, replaces the pipelines of the wrapped datasets. mmseg's tools can thus
@@ -60,10 +69,11 @@ class ZeroShotDataset:
     Raises:
         FileNotFoundError: If a data folder or list is missing or empty.
         UserError: If ``dataset`` is not an mmengine dataset, the split is missing or invalid, the
-            setting is unknown, the class names differ from the split's, there are more than 254
-            classes, only some of the wrapped datasets are in test mode, or ``drop_unseen_images``
-            is used in testing, is used with a setting other than "inductive", or leaves no image.
-            Loading a sample raises it for files that are missing or invalid, and names them.
+            setting is unknown, the class names differ from the split's, there are more than 65,535
+            classes, the data has no background that could count, only some of the wrapped datasets
+            are in test mode, or ``drop_unseen_images`` is used in testing, is used with a setting
+            other than "inductive", or leaves no image. Loading a sample raises it for files that
+            are missing or invalid, and names them.
     """
 
     takes_seeds = True
@@ -98,18 +108,12 @@ class ZeroShotDataset:
                     f"{name} has no class names; add metainfo=dict(classes=[...]) to its config."
                 )
             split = ClassSplit.build(split, classes=classes)
-            if getattr(leaf, "ignore_index", IGNORED) != IGNORED:
-                raise UserError(
-                    f"ignore_index={leaf.ignore_index} of {name} has no effect: {IGNORED} is "
-                    "ignored in label files. Use background (FolderDataset) or reduce_zero_label "
-                    "for another value, or change the files."
-                )
         assert isinstance(split, ClassSplit)
         self.split = split
-        if split.num_classes > UNLABELED:
+        if split.num_classes > MAX_CLASSES:
             raise UserError(
-                f"{split.num_classes} classes are too many: labels are 8-bit and "
-                f"{UNLABELED} and {IGNORED} are taken, which leaves {UNLABELED}."
+                f"{split.num_classes} classes are too many: labels have 16 bits, which leave "
+                f"{MAX_CLASSES}."
             )
         self.test_mode = leaves[0].test_mode
         if any(leaf.test_mode != self.test_mode for leaf in leaves):
@@ -119,13 +123,21 @@ class ZeroShotDataset:
                 "drop_unseen_images is for training with setting='inductive', not for "
                 f"test_mode={self.test_mode} with setting={setting!r}."
             )
+        needed = split.background == "names" or (split.background and self.test_mode)
+        if needed and any(background_value(leaf) is None for leaf in leaves):
+            raise UserError(
+                f"the split has background={split.background!r}, but the label files have no value "
+                "for it: set `background` (FolderDataset) or reduce_zero_label=True, which says "
+                "that 0 is the background, or remove it from the split."
+            )
         self.setting = setting
         self.drop_unseen_images = drop_unseen_images
-        self.hide_as = None if self.test_mode else _HIDE_AS[setting]
+        hide_as = None if self.test_mode else _HIDE_AS[setting]
+        self.hide_as = hide_as and hide_as(split.num_classes)
         with _mmseg_scope():
-            self.dataset = _guarded(dataset, LabelRule(split, self.hide_as), pipeline)
+            self.dataset = _guarded(dataset, split, self.hide_as, pipeline)
         # mmseg's confusion_matrix.py reads these.
-        self.METAINFO, self.ignore_index = self.metainfo, IGNORED
+        self.METAINFO, self.ignore_index = self.metainfo, self.leaves[0].pipeline.rule.ignored
         self.reduce_zero_label = getattr(self.leaves[0], "reduce_zero_label", False)
 
         self._fully_initialized = False
@@ -135,7 +147,11 @@ class ZeroShotDataset:
     @property
     def metainfo(self) -> dict:
         """A copy of the wrapped dataset's metainfo, plus seen, unseen and hide_as."""
-        return {**self.dataset.metainfo, **self.split.metainfo, "hide_as": self.hide_as}
+        meta = {**self.dataset.metainfo, **self.split.metainfo, "hide_as": self.hide_as}
+        palette, colors = meta.get("palette") or (), len(self.split.foreground)
+        if len(palette) == colors < self.split.num_classes:
+            meta["palette"] = [*palette, [0, 0, 0]]  # of the background
+        return meta
 
     @property
     def leaves(self) -> list[BaseDataset]:
@@ -152,7 +168,6 @@ class ZeroShotDataset:
         self._fully_initialized = True
 
     def _drop_unseen_images(self) -> None:
-        rule = LabelRule(self.split)
         leaves = _leaves(self.dataset)
         total = sum(len(leaf) for leaf in leaves)
         print_log(f"Reading {total} label files to leave out images with unseen classes", "current")
@@ -160,9 +175,8 @@ class ZeroShotDataset:
         kept: dict[int, list[int]] = {id(leaf): [] for leaf in leaves}
         progress = track_iter_progress(samples, file=sys.stderr) if is_main_process() else samples
         for leaf, index in progress:
-            info = leaf.get_data_info(index)
-            path = info.get("seg_map_path", "(no file)")
-            if not rule.holds_unseen(leaf.pipeline.read_label(info), path):
+            label = leaf.pipeline.read_label(leaf.get_data_info(index))
+            if not np.isin(label, self.split.unseen).any():
                 kept[id(leaf)].append(index)
         left = sum(map(len, kept.values()))
         print_log(
@@ -233,12 +247,15 @@ def _leaves(dataset: Any) -> list[BaseDataset]:
     return [leaf for child in children for leaf in _leaves(child)] if children else [dataset]
 
 
-def _guarded(dataset: Any, rule: LabelRule, pipeline: Sequence | None) -> Any:
-    """A shallow copy of a dataset whose pipelines apply the rule."""
-    children = [_guarded(child, rule, pipeline) for child in _children(dataset)]
+def _guarded(
+    dataset: Any, split: ClassSplit, hide_as: int | None, pipeline: Sequence | None
+) -> Any:
+    """A shallow copy of a dataset whose pipelines apply the label rule."""
+    children = [_guarded(child, split, hide_as, pipeline) for child in _children(dataset)]
     dataset = copy.copy(dataset)
     if not children:
         steps = dataset.pipeline if pipeline is None else Compose(pipeline)
+        rule = LabelRule(split, dataset, hide_as)
         dataset.pipeline = GuardedPipeline(steps.transforms, rule)
     elif hasattr(dataset, "datasets"):
         dataset.datasets = children

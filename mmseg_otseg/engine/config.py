@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.segmentors import resolve_model
-from mmseg_otseg.structures import IGNORED, ClassSplit
+from mmseg_otseg.structures import ClassSplit
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
@@ -62,6 +62,7 @@ def resolve(cfg: Config) -> Config:
         model.compile_losses = cfg.pop("compile")
     if cfg.get("train_dataloader"):
         _resolve_setting(cfg, model.neck, split)
+    _check_background(cfg, split, (model.get("test_cfg") or {}).get("none_below"))
     _check_metrics(cfg, split)
     _check_idle_settings(cfg, model.split)
     return cfg
@@ -80,8 +81,7 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader
             for key in ("data_root", "background"):
                 if key not in config and key in cfg:
                     config[key] = cfg[key]
-            names = dict(classes=list(split.classes), unseen=list(split.unseen))
-            config.setdefault("metainfo", names)
+            config.setdefault("metainfo", split.data_metainfo)
         if type_name(config) != "ZeroShotDataset":
             continue
         if config.get("split") is not None:
@@ -140,6 +140,22 @@ def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
         )
 
 
+def _check_background(cfg: Config, split: ClassSplit, none_below: float | None) -> None:
+    """Refuse an evaluation in which predictions or labels alone have a background."""
+    if not any(cfg.get(name) for name in LOADERS[1:]):
+        return
+    if split.background == "threshold" and none_below is None:
+        raise UserError(
+            "model.split has background='threshold', but no threshold: set model.test_cfg."
+            "none_below to the probability below which a pixel is background"
+        )
+    if split.background is None and none_below is not None:
+        raise UserError(
+            f"model.test_cfg.none_below={none_below} would make pixels background that no label "
+            "calls so: set model.split.background, or remove it"
+        )
+
+
 def _check_metrics(cfg: Config, split: ClassSplit) -> None:
     """Refuse an evaluation that fails, or lacks the metric of the best checkpoint, after hours."""
     for name in EVALUATORS:
@@ -147,8 +163,8 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
         metrics = [given] if isinstance(given, Mapping) else list(given)
         zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
         for metric in zero_shot:
-            ignored = metric.get("ignore_index", IGNORED)
-            if 0 <= ignored < split.num_classes:
+            ignored = metric.get("ignore_index")
+            if ignored is not None and 0 <= ignored < split.num_classes:
                 raise UserError(
                     f"ignore_index={ignored} of {name} would leave out the class "
                     f"{split.classes[ignored]!r}: remove it. A background in the label files is "

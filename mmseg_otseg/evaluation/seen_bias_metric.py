@@ -38,6 +38,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     Args:
         biases: Biases to try, in units of probability; None means :data:`DEFAULT_BIASES`.
         align_corners: How class maps are resized to the size of the image, as in the head.
+        none_below: Pixels whose best value, less the bias, is below this are background.
         **kwargs: As in :class:`ZeroShotIoUMetric`.
 
     Attributes:
@@ -54,13 +55,18 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     """
 
     def __init__(
-        self, biases: Sequence[float] | None = None, align_corners: bool = False, **kwargs: Any
+        self,
+        biases: Sequence[float] | None = None,
+        align_corners: bool = False,
+        none_below: float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         biases = DEFAULT_BIASES if biases is None else biases
         if not len(biases):
             raise UserError("SeenBiasMetric needs at least one bias to try")
         self.biases, self.align_corners = sorted({float(bias) for bias in biases}), align_corners
+        self.none_below = -math.inf if none_below is None else none_below
         self.table: list[dict[str, float]] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -135,36 +141,45 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             best_unseen: Its probability, shape (M,).
 
         Returns:
-            Areas of intersection, prediction and label in pixels, shape (biases, 3, K), int64.
+            Areas of intersection, prediction and label in pixels, shape (biases, 3, K), or K + 1
+            with a background, int64.
         """
-        count = len(self.dataset_meta["classes"])
+        count = len(self.names)
         # The number of biases at which the seen class wins; these are always the smallest. Ties go
-        # to the class with the lower index, as in argmax.
+        # to the class with the lower index, as in argmax. At some of them it may be background.
         first = seen_class < unseen_class
-        wins = torch.zeros_like(labels)
+        wins, shown = torch.zeros_like(labels), torch.zeros_like(labels)
         for bias in self.biases:
             left = best_seen - bias
-            wins += (left > best_unseen) | ((left == best_unseen) & first)
+            won = (left > best_unseen) | ((left == best_unseen) & first)
+            wins += won
+            shown += won & (left >= self.none_below)
 
-        def by_wins(classes: Tensor, taken: Tensor) -> Tensor:
+        def by_wins(wins: Tensor, found: Tensor, taken: Tensor) -> Tensor:
             """Number of the ``taken`` pixels with each number of wins and class."""
-            index = (wins * count + classes)[taken]
+            index = (wins * count + found)[taken]
             return torch.bincount(index, minlength=(len(self.biases) + 1) * count).view(-1, count)
 
-        def predicted(right: bool) -> Tensor:
-            """Number of pixels predicted as each class at each bias, (biases, K).
+        def predicted(to_seen: Tensor, to_unseen: Tensor) -> Tensor:
+            """Number of pixels predicted as each class at each bias, (biases, count).
 
             Args:
-                right: Whether to count only correct predictions.
+                to_seen: Which pixels to count where the seen class wins.
+                to_unseen: Which pixels to count where the unseen class wins.
             """
-            everywhere = torch.ones_like(first)
-            to_seen = by_wins(seen_class, seen_class == labels if right else everywhere)
-            to_unseen = by_wins(unseen_class, unseen_class == labels if right else everywhere)
             # At bias number i, the seen class wins at the pixels that have more than i wins.
-            to_seen = to_seen.flip(0).cumsum(0).flip(0)[1:]
-            return to_seen + to_unseen.cumsum(0)[:-1]
+            seen = by_wins(shown, seen_class, to_seen).flip(0).cumsum(0).flip(0)[1:]
+            to_unseen = to_unseen & (best_unseen >= self.none_below)
+            return seen + by_wins(wins, unseen_class, to_unseen).cumsum(0)[:-1]
 
-        intersection, prediction = predicted(right=True), predicted(right=False)
+        everywhere = torch.ones_like(first)
+        intersection = predicted(seen_class == labels, unseen_class == labels)
+        prediction = predicted(everywhere, everywhere)
+        # The background, the last of all, has what no class was predicted at: with no threshold,
+        # nothing.
+        none = labels == count - 1
+        intersection[:, -1] += none.sum() - predicted(none, none).sum(1)
+        prediction[:, -1] += len(labels) - prediction.sum(1)
         label = torch.bincount(labels, minlength=count).expand_as(prediction)
         return torch.stack([intersection, prediction, label], dim=1).cpu()
 

@@ -65,7 +65,8 @@ def sweep_seen_bias(
         type="SeenBiasMetric",
         biases=None if biases is None else list(biases),
         align_corners=cfg.model.decode_head.get("align_corners", False),
-        ignore_index=options.get("ignore_index", 255),
+        none_below=(cfg.model.get("test_cfg") or {}).get("none_below"),
+        ignore_index=options.get("ignore_index"),
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
     runner = ZeroShotRunner.from_cfg(cfg)

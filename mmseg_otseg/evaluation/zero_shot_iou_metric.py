@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.outputs import save_image
+from mmseg_otseg.structures import ignored_label
 
 MAX_NAMES = 10
 CALIBRATE = "tools/analysis/calibrate_seen_bias.py finds one that fits, without training"
@@ -50,10 +51,15 @@ class ZeroShotIoUMetric(IoUMetric):
     ``mIoU_S`` and ``mIoU_U`` unless no unseen class would remain. To keep the best checkpoint, use
     ``CheckpointHook(save_best="hIoU", rule="greater")``.
 
+    If the split has ``background="threshold"``, the label K is one more class, in the table and in
+    ``mIoU``, which is neither seen nor unseen.
+
     Labels may have any integer type and any ``ignore_index``. What is kept of an image grows with
     the classes that occur in it, not with the classes of the split.
 
     Args:
+        ignore_index: Label of the pixels that are left out; None is that of a
+            :class:`ZeroShotDataset`: 255, or 65535 for more than 254 labels.
         unseen_labeled: Whether the data has labels of the unseen classes. If False, these classes
             are left out of all means. A pixel of a seen class that is predicted as an unseen class
             still counts as wrong.
@@ -67,12 +73,21 @@ class ZeroShotIoUMetric(IoUMetric):
         (CVPR 2019), for the harmonic mean.
     """
 
-    def __init__(self, *, unseen_labeled: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, ignore_index: int | None = None, *, unseen_labeled: bool = True, **kwargs: Any
+    ) -> None:
         self.unseen_labeled = unseen_labeled
         asked = kwargs.pop("iou_metrics", "mIoU")
         asked = [asked] if isinstance(asked, str) else list(asked)
-        super().__init__(iou_metrics=asked if "mIoU" in asked else ["mIoU", *asked], **kwargs)
+        asked = asked if "mIoU" in asked else ["mIoU", *asked]
+        super().__init__(ignore_index, iou_metrics=asked, **kwargs)
         self._warned = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes of the labels, and the background if a threshold decides on it."""
+        counted = self.dataset_meta.get("background") == "threshold"
+        return (*self.dataset_meta["classes"], *(["background"] if counted else []))
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch, and write the predictions if there is an ``output_dir``.
@@ -84,19 +99,22 @@ class ZeroShotIoUMetric(IoUMetric):
 
         Raises:
             UserError: If the labels of an image do not have the size of its prediction, or hold
-                another value than class indices and ``ignore_index``.
+                another value than those of classes and ``ignore_index``.
         """
-        count = len(self.dataset_meta["classes"])
+        count = len(self.names)
         for sample in data_samples:
             predicted = sample["pred_sem_seg"]["data"][0]
             if not self.format_only:
                 labels, known = self.labels_of(sample)
                 self.results.append(_areas(predicted[known].long(), labels[known], count))
             if self.output_dir is not None:
-                shift = int(sample.get("reduce_zero_label", False))  # files number from 1 then
-                kind = np.uint8 if count + shift <= 256 else np.uint16
+                values = predicted.cpu().numpy()
+                if sample.get("reduce_zero_label"):  # 0 is the background then
+                    background = count - bool(self.dataset_meta.get("background"))
+                    values = (values + 1) % (background + 1)
+                kind = np.uint8 if count < 256 else np.uint16
                 file = Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png"
-                save_image(Image.fromarray((predicted.cpu().numpy() + shift).astype(kind)), file)
+                save_image(Image.fromarray(values.astype(kind)), file)
 
     def labels_of(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The labels of an image, and which of them are not ignored.
@@ -120,14 +138,15 @@ class ZeroShotIoUMetric(IoUMetric):
                 "like the image on disk. Put LoadAnnotations after Resize in the test pipeline, so "
                 "that the labels are not resized."
             )
-        labels, count = labels.to(predicted.device).long(), len(self.dataset_meta["classes"])
-        known = labels != self.ignore_index
+        labels, count = labels.to(predicted.device).long(), len(self.names)
+        ignored = ignored_label(count) if self.ignore_index is None else self.ignore_index
+        known = labels != ignored
         outside = labels[known & ((labels < 0) | (labels >= count))]
         if len(outside):
             raise UserError(
                 f"{name}: its labels have the value {int(outside[0])}, which is none of the "
                 f"{count} classes (0 to {count - 1}) and not ignored: set ignore_index of the "
-                f"metric, which is {self.ignore_index}, or correct the labels"
+                f"metric, which is {ignored}, or correct the labels"
             )
         return labels, known
 
@@ -146,7 +165,7 @@ class ZeroShotIoUMetric(IoUMetric):
         """
         if self.format_only:
             return super().compute_metrics(results)
-        areas = torch.zeros(3, len(self.dataset_meta["classes"]), dtype=torch.int64)
+        areas = torch.zeros(3, len(self.names), dtype=torch.int64)
         for occurring, *counts in results:
             areas[:, occurring] += torch.stack(counts)
         metrics, by_class = self.metrics_of(areas)
@@ -234,12 +253,14 @@ class ZeroShotIoUMetric(IoUMetric):
     ) -> None:
         """Log the tables and what they mean; ``labeled`` (K,) are the classes with labels."""
         logger = MMLogger.get_current_instance()
-        names, split_unseen = self.dataset_meta["classes"], self.dataset_meta["unseen"]
+        names, split_unseen = self.names, self.dataset_meta["unseen"]
         seen, unseen = self.reported_classes()
         trained, at_zero = self._trained(), labeled & (by_class["IoU"] == 0)
         table = PrettyTable()
         table.add_column("Class", list(names))
         kinds = ["U" if index in split_unseen else "S" for index in range(len(names))]
+        if len(names) > len(self.dataset_meta["classes"]):
+            kinds[-1] = "B"
         for index in trained:
             kinds[index] = "T"
         table.add_column("S/U", kinds)

@@ -15,6 +15,8 @@ from mmseg_otseg.errors import UserError
 
 SPLIT_NAMES = ("voc", "context", "cocostuff", "ade20k")
 """Names of the known splits. Their classes come from mmseg, so callers pass them in."""
+LISTS = Path(__file__).parent / "class_names"
+"""The class lists of other projects, ``PROJECT/DATASET.txt``; each names its source."""
 # A label value before or after a name in a file. A number and a space can begin a name as well
 # ("18 wheeler"), so they count only if every line has them.
 INDEX = re.compile(r"(?P<i>\d+)[\s:,;=.)]+(?P<name>.*\S)")
@@ -36,7 +38,8 @@ def class_list(
         given: A list of names, or of lists of the names of a class; or a string with commas or line
             breaks between the classes, in which a name that holds a comma is in double quotes, and
             brackets around the whole are taken off; or the path of a ``.txt`` file with one class
-            per line, see :func:`read_class_file`; or the name of a known split.
+            per line, see :func:`read_class_file`; or the name of a known split, or of a class list
+            that comes with the package, such as ``"catseg/ade20k_847"`` (see ``LISTS``).
         known: The class names of each known split; None if mmseg is not there to give them.
         in_config: Whether a single name as a string is an error, because it is a tuple without its
             comma: ``classes=("water")``.
@@ -62,6 +65,8 @@ def class_list(
     text = given.strip()
     if text in (known or ()):
         return list(known[text])  # type: ignore[index]
+    if text in list_names():
+        return read_class_file(LISTS / f"{text}.txt")
     if text in SPLIT_NAMES:
         raise UserError(
             f"the classes of the split {text!r} are known only where mmseg is installed: list the "
@@ -80,6 +85,12 @@ def class_list(
             f"{', '.join(known or SPLIT_NAMES)}; a file of names ends in .txt"
         )
     return _checked(names)
+
+
+def list_names() -> list[str]:
+    """The names of the class lists that come with the package."""
+    files = sorted(LISTS.glob("*/*.txt"))
+    return [file.relative_to(LISTS).with_suffix("").as_posix() for file in files]
 
 
 def names_of(entry: str) -> tuple[str, ...]:

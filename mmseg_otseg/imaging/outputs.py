@@ -24,6 +24,7 @@ from .reading import read_image
 MASKS, OVERLAYS = "pred", "vis"
 KEY, SHARES, COCO, NAMES = "classes.json", "summary.csv", "annotations.json", "classes.txt"
 LAYOUTS = ("masks", "own_data")
+FORMATS = {".png": "PNG", ".tif": "TIFF"}
 VALIDATED = 5  # of this many images, the second is for validation
 
 
@@ -216,7 +217,7 @@ def save_image(image: Image.Image, path: Path, **options: int) -> Path:
         OSError: Naming the file, if it cannot be written.
     """
     with _whole(path) as part:
-        image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+        image.save(part, format=FORMATS.get(path.suffix, "JPEG"), **options)
     return path
 
 

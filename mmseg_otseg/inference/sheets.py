@@ -17,7 +17,7 @@ from PIL import Image
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import heat
 from mmseg_otseg.inference.inspection import Inspection
-from mmseg_otseg.structures import IGNORED
+from mmseg_otseg.structures import ignored_label
 
 CELL = 2.6  # inches
 MAX_PROMPTS = 8
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
     Attributes:
         image: RGB values, (h, w, 3), uint8.
-        label: Class indices (H, W), 255 = ignored; None if the labels are not known.
+        label: Labels (H, W), as of a ZeroShotDataset; None if the labels are not known.
         predictions: By the title of their column: class indices of the same size; K and more, as
             for "none of these", stay gray.
     """
@@ -111,7 +111,6 @@ def draw_labels(
     """
     colors = np.full((np.iinfo(np.uint16).max + 1, 3), GRAY, np.uint8)
     colors[: len(palette)] = palette
-    colors[IGNORED] = GRAY
     axes.imshow(colors[labels], interpolation="nearest")
     if not hatched.any():
         return
@@ -146,7 +145,7 @@ def draw_legend(
             label=f"{names[index]} (unseen)" if index in unseen else names[index],
         )
         for index in sorted(shown)
-        if index < len(names) and index != IGNORED
+        if index < len(names)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
 
@@ -240,6 +239,6 @@ def _scores(
     """The IoU of each unseen class in the truth of this image, in percent."""
     parts = []
     for label in sorted(set(np.unique(truth).tolist()) & set(unseen)):
-        found, true = (labels == label) & (truth != IGNORED), truth == label
+        found, true = (labels == label) & (truth != ignored_label(len(names))), truth == label
         parts.append(f"{names[label]} {100 * (found & true).sum() / (found | true).sum():.0f}")
     return f"IoU: {', '.join(parts)}" if parts else ""

@@ -1,4 +1,4 @@
-"""The class split (all classes, and which of them have no labels in training), and label values."""
+"""The class split: all classes, and which of them have no labels in training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,6 @@ from mmseg.datasets import (
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.classes import class_list, names_of
-
-IGNORED = 255
-"""Label of a pixel of no class, mmseg's ``ignore_index``.
-
-The metrics leave it out. :class:`~mmseg_otseg.models.FocalDiceLoss` by default counts it as a
-negative for every class, as the authors do; ``ignored="masked"`` leaves it out there as well.
-"""
-
-UNLABELED = 254
-"""Label of a pixel of some unseen class (transductive training)."""
 
 # The splits of zero-shot segmentation (Xian et al., CVPR 2019, for VOC and COCO-Stuff; OTSeg for
 # Context). VOC's first name is the background, which the protocol ignores.
@@ -57,6 +47,11 @@ class ClassSplit:
             name of each.
         unseen: Indices or names of the unseen classes, stored as indices in increasing order. Empty
             if all classes are seen.
+        background: What becomes of pixels that the data calls background. None: they are ignored.
+            ``"threshold"``: in testing they have the label K, which the model predicts where the
+            best value is below ``test_cfg.none_below``. ``"names"``: the last class is the
+            background, and the data has names for the others alone; with ``none_below``, pixels
+            below it belong to this class as well.
 
     Attributes:
         names: The names of each class, in the order of ``classes``. Splits that differ only in the
@@ -64,11 +59,12 @@ class ClassSplit:
 
     Raises:
         UserError: If there is no name, a name or index is given twice, an index is outside 0..K-1,
-            or no class is seen.
+            no class is seen, or ``background`` is something else.
     """
 
     classes: tuple[str, ...]
     unseen: tuple[int, ...] = ()
+    background: str | None = None
     names: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +76,11 @@ class ClassSplit:
             raise UserError(
                 f"all {len(classes)} classes are unseen; at least one class must be seen, since "
                 "training needs labels. Take some out of `unseen`."
+            )
+        if self.background not in (None, "threshold", "names"):
+            raise UserError(
+                f"background={self.background!r} of the class split is unknown: give 'threshold', "
+                "'names' if the last class is the background, or None to ignore it."
             )
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "classes", classes)
@@ -93,11 +94,11 @@ class ClassSplit:
             split: A split; the name of a known one ("voc", "context", "cocostuff", "ade20k"); or a
                 dict with ``classes`` (in any form that
                 :func:`~mmseg_otseg.imaging.classes.class_list` reads), ``unseen`` (names, indices,
-                or the name of a known split) and, optionally, ``seen`` (names or indices). If only
-                one of the two lists is given, the other one is the rest of the classes; if neither
-                is, all classes are seen.
+                or the name of a known split) and, optionally, ``seen`` (names or indices) and
+                ``background``. If only one of the two lists is given, the other one is the rest of
+                the classes; if neither is, all classes are seen.
             classes: The class names of the data. They are used if the dict has no ``classes``;
-                otherwise both must be the same.
+                otherwise both must be the same, a background among the classes left out.
 
         Returns:
             The split.
@@ -119,11 +120,12 @@ class ClassSplit:
                 f"{split!r} is no class split: give one of the names {', '.join(KNOWN_CLASSES)}, "
                 "or dict(classes=[names], unseen=[names or indices])."
             )
-        theirs = built.classes if classes is None else tuple(name.strip() for name in classes)
-        if theirs != built.classes:
+        own = built.foreground
+        theirs = own if classes is None else tuple(name.strip() for name in classes)
+        if theirs != own:
             raise UserError(
                 f"the split and the data do not have the same classes: "
-                f"{_difference(built.classes, theirs, 'the split', 'the data')}. They must "
+                f"{_difference(own, theirs, 'the split', 'the data')}. They must "
                 "have the same names in the same order: change `split`, or choose and reorder the "
                 "dataset's classes with its `metainfo=dict(classes=...)`."
             )
@@ -131,18 +133,18 @@ class ClassSplit:
 
     @classmethod
     def _from_mapping(cls, split: Mapping, default_names: Sequence[str] | None) -> ClassSplit:
-        unknown = sorted(set(split) - {"classes", "seen", "unseen"})
+        unknown = sorted(set(split) - {"classes", "seen", "unseen", "background"})
         if unknown:
             raise UserError(
                 f"a class split has no key {', '.join(map(repr, unknown))}; "
-                "it takes `classes`, `unseen` and `seen`."
+                "it takes `classes`, `unseen`, `seen` and `background`."
             )
         given = split.get("classes", default_names)
         if given is None:
             raise UserError("the class split has no `classes`: list the class names.")
         entries = tuple(class_list(given, KNOWN_CLASSES, in_config=True))
         names = tuple(names_of(entry)[0] for entry in entries)
-        seen, unseen = split.get("seen"), split.get("unseen")
+        seen, unseen, background = (split.get(key) for key in ("seen", "unseen", "background"))
         if isinstance(unseen, str) and unseen in KNOWN_CLASSES:
             if names != KNOWN_CLASSES[unseen]:
                 raise UserError(
@@ -152,7 +154,7 @@ class ClassSplit:
                 )
             unseen = KNOWN_UNSEEN[unseen]
         if seen is None:
-            return cls(entries, () if unseen is None else unseen)
+            return cls(entries, () if unseen is None else unseen, background)
         given_seen = set(_indices(seen, names, "seen"))
         rest = [index for index in range(len(names)) if index not in given_seen]
         given_unseen = set(rest if unseen is None else _indices(unseen, names, "unseen"))
@@ -163,11 +165,12 @@ class ClassSplit:
         for problem, indices in wrong.items():
             if indices:
                 raise UserError(f"{', '.join(names[i] for i in sorted(indices))} {problem}.")
-        return cls(entries, tuple(rest))
+        return cls(entries, tuple(rest), background)
 
-    def as_config(self) -> dict[str, list[str]]:
-        """The split as a config has it: plain lists of names."""
-        return {"classes": list(self.full_names), "unseen": list(self.unseen_names)}
+    def as_config(self) -> dict[str, Any]:
+        """The split as a config has it: plain lists of names, and ``background`` if it counts."""
+        names = {"classes": list(self.full_names), "unseen": list(self.unseen_names)}
+        return {**names, **self._counted}
 
     def check_same(self, other: ClassSplit, who: str, whose: str) -> None:
         """Refuse another split.
@@ -189,15 +192,21 @@ class ClassSplit:
     def difference(self, other: ClassSplit) -> str:
         """How another split differs, for a message."""
         unseen = [", ".join(split.unseen_names) or "none" for split in (self, other)]
-        return (
-            _difference(self.classes, other.classes, "the first", "the second")
-            or f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
-        )
+        if self.unseen == other.unseen:
+            both = f"background is {self.background} in the first, {other.background} in the second"
+        else:
+            both = f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
+        return _difference(self.classes, other.classes, "the first", "the second") or both
 
     @property
     def num_classes(self) -> int:
         """K, seen and unseen classes together."""
         return len(self.classes)
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """The classes without the background."""
+        return self.classes[:-1] if self.background == "names" else self.classes
 
     @property
     def full_names(self) -> tuple[str, ...]:
@@ -232,8 +241,22 @@ class ClassSplit:
 
     @property
     def metainfo(self) -> dict:
-        """The split's entries in a dataset's ``metainfo``: ``classes``, ``seen`` and ``unseen``."""
-        return {"classes": self.classes, "seen": list(self.seen), "unseen": list(self.unseen)}
+        """The split's entries in a dataset's ``metainfo``, among them lists ``seen``, ``unseen``.
+
+        ``background`` is there only if it counts.
+        """
+        indices = {"seen": list(self.seen), "unseen": list(self.unseen)}
+        return {"classes": self.classes, **indices, **self._counted}
+
+    @property
+    def data_metainfo(self) -> dict:
+        """``metainfo`` of a dataset without names of its own, which a ZeroShotDataset wraps."""
+        names = list(self.foreground)
+        return {"classes": names, "unseen": [i for i in self.unseen if i < len(names)]}
+
+    @property
+    def _counted(self) -> dict[str, str]:
+        return {"background": self.background} if self.background else {}
 
 
 SplitLike = str | Mapping[str, Any] | ClassSplit

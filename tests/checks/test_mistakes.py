@@ -187,7 +187,11 @@ IN_FILES: list[tuple[Change, str, tuple[str, ...]]] = [
         shifted(lambda x: np.where(x == 4, 100, x)),
         *("error", ("the values 100,", "set background=100")),
     ),
-    (labels(lambda x: x.astype(np.uint16) * 1000), "error", ("the values 1000, 2000", "8-bit")),
+    (
+        labels(lambda x: x.astype(np.uint16) * 1000),
+        "error",
+        ("the values 1000, 2000", "class indices"),
+    ),
     (labels(smeared), "error", ("train_0.png", "gray image", "nearest neighbor")),
     (shifted(lambda x: x + 3), "error", ("the values 5, 6, 7,", "The class list has 5 names")),
     (labels(lambda x: x | 255, "train"), "error", ("train: no pixel has a seen class",)),

@@ -281,12 +281,12 @@ def test_a_config_without_class_names_takes_those_of_the_split(root, config_of):
         ({}, dict(setting="inductiv"), "'inductiv'.*inductive, transductive, supervised"),
         ({}, dict(split=None), "no class split"),
         (dict(test_mode=True), dict(drop_unseen_images=True), "drop_unseen_images is for training"),
-        (dict(ignore_index=0), {}, "ignore_index=0.*255.*background"),
+        (dict(ignore_index=0), {}, "ignore_index=0 .*class 'sky'.*background"),
         (dict(type="LoveDADataset"), {}, "LoveDADataset.*not a subset.*BaseSegDataset"),
         (
-            dict(metainfo=dict(classes=[f"class {i}" for i in range(255)])),
+            dict(metainfo=dict(classes=[f"class {i}" for i in range(65536)])),
             dict(split=dict(unseen=[1])),
-            "255 classes are too many",
+            "65536 classes are too many",
         ),
     ],
 )

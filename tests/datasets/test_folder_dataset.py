@@ -85,8 +85,8 @@ def test_background_is_no_class(
 
 
 def test_arguments(root: Path) -> None:
-    with pytest.raises(ValueError, match="background=256"):
-        FolderDataset(str(root), background=256)
+    with pytest.raises(ValueError, match="background=65536"):
+        FolderDataset(str(root), background=65536)
     with pytest.raises(ValueError, match="`data_root`"):
         FolderDataset()
     with pytest.raises(ValueError, match=r"metainfo=dict\(classes="):

@@ -22,6 +22,7 @@ COMMANDS = {
     "calibrate": ("calibrate_seen_bias", "choose the seen-class bias"),
     "show-transport": ("show_transport", "draw predictions and transport plans"),
     "flops": ("get_flops", "count parameters and multiply-adds"),
+    "convert-data": ("convert_data", "write the label files of open-vocabulary data sets"),
     "convert": ("authors_to_mmseg", "convert the authors' checkpoints"),
 }
 

@@ -37,15 +37,15 @@ def data_table(report: DataReport) -> str:
     from prettytable import PrettyTable
 
     from mmseg_otseg.checks.labels import sum_of
-    from mmseg_otseg.structures import IGNORED
 
     assert report.split is not None
     table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
     for subset, samples in report.samples.items():
         pixels = sum_of(samples)
-        total = max(int(pixels.sum()), 1)
-        shares = [pixels[list(report.split.seen)], pixels[list(report.split.unseen)]]
-        shares = [group.sum() for group in shares] + [pixels[IGNORED]]
+        groups = (report.split.seen, report.split.unseen)
+        shares = [sum(pixels[index] for index in group) for group in groups]
+        shares.append(sum(sample.ignored for sample in samples))
+        total = max(pixels.total() + shares[-1], 1)
         sizes = sorted({sample.size for sample in samples if sample.size})
         shown = [f"{width} x {height}" for height, width in sizes]
         span = " to ".join(dict.fromkeys(shown[:: max(len(shown) - 1, 1)]))
@@ -68,7 +68,7 @@ def class_table(report: DataReport) -> str:
         table.add_row([index, name, "U" if index in split.unseen else "S"])
     for subset, samples in report.samples.items():
         pixels = sum_of(samples)
-        known = max(int(pixels[: split.num_classes].sum()), 1)
+        known = max(pixels.total(), 1)
         share = [f"{100 * pixels[index] / known:.2f} %" for index in range(split.num_classes)]
         held = [
             sum(bool(sample.pixels[index]) for sample in samples)

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,9 @@ TOP_LEVEL = frozenset(
     """
     about auto_scale_lr background compile custom_hooks custom_imports data_preprocessor data_root
     default_hooks default_scope env_cfg experiment_name find_unused_parameters launcher load_from
-    log_level log_processor model model_wrapper_cfg optim_wrapper param_scheduler randomness resume
-    runner_type sync_bn test_cfg test_dataloader test_evaluator train_cfg train_dataloader tta_model
-    tta_pipeline val_cfg val_dataloader val_evaluator visualizer work_dir
+    log_level log_processor model model_wrapper_cfg optim_wrapper param_scheduler protocol
+    randomness resume runner_type sync_bn test_cfg test_dataloader test_evaluator train_cfg
+    train_dataloader tta_model tta_pipeline val_cfg val_dataloader val_evaluator visualizer work_dir
     """.split()  # noqa: SIM905
 )
 NEAR = 0.85  # similarity of a key to an existing one from which it counts as mistyped
@@ -71,7 +72,8 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     This takes about a second. ``args.config`` becomes the file that was found.
 
     Args:
-        args: Parsed arguments with ``config`` and, optionally, ``cfg_options``, ``work_dir``,
+        args: Parsed arguments with ``config`` and, optionally, ``data`` (see
+            :func:`~mmseg_otseg_cli.test_data.on_data`), ``cfg_options``, ``work_dir``,
             ``launcher``, ``local_rank``, ``checkpoint`` and ``resume``.
         subsets: Subsets of the data that the tool reads: "train", "val" or "test".
 
@@ -94,6 +96,10 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
         if _lacks_base(error):
             text = f"{text.rstrip('.')}. {_base_hint()}"
         raise CommandError(text) from error
+    if getattr(args, "data", None) is not None:
+        from .test_data import on_data, read_data
+
+        cfg = on_data(cfg, read_data(args.data), options.get("protocol"))
     check_keys(cfg.to_dict(), options)
     try:
         cfg.merge_from_dict(options)
@@ -105,7 +111,8 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
         cfg.work_dir = args.work_dir
     for subset in subsets:
         for dataset in datasets_in((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
-            _check_data_root(dataset, cfg.get("data_root"))
+            with _preparation(cfg):
+                _check_data_root(dataset, cfg.get("data_root"))
     for checkpoint in (getattr(args, "checkpoint", None), getattr(args, "resume", None)):
         _check_file("checkpoint", checkpoint)
     _check_file("checkpoint", cfg.get("load_from"))
@@ -153,6 +160,8 @@ def load_config(args: argparse.Namespace, *subsets: str) -> Config:
 
     if cfg.get("work_dir") is None:
         cfg.work_dir = default_work_dir(args.config)
+        if getattr(args, "data", None) is not None:
+            cfg.work_dir = os.path.join(cfg.work_dir, Path(args.data).stem)
     try:
         import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": None}))
     except ImportError as error:
@@ -165,7 +174,8 @@ def load_config(args: argparse.Namespace, *subsets: str) -> Config:
     for subset in subsets:
         loader = complete.get(f"{subset}_dataloader") or {}
         if isinstance(loader.get("dataset"), dict):
-            check_config(loader["dataset"])
+            with _preparation(cfg):
+                check_config(loader["dataset"])
     return cfg
 
 
@@ -220,6 +230,17 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
                     raise CommandError(f"--cfg-options {option}: no such setting; {hint}")
                 break
             known = [k for k in here if k != "type"] if isinstance(here, dict) else []  # vs. dtype
+
+
+@contextmanager
+def _preparation(cfg: Config) -> Iterator[None]:
+    """Add to an error about a missing data set of ``--data`` how it is prepared."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if "prepare" not in cfg:
+            raise
+        raise FileNotFoundError(f"{error} To prepare {cfg.title}, {cfg.prepare}.") from None
 
 
 def _check_data_root(dataset: Mapping[str, Any], of_folders: str | None) -> None:

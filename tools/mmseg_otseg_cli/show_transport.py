@@ -66,10 +66,8 @@ def classes_of(sample: Sample, look: Inspection, most: int) -> list[int]:
     """Classes that occur in the labels (else in the prediction), unseen and large ones first."""
     import numpy as np
 
-    from mmseg_otseg.structures import IGNORED
-
     found = look.labels() if sample.label is None else sample.label
-    count = np.bincount(found[found != IGNORED].ravel(), minlength=len(look.names))
+    count = np.bincount(found[found < len(look.names)], minlength=len(look.names))
     present = [int(index) for index in np.flatnonzero(count)]
     return sorted(present, key=lambda index: (bool(look.seen[index]), -count[index]))[:most]
 

@@ -21,6 +21,11 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         help="checkpoint file or URL; not needed if the config's model has nothing to train",
     )
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="a data set of configs/open_vocabulary, or a file like them: test on it instead",
+    )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument("--show", action="store_true", help="show the painted predictions")
     parser.add_argument(

@@ -2,6 +2,7 @@
 # The weights come from open_clip (tag "openai"); to take them from a file, set the environment
 # variable CLIP_WEIGHTS to its path. OpenAI's weights in a .safetensors or .bin file need
 # clip=dict(quick_gelu=True) as well: such a file does not say it.
+protocol = "training_free"  # names and thresholds of configs/open_vocabulary
 model = dict(
     type="CLIPEncoderDecoder",  # mmseg's EncoderDecoder; hands `clip` and `split` to its parts
     clip=dict(model="ViT-B-16", pretrained="{{$CLIP_WEIGHTS:openai}}"),

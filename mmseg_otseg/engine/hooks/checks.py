@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmseg_otseg.engine.optimizers import WarmupPolyLR
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.structures import UNLABELED, ClassSplit
+from mmseg_otseg.structures import ClassSplit, unlabeled_label
 
 MAX_SGD_LR = 1e-3
 ADVICE = (
@@ -191,7 +191,7 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
     unseen = metainfo.get("unseen")
     if unseen is None:  # a dataset that hides nothing: only the names can differ
         unseen = split.unseen if len(names) == split.num_classes else ()
-    other = ClassSplit(tuple(names), tuple(unseen))
+    other = ClassSplit(tuple(names), tuple(unseen), metainfo.get("background"))
     split.check_same(other, "the model", data)
     num_classes = getattr(segmentor(model).decode_head, "num_classes", split.num_classes)
     if num_classes != split.num_classes:
@@ -212,7 +212,7 @@ def _check_setting(runner: Runner) -> None:
             "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
     self_trains = any(type(hook).__name__ == "SelfTrainingHook" for hook in runner.hooks)
-    if (metainfo["hide_as"] == UNLABELED) != self_trains:
+    if (metainfo["hide_as"] == unlabeled_label(len(metainfo["classes"]))) != self_trains:
         raise UserError(
             "transductive training needs both: setting='transductive' in the ZeroShotDataset of "
             "train_dataloader, and a SelfTrainingHook"

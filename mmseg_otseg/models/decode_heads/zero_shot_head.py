@@ -14,10 +14,12 @@ from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.trained import TrainedModule
-from mmseg_otseg.structures.class_split import IGNORED, UNLABELED
 from mmseg_otseg.structures.features import AlignedFeatures
+from mmseg_otseg.structures.labels import MAX_CLASSES, ignored_label, unlabeled_label
 
 from .seen_bias import SeenBias
+
+PSEUDO_CLASSES = 64  # unseen classes whose maps are upsampled at a time
 
 
 class ZeroShotHead(TrainedModule, BaseDecodeHead):
@@ -186,7 +188,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         Args:
             inputs: Output of the neck.
             batch_data_samples: Samples with ``gt_sem_seg``: full class indices, 255 ignored, 254
-                unlabeled (pixels of unseen classes in the transductive setting).
+                unlabeled (pixels of unseen classes in the transductive setting); 65535 and 65536
+                with more than 254 classes.
             train_cfg: Not used.
 
         Returns:
@@ -201,7 +204,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             unseen = torch.nonzero(~inputs.seen)[:, 0]
         if len(unseen):
             pseudo = self._pseudo_labels(maps, unseen, labels.shape[1:])
-            target = torch.where(labels == UNLABELED, pseudo, target)
+            target = torch.where(labels == unlabeled_label(self.num_classes), pseudo, target)
         losses = dict(losses)
         for name, class_map in maps.items():
             loss = self.loss_decode(class_map, target, self.align_corners)
@@ -284,8 +287,14 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     ) -> Tensor:
         """Best of the ``unseen`` queries (U,) for every pixel, (B, h, w), as an index into all."""
         logits = _mean(maps)[:, unseen]
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
-        return unseen[logits.argmax(1)]
+        best, index = logits.new_full((), -torch.inf), torch.zeros_like(unseen[0])
+        for start in range(0, len(unseen), PSEUDO_CLASSES):  # what is upsampled at a time
+            part = logits[:, start : start + PSEUDO_CLASSES]
+            part = F.interpolate(part, size, mode="bilinear", align_corners=self.align_corners)
+            value, winner = part.max(1)
+            index = torch.where(value > best, winner + start, index)
+            best = torch.maximum(best, value)
+        return unseen[index]
 
 
 def _mean(maps: Mapping[str, Tensor]) -> Tensor:
@@ -297,12 +306,14 @@ def query_targets(labels: Tensor, classes: Tensor) -> Tensor:
     """Full class indices to indices into the query classes.
 
     Args:
-        labels: Full class indices, any shape, integer; 254 and 255 belong to no class.
+        labels: Full class indices, any shape, integer; values up to 65536 may be no class.
         classes: Full class index of each query class, shape (K,), int64.
 
     Returns:
-        Index 0..K-1 where the label is a query class, 255 elsewhere; shape of ``labels``, int64.
+        Index 0..K-1 where the label is a query class, and elsewhere the label that means ignored
+        beside K classes; shape of ``labels``, int64.
     """
-    table = torch.full((IGNORED + 1,), IGNORED, dtype=torch.int64, device=labels.device)
+    size, ignored = MAX_CLASSES + 2, ignored_label(len(classes))
+    table = torch.full((size,), ignored, dtype=torch.int64, device=labels.device)
     table[classes] = torch.arange(len(classes), device=labels.device)
     return table[labels.long()]

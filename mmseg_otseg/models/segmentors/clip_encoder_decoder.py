@@ -31,9 +31,10 @@ class CLIPEncoderDecoder(EncoderDecoder):
     whose parts are given all of their arguments is the same model with the same state dict, with
     these differences. mmseg takes a single class for foreground against background, while here it
     is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
-    ``test_cfg``, ``window_batch`` (4) windows run at a time; ``refine=True`` refines the class
-    maps. ``seg_logits`` of samples have the size that the test pipeline gave the image, or are left
-    out, see :meth:`predict`. Checkpoints hold the mean and the standard deviation of the pixels.
+    ``test_cfg``, ``window_batch`` (4) windows run at a time. ``refine=True`` refines the class
+    maps; pixels whose best value is below ``none_below`` get the :attr:`background_label`.
+    ``seg_logits`` of samples have the size that the test pipeline gave the image, or are left out,
+    see :meth:`predict`. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -99,6 +100,11 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """Take colors from the data that a checkpoint was trained on; its classes stay behind."""
         self._data_meta = meta or {}
 
+    @property
+    def background_label(self) -> int:
+        """K; with a split whose last class is the background, the label of that one."""
+        return len(self.neck.text.split.foreground)
+
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of a batch, see ``EncoderDecoder``.
 
@@ -141,25 +147,24 @@ class CLIPEncoderDecoder(EncoderDecoder):
         Class maps never have the size of the original images, which can be large. With
         ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
         images, and samples have no ``seg_logits``; a run sets it if no metric reads them. It has no
-        effect where maps are refined or a seen-class bias follows a softmax, which takes all maps.
+        effect where maps are refined, or a bias or threshold follows a softmax: these take all maps.
 
         Args:
             inputs: Images, shape (B, 3, h, w).
             data_samples: Samples to put the results into; see :meth:`postprocess_result`.
         """
-        head = self.decode_head
-        whole = self.test_cfg.get("keep_maps", True) or self.test_cfg.get("refine", False)
-        if whole or not hasattr(head, "finish") or (head.normalizes and head.seen_bias):
+        head, config = self.decode_head, self.test_cfg
+        whole = config.get("keep_maps", True) or config.get("refine", False)
+        whole |= not hasattr(head, "finish")
+        if whole or (head.normalizes and (head.seen_bias or config.get("none_below") is not None)):
             return super().predict(inputs, data_samples)
         shape = dict(ori_shape=inputs.shape[2:])
         samples = data_samples or [SegDataSample(metainfo=shape) for _ in inputs]
         metas = [sample.metainfo for sample in samples]
         names_per_class = self._vocabulary()[0]
-        class_of_name = torch.arange(len(names_per_class)).repeat_interleave(names_per_class)
+        classes = torch.arange(len(names_per_class)).repeat_interleave(names_per_class)
         for sample, maps in zip(samples, self._image_maps(inputs, metas)):
-            self._place(maps, sample)
-            names = sample.pred_sem_seg.data
-            sample.pred_sem_seg = PixelData(data=class_of_name.to(names.device)[names])
+            self._place(maps, sample, classes)
         return samples
 
     def postprocess_result(
@@ -182,16 +187,22 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """
         samples = data_samples or [SegDataSample() for _ in seg_logits]
         for sample, values in zip(samples, seg_logits):
-            maps = self._place(ImageMaps.of(values), sample)
+            maps = self._place(ImageMaps.of(values), sample, torch.arange(len(values)))
             sample.seg_logits = PixelData(data=maps.whole())
         return samples
 
-    def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
-        """Put the best label of each pixel into a sample; returns the maps as the image stands."""
-        maps = maps.upright(sample.metainfo)
+    def _place(self, maps: ImageMaps, sample: SegDataSample, classes: Tensor) -> ImageMaps:
+        """Put the labels of an image into its sample, where ``classes`` (Q,) are those of the maps.
+
+        Returns:
+            The maps as the image stands, without padding and flip.
+        """
+        maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
         size = sample.metainfo.get("ori_shape", maps.size)
-        labels, _ = place_labels([maps], size, self.align_corners)
-        sample.pred_sem_seg = PixelData(data=labels[None])
+        found, _ = place_labels([maps], size, self.align_corners, none_below)
+        if none_below is not None:
+            classes = torch.cat([classes, torch.tensor([self.background_label])])
+        sample.pred_sem_seg = PixelData(data=classes.to(found.device)[found][None])
         return maps
 
     def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:

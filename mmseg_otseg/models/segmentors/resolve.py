@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import clip_embed_dim, resolve_clip
-from mmseg_otseg.structures import ClassSplit
+from mmseg_otseg.structures import IGNORED, ClassSplit, ignored_label
 
 
 def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
@@ -18,8 +18,8 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     A config names CLIP once, as ``clip``, and the classes once, as ``split``. From these follow
     ``clip`` of backbone, neck and text prompts; ``split`` of neck and text prompts; ``adapters`` of
     the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head, and ``num_names`` where
-    a class has several; and the mean and standard deviation of the pixels where they are None. A
-    head without a neck is left as it is.
+    a class has several; the mean and standard deviation of the pixels where they are None; and the
+    label of padded pixels where 255 is that of a class. A head without a neck is left as it is.
 
     Args:
         config: The config; it is not changed. A model for test-time augmentation has it in
@@ -57,6 +57,9 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         num_classes=split.num_classes,
         num_levels=levels,
     )
+    pixels, ignored = model.data_preprocessor, ignored_label(split.num_classes)
+    if isinstance(pixels, Mapping) and pixels.get("seg_pad_val", IGNORED) == IGNORED != ignored:
+        model.data_preprocessor = ConfigDict(pixels, seg_pad_val=ignored)
     if len(split.texts) != split.num_classes:
         _fill("model.decode_head", head, num_names=len(split.texts))
     neck.text = text

@@ -168,7 +168,11 @@ class ImageMaps:
 
 
 def place_labels(
-    maps: Sequence[Tensor | ImageMaps], size: tuple[int, int], align_corners: bool = False
+    maps: Sequence[Tensor | ImageMaps],
+    size: tuple[int, int],
+    align_corners: bool = False,
+    none_below: float | None = None,
+    none_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Resize class maps bilinearly and take the best class of each pixel.
 
@@ -182,6 +186,8 @@ def place_labels(
             which may differ in h and w, are added up at the size of the image.
         size: Rows and columns (H, W) of the image.
         align_corners: As in ``interpolate``.
+        none_below: Pixels whose best value is below this get the label ``none_label``.
+        none_label: Default: K.
 
     Returns:
         Class indices, shape (H, W), int64; and their values, shape (H, W), float32.
@@ -215,6 +221,8 @@ def place_labels(
             ]
             best[rows, columns], index = torch.stack(resized).sum(0).max(0)
             labels[rows, columns] = possible[index]
+    if none_below is not None:
+        labels[best < none_below] = len(kept[0]) if none_label is None else none_label
     return labels, best
 
 

@@ -17,8 +17,9 @@ from .sliding import ImageMaps, place_labels
 class ZeroShotTTAModel(BaseTTAModel):
     """Predicts the mean, over several views of an image, of what the head predicts.
 
-    These are probabilities minus the seen-class bias, so no class depends on the others. mmseg's
-    ``SegTTAModel`` averages a softmax of them instead. The maps of all views of one size are added
+    These are probabilities minus the seen-class bias, so no class depends on the others, and
+    ``test_cfg.none_below`` means what it means without views. mmseg's ``SegTTAModel`` averages a
+    softmax of them instead. The maps of all views of one size are added
     up as they come, and are resized when the labels are placed.
 
     Args:
@@ -52,9 +53,11 @@ class ZeroShotTTAModel(BaseTTAModel):
             ):
                 values = ImageMaps.of(values).upright(meta).whole().float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
+        none_below = self.module.test_cfg.get("none_below")
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            labels, _ = place_labels([*total.values()], size, self.module.align_corners)
+            options = (self.module.align_corners, none_below, self.module.background_label)
+            labels, _ = place_labels([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 

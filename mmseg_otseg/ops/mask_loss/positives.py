@@ -11,6 +11,7 @@ from .bilinear import BilinearAxis
 
 PIXELS_AT_ONCE = 65536
 PIXELS_AT_ONCE_ON_GPU = 2**23
+FEW_CLASSES = 256
 
 
 class PositiveSums(NamedTuple):
@@ -53,13 +54,37 @@ def positive_sums(
     Returns:
         The sums and gradients.
     """
+    if len(logits) <= FEW_CLASSES:
+        return _sums(logits, target, rows, columns, alpha, gamma)
+    # Of many classes, few occur in an image.
+    labeled = (target >= 0) & (target < len(logits))
+    index = torch.bincount(target[labeled], minlength=len(logits)).nonzero()[:, 0]
+    index = index if len(index) else index.new_zeros(1)
+    place = target.new_zeros(len(logits)).index_copy(0, index, torch.arange(len(index)).to(index))
+    owner = place[target.where(labeled, 0)].where(labeled, -1)
+    focal, *sums = _sums(logits[index], owner, rows, columns, alpha, gamma)
+    spread = [
+        part.new_zeros(len(logits), *part.shape[1:]).index_copy_(0, index, part) for part in sums
+    ]
+    return PositiveSums(focal, *spread)
+
+
+def _sums(
+    logits: Tensor,
+    target: Tensor,
+    rows: BilinearAxis,
+    columns: BilinearAxis,
+    alpha: float,
+    gamma: float,
+) -> PositiveSums:
+    """The sums over all classes that there are logits of."""
     classes = len(logits)
     focal = logits.new_zeros(())
     overlap, size = logits.new_zeros(2, classes)
     gradients = logits.new_zeros(2, *logits.shape)
     pixels = PIXELS_AT_ONCE_ON_GPU if logits.is_cuda else PIXELS_AT_ONCE
     column = torch.arange(columns.new_size, device=logits.device)
-    # With many classes, most memory goes to the rows of logits that a band is made of.
+    # Most memory goes to the rows of logits that a band is made of.
     wide_rows = max(1, 8 * pixels // (classes * columns.new_size) - 2)
     length = min(pixels // columns.new_size, wide_rows * rows.new_size // rows.size)
     for part, inputs in rows.bands(max(1, length)):

@@ -1,0 +1,22 @@
+# Pascal Context, 59 classes; the background is ignored (PC-59).
+_base_ = "../_base_/datasets/open_vocabulary.py"
+
+title = "Context59"
+prepare = "see MMSegmentation's guide on preparing datasets"
+data_root = "data/VOCdevkit/VOC2010"
+test_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            data_root=data_root,
+            data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClassContext"),
+            ann_file="ImageSets/SegmentationContext/val.txt",
+            reduce_zero_label=True,
+        )
+    )
+)
+
+protocols = dict(
+    trained=dict(classes="catseg/context59"),
+    openseg=dict(classes="openseg/context59"),
+    training_free=dict(classes="context"),
+)

@@ -1,0 +1,21 @@
+# Pascal VOC 2012, 20 classes and the background: what is unlike all classes (VOC21).
+_base_ = "../_base_/datasets/open_vocabulary.py"
+
+title = "VOC21"
+prepare = "see MMSegmentation's guide on preparing datasets"
+data_root = "data/VOCdevkit/VOC2012"
+test_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            data_root=data_root,
+            data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+            ann_file="ImageSets/Segmentation/val.txt",
+            reduce_zero_label=True,
+        )
+    )
+)
+
+protocols = dict(
+    trained=dict(classes="voc", background="threshold", none_below=0.5),
+    training_free=dict(classes="sclip/voc21", background="names", none_below=0.1),
+)
