@@ -146,26 +146,36 @@ class CLIPEncoderDecoder(EncoderDecoder):
 
         Class maps never have the size of the original images, which can be large. With
         ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
-        images, and samples have no ``seg_logits``; a run sets it if no metric reads them. It has no
-        effect where maps are refined, or a bias or threshold follows a softmax: these take all maps.
+        images, unless that takes all of them at once, and samples have no ``seg_logits``. A run
+        sets it if no metric reads them.
 
         Args:
             inputs: Images, shape (B, 3, h, w).
             data_samples: Samples to put the results into; see :meth:`postprocess_result`.
         """
-        head, config = self.decode_head, self.test_cfg
-        whole = config.get("keep_maps", True) or config.get("refine", False)
-        whole |= not hasattr(head, "finish")
-        if whole or (head.normalizes and (head.seen_bias or config.get("none_below") is not None)):
+        samples = data_samples or [
+            SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:])) for _ in inputs
+        ]
+        if self.test_cfg.get("keep_maps", True) or self._needs_all_maps(samples):
             return super().predict(inputs, data_samples)
-        shape = dict(ori_shape=inputs.shape[2:])
-        samples = data_samples or [SegDataSample(metainfo=shape) for _ in inputs]
         metas = [sample.metainfo for sample in samples]
-        names_per_class = self._vocabulary()[0]
-        classes = torch.arange(len(names_per_class)).repeat_interleave(names_per_class)
         for sample, maps in zip(samples, self._image_maps(inputs, metas)):
-            self._place(maps, sample, classes)
+            self._place(maps, sample)
         return samples
+
+    def _needs_all_maps(self, samples: SampleList) -> bool:
+        """Whether labels take the maps of all names at the size of the tested image.
+
+        That is so for refinement, and for a softmax over the names unless its largest value alone
+        counts, at that size.
+        """
+        head, config = self.decode_head, self.test_cfg
+        if config.get("refine", False) or not hasattr(head, "finish"):
+            return True
+        resized = any(tuple(s.ori_shape) != tuple(s.get("img_shape", s.ori_shape)) for s in samples)
+        return head.normalizes and bool(
+            resized or head.seen_bias or config.get("none_below") is not None
+        )
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
@@ -187,41 +197,43 @@ class CLIPEncoderDecoder(EncoderDecoder):
         """
         samples = data_samples or [SegDataSample() for _ in seg_logits]
         for sample, values in zip(samples, seg_logits):
-            maps = self._place(ImageMaps.of(values), sample, torch.arange(len(values)))
+            maps = self._place(ImageMaps.of(values), sample)
             sample.seg_logits = PixelData(data=maps.whole())
         return samples
 
-    def _place(self, maps: ImageMaps, sample: SegDataSample, classes: Tensor) -> ImageMaps:
-        """Put the labels of an image into its sample, where ``classes`` (Q,) are those of the maps.
+    def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
+        """Put the labels of an image into its sample.
 
         Returns:
             The maps as the image stands, without padding and flip.
         """
         maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
+        none_label = None if none_below is None else self.background_label
         size = sample.metainfo.get("ori_shape", maps.size)
-        found, _ = place_labels([maps], size, self.align_corners, none_below)
-        if none_below is not None:
-            classes = torch.cat([classes, torch.tensor([self.background_label])])
-        sample.pred_sem_seg = PixelData(data=classes.to(found.device)[found][None])
+        labels, _ = place_labels([maps], size, self.align_corners, none_below, none_label)
+        sample.pred_sem_seg = PixelData(data=labels[None])
         return maps
 
     def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:
         """What the head makes of each image: maps of all names, at the resolution of patches."""
-        head, predict, values = self.decode_head, self.encode_decode, ImageMaps.values
+        head, more = self.decode_head, dict[str, Any](align_corners=self.align_corners)
+        predict = self.encode_decode
         if hasattr(head, "name_maps"):
-            names_per_class, seen = self._vocabulary()
-            of_names = seen.repeat_interleave(names_per_class).to(inputs.device)
+            names_per_class, seen = (each.to(inputs.device) for each in self._vocabulary())
+            of_names = seen.repeat_interleave(names_per_class)
+            more["values"] = lambda maps, names: head.values(maps, of_names[names])
+            classes = torch.arange(len(seen), device=seen.device)
+            more["classes"] = torch.arange(len(seen), device=seen.device).repeat_interleave(
+                names_per_class
+            )
 
             def predict(crops: Tensor, metas: list[dict]) -> Tensor:
                 return head.name_maps(self.extract_feat(crops))
 
-            def values(maps: Tensor, names: Any) -> Tensor:
-                return head.values(maps, of_names[names])
-
         found = predict_windows(predict, inputs, metas, self.test_cfg, self.out_channels)
-        size, corners = (inputs.shape[2], inputs.shape[3]), self.align_corners
+        size = (inputs.shape[2], inputs.shape[3])
         return [
-            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], values, corners)
+            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], **more)
             for index in range(len(inputs))
         ]
 

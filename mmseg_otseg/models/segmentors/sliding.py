@@ -77,12 +77,15 @@ class ImageMaps:
         windows: Rows and columns of each window, and its maps (Q, h', w').
         values: What the resized maps (Q', rows, columns) of some names, indices or a slice, mean;
             nondecreasing, pixel by pixel. Afterwards windows are averaged where they overlap.
+        classes: The class of each name, (Q,), in increasing order, to take the largest value of
+            the names of each; None leaves the names apart.
         align_corners: How maps are resized, as in ``interpolate``.
     """
 
     size: tuple[int, int]
     windows: Sequence[Window]
     values: Callable[[Tensor, Any], Tensor] = lambda maps, names: maps
+    classes: Tensor | None = None
     align_corners: bool = False
 
     @classmethod
@@ -117,19 +120,45 @@ class ImageMaps:
         return replace(self, size=size, windows=places)
 
     def whole(self) -> Tensor:
-        """The values of all names, shape (Q, h, w)."""
-        return self.part(slice(0, self.size[0]), slice(0, self.size[1]), slice(None))
+        """The values of all names, which are left apart, shape (Q, h, w)."""
+        rows, columns = (slice(0, length) for length in self.size)
+        return self._of_names(rows, columns, slice(None))
 
-    def part(self, rows: slice, columns: slice, names: Any) -> Tensor:
-        """The values of some names in a part of the image.
+    def part(self, rows: slice, columns: slice, classes: Tensor) -> Tensor:
+        """The values of some classes in a part of the image.
 
         Args:
             rows, columns: The part.
-            names: Indices of the names, or a slice.
+            classes: Indices (K',) in increasing order.
 
         Returns:
-            Shape (Q', rows, columns).
+            Shape (K', rows, columns).
         """
+        if self.classes is None:
+            return self._of_names(rows, columns, classes)
+        names = torch.isin(self.classes, classes).nonzero()[:, 0]
+        values = self._of_names(rows, columns, names)
+        if len(names) == len(classes):
+            return values
+        counts = torch.unique_consecutive(self.classes[names], return_counts=True)[1]
+        return torch.stack([each.amax(0) for each in values.split(counts.tolist())])
+
+    def bounds(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """The least and the most that the value of each class can be in a part, (K,) each."""
+        ends = [
+            torch.stack([maps.amin((1, 2)), maps.amax((1, 2))], 1)[:, None].float()
+            for _, _, maps, _, _ in self._pieces(rows, columns)
+        ]
+        found = torch.stack([self.values(each, slice(None)) for each in ends])  # (n, Q, 1, 2)
+        least, most = found[:, :, 0, 0].amin(0), found[:, :, 0, 1].amax(0)
+        if self.classes is None:
+            return least, most
+        none = least.new_full((int(self.classes[-1]) + 1,), -torch.inf)
+        least, most = (none.scatter_reduce(0, self.classes, end, "amax") for end in (least, most))
+        return least, most
+
+    def _of_names(self, rows: slice, columns: slice, names: Any) -> Tensor:
+        """The values of some names, indices or a slice, in a part; shape (Q', rows, columns)."""
         size = (rows.stop - rows.start, columns.stop - columns.start)
         total, covered = torch.empty(0), torch.zeros(size)
         for down, across, maps, row_weights, column_weights in self._pieces(rows, columns):
@@ -141,15 +170,6 @@ class ImageMaps:
             total[:, down, across] += values
             covered[down, across] += 1
         return total.div_(covered.to(total))
-
-    def bounds(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """The least and the most that the value of each name can be in a part, shape (Q,) each."""
-        ends = [
-            torch.stack([maps.amin((1, 2)), maps.amax((1, 2))], 1)[:, None].float()
-            for _, _, maps, _, _ in self._pieces(rows, columns)
-        ]
-        found = torch.stack([self.values(each, slice(None)) for each in ends])  # (n, Q, 1, 2)
-        return found[:, :, 0, 0].amin(0), found[:, :, 0, 1].amax(0)
 
     def _pieces(self, rows: slice, columns: slice) -> Iterator[Piece]:
         """What each window adds to a part: where, from which of its maps' values, and weights."""
@@ -222,7 +242,7 @@ def place_labels(
             best[rows, columns], index = torch.stack(resized).sum(0).max(0)
             labels[rows, columns] = possible[index]
     if none_below is not None:
-        labels[best < none_below] = len(kept[0]) if none_label is None else none_label
+        labels[best < none_below] = len(least) if none_label is None else none_label
     return labels, best
 
 
