@@ -223,9 +223,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
             of_names = seen.repeat_interleave(names_per_class)
             more["values"] = lambda maps, names: head.values(maps, of_names[names])
             classes = torch.arange(len(seen), device=seen.device)
-            more["classes"] = torch.arange(len(seen), device=seen.device).repeat_interleave(
-                names_per_class
-            )
+            more["classes"] = classes.repeat_interleave(names_per_class)
 
             def predict(crops: Tensor, metas: list[dict]) -> Tensor:
                 return head.name_maps(self.extract_feat(crops))

@@ -15,7 +15,8 @@ from mmseg_otseg.imaging import windows
 
 WINDOW_BATCH = 4
 MAX_WINDOW_VALUES = 2**26  # of all maps of the windows in a batch at the image's size: 256 MiB
-MAX_VALUES = 2**23  # of all names in a tile, if none were left out
+MAX_VALUES = 2**20  # of all names in a tile, if none were left out: a CPU's cache holds them
+GPU_FACTOR = 16  # more of them, as each tile is many small kernels
 MIN_TILE = 16  # pixels a side
 
 Window = tuple[slice, slice, Tensor]
@@ -225,7 +226,8 @@ def place_labels(
     labels = torch.empty(size, dtype=torch.int64, device=kept[0].device)
     best = torch.empty(size, dtype=torch.float32, device=kept[0].device)
     shrink = max(1.0, *(old / new for view in views for old, new in zip(view.size, size)))
-    side = max(MIN_TILE, int(math.sqrt(MAX_VALUES / len(kept[0])) / shrink))
+    limit = MAX_VALUES * (1 if kept[0].device.type == "cpu" else GPU_FACTOR)
+    side = max(MIN_TILE, int(math.sqrt(limit / len(kept[0])) / shrink))
     for rows in windows(size[0], side, side):
         for columns in windows(size[1], side, side):
             axes = [
@@ -239,7 +241,7 @@ def place_labels(
                 _resized(view.part(top, left, possible), row_weights, column_weights)
                 for view, ((top, row_weights), (left, column_weights)) in zip(views, axes)
             ]
-            best[rows, columns], index = torch.stack(resized).sum(0).max(0)
+            best[rows, columns], index = sum(resized[1:], resized[0]).max(0)
             labels[rows, columns] = possible[index]
     if none_below is not None:
         labels[best < none_below] = len(least) if none_label is None else none_label
