@@ -25,6 +25,7 @@ PAGES = {
     "configs/zegclip/README.md": "methods/zegclip.md",
     "configs/ablations/README.md": "methods/ablations.md",
     "configs/cross_dataset/README.md": "methods/cross_dataset.md",
+    "configs/open_vocabulary/README.md": "methods/open_vocabulary.md",
     "configs/shapes/README.md": "shapes/index.md",
     "configs/shapes/clip/README.md": "shapes/clip.md",
     "configs/shapes/checkpoint/README.md": "shapes/checkpoint.md",

@@ -16,7 +16,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import mmseg
-import numpy as np
 import pytest
 from mmengine.config import Config
 from mmseg_otseg_cli.__main__ import COMMANDS
@@ -25,7 +24,7 @@ from mmseg_otseg_cli.config import check_keys, config_names, find_config
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import last_metrics, run_tool
-from tests.helpers.small_configs import small, write_data
+from tests.helpers.small_configs import write_data
 from tests.helpers.tiny_clip import tiny_clip
 
 PAGES = [
@@ -90,10 +89,6 @@ def help_of(module: str) -> str:
     return text.getvalue()
 
 
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
-
-
 def test_tables_of_results_are_those_of_the_metafiles() -> None:
     tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
     assert tables["page"]() == tables["PAGE"].read_text(encoding="utf-8")
@@ -105,38 +100,13 @@ def test_known_splits() -> None:
         assert ClassSplit.build(name).num_classes == int(number)
 
 
-#: Settings of docs/settings.md.
-SETTINGS = (
-    "model.clip.quick_gelu=True",
-    "model.decode_head.predict_from=decoder",
-    "model.decode_head.seen_bias=0",
-    "model.decode_head.transport=softmax",
-    "model.split.unseen=[cow,motorbike]",
-    "model.neck.text=text.npy",
-    "model.backbone.save_clip=True",
-    "model.clip.precision=bf16",
-    "model.backbone.with_cp=True",
-)
-
-
-def test_settings_by_wish(tmp_path: Path) -> None:
-    """All settings of the pages are known; those of the model train together."""
-    wishes = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").replace('"', "")
-    assert all(setting in wishes for setting in SETTINGS)
+def test_the_settings_of_the_pages_exist() -> None:
     keys: set[str] = set()
     for page in (ROOT / "docs").glob("*.md"):
         text = page.read_text(encoding="utf-8")
         keys |= set(re.findall(r"[`\s]((?:model|optim_wrapper|train_\w+)(?:\.\w+)+)[=`]", text))
-    assert len(keys) > len(SETTINGS)
+    assert len(keys) > 9
     check_keys(Config.fromfile(find_config("otseg/voc_512")).to_dict(), dict.fromkeys(keys))
-    write_data(tmp_path)
-    small("otseg/voc_512.py", tmp_path).dump(tmp_path / "voc_512.py")
-    embeddings = np.random.default_rng(0).normal(size=(20, 6, tiny_clip()["embed_dim"]))
-    embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    np.save(tmp_path / "text.npy", embeddings)
-    settings = [s.replace("text.npy", str(tmp_path / "text.npy")) for s in SETTINGS]
-    run_tool("train", tmp_path / "voc_512.py", "--work-dir", tmp_path, "--cfg-options", *settings)
-    assert (tmp_path / "iter_2.pth").is_file()
 
 
 @pytest.mark.skipif(not MMSEG.is_dir(), reason="mmsegmentation without its configs")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import warnings
-
 import pytest
 
 from mmseg_otseg.quiet import quiet_imports
@@ -13,14 +11,3 @@ def test_known_lines_are_dropped_and_nothing_else(capsys: pytest.CaptureFixture)
         print("Could not import something else")
         raise ImportError
     assert capsys.readouterr().out == "Could not import something else\n"
-
-
-def test_known_warnings_are_dropped_and_nothing_else() -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with quiet_imports():
-            pass
-        warnings.warn("Fail to import ``MultiScaleDeformableAttention`` from ...", stacklevel=1)
-        warnings.warn("Setting MKL_NUM_THREADS environment variable for each", stacklevel=1)
-        warnings.warn("labels are missing", stacklevel=1)
-    assert [str(warning.message) for warning in caught] == ["labels are missing"]

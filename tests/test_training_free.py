@@ -14,10 +14,8 @@ from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.segmentors.sliding import place_labels
 from tests.helpers.reference import Reference
-from tests.helpers.small_configs import small
 
 KINDS = {"naclip": "naclip", "sclip": "sclip", "kk": "kk_reduced", None: "vanilla"}
 CASES = [(name, kind) for name in "ab" for kind in KINDS]
@@ -32,23 +30,9 @@ def model_of(reference: Reference, kind: str | None, folder: Path, **test_cfg: A
         for _, group in groupby(enumerate(owners), key=lambda pair: pair[1])
     ]
     np.save(folder / "text.npy", reference.arrays["input/text_embeddings"].mean(1))
-    patches = reference.config("image_size") // reference.config("patch_size")
-    vision = {
-        "image_size": patches * reference.config("patch_size"),
-        "patch_size": reference.config("patch_size"),
-        "width": reference.config("width"),
-        "layers": reference.config("layers"),
-        "head_width": reference.config("width") // reference.config("heads"),
-    }
-    clip = {
-        "embed_dim": reference.config("embed_dim"),
-        "quick_gelu": True,
-        "vision_cfg": vision,
-        "text_cfg": {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408},
-    }
     config = dict(
         type="CLIPEncoderDecoder",
-        clip=dict(model=clip),
+        clip=reference.clip(),
         split=dict(classes=classes),
         data_preprocessor=dict(type="SegDataPreProcessor", bgr_to_rgb=True, mean=None, std=None),
         backbone=dict(type="CLIPBackbone", local_attention=kind, position_interpolation="bicubic"),
@@ -118,14 +102,3 @@ def test_windows_are_averaged_before_the_softmax(tmp_path: Path) -> None:
     expected = (reference.config("logit_scale") * total / covered).softmax(1)
     expected = [part.amax(1) for part in expected.split(split.names_per_class, dim=1)]
     assert torch.allclose(predict(model, image), torch.stack(expected, dim=1), atol=1e-6)
-
-
-def test_names_in_masks_out(tmp_path: Path) -> None:
-    cfg = small("training_free/names.py", tmp_path)
-    inferencer = OTSegInferencer(cfg, device="cpu")
-    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    found = inferencer(image, classes="road, tree | trees, sky")
-    assert found["classes"] == ("road", "tree", "sky")
-    assert found["predictions"][0].shape == (60, 90)
-    values = inferencer.inspect(image, "road, tree | trees, sky").values
-    assert values.shape[0] == 3 and (values.sum(0) <= 1 + 1e-5).all()

@@ -34,7 +34,7 @@ say() { printf '\n== %s\n' "$*"; }
 # What touches mmengine, mmcv and mmseg; the rest does not depend on the stack and runs on one.
 on_every_stack="tests/datasets tests/engine tests/evaluation tests/inference tests/test_reference.py
     tests/models/test_clip_encoder_decoder.py tests/tools/test_processes.py
-    tests/tools/test_quickstart.py tests/tools/test_test.py tests/tools/test_train.py"
+    tests/tools/test_test.py tests/tools/test_train.py"
 
 jobs=${JOBS:-$(($(nproc) < 4 ? $(nproc) : 4))}
 checked=

@@ -56,10 +56,6 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
 
     Returns:
         The text of each row by its title, in the order of the table.
-
-    Raises:
-        UserError: If the ``clip`` setting is invalid.
-        FileNotFoundError: If it names a weights file that does not exist.
     """
     source, config = resolve_clip(**clip), clip_config(clip["model"])
     text, tower = config["text_cfg"], backbone.tower
@@ -168,7 +164,7 @@ class PatchCheck:
                 f"no pixel of the images has a label from 0 to {number - 1}: give images with "
                 "labels of these classes"
             )
-        return self._compare([partial(mean_iou, level) for level in counts])
+        return self._compare([partial(_mean_iou, level) for level in counts])
 
     def on_images(self, images: Iterable[Tensor]) -> list[Agreement]:
         """Correlation of each layer's mean score with the global score, over images and names.
@@ -204,13 +200,8 @@ class PatchCheck:
         return found
 
 
-def mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
-    """mIoU in percent over the classes that have pixels.
-
-    Args:
-        counts: Pixels of each class (rows) by prediction (columns), shape (K, K).
-        order: Index of the prediction that counts for each class, shape (K,).
-    """
+def _mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
+    """mIoU in percent of pixel counts (K, K), by class and by prediction, in an order (K,)."""
     counts = counts[:, order]
     hits, rows = counts.diagonal(), counts.sum(1)
     union = np.maximum(rows + counts.sum(0) - hits, 1)
@@ -251,8 +242,7 @@ def verdict(levels: Sequence[Agreement], names: int, trained: bool) -> str:
         trained: Whether CLIP's weights are pretrained.
 
     Returns:
-        One line of text. It begins with "Warning" if the last layer does not agree with the text
-        better than chance, although the weights are trained and there are enough names.
+        One line of text, which begins with "Warning" if something should be changed.
     """
     last, best = levels[-1], max(levels, key=lambda level: (level.beaten, level.score))
     if not trained:

@@ -63,16 +63,10 @@ class DataReport:
         return all(finding.level != "error" for finding in self.findings)
 
     def draw_sheet(self, path: Path) -> bool:
-        """Draw some samples as the model sees them.
-
-        Args:
-            path: Image file to write.
+        """Draw some samples as the model sees them into an image file.
 
         Returns:
             Whether it was written; False if no sample can be drawn.
-
-        Raises:
-            OSError: If the file cannot be written; the message names it.
         """
         figure = draw_sheet(self.datasets)
         if figure is None:

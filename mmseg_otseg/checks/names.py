@@ -36,11 +36,7 @@ SAME = 0.999  # cosine from which two names are one to CLIP
 
 
 def name_findings(names: Sequence[str]) -> Iterator[Finding]:
-    """Names that CLIP cannot understand or that are hard to distinguish or to type.
-
-    Args:
-        names: The class names.
-    """
+    """Names that CLIP cannot understand or that are hard to distinguish or to type."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[_plain(name)].append(name)
@@ -176,9 +172,6 @@ class NameReader:
 
         Args:
             names: The class names; those of one class may be written ``"sofa | couch"``.
-
-        Raises:
-            ValueError: If a name is too long for the text tower.
         """
         prompts = TemplatePrompts(self.clip, {"classes": names}, self.templates, average=True)
         split, embeddings = prompts.split, prompts()[:, 0]
@@ -228,12 +221,7 @@ class NameReader:
 
 
 def _same_names(split: ClassSplit, embeddings: Tensor) -> Iterator[Finding]:
-    """Names of different classes that CLIP cannot tell apart.
-
-    Args:
-        split: The classes.
-        embeddings: Unit-length text embeddings of all their Q names, (Q, D).
-    """
+    """Names of different classes that CLIP cannot tell apart, by their unit embeddings (Q, D)."""
     owners = torch.tensor([index for index, own in enumerate(split.names) for _ in own])
     same = (embeddings @ embeddings.T > SAME) & (owners[:, None] != owners)
     texts, found = split.texts, int(same.any(1).sum())
@@ -298,10 +286,7 @@ def order_findings(
 def _another_order(given: np.ndarray, best: np.ndarray, names: Sequence[str]) -> str:
     """The message that names the best order of the names, and what it is if it follows a rule.
 
-    Args:
-        given: The label values that occur, (S,).
-        best: The index of the name that fits each of them best, (S,).
-        names: The K class names.
+    For each label value that occurs, ``best`` is the index of the name that fits, shape (S,) both.
     """
     number = len(names)
     shifts = (best - given) % number

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
@@ -18,7 +19,7 @@ from mmseg_otseg.imaging.reading import SUFFIXES
 from mmseg_otseg.structures import MAX_CLASSES, ClassSplit
 
 from .guarded_pipeline import GuardedPipeline
-from .label_rule import LabelRule, LoadLabels
+from .label_rule import LabelRule
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
 MAX_LISTED = 5  # files in a message
@@ -112,6 +113,8 @@ class FolderDataset(BaseSegDataset):
             label value.
     """
 
+    pipeline: Any
+
     def __init__(
         self,
         data_root: str | None = None,
@@ -185,7 +188,7 @@ class FolderDataset(BaseSegDataset):
 
         The unseen classes of ``metainfo`` are left out: training must not know where they are.
         """
-        reader = GuardedPipeline([LoadLabels()], self.pipeline.rule)
+        reader = GuardedPipeline([LoadAnnotations()], self.pipeline.rule)
         label = reader.read_label(self.get_data_info(idx))
         classes = range(len(self.metainfo["classes"]))
         seen = set(classes) - set(self.metainfo.get("unseen", ()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.dataset import Compose as DatasetCompose
-from mmseg.datasets.transforms import LoadAnnotations as LoadMMSegAnnotations
+from mmseg.datasets.transforms import LoadAnnotations as LoadAnnotations8Bit
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
@@ -51,20 +51,20 @@ class GuardedPipeline(Compose):
         self.rule, self.keep_whole = rule, keep_whole
         super().__init__([self._guarded(transform) for transform in transforms])
 
-    def _guarded(self, transform: Callable) -> Callable:
+    def _guarded(self, transform: Any) -> Callable:
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
-        if type(transform) is LoadMMSegAnnotations:
+        if isinstance(transform, LoadLabels):  # of a FolderDataset on its own
+            return transform
+        if type(transform) is LoadAnnotations8Bit:
             reduces = self.rule.reduce_zero_label
             if transform.reduce_zero_label not in (None, reduces):
                 raise UserError(
                     f"LoadAnnotations has reduce_zero_label={transform.reduce_zero_label}, its "
                     f"dataset {reduces}: set it in the dataset alone"
                 )
-            return LoadLabels(
-                backend_args=transform.backend_args, imdecode_backend=transform.imdecode_backend
-            )
+            return LoadLabels(transform)
         guarded: dict[str, Any] = {}
         for name in _NESTED:
             inner = getattr(transform, name, None)
@@ -96,6 +96,8 @@ class GuardedPipeline(Compose):
         """
         image, label = results.get("img_path"), results.get("seg_map_path")
         for step in self.transforms:
+            if isinstance(step, LoadLabels) and results.get("label_map") != self.rule.label_map:
+                step = step.plain  # the sample says what its values of 8 bits mean
             labeled = _LABEL in results
             output = _run(step, results, image, label)
             if output is None:

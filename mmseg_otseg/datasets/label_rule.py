@@ -62,8 +62,8 @@ class LabelRule:
         self.ignored = ignored_label(count + counts)
         self._background = count if counts else self.ignored
         self.reduce_zero_label = getattr(dataset, "reduce_zero_label", False)
-        reindexed, old = getattr(dataset, "label_map", None), np.arange(count)
-        if reindexed:  # mmseg's, for some of the dataset's own classes
+        self.label_map, old = getattr(dataset, "label_map", None), np.arange(count)
+        if self.label_map:  # mmseg's, for some of the dataset's own classes
             known = type(dataset).METAINFO["classes"]
             old = np.array([known.index(name) for name in dataset.metainfo["classes"]])
         # Loaders of other formats return class indices and 255.
@@ -77,11 +77,12 @@ class LabelRule:
                 "set `background` (FolderDataset) or reduce_zero_label"
             )
         self._of_files = self._table(values, background, ignored)
-        if reindexed:
+        if self.label_map:
             dropped = np.setdiff1d(np.arange(len(known)), old)
             dropped += 0 if background is None else dropped >= background
             self._of_files[dropped] = self.ignored
-        self._shown = np.arange(self.ignored + 1, dtype=self._of_files.dtype)
+        kind = np.uint8 if self.ignored == IGNORED else np.int32
+        self._shown = np.arange(self.ignored + 1, dtype=kind)
         if hide_as is not None:
             self._shown[list(split.unseen)] = hide_as
 
@@ -119,7 +120,7 @@ class LabelRule:
         labels = table[index]
         if (wrong := (labels < 0) | (index != values)).any():
             raise SampleError(f"label file {path} {self._problem(np.unique(values[wrong]), table)}")
-        return labels.astype(np.uint8) if self.ignored == IGNORED else labels
+        return labels.astype(self._shown.dtype, copy=False)
 
     def wrong(self, values: Sequence[int]) -> tuple[int, ...]:
         """Those of the values of a file that must not occur."""
@@ -128,7 +129,7 @@ class LabelRule:
 
     def hide(self, labels: np.ndarray) -> np.ndarray:
         """The labels (H, W) to train or test with, from those of :meth:`labels`."""
-        return self._shown[labels].astype(np.uint8 if self.ignored == IGNORED else np.int32)
+        return self._shown[labels]
 
     def _problem(self, wrong: np.ndarray, table: np.ndarray) -> str:
         if (wrong != np.rint(wrong)).any():
@@ -152,7 +153,15 @@ class LabelRule:
 
 
 class LoadLabels(LoadAnnotations):
-    """mmseg's ``LoadAnnotations``, but the values stay as in the file, with 16 bits too."""
+    """mmseg's ``LoadAnnotations``, but the values stay as in the file, with 16 bits too.
+
+    Args:
+        plain: The loader that this one stands for.
+    """
+
+    def __init__(self, plain: LoadAnnotations) -> None:
+        super().__init__(backend_args=plain.backend_args, imdecode_backend=plain.imdecode_backend)
+        self.plain = plain
 
     def _load_seg_map(self, results: dict) -> None:
         content = fileio.get(results["seg_map_path"], backend_args=self.backend_args)

@@ -110,7 +110,7 @@ class ZeroShotDataset:
             split = ClassSplit.build(split, classes=classes)
         assert isinstance(split, ClassSplit)
         self.split = split
-        if split.num_classes > MAX_CLASSES:
+        if len(split.foreground) + bool(split.background) > MAX_CLASSES:
             raise UserError(
                 f"{split.num_classes} classes are too many: labels have 16 bits, which leave "
                 f"{MAX_CLASSES}."

@@ -142,12 +142,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") 
 
 
 def check_target(path: str | os.PathLike) -> None:
-    """Refuse a file name under which a written checkpoint could not be read again.
-
-    Raises:
-        UserError: If the name ends in ``.safetensors``, because ``torch.save`` writes another
-            format.
-    """
+    """Raise a UserError if a checkpoint is to be written under a name of another format."""
     if Path(path).suffix == ".safetensors":
         raise UserError(
             f"a checkpoint cannot be written to {path}, because it holds more than a .safetensors "
@@ -257,63 +252,75 @@ def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
     return checkpoint
 
 
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Read a file for mmengine."""
-    return for_mmengine(read_checkpoint(filename, map_location), filename)
+def trained_classes(meta: Any) -> frozenset[str]:
+    """The classes that a checkpoint was trained on with labels; empty if it does not say.
+
+    Args:
+        meta: The checkpoint's ``meta``. Checkpoints of version 0.1 record the classes only in the
+            training data's ``dataset_meta``.
+    """
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get("dataset_meta") or {}
+    names = meta.get("trained_classes")
+    if names is None and "seen" in data and "hide_as" in data:
+        names = data.get("classes") or ()
+        if data["hide_as"] is not None:
+            names = [names[index] for index in data["seen"]]
+    return frozenset(names or ())
 
 
-def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Download a file to torch's hub folder if it is not there yet, and read it for mmengine.
+def image_set(dataset: Any) -> str:
+    """A digest of a dataset's images: of the last three parts of their paths, in any order."""
+    paths = (Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
+    names = sorted("/".join(path.parts[-3:]) for path in paths)
+    return sha256("\n".join(names).encode()).hexdigest()
 
-    The file is stored under its own name plus a digest of the URL, because other URLs may end in
-    the same name.
+
+def load_for_mmengine(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+    """Read a checkpoint for mmengine, see :func:`for_mmengine`.
+
+    Args:
+        filename: A path, a URL, ``hf://OWNER/NAME[/FILE]``, or a name in one of mmengine's lists,
+            such as ``open-mmlab://resnet50_v1c``. What is not here yet is downloaded.
+        map_location: As for :func:`read_checkpoint`.
 
     Raises:
-        OSError: If the download fails.
+        UserError: If mmengine lists no such name, or the source is another one; the readers that
+            mmengine has for these execute code in the files.
     """
-    name = Path(urlparse(filename).path)
-    digest = sha256(filename.encode()).hexdigest()[:12]
+    source, separator, name = filename.partition("://")
+    if source in ("torchvision", "modelzoo", "openmmlab", "open-mmlab"):
+        kind = "external" if "mmlab" in source else "torchvision"
+        url = getattr(mmengine_checkpoint, f"get_{kind}_models")().get(name)
+        if url is None:
+            raise UserError(f"mmengine knows no checkpoint named {filename}")
+        return load_for_mmengine(url, map_location)
+    file: str | Path = filename
+    if source in ("http", "https"):
+        file = _download(filename)
+    elif source == "hf":
+        file = hub.fetch(filename)
+    elif separator:
+        raise UserError(f"{filename} is not read: copy the file here and give its path")
+    return for_mmengine(read_checkpoint(file, map_location), filename)
+
+
+def _download(url: str) -> Path:
+    """The file at a URL in torch's hub folder, downloaded on first use.
+
+    Its name gets a digest of the URL, because other URLs may end in the same name.
+    """
+    name, digest = Path(urlparse(url).path), sha256(url.encode()).hexdigest()[:12]
     file = Path(torch.hub.get_dir(), "checkpoints", f"{name.stem}-{digest}{name.suffix}")
     for turn in (is_main_process(), True):  # the others wait; on another machine they download
         if turn and not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(filename, str(file))
+            torch.hub.download_url_to_file(url, str(file))
         barrier()
-    return for_mmengine(read_checkpoint(file, map_location), filename)
+    return file
 
 
-def load_from_hub(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Download ``hf://OWNER/NAME[/FILE]`` if it is not here yet, and read it for mmengine."""
-    return for_mmengine(read_checkpoint(hub.fetch(filename), map_location), filename)
-
-
-def load_from_model_list(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Read the checkpoint that mmengine lists under a name, such as ``open-mmlab://resnet50_v1c``.
-
-    Raises:
-        UserError: If mmengine lists no URL under the name.
-    """
-    source, _, name = filename.partition("://")
-    torchvision = source in ("torchvision", "modelzoo")
-    lists = mmengine_checkpoint
-    urls = lists.get_torchvision_models() if torchvision else lists.get_external_models()
-    url = str(urls.get(name))
-    if not url.startswith(("http://", "https://")):
-        raise UserError(f"mmengine knows no checkpoint named {filename}")
-    return load_from_http(url, map_location)
-
-
-def refuse(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Refuse sources whose readers in mmengine execute code in the files."""
-    raise UserError(f"{filename} is not read: copy the file here and give its path")
-
-
-SOURCES: dict[Callable, list[str]] = {
-    load_from_local: [""],
-    load_from_http: ["http://", "https://"],
-    load_from_hub: [hub.SCHEME],
-    load_from_model_list: ["modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://"],
-    refuse: ["mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"],
-}
-for _loader, _prefixes in SOURCES.items():
-    CheckpointLoader.register_scheme(_prefixes, _loader, force=True)
+# All sources that mmengine knows, since each has a reader of its own, and ours.
+SOURCES = ["", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://"]
+SOURCES += ["openmmlab://", "mmcls://", "pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://", "hf://"]
+CheckpointLoader.register_scheme(SOURCES, load_for_mmengine, force=True)

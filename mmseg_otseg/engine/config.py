@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -108,31 +109,16 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
     """Choose the classes that train, and check that self-training fits the training data."""
-    wrappers = [
-        config
-        for config in nested_datasets(cfg.train_dataloader.dataset)
-        if type_name(config) == "ZeroShotDataset"
-    ]
-    if not wrappers:
+    datasets = nested_datasets(cfg.train_dataloader.dataset)
+    wrapper = next((config for config in datasets if type_name(config) == "ZeroShotDataset"), None)
+    if wrapper is None:
         return
-    setting = wrappers[0].get("setting", "inductive")
-    classes = "all" if setting == "supervised" else "seen"
+    setting = wrapper.get("setting", "inductive")
     if neck.get("train_classes") is None:
-        neck.train_classes = classes
-    elif neck.train_classes != classes:
-        raise UserError(
-            f"the neck has train_classes={neck.train_classes!r}, but setting={setting!r} of the "
-            f"training data means {classes!r}: leave train_classes out"
-        )
+        neck.train_classes = "all" if setting == "supervised" else "seen"
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or ())]
     hook = next((hook for hook in hooks if type_name(hook) == "SelfTrainingHook"), None)
-    if (hook is not None) != (setting == "transductive"):
-        raise UserError(
-            f"the training data has setting={setting!r}, and there is "
-            f"{'a' if hook else 'no'} SelfTrainingHook: transductive training needs both "
-            "train_dataloader.dataset.setting='transductive' and default_hooks=dict("
-            "self_training=dict(type='SelfTrainingHook', begin=ITERATION))"
-        )
+    check_setting(setting, neck.train_classes, hook is not None)
     if hook is None:
         return
     if not split.unseen:
@@ -165,6 +151,27 @@ def _metric_types(cfg: Config) -> set[str]:
     """The types of all metrics of a config."""
     given = [cfg.get(name) or () for name in EVALUATORS]
     return {type_name(m) for part in given for m in ([part] if "type" in part else part)}
+
+
+def check_setting(setting: str, train_classes: str, self_trains: bool) -> None:
+    """Check that the neck's ``train_classes`` fit the ``setting`` of the training data.
+
+    Raises:
+        UserError: If they do not, or self-training lacks its data or its hook.
+    """
+    if self_trains != (setting == "transductive"):
+        raise UserError(
+            f"the training data has setting={setting!r}, and there is "
+            f"{'a' if self_trains else 'no'} SelfTrainingHook: transductive training needs both "
+            "train_dataloader.dataset.setting='transductive' and default_hooks=dict("
+            "self_training=dict(type='SelfTrainingHook', begin=ITERATION))"
+        )
+    classes = "all" if setting == "supervised" else "seen"
+    if train_classes != classes:
+        raise UserError(
+            f"the neck has train_classes={train_classes!r}, but setting={setting!r} of the "
+            f"training data means {classes!r}: set model.neck.train_classes to that"
+        )
 
 
 def _check_metrics(cfg: Config, split: ClassSplit) -> None:
@@ -209,7 +216,7 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
 def _check_idle_settings(cfg: Config, split: Any) -> None:
     """Refuse settings at the top of a config that nothing reads; warn of idle pipelines."""
     for key in ("split", "classes", "unseen", "seen"):
-        if key in cfg and not (key == "split" and _plain(cfg[key]) == _plain(split)):
+        if key in cfg and not (key == "split" and _text(cfg[key]) == _text(split)):
             raise UserError(
                 f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
                 f"model=dict(split={'...' if key == 'split' else f'dict({key}=...)'}), or "
@@ -233,10 +240,10 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
         )
     if not datasets:  # inference reads the pipeline from the top of a config
         return
-    used = _plain({key: value for key, value in cfg.items() if key not in PIPELINE_SETTINGS})
+    used = _text({key: value for key, value in cfg.items() if key not in PIPELINE_SETTINGS})
     for key in PIPELINE_SETTINGS:
         needed = key != "train_pipeline" or cfg.get("train_dataloader")
-        if needed and key in cfg and not _occurs(_plain(cfg[key]), used):
+        if needed and key in cfg and _text(cfg[key]) not in used:
             print_log(
                 f"The setting {key} at the top of the config has no effect: no dataloader has it. "
                 "They keep the values of the config that defines them, so set the pipeline in the "
@@ -247,16 +254,6 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
-    """A config's value with lists for tuples, as a dumped config may have either."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _occurs(value: Any, config: Any) -> bool:
-    """Whether a value is somewhere in a config."""
-    if type(config) is type(value) and config == value:
-        return True
-    items = config.values() if isinstance(config, dict) else config
-    return isinstance(config, dict | list) and any(_occurs(value, item) for item in items)
+def _text(config: Any) -> str:
+    """A config's value as text, the same for tuples and lists, as a dumped config has either."""
+    return json.dumps(config, default=str, sort_keys=True)

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from mmseg_otseg.engine.config import resolve
-from mmseg_otseg.engine.run_folder import default_work_dir
+from mmseg_otseg.engine.run_folder import default_work_dir, latest_checkpoint
 
 #: Beginnings of the messages that go only to the log file: long ones and harmless warnings.
 FOR_THE_FILE = re.compile(
@@ -33,9 +33,10 @@ FOR_THE_FILE = re.compile(
 class ZeroShotRunner(Runner):
     """mmengine's ``Runner``, which resolves the config before it builds anything from it.
 
-    Its work folder is by default :func:`~.run_folder.default_work_dir`, and what concerns the
-    machine rather than the user goes to the log file only. A config chooses this runner with
-    ``runner_type``, so mmseg's own tools and ``mim train`` use it too.
+    Its work folder is by default :func:`~.run_folder.default_work_dir`; a run that resumes without
+    naming a checkpoint uses the latest readable one there; and what concerns the machine rather
+    than the user goes to the log file only. A config chooses this runner with ``runner_type``, so
+    mmseg's own tools and ``mim train`` use it too.
     """
 
     @classmethod
@@ -46,7 +47,8 @@ class ZeroShotRunner(Runner):
             cfg: A config; see :func:`~.config.resolve`.
 
         Raises:
-            UserError: If the config contradicts itself, or a setting has no effect.
+            UserError: If the config contradicts itself, a setting has no effect, or the run resumes
+                and none of its checkpoints can be read.
         """
         cfg = resolve(cfg)
         file = getattr(cfg, "filename", None)
@@ -54,6 +56,9 @@ class ZeroShotRunner(Runner):
             mmseg_default = os.path.join("./work_dirs", Path(file).stem)
             if cfg.get("work_dir") in (None, mmseg_default):
                 cfg.work_dir = default_work_dir(file)
+        if cfg.get("resume") and cfg.get("load_from") is None:
+            cfg.load_from = latest_checkpoint(cfg.work_dir)
+            cfg.resume = cfg.load_from is not None
         return super().from_cfg(cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:

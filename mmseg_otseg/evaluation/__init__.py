@@ -1,7 +1,12 @@
 """Metrics of zero-shot segmentation."""
 
-from .seen_bias_metric import DEFAULT_BIASES, SeenBiasMetric, best_bias
-from .sweep import evaluation_only, store_seen_bias, sweep_seen_bias
+from .seen_bias import (
+    DEFAULT_BIASES,
+    SeenBiasMetric,
+    best_bias,
+    store_seen_bias,
+    sweep_seen_bias,
+)
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
 __all__ = [
@@ -9,7 +14,6 @@ __all__ = [
     "SeenBiasMetric",
     "ZeroShotIoUMetric",
     "best_bias",
-    "evaluation_only",
     "store_seen_bias",
     "sweep_seen_bias",
 ]

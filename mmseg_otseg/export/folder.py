@@ -25,11 +25,16 @@ from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.version import __version__
 
 from .check import EXACT, ROUGH, check_folder
-from .graphs import SegmentationGraph
-from .onnx_files import example_inputs, quantize, write_graph, write_text_encoder
+from .onnx_files import (
+    OPSET,
+    SegmentationGraph,
+    example_inputs,
+    quantize,
+    write_graph,
+    write_text_encoder,
+)
 
-EXTRA = 'exporting needs more packages: pip install "mmseg_otseg[export]"'
-MIN_TORCH, MIN_OPSET = (2, 10), 18
+MIN_TORCH = (2, 10)
 
 
 def export_folder(
@@ -38,9 +43,7 @@ def export_folder(
     out: str | os.PathLike,
     size: tuple[int, int] | None = None,
     at_image_size: bool = True,
-    residual: bool = False,
     program: bool = False,
-    opset: int = MIN_OPSET,
     checkpoint: str | os.PathLike | None = None,
     int8: bool = False,
 ) -> dict[str, float]:
@@ -57,10 +60,7 @@ def export_folder(
             None takes images of any size.
         at_image_size: Whether the exported model resizes its values to the image; otherwise there
             is one for each patch.
-        residual: Whether the model has a second output, the largest relative error of a row sum of
-            its plans.
         program: Whether to write the same graph for ``torch.export.load`` too.
-        opset: Version of the ONNX operators.
         checkpoint: The file the weights came from, to note its SHA-256.
         int8: Whether to round the weights of the segmenter's matrix products to 8 bits after the
             check, for speed; its values then differ slightly from the model's.
@@ -74,7 +74,7 @@ def export_folder(
             written differs from the model.
         FileExistsError: If the folder is not empty.
     """
-    _check_arguments(model, size, opset)
+    _check_arguments(model, size)
     resize = how_to_resize(cfg)
     slides = windows(model.test_cfg, resize, size)
     out = Path(out)
@@ -88,9 +88,9 @@ def export_folder(
     torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
     try:
         with torch.no_grad(), shared_clip():  # text is encoded several times, by one CLIP
-            graph = SegmentationGraph(model, at_image_size, residual).eval()
-            write_graph(graph, example_inputs(model, size), part / MODEL, opset, size, program)
-            prompts = write_text_encoder(model.neck.text, part, opset)
+            graph = SegmentationGraph(model, at_image_size).eval()
+            write_graph(graph, example_inputs(model, size), part / MODEL, size, program)
+            prompts = write_text_encoder(model.neck.text, part)
             split = model.neck.text.split
             np.savez(
                 part / VOCABULARY,
@@ -104,14 +104,13 @@ def export_folder(
                 "format": FORMAT,
                 "version": __version__,
                 "torch": torch.__version__,
-                "opset": opset,
+                "opset": OPSET,
                 "checkpoint_sha256": checkpoint
                 and hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
                 "clip": clip_identity(model),
                 "patch": list(model.backbone.patch_size),
                 "size": None if size is None else list(size),
                 "at_image_size": at_image_size,
-                "residual": residual,
                 "int8": int8,
                 "align_corners": bool(model.align_corners),
                 "mean": graph.mean.flatten().tolist(),
@@ -171,16 +170,11 @@ def windows(
 ) -> dict[str, Any] | None:
     """How an exported model cuts images into windows.
 
-    Args:
-        test_cfg: The model's ``test_cfg``, with ``crop_size`` and ``stride`` in slide mode.
-        resize: What :func:`how_to_resize` returns.
-        size: Rows and columns that the model's images must have; None takes any.
-
     Returns:
         ``size`` and ``stride`` of the windows, [rows, columns] in pixels; None for whole images.
 
     Raises:
-        UserError: If neither windows nor whole images have the size that they must have.
+        UserError: If neither windows nor whole images have the ``size`` that they must have.
     """
     if test_cfg.get("mode", "whole") == "slide":
         crop, stride = list(test_cfg["crop_size"]), list(test_cfg["stride"])
@@ -199,14 +193,16 @@ def windows(
     return None
 
 
-def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> None:
+def _check_arguments(model: Any, size: tuple[int, int] | None) -> None:
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
         import tokenizers  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{EXTRA} ({error})") from error
+        raise ImportError(
+            f'exporting needs more packages: pip install "mmseg_otseg[export]" ({error})'
+        ) from error
     found = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if found < MIN_TORCH:
         raise ImportError(
@@ -219,8 +215,6 @@ def _check_arguments(model: Any, size: tuple[int, int] | None, opset: int) -> No
             "only models in full precision are exported: set model.clip.precision=fp32 (the "
             "checkpoint fits it)"
         )
-    if opset < MIN_OPSET:
-        raise UserError(f"opset {opset} is too old: take {MIN_OPSET} or later")
     patch = model.backbone.patch_size
     if size is not None and any(side < 1 or side % step for side, step in zip(size, patch)):
         raise UserError(

@@ -1,24 +1,108 @@
-"""The ONNX files and the tokenizer of an exported folder."""
+"""A model as two functions on plain tensors, and the ONNX files and the tokenizer made of them."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported import TEXT_ENCODER, TOKENIZER
-from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts
+from mmseg_otseg.models.decode_heads import SimilarityHead
+from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts, TextTower
 
-from .graphs import SegmentationGraph, TextGraph
-
+OPSET = 18  # version of the ONNX operators
 PROGRAM = "model.pt2"
 # Contractions, runs of letters, single digits, and runs of anything else but white space. The
 # expression of open_clip ignores case and so skips U+0345, an accent with a letter as its capital.
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
+
+
+class SegmentationGraph(nn.Module):
+    """Images and text embeddings in, probabilities out, or the cosines of a training-free model.
+
+    Args:
+        model: A segmentor of this package, in eval mode, on the CPU.
+        at_image_size: Whether they are resized to the images' size, as the model does it, or left
+            at one value for each patch.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, at_image_size: bool = True) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head = model.backbone, model.neck, model.decode_head
+        self.at_image_size = at_image_size
+        prepares = model.data_preprocessor
+        # mmseg loads BGR, and a model that does not convert it was trained on BGR. The stacks name
+        # the conversion differently.
+        converts = ("channel_conversion", "_channel_conversion")
+        self.flips = not any(getattr(prepares, name, False) for name in converts)
+        self.register_buffer("mean", prepares.mean.clone(), persistent=False)
+        self.register_buffer("std", prepares.std.clone(), persistent=False)
+
+    def forward(self, image: Tensor, text: Tensor, seen_bias: Tensor) -> Tensor:
+        """Segment images.
+
+        Args:
+            image: RGB values 0..255, shape (B, 3, h, w), uint8.
+            text: Text embeddings of each name, shape (Q, N, D), unit length.
+            seen_bias: What is subtracted from the probabilities of each name, shape (Q,).
+
+        Returns:
+            Probabilities less the bias, shape (B, Q, h, w), or (B, Q, H, W) at one value for each
+            patch; the largest one wins. For a ``SimilarityHead``, cosines without a bias.
+        """
+        rgb = image.flip(1) if self.flips else image
+        features = self.backbone((rgb.to(self.mean.dtype) - self.mean) / self.std)
+        aligned = self.neck.align(features, text)
+        logits = self.head.predicting_map(self.head(aligned))
+        if self.at_image_size:
+            size, corners = image.shape[-2:], self.head.align_corners
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=corners)
+        if isinstance(self.head, SimilarityHead):
+            return logits + 0 * seen_bias[:, None, None]  # what has no effect stays an input
+        return logits.sigmoid() - seen_bias[:, None, None]
+
+
+class TextGraph(nn.Module):
+    """Tokens of a sentence in, its text embeddings out.
+
+    Args:
+        encoder: CLIP's text tower, or ZegOT's prompts, which put their contexts around the sentence
+            (then a class name and a period).
+    """
+
+    def __init__(self, encoder: TextTower | LearnablePrompts) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+        copied = self.encoder
+        tower = copied if isinstance(copied, TextTower) else copied.text_tower
+        # One place more than sentences fill: torch.export fixes the length of a slice that can be
+        # the whole.
+        position = F.pad(tower.positional_embedding, (0, 0, 0, 1))
+        tower.positional_embedding = nn.Parameter(position, requires_grad=False)
+        if tower.attn_mask is not None:
+            tower.attn_mask = F.pad(tower.attn_mask, (0, 1, 0, 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode sentences.
+
+        Args:
+            tokens: Start token, words, end token, then zeros; shape (n, T), int64.
+
+        Returns:
+            Embeddings of unit length, shape (n, N, D): one for each context, or N = 1 without.
+        """
+        if isinstance(self.encoder, LearnablePrompts):
+            return self.encoder.encode_tokens(tokens)
+        return self.encoder(tokens)[:, None]
 
 
 def example_inputs(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
@@ -36,7 +120,6 @@ def write_graph(
     graph: SegmentationGraph,
     example: tuple[Tensor, ...],
     path: Path,
-    opset: int,
     size: tuple[int, int] | None,
     program: bool,
 ) -> None:
@@ -46,13 +129,9 @@ def write_graph(
         graph: The segmenter.
         example: Inputs to trace it with, see :func:`example_inputs`.
         path: The ONNX file to write.
-        opset: Version of the ONNX operators.
         size: Rows and columns that images must have; None takes any multiples of the patch, at
             least two patches a side.
         program: Whether to write the same graph beside it for ``torch.export.load`` too.
-
-    Raises:
-        UserError: If torch cannot export the graph.
     """
     batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
     image: dict[int, Any] = {0: batch}
@@ -61,13 +140,12 @@ def write_graph(
         image[2] = patch[0] * torch.export.Dim("rows", min=2)
         image[3] = patch[1] * torch.export.Dim("columns", min=2)
     shapes = {"image": image, "text": {0: classes}, "seen_bias": {0: classes}}
-    outputs = ["probabilities", *(["residual"] if graph.residual else [])]
-    exported = _export(graph, example, shapes, outputs, path, opset)
+    exported = _export(graph, example, shapes, "probabilities", path)
     if program:
         torch.export.save(exported, path.with_name(PROGRAM))
 
 
-def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | None:
+def write_text_encoder(text: Any, folder: Path) -> dict[str, Any] | None:
     """Write text encoder and tokenizer.
 
     Returns:
@@ -91,7 +169,7 @@ def write_text_encoder(text: Any, folder: Path, opset: int) -> dict[str, Any] | 
     padded = tower.attn_mask is None or tower.pools_last
     longest = tokens.shape[1] if padded else longest
     shapes = {"tokens": {0: number} if padded else {0: number, 1: length}}
-    _export(graph, (tokens,), shapes, ["embeddings"], folder / TEXT_ENCODER, opset)
+    _export(graph, (tokens,), shapes, "embeddings", folder / TEXT_ENCODER)
     fast = fast_tokenizer(tower.tokenizer)
     fast.enable_truncation(longest)
     fast.save(str(folder / TOKENIZER))
@@ -108,18 +186,17 @@ def _export(
     graph: nn.Module,
     example: tuple[Tensor, ...],
     shapes: dict[str, Any],
-    outputs: list[str],
+    output: str,
     path: Path,
-    opset: int,
 ) -> Any:
     try:
         exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
         onnx = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=opset,
+            opset_version=OPSET,
             input_names=list(shapes),
-            output_names=outputs,
+            output_names=[output],
             verbose=False,
         )
         assert onnx is not None
@@ -162,13 +239,8 @@ def cleaning(tokenizer: Any) -> str:
 def fast_tokenizer(tokenizer: Any) -> Any:
     """A ``tokenizers.Tokenizer`` that gives the same tokens as a tokenizer of open_clip.
 
-    Both are equal for text that was cleaned as the tokenizer's ``clean_fn`` does it.
-
-    Args:
-        tokenizer: ``SimpleTokenizer`` or ``HFTokenizer``.
-
-    Raises:
-        UserError: If it is neither.
+    Both are equal for text that was cleaned as the tokenizer's ``clean_fn`` does it. A tokenizer of
+    an unknown type raises UserError.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 

@@ -21,6 +21,7 @@ from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
 from mmseg_otseg.models.clip import check_precision
+from mmseg_otseg.models.segmentors import change_clip
 
 # Label loaders of both stacks and of depth estimation; not all subclass mmcv's loader.
 LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
@@ -70,13 +71,7 @@ def set_precision(model: ConfigDict, precision: str) -> None:
         UserError: If the model has no ``clip`` setting, or the precision is unknown.
     """
     check_precision(precision)
-    parts, found = [model], False
-    while parts:
-        part = parts.pop()
-        parts += [value for key, value in part.items() if isinstance(value, dict) and key != "clip"]
-        if isinstance(part.get("clip"), dict):
-            part.clip.precision, found = precision, True
-    if not found:
+    if not change_clip(model, precision=precision):
         raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
 
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
-from mmseg_otseg.models.clip.towers import image_tower
+from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.class_split import SplitLike
 from mmseg_otseg.structures.features import AlignedFeatures, CLIPFeatures
+
+TRAIN_CLASSES = ("seen", "all", "pseudo")
 
 
 class RelationshipDescriptor(nn.Module):
@@ -45,15 +47,7 @@ class RelationshipDescriptor(nn.Module):
             nn.init.trunc_normal_(self.linear.weight, std=0.02)
 
     def forward(self, text: Tensor, global_token: Tensor) -> Tensor:
-        """Describe classes for each image.
-
-        Args:
-            text: Text embeddings, shape (K, N, D), unit length.
-            global_token: Image embeddings, shape (B, D), unit length.
-
-        Returns:
-            Text queries, shape (B, K, N, D).
-        """
+        """Queries (B, K, N, D) of text (K, N, D) and global tokens (B, D), both unit length."""
         # The two halves of the product apart: the text half is the same for every image.
         on_product, on_text = self.linear.weight.chunk(2, dim=1)
         product = text * global_token[:, None, None, :]
@@ -72,18 +66,15 @@ class DLFANeck(TrainedModule):
     Args:
         clip: ``dict(model=..., pretrained=...)``: the CLIP of the text prompts, and the one whose
             weights initialize the adapters.
-        text: Config of the text prompts (a :class:`~mmseg_otseg.models.text.TextPrompts`), or the
-            path of a ``.npy`` file for :class:`~mmseg_otseg.models.text.PrecomputedPrompts`.
+        text: Config of the text prompts, a :class:`~mmseg_otseg.models.text.TextPrompts`.
         split: The class split; None if the config of the text prompts has it.
         adapters: Number of levels that get an adapter: 0, or as many as the backbone returns.
         relationship_descriptor: Whether the image's global token goes into the queries; without
             it they are the text embeddings.
         identity_init: See :class:`RelationshipDescriptor`.
-        train_classes: Which classes have queries in training: ``"seen"``, or ``"all"`` on fully
-            labeled data and in the transductive stage.
-        pseudo_labels: Whether the head gives unlabeled pixels pseudo labels of the unseen classes.
-            It takes ``train_classes="all"``. :class:`~mmseg_otseg.engine.hooks.SelfTrainingHook`
-            sets both when its stage begins.
+        train_classes: Which classes have queries in training: ``"seen"``; ``"all"``, on fully
+            labeled data; or ``"pseudo"``, all of them, where the head gives unlabeled pixels pseudo
+            labels of the unseen ones, as :class:`~mmseg_otseg.engine.hooks.SelfTrainingHook` wants.
 
     Raises:
         UserError: If ``train_classes`` is unknown, there is no split or two different ones, the
@@ -98,21 +89,21 @@ class DLFANeck(TrainedModule):
     def __init__(
         self,
         clip: Mapping[str, Any],
-        text: Mapping[str, Any] | str,
+        text: Mapping[str, Any],
         adapters: int = 0,
         relationship_descriptor: bool = True,
         identity_init: bool = False,
         train_classes: str = "seen",
-        pseudo_labels: bool = False,
         split: SplitLike | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if train_classes not in ("seen", "all"):
-            raise UserError(f"train_classes must be 'seen' or 'all', got {train_classes!r}")
-        self.train_classes, self.pseudo_labels = train_classes, pseudo_labels
-        prompts = {"type": "PrecomputedPrompts", "path": text} if isinstance(text, str) else text
-        self.text: TextPrompts = MODELS.build({"clip": clip, "split": split, **prompts})
+        if train_classes not in TRAIN_CLASSES:
+            raise UserError(
+                f"train_classes must be one of {', '.join(TRAIN_CLASSES)}, got {train_classes!r}"
+            )
+        self.train_classes = train_classes
+        self.text: TextPrompts = MODELS.build({"clip": clip, "split": split, **text})
         width = clip_embed_dim(clip["model"])
         if self.text.embed_dim != width:
             raise UserError(
@@ -120,9 +111,7 @@ class DLFANeck(TrainedModule):
                 f"space has {width}: use embeddings of the CLIP that `clip` names"
             )
         self.descriptor = (
-            RelationshipDescriptor(self.text.embed_dim, identity_init)
-            if relationship_descriptor
-            else None
+            RelationshipDescriptor(width, identity_init) if relationship_descriptor else None
         )
         self.adapters = _adapters_from_clip(clip, adapters)
         self.seen_names = frozenset(self.text.split.seen_names)
@@ -136,9 +125,7 @@ class DLFANeck(TrainedModule):
                 :class:`~mmseg_otseg.structures.ClassSplit`.
 
         Raises:
-            FileNotFoundError: If a file with names or text embeddings does not exist.
-            UserError: If ``classes`` is neither names nor a valid split, or the text prompts refuse
-                the names, see their ``set_classes``.
+            UserError: If the split is not valid, or the text prompts refuse the names.
         """
         if isinstance(classes, Sequence) and not isinstance(classes, str):
             self.text.set_classes({"classes": classes})
@@ -147,18 +134,19 @@ class DLFANeck(TrainedModule):
             self.seen_names = frozenset(self.text.split.seen_names)
 
     def forward(self, features: CLIPFeatures) -> AlignedFeatures:
-        """Align text and local features.
-
-        Args:
-            features: Output of the backbone.
+        """Align text and the local features that the backbone returned.
 
         Returns:
             Unit-length pixels of every level, and queries: in training one for each class, with
             ``train_classes="seen"`` for the seen ones only; otherwise one for each name.
         """
-        names, classes, seen, unseen = self._query_classes(features.global_token.device)
+        split, device = self.text.split, features.global_token.device
+        only_seen = self.training and self.train_classes == "seen"
+        names, classes, seen, unseen = _constant_tables(
+            split.names, self.seen_names, self.training, only_seen, device
+        )
         aligned = self.align(features, self.text(names), classes, seen)
-        return replace(aligned, unseen=unseen if self.pseudo_labels else unseen[:0])
+        return replace(aligned, unseen=unseen) if self.train_classes == "pseudo" else aligned
 
     def align(
         self,
@@ -186,44 +174,26 @@ class DLFANeck(TrainedModule):
         return AlignedFeatures(pixels, queries, classes, seen, features=features)
 
     def make_queries(self, text: Tensor, features: CLIPFeatures) -> Tensor:
-        """Text queries for each image; a method with other queries overrides this.
+        """Queries (B, K, N, D), not normalized, of unit-length text embeddings (K, N, D).
 
-        Args:
-            text: Text embeddings, shape (K, N, D), unit length.
-            features: Output of the backbone.
-
-        Returns:
-            Queries, shape (B, K, N, D), not normalized.
+        A method with other queries overrides this; ``features`` is the output of the backbone.
         """
         if self.descriptor is None:
             return text.expand(features.global_token.shape[0], -1, -1, -1)
         return self.descriptor(text, features.global_token)
 
-    def _query_classes(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The names that get queries now, see :func:`_class_tables`."""
-        split = self.text.split
-        only_seen = self.training and self.train_classes != "all"
-        tables = _constant_tables(split.names, self.seen_names, self.training, only_seen, device)
-        if not len(tables[0]):
-            names = split.classes
-            raise UserError(
-                f"none of the {len(names)} classes ({', '.join(names[:5])}, ...) is a seen class, "
-                "so nothing can be trained: give a split with seen classes, or set "
-                "train_classes='all'"
-            )
-        return tables
-
     def _align_pixels(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Local tokens (B, C, H, W) of each level to unit-length features (B, D, H, W)."""
-        if len(self.adapters) and len(self.adapters) != len(local):
-            raise UserError(
-                f"the neck has {len(self.adapters)} adapters but the backbone returns {len(local)} "
-                "levels: set `adapters` of the neck to the number of `out_indices` of the backbone"
-            )
         if len(self.adapters):
+            if len(self.adapters) != len(local):
+                raise UserError(
+                    f"the neck has {len(self.adapters)} adapters but the backbone returns "
+                    f"{len(local)} levels: set `adapters` of the neck to the number of "
+                    "`out_indices` of the backbone"
+                )
             local = tuple(
                 adapter(level.movedim(1, -1)).movedim(-1, 1)
-                for adapter, level in zip(self.adapters, local, strict=True)
+                for adapter, level in zip(self.adapters, local)
             )
         # In torch.jit.trace, sizes are tensors.
         wrong = {int(level.shape[1]) for level in local} - {int(self.text.embed_dim)}

@@ -36,8 +36,7 @@ class AlignedFeatures:
         classes: Full class index of each of the K query classes, shape (K,), int64, in order.
         seen: Whether each query class is a seen class, shape (K,), bool.
         unseen: The query classes that self-training uses as pseudo labels, as indices into the
-            queries, shape (U,), int64; empty without self-training. None means all classes that are
-            not seen, but finding them makes the host wait for the GPU.
+            queries, shape (U,), int64; None without self-training.
         features: What the backbone returned, for heads that need more than pixels and queries.
     """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_otseg.checks.clip import Agreement, PatchCheck, read_images, verdict
+from mmseg_otseg.checks.clip import PatchCheck, read_images
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
@@ -50,15 +50,6 @@ def test_and_with_the_global_score(check: PatchCheck, scenes: list, tmp_path: Pa
     assert check.on_images(read)[-1].aligned
     with pytest.raises(ValueError, match=" 2 "):
         check.on_images(read[:1])
-
-
-def test_verdicts() -> None:
-    good, bad = Agreement(2, 9.0, 1.0, 1.0), Agreement(3, 1.0, 1.0, 0.4)
-    assert "random" in verdict([good], 20, trained=False)
-    assert verdict([good], 3, trained=True).startswith("3 names")
-    assert "Warning" not in verdict([bad, good], 20, trained=True)
-    assert "out_indices=[2]" in verdict([good, bad], 20, trained=True)
-    assert verdict([bad], 20, trained=True).startswith("Warning")
 
 
 def test_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

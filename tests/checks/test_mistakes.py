@@ -176,54 +176,84 @@ def removed(name: str) -> Change:
     return change
 
 
-IN_FILES: list[tuple[Change, str, tuple[str, ...]]] = [
-    (labels(in_color), "error", ("train_0.png", "colors, not one class index", "single-channel")),
-    (shifted(lambda x: x + 1), "error", ("the values 5,", "0 never occurs", "background=0")),
-    (
-        shifted(lambda x: np.where(x == 2, 0, x + 1)),
-        *("error", ("the values 5,", "If 0 is the background")),
+# What is said of a mistake (a level and words of one finding), and the mistake in the data ...
+IN_DATA: dict[str, Change] = {
+    "error: train_0.png; colors, not one class index; single-channel": labels(in_color),
+    "error: the values 5,; 0 never occurs; background=0": shifted(lambda x: x + 1),
+    "error: the values 5,; If 0 is the background": shifted(lambda x: np.where(x == 2, 0, x + 1)),
+    "error: the values 100,; set background=100": shifted(lambda x: np.where(x == 4, 100, x)),
+    "error: the values 1000, 2000; class indices": labels(lambda x: x.astype(np.uint16) * 1000),
+    "error: train_0.png; gray image; nearest neighbor": labels(smeared),
+    "error: the values 5, 6, 7,; The class list has 5 names": shifted(lambda x: x + 3),
+    "error: train: no pixel has a seen class": labels(lambda x: x | 255, "train"),
+    "warning: train_1.png; every pixel is ignored": one_ignored,
+    "warning: val: no pixel is labeled tree; otseg_512_seen_labels.py": without(3, "val"),
+    "warning: train: no pixel is labeled car; Add labels": without(4, "train"),
+    "error: colors; `images` and `labels` are swapped": swapped,
+    "error: 4 of 4 val images are in train too": val_is_train,
+    "warning: val has more images (4) than train (2)": parts_exchanged,
+    "error: train_1.jpg cannot be decoded": cut("images/train/train_1.jpg"),
+    "error: train_1.png cannot be decoded": cut("labels/train/train_1.png"),
+    "error: train_0.png; 64 x 48; EXIF": turned,
+    "error: train_0.jpg; masks/train_0.png; sub-folders": in_subfolder,
+    "error: train_0.jpg; label_of_train_0.png": other_names,
+    "error: train_0.jpg ; train_0.png": one_name_twice,
+    "error: train_0.png; 24 x 32; same size": another_size,
+    "error: 4 label files (train_0.png; JPEG; as PNG": as_jpeg,
+    "error: 1 of 4 images; label file": removed("labels/train/train_0.png"),
+    "warning: 1 label files without an image; train_0.png": removed("images/train/train_0.jpg"),
+    "error: labels/val; does not exist": removed("labels/val"),
+    "error: images/train; `data_root`": removed("."),
+    "warning: train: number of duplicate images: 1": same_twice,
+}
+ROAD = ("road", "tree", "car")
+# ... or in the config.
+IN_CONFIG: dict[str, dict[str, Any]] = {
+    "warning: car, is the only one that never occurs; extra": dict(classes=("void", *CLASSES)),
+    "error: the values 4,; `classes`": dict(classes=CLASSES[1:]),
+    "warning: train: no pixel is labeled bus": dict(classes=(*CLASSES, "bus")),
+    "warning: 'Sky', 'BUILDING'; lower case": dict(classes=("Sky", "BUILDING", *ROAD)),
+    "warning: cars, car; nearly the same": dict(classes=("sky", "cars", *ROAD)),
+    "note: 'cars'; singular": dict(classes=("sky", "cars", "road", "tree", "bus")),
+    "warning: 'dirt_road'; spaces": dict(classes=("sky", "hut", "dirt_road", "tree", "car")),
+    "warning: 'class 2', '3'; English": dict(classes=("sky", "class 2", "3", "tree", "car")),
+    "warning: 'gebäude'; English": dict(classes=("Himmel", "gebäude", *ROAD)),
+    "warning: 'blue  sky'; spaces": dict(classes=("blue  sky", "building", *ROAD)),
+    "error: more than once": dict(classes=("sky", "sky", *ROAD)),
+    "warning: 'background'; set `background`; --none-below": dict(
+        classes=("background", "building", *ROAD)
     ),
-    (
-        shifted(lambda x: np.where(x == 4, 100, x)),
-        *("error", ("the values 100,", "set background=100")),
+    "error: 'trees'; sky, building, road, tree, car": dict(unseen=["trees"]),
+    "error: at least one class must be seen": dict(unseen=list(CLASSES)),
+    "error: index 9; out of range": dict(unseen=[9]),
+    "note: no class is unseen": dict(unseen=[]),
+    "warning: car, never occurs; background=None": dict(background=0),
+}
+COCO = COCOStuffDataset.METAINFO["classes"]
+# In both.
+IN_BOTH: dict[str, tuple[Change, dict[str, Any]]] = {
+    "warning: mask of 0 and 255; write 1; background=0": (
+        shifted(lambda x: np.where(x == 4, 255, 0)),
+        dict(classes=("sky", "car"), unseen=["car"]),
     ),
-    (
-        labels(lambda x: x.astype(np.uint16) * 1000),
-        "error",
-        ("the values 1000, 2000", "class indices"),
+    "error: the values 181; coco_stuff164k.py": (
+        shifted(lambda x: np.where(x == 4, 181, x)),
+        dict(classes=COCO, unseen=["cow"]),
     ),
-    (labels(smeared), "error", ("train_0.png", "gray image", "nearest neighbor")),
-    (shifted(lambda x: x + 3), "error", ("the values 5, 6, 7,", "The class list has 5 names")),
-    (labels(lambda x: x | 255, "train"), "error", ("train: no pixel has a seen class",)),
-    (one_ignored, "warning", ("train_1.png", "every pixel is ignored")),
-    (without(3, "val"), "warning", ("val: no pixel is labeled tree", "otseg_512_seen_labels.py")),
-    (without(4, "train"), "warning", ("train: no pixel is labeled car", "Add labels")),
-    (swapped, "error", ("colors", "`images` and `labels` are swapped")),
-    (val_is_train, "error", ("4 of 4 val images are in train too",)),
-    (parts_exchanged, "warning", ("val has more images (4) than train (2)",)),
-    (cut("images/train/train_1.jpg"), "error", ("train_1.jpg cannot be decoded",)),
-    (cut("labels/train/train_1.png"), "error", ("train_1.png cannot be decoded",)),
-    (turned, "error", ("train_0.png", "64 x 48", "EXIF")),
-    (in_subfolder, "error", ("train_0.jpg", "masks/train_0.png", "sub-folders")),
-    (other_names, "error", ("train_0.jpg", "label_of_train_0.png")),
-    (one_name_twice, "error", ("train_0.jpg ", "train_0.png")),
-    (another_size, "error", ("train_0.png", "24 x 32", "same size")),
-    (as_jpeg, "error", ("4 label files (train_0.png", "JPEG", "as PNG")),
-    (removed("labels/train/train_0.png"), "error", ("1 of 4 images", "label file")),
-    (
-        removed("images/train/train_0.jpg"),
-        *("warning", ("1 label files without an image", "train_0.png")),
-    ),
-    (removed("labels/val"), "error", ("labels/val", "does not exist")),
-    (removed("."), "error", ("images/train", "`data_root`")),
-    (same_twice, "warning", ("train: number of duplicate images: 1",)),
-]
+}
+MISTAKES = {
+    **{words: (change, {}) for words, change in IN_DATA.items()},
+    **{words: (lambda root: None, options) for words, options in IN_CONFIG.items()},
+    **IN_BOTH,
+}
 
 
-@pytest.mark.parametrize(("change", "level", "words"), IN_FILES)
-def test_mistakes_in_files(root: Path, change: Change, level: str, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("said", MISTAKES)
+def test_mistakes(said: str, root: Path) -> None:
+    change, options = MISTAKES[said]
     change(root)
-    has(report_of(root), level, *words)
+    level, words = said.split(": ", 1)
+    has(report_of(root, **options), level, *words.split("; "))
 
 
 def test_sixteen_bits_with_class_indices_are_fine(root: Path) -> None:
@@ -237,58 +267,6 @@ def test_no_finding_follows_from_another(root: Path) -> None:
     report = report_of(root)
     assert [level for level, _ in report.findings] == ["error", "error"], said(report)
     assert all("EXIF" in text for _, text in report.findings)
-
-
-# The names, the split, the background -------------------------------------------------------------
-
-IN_CONFIG: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
-    (
-        dict(classes=("void", *CLASSES)),
-        "warning",
-        ("car, is the only one that never occurs", "extra"),
-    ),
-    (dict(classes=CLASSES[1:]), "error", ("the values 4,", "`classes`")),
-    (dict(classes=(*CLASSES, "bus")), "warning", ("train: no pixel is labeled bus",)),
-    (
-        dict(classes=("Sky", "BUILDING", *CLASSES[2:])),
-        *("warning", ("'Sky', 'BUILDING'", "lower case")),
-    ),
-    (dict(classes=("sky", "cars", *CLASSES[2:])), "warning", ("cars, car", "nearly the same")),
-    (dict(classes=("sky", "cars", "road", "tree", "bus")), "note", ("'cars'", "singular")),
-    (dict(classes=("sky", "hut", "dirt_road", *CLASSES[3:])), "warning", ("'dirt_road'", "spaces")),
-    (dict(classes=("sky", "class 2", "3", *CLASSES[3:])), "warning", ("'class 2', '3'", "English")),
-    (dict(classes=("Himmel", "gebäude", *CLASSES[2:])), "warning", ("'gebäude'", "English")),
-    (dict(classes=("blue  sky", *CLASSES[1:])), "warning", ("'blue  sky'", "spaces")),
-    (dict(classes=("sky", "sky", *CLASSES[2:])), "error", ("more than once",)),
-    (
-        dict(classes=("background", *CLASSES[1:])),
-        *("warning", ("'background'", "set `background`", "--none-below")),
-    ),
-    (dict(unseen=["trees"]), "error", ("'trees'", "sky, building, road, tree, car")),
-    (dict(unseen=list(CLASSES)), "error", ("at least one class must be seen",)),
-    (dict(unseen=[9]), "error", ("index 9", "out of range")),
-    (dict(unseen=[]), "note", ("no class is unseen",)),
-    (dict(background=0), "warning", ("car, never occurs", "background=None")),
-]
-
-
-@pytest.mark.parametrize(("options", "level", "words"), IN_CONFIG)
-def test_mistakes_in_the_config(
-    root: Path, options: dict[str, Any], level: str, words: tuple[str, ...]
-) -> None:
-    has(report_of(root, **options), level, *words)
-
-
-def test_mask_of_0_and_255(root: Path) -> None:
-    change_labels(root, lambda x: np.where(x == 4, 255, 0).astype(np.uint8))
-    report = report_of(root, ("sky", "car"), ["car"])
-    has(report, "warning", "mask of 0 and 255", "write 1", "background=0")
-
-
-def test_raw_labels_of_coco_stuff(root: Path) -> None:
-    change_labels(root, lambda x: np.where(x == 4, 181, x).astype(np.uint8))
-    names = COCOStuffDataset.METAINFO["classes"]
-    has(report_of(root, names, ["cow"]), "error", "the values 181", "coco_stuff164k.py")
 
 
 def test_unseen_labels_that_survive(root: Path) -> None:

@@ -32,7 +32,7 @@ def full_size(monkeypatch: pytest.MonkeyPatch) -> None:
         return vit_b_16()
 
     package = "mmseg_otseg.models"
-    for module in ("backbones.clip_backbone", "necks", "text.template_prompts"):
+    for module in ("backbones", "necks", "text.template_prompts"):
         monkeypatch.setattr(f"{package}.{module}.load_clip", clip)
     monkeypatch.setattr(f"{package}.text.learnable_prompts.load_clip", clip)
     monkeypatch.setattr(

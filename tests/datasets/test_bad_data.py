@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,75 +35,55 @@ def raised(error: type[Exception], *words: str):
 # Folders -----------------------------------------------------------------------------------------
 
 
-def test_missing_root(root, config_of, monkeypatch):
-    with raised(FileNotFoundError, "nowhere", "BaseSegDataset", "does not exist", "`data_root`"):
-        ZeroShotDataset(config_of(root / "nowhere"), SPLIT)
-    monkeypatch.chdir(root)
-    with raised(FileNotFoundError, f"nowhere \\({root}/nowhere\\)"):
-        ZeroShotDataset(config_of("nowhere"), SPLIT)
-    inner = dict(type="ConcatDataset", datasets=[config_of(root), config_of(root / "nowhere")])
-    with raised(FileNotFoundError, "nowhere"):
-        ZeroShotDataset(dict(type="RepeatDataset", times=2, dataset=inner), SPLIT)
-
-
-@pytest.mark.parametrize(
-    ("folder", "left", "with_list"),
-    [
-        ("images", "nothing", False),
-        ("images", "empty", True),
-        ("labels", "nothing", True),
-        ("labels", "other files", False),
-    ],
-)
-def test_missing_or_empty_folder(root, config_of, folder, left, with_list):
+def emptied(root: Path, folder: str) -> None:
     shutil.rmtree(root / folder)
-    if left != "nothing":
-        (root / folder).mkdir()
-    if left == "other files":
-        (root / folder / "notes.txt").write_text("not an image")
-    (root / "list.txt").write_text("0\n1\n")
-    key = "img_path" if folder == "images" else "seg_map_path"
-    state = "does not exist" if left == "nothing" else "files that end in '.png'"
-    words = [f"{root}/{folder}", "`data_root`", f"data_prefix=dict\\({key}=...\\)", state]
+    (root / folder).mkdir()
+    (root / folder / "notes.txt").write_text("not an image")
+
+
+def a_list(root: Path, content: bytes) -> None:
+    (root / "list.txt").write_bytes(content)
+
+
+IN_FOLDERS: list[tuple[Callable[[Path], Any], dict[str, str], tuple[str, ...]]] = [
+    (
+        lambda root: root.rename(root.with_name("elsewhere")),
+        *({}, ("/data", "BaseSegDataset", "does not exist", "`data_root`")),
+    ),
+    (
+        lambda root: shutil.rmtree(root / "images"),
+        *({}, ("/images", "does not exist", r"data_prefix=dict\(img_path=...\)")),
+    ),
+    (
+        lambda root: (shutil.rmtree(root / "labels"), a_list(root, b"0\n1\n")),
+        *({"ann_file": "list.txt"}, ("/labels", "does not exist", "seg_map_path")),
+    ),
+    (lambda root: emptied(root, "labels"), {}, ("/labels", "files that end in '.png'")),
+    (lambda root: None, {"img_suffix": ".jpg"}, ("images", "end in '.jpg'", "`img_suffix`")),
+    (lambda root: None, {"ann_file": "list.txt"}, ("list.txt", "does not exist", "`ann_file`")),
+    (lambda root: a_list(root, b"\n\n"), {"ann_file": "list.txt"}, ("list.txt", "is empty")),
+    (lambda root: a_list(root, b"\xff\xfe\0"), {"ann_file": "list.txt"}, ("list.txt", "not text")),
+]
+
+
+@pytest.mark.parametrize(("change", "options", "words"), IN_FOLDERS)
+def test_missing_and_empty_folders_and_lists(root, config_of, change, options, words):
+    change(root)
+    inner = dict(type="ConcatDataset", datasets=[config_of(root, **options)])
     with raised(FileNotFoundError, *words):
-        ZeroShotDataset(config_of(root, **({"ann_file": "list.txt"} if with_list else {})), SPLIT)
-
-
-def test_wrong_suffix(root, config_of):
-    with raised(FileNotFoundError, "images", "end in '.jpg'", "`img_suffix`"):
-        ZeroShotDataset(config_of(root, img_suffix=".jpg"), SPLIT)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, ("does not exist", "`ann_file`")),
-        (b"\n\n", ("is empty", "`ann_file`")),
-        (b"\xff\xfe\x00", ("not text",)),
-    ],
-)
-def test_lists(root, config_of, content, words):
-    if content is not None:
-        (root / "list.txt").write_bytes(content)
-    with raised(FileNotFoundError, "list.txt", *words):
-        ZeroShotDataset(config_of(root, ann_file="list.txt"), SPLIT)
+        ZeroShotDataset(dict(type="RepeatDataset", times=2, dataset=inner), SPLIT)
 
 
 @pytest.mark.parametrize(
     ("cls", "split", "labels", "words"),
     [
-        ("PascalVOC20Dataset", "voc", "SegmentationClassAug", "dataset_converters/voc_aug.py"),
-        (
-            *("PascalContextDataset59", "context", "SegmentationClassContext"),
-            "dataset_converters/pascal_context.py",
-        ),
+        ("PascalVOC20Dataset", "voc", "SegmentationClassAug", "voc_aug.py"),
+        ("PascalContextDataset59", "context", "SegmentationClassContext", "pascal_context.py"),
     ],
 )
 def test_datasets_that_are_made_by_a_converter(tmp_path, cls, split, labels, words):
     prefix = dict(img_path="JPEGImages", seg_map_path=labels)
     config = dict(type=cls, data_root=str(tmp_path), data_prefix=prefix, ann_file="train.txt")
-    with raised(FileNotFoundError, str(tmp_path), cls, "does not exist", "JPEGImages"):
-        ZeroShotDataset(config, split)
     (tmp_path / "JPEGImages").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "JPEGImages" / "0.jpg")
     with raised(FileNotFoundError, cls, labels, words):
@@ -137,22 +117,15 @@ def test_coco_stuff_before_its_conversion(coco_stuff):
 # Files -------------------------------------------------------------------------------------------
 
 
-def as_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 @pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label file")])
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:60]), ("cannot be decoded", "Replace")),
-        (lambda path: path.write_bytes(b"hello"), ("cannot be decoded", "Replace the file")),
         (Path.unlink, ("does not exist", "`ann_file`")),
-        (as_pipe, ("pipe",)),
         (lambda path: path.write_bytes(png_of(30000, 30000)), ("30000 x 30000",)),
     ],
-    ids=["truncated", "text", "missing", "pipe", "bomb"],
+    ids=["truncated", "missing", "bomb"],
 )
 def test_files_that_cannot_be_read(root, config_of, damage, words, folder, what):
     (root / "list.txt").write_text("0\n1\n")
@@ -176,11 +149,10 @@ def test_error_reaches_the_loop_from_a_worker(root, config_of):
 # Label maps --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("test_mode", [False, True])
-def test_label_values_out_of_range(root, config_of, test_mode):
+def test_label_values_out_of_range(root, config_of):
     path = root / "labels" / "1.png"
     Image.fromarray(np.array([[4, 77, 254, 0, 0]] * 4, np.uint8)).save(path)
-    dataset = ZeroShotDataset(config_of(root, test_mode=test_mode), SPLIT)
+    dataset = ZeroShotDataset(config_of(root), SPLIT)
     dataset[0]
     words = "holds the values 4, 77, 254, but"
     with raised(ValueError, f"{path} {words}", "0..3 and 255", "reduce_zero"):
@@ -282,7 +254,6 @@ def test_a_config_without_class_names_takes_those_of_the_split(root, config_of):
         ({}, dict(split=None), "no class split"),
         (dict(test_mode=True), dict(drop_unseen_images=True), "drop_unseen_images is for training"),
         (dict(ignore_index=0), {}, "ignore_index=0 .*class 'sky'.*background"),
-        (dict(type="LoveDADataset"), {}, "LoveDADataset.*not a subset.*BaseSegDataset"),
         (
             dict(metainfo=dict(classes=[f"class {i}" for i in range(65536)])),
             dict(split=dict(unseen=[1])),

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mmseg.datasets import PascalVOCDataset
 from PIL import Image
 
-from mmseg_otseg.datasets import PascalVOC20Dataset, ZeroShotDataset
-from mmseg_otseg.structures import ClassSplit
-
-PIPELINE = [dict(type="mmseg.LoadAnnotations")]
+from mmseg_otseg.datasets import ZeroShotDataset
 
 
-@pytest.fixture
-def config(write_data):
+@pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
+def test_zero_shot(write_data, setting, hidden):
     """A label file with every value of VOC: 0 = background, 1..20, 255 = outline."""
     label = np.array([*range(21), 255, 255, 255], dtype=np.uint8).reshape(4, 6)
     root = write_data([label])
@@ -23,25 +19,12 @@ def config(write_data):
     mask.save(root / "labels" / "0.png")
     Image.open(root / "images" / "0.png").save(root / "images" / "0.jpg")
     (root / "val.txt").write_text("0\n")
-    return dict(
+    config = dict(
+        type="PascalVOC20Dataset",
         data_root=str(root),
         data_prefix=dict(img_path="images", seg_map_path="labels"),
         ann_file="val.txt",
-        pipeline=PIPELINE,
+        pipeline=[dict(type="mmseg.LoadAnnotations")],
     )
-
-
-def test_classes():
-    meta = PascalVOC20Dataset.METAINFO
-    assert meta["classes"] == ClassSplit.build("voc").classes
-    assert len(meta["classes"]) == len(meta["palette"]) == 20
-    names = PascalVOCDataset.METAINFO["classes"]
-    for name, color in zip(meta["classes"], meta["palette"]):
-        assert color == PascalVOCDataset.METAINFO["palette"][names.index(name)]
-
-
-@pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
-def test_zero_shot(config, setting, hidden):
-    config = dict(config, type="PascalVOC20Dataset")
     label = ZeroShotDataset(config, "voc", setting=setting)[0]["gt_seg_map"].ravel()
     assert label.tolist() == [255, *range(15), *[hidden] * 5, 255, 255, 255]

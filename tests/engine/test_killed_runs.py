@@ -27,19 +27,25 @@ HUB = ("best_score", "best_file", "keep_ckpt_ids", "iter_validated")
 
 
 class Setting(NamedTuple):
-    """How often a run saves and validates, what it keeps, and in how many processes it runs."""
+    """How often a run saves and validates, what it keeps, its processes and data workers."""
 
     interval: int
     val_interval: int
     keep: int
     processes: int
+    workers: int
 
     @property
     def name(self) -> str:
         return "_".join(map(str, self))
 
 
-SETTINGS = [Setting(2, 2, 1, 1), Setting(4, 2, 2, 1), Setting(2, 4, 1, 1), Setting(2, 2, 1, 2)]
+SETTINGS = [
+    Setting(2, 2, 1, 1, 2),
+    Setting(4, 2, 2, 1, 0),
+    Setting(2, 4, 1, 1, 0),
+    Setting(2, 2, 1, 2, 0),
+]
 
 
 class Reference(NamedTuple):
@@ -104,7 +110,7 @@ def left_by(run: Path) -> dict[str, Any]:
         left[file.name] = [saved["meta"]["iter"], *parts, *map(info.get, HUB)]
     logs = [file.read_text() for file in run.glob("*/vis_data/scalars.json")]
     for line in sorted("\n".join(logs).split("\n")):
-        if line.endswith("}") and "mIoU" in line:  # others are of training, or cut off by a kill
+        if line.endswith("}") and "hIoU" in line:  # others are of training, or cut off by a kill
             entry = json.loads(line)
             metrics = {key: value for key, value in entry.items() if not key.endswith("time")}
             assert left.setdefault(f"validation {entry['step']}", metrics) == metrics
@@ -133,14 +139,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(folder: Path) -> Callable[[Setting], Reference]:
     @functools.cache
     def undisturbed(setting: Setting) -> Reference:
-        checkpoint = dict(interval=setting.interval, max_keep_ckpts=setting.keep, save_best="mIoU")
+        checkpoint = dict(interval=setting.interval, max_keep_ckpts=setting.keep, save_best="hIoU")
+        self_training = dict(type="SelfTrainingHook", begin=3)  # before what is resumed, or after
         tiny_config(
             folder,
             train_cfg=dict(max_iters=10, val_interval=setting.val_interval),
-            default_hooks=dict(checkpoint=checkpoint),
+            default_hooks=dict(checkpoint=checkpoint, self_training=self_training),
             # A rate at which a wrong dropout mask shows, and the best is not always the last.
             param_scheduler=dict(warmup_iters=1),
             optim_wrapper=dict(optimizer=dict(lr=6e-2)),
+            train_dataloader=dict(
+                num_workers=setting.workers, dataset=dict(setting="transductive")
+            ),
         ).dump(folder / f"{setting.name}.py")
         run, log = folder / f"{setting.name}_whole", folder / "moments"
         begin = time.monotonic()

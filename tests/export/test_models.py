@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
 
@@ -25,7 +25,6 @@ from mmseg_otseg.inference.exported import Vocabulary
 from mmseg_otseg.inference.loading import load_config, load_model
 from mmseg_otseg.models.text import PrecomputedPrompts
 from tests.helpers.exported import needs_torch
-from tests.helpers.paths import ROOT
 from tests.helpers.small_clips import FEATURE_MAPS, VITS, clip_of, loud, make_towers_small
 from tests.helpers.small_configs import small
 
@@ -64,21 +63,6 @@ def assert_equal(
         assert classes == 1 or theirs.std(1).mean() > 1e-3  # or equal labels would say little
         assert np.abs(ours - theirs).max() < 1e-4
         assert (ours.argmax(1) != theirs.argmax(1)).mean() <= 1e-3
-
-
-@needs_torch
-@pytest.mark.slow
-def test_a_vit_b_16_at_full_size(tmp_path: Path) -> None:
-    cfg = Config.fromfile(ROOT / "configs" / "otseg" / "voc_512.py")
-    cfg.model.clip = ConfigDict(model="ViT-B-16")
-    np.save(tmp_path / "text.npy", np.random.default_rng(0).normal(size=(20, 6, 512)))
-    cfg.model.neck.text = str(tmp_path / "text.npy")
-    torch.manual_seed(0)
-    model = with_classes(MODELS.build(cfg.model).eval())
-    export_folder(model, cfg, tmp_path / "exported")
-    give_300_names(model, tmp_path)
-    cases = [(20, 1, (32, 32)), (1, 4, (8, 10)), (171, 2, (14, 20)), (300, 3, (6, 12))]
-    assert_equal(model, tmp_path / "exported", cases)
 
 
 @needs_torch

@@ -46,8 +46,9 @@ class Reference:
         return {"classes": names, "seen": self.config("seen")}
 
     def clip(self) -> dict[str, Any]:
-        positions = len(self.arrays["state/backbone.positional_embedding"]) - 1
+        (name,) = (key for key in self.arrays if key.endswith("positional_embedding"))
         vision = {name: self.config(name) for name in ("patch_size", "width", "layers")}
+        positions = len(self.arrays[name]) - 1
         vision["image_size"] = int(positions**0.5) * vision["patch_size"]
         vision["head_width"] = vision["width"] // self.config("heads")
         text = {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408}

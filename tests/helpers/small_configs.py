@@ -18,7 +18,6 @@ CONFIGS = sorted(
     str(path.relative_to(ROOT / "configs"))
     for folder in FOLDERS
     for path in (ROOT / "configs" / folder).glob("*.py")
-    if path.name != "names.py"  # for photographs, not a dataset
 )
 # What is large in the configs, and what stands for it here.
 SMALL = {

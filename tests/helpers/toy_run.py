@@ -14,6 +14,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_otseg.engine.run_folder import latest_checkpoint
+
 IMAGES: Any = [dict(inputs=torch.ones(2))]
 _numbers = itertools.count()
 
@@ -54,6 +56,9 @@ def toy_runner(work_dir: Path, scores: Sequence[float], hooks: Any = (), **optio
         options: ``resume`` and ``load_from`` of the runner; the rest is the checkpoint hook's.
     """
     start = {key: options.pop(key) for key in ("resume", "load_from") if key in options}
+    if start.get("resume") and "load_from" not in start:
+        start["load_from"] = latest_checkpoint(work_dir)
+        start["resume"] = start["load_from"] is not None
     checkpoint = dict(type="DurableCheckpointHook", by_epoch=False, interval=1, rule="greater")
     checkpoint.update(dict(save_best="score") | options)
     metric = ToldScore(scores)
@@ -70,6 +75,7 @@ def toy_runner(work_dir: Path, scores: Sequence[float], hooks: Any = (), **optio
         custom_hooks=[dict(type="FiniteLossHook"), dict(type="ResumeCheckHook"), *hooks],
         default_scope="mmseg",
         experiment_name=f"toy_{next(_numbers)}",
+        cfg=dict(start),
         **start,
     )
     return metric.runner

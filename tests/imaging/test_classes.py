@@ -19,10 +19,7 @@ KNOWN = {"voc": ("aeroplane", "bicycle")}
     [
         ("cat, sofa ,potted plant", ["cat", "sofa", "potted plant"]),
         ('cat, "chair, wooden", sofa', ["cat", "chair, wooden", "sofa"]),
-        ("cat, sofa,", ["cat", "sofa"]),
-        ("cat,\nsofa\npotted plant", ["cat", "sofa", "potted plant"]),
         ("['a','b, c']", ["a", "b, c"]),
-        ('["sky, blue",road]', ["sky, blue", "road"]),
         ("voc", ["aeroplane", "bicycle"]),
         ('"voc"', ["voc"]),
         ('"road (paved, gray)", sky', ["road (paved, gray)", "sky"]),
@@ -39,10 +36,7 @@ def test_names_however_they_are_given(given: Any, names: list[str]) -> None:
     [
         ('cat, "chair, wooden', "chair, wooden"),
         ("cat,,dog", "number 2"),
-        ("", "no class name"),
-        ([], "no class name"),
         ([1], "number 1"),
-        (5, "a list of names"),
         (["a", "b", "a "], r"a \(numbers 1, 3\)"),
         ("[sky,road (paved, gray)]", "double quotes"),
         ("names.csv", "txt"),
@@ -68,7 +62,6 @@ def test_a_single_string_in_a_config_lacks_a_comma() -> None:
         ("0: sky\n1: road, way", ["sky", "road | way"]),
         ("\ufeffsky\r\nroad", ["sky", "road"]),
         ("# my classes\nsky\nroad", ["sky", "road"]),
-        ("0: sky\n1: road", ["sky", "road"]),
         ("0,sky\n1,road", ["sky", "road"]),
         ("sky\t0\nroad\t1", ["sky", "road"]),
         ("18 wheeler\nroad", ["18 wheeler", "road"]),
@@ -86,11 +79,9 @@ def test_names_in_a_file(tmp_path: Path, text: str, names: list[str]) -> None:
     ("text", "message"),
     [
         ("", "no class name"),
-        ("sky\n\nroad", "line 2"),
         ("sky\nroad\n# again\nsky", "lines 1, 4"),
         ("1: sky\n2: road", "line 1"),
         ("0 sky\n2 road", "line 2"),
-        ("0: sky\nroad", "line 2 has none"),
         ("sky\t1\nroad\t2", "line 1"),
         ("64 128 64\tanimal\nbus", "line 1"),
     ],
@@ -100,14 +91,6 @@ def test_lines_that_are_no_names(tmp_path: Path, text: str, message: str) -> Non
     file.write_text(text)
     with pytest.raises(UserError, match=message):
         class_list(file)
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        class_list(str(tmp_path / "names.txt"))
-    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
-    with pytest.raises(UserError, match="UTF-8"):
-        class_list(tmp_path / "latin.txt")
 
 
 def nearest(palette: list[list[int]]) -> float:
@@ -139,9 +122,3 @@ def test_the_colors_of_a_list_are_told_apart(count: int, apart: float) -> None:
 def test_a_dataset_keeps_its_colors() -> None:
     known = {"classes": ("cat", "sky"), "palette": [[1, 2, 3], [4, 5, 6]]}
     assert palette_for(["sky", "zebra"], known)[0] == [4, 5, 6]
-
-
-@pytest.mark.parametrize("palette", [None, [[1, 2, 3]], [[0, 0, 300]] * 2])
-def test_a_palette_that_is_none(palette: Any) -> None:
-    known = {"classes": ("cat", "dog"), "palette": palette}
-    assert palette_for(["cat"], known) == palette_for(["cat"])

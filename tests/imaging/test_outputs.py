@@ -45,12 +45,6 @@ def test_masks_have_a_key(tmp_path: Path) -> None:
     assert key["refine"] and key["classes"][1] == dict(index=1, name="a, b", color=[4, 5, 6])
 
 
-def test_many_labels_are_gray(tmp_path: Path) -> None:
-    wide = np.array([[0, 300]], np.uint16)
-    with OutputFolder(tmp_path, ["x.jpg"], ["n"] * 301, [[0, 0, 0]] * 301) as out:
-        assert np.array_equal(Image.open(out.save("x.jpg", wide)), wide)
-
-
 def test_shares_of_the_same_classes_stay(tmp_path: Path) -> None:
     def segment(images: list[str], names: list[str]) -> list[list[str]]:
         with OutputFolder(tmp_path, images, names, PALETTE) as out:

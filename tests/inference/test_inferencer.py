@@ -11,9 +11,7 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
 
-from mmseg_otseg.evaluation import store_seen_bias
 from mmseg_otseg.inference import OTSegInferencer
-from mmseg_otseg.models.decode_heads import seen_bias
 
 
 @pytest.fixture
@@ -95,15 +93,6 @@ def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path)
     assert not out.exists()
 
 
-def test_masks_appear_one_by_one(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    (images / "1b.jpg").unlink()
-    results = inferencer.segment(images, out_dir=out, overlays=False)
-    for done in range(1, 4):
-        assert next(results).overlay is None
-        assert files(out / "pred") == [f"{index}.png" for index in range(done)]
-
-
 def test_damaged_weights_are_no_masks(inferencer: OTSegInferencer, images: Path) -> None:
     for parameter in inferencer.model.neck.descriptor.parameters():
         parameter.data.fill_(float("nan"))
@@ -138,16 +127,6 @@ def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, imag
     assert np.array_equal(found[0], expected[0])
 
 
-def test_what_is_no_config(weights: str, config: Config) -> None:
-    wrong: Any
-    for wrong in (None, {}, 3):
-        with pytest.raises(ValueError, match="config"):
-            OTSegInferencer(wrong, weights)
-    config.test_dataloader = config.val_dataloader = config.test_pipeline = None
-    with pytest.raises(ValueError, match="test_pipeline"):
-        OTSegInferencer(config, weights)
-
-
 def test_precision(config: Config, weights: str, images: Path) -> None:
     towers = OTSegInferencer(config, weights, device="cpu", precision="bf16")
     assert towers.model.backbone.visual.conv1.weight.dtype == torch.bfloat16
@@ -157,17 +136,3 @@ def test_precision(config: Config, weights: str, images: Path) -> None:
     assert (masks[0] == exact["predictions"][0]).mean() > 0.9
     with pytest.raises(ValueError, match="precision"):
         OTSegInferencer(config, weights, precision="fp64")
-
-
-def test_the_inferencer_uses_the_bias_of_the_checkpoint(
-    config: Config, weights: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(seen_bias, "print_log", lambda text, logger: said.append(text))
-    assert OTSegInferencer(config, weights, device="cpu").model.decode_head.seen_bias == 0.1
-    config.val_dataloader = None  # without data, no test can say that the bias was chosen on it
-    store_seen_bias(config, weights, 0.25, weights)
-    assert torch.load(weights)["meta"]  # what else the file holds is still there
-    inferencer = OTSegInferencer(config, weights, device="cpu")
-    assert inferencer.model.decode_head.seen_bias == 0.25
-    assert len(said) == 1 and " 0.25, calibrated" in said[0]

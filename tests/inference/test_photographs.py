@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
 
 from mmseg_otseg.imaging import class_list
@@ -60,13 +59,16 @@ def masks_of(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(file)) for file in sorted(folder.rglob("*.png"))])
 
 
-def test_one_command(
-    photos: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The installed config with the weights of CLIP_WEIGHTS, but a smaller architecture."""
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights in CLIP_WEIGHTS for the installed config, of a smaller architecture than its own."""
     save_archive(tmp_path / "clip.pt", load_clip(tiny_clip(image_size=224)))
     monkeypatch.setenv("CLIP_WEIGHTS", str(tmp_path / "clip.pt"))
     monkeypatch.setattr("open_clip.get_model_config", lambda name: tiny_clip(image_size=224))
+
+
+@pytest.mark.usefixtures("weights")
+def test_one_command(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_tool("segment", photos, "--classes", NAMES, "--out", out, "--device", "cpu")
     key = json.loads((out / "classes.json").read_text())
@@ -74,6 +76,20 @@ def test_one_command(
     assert key["refine"] and key["clip"]["pretrained"] == str(tmp_path / "clip.pt")
     found = OTSegInferencer(device="cpu")(photos, classes=NAMES)["predictions"]
     assert np.array_equal(masks_of(out / "pred"), np.stack(found))
+
+
+@pytest.mark.usefixtures("weights", "photos")
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    text = (ROOT / "configs" / "training_free" / "photographs.ipynb").read_text(encoding="utf-8")
+    cells: dict[str, Any] = {}
+    for cell in json.loads(text)["cells"]:
+        assert not cell.get("outputs")
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), cells)
+    assert masks_of(tmp_path / "masks" / "pred").shape == (3, 72, 96)
+    assert len(class_list(tmp_path / "own_data" / "classes.txt")) == 5
 
 
 def test_options(photos: Path, segment: Callable[..., Path]) -> None:
@@ -119,9 +135,8 @@ def test_data_to_correct_and_train_with(
     assert "training makes sense" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["otseg/voc_512.py", "zegclip/voc_512.py", "zegot/voc_512.py"])
-def test_every_method_refines(name: str, tmp_path: Path) -> None:
-    inferencer = OTSegInferencer(small(name, tmp_path), device="cpu")
+def test_a_trained_method_refines(tmp_path: Path) -> None:
+    inferencer = OTSegInferencer(small("zegot/voc_512.py", tmp_path), device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     plain, refined = (inferencer.inspect(image, "road, car", how).values for how in (False, True))
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
@@ -151,8 +166,3 @@ def test_the_memory_has_a_ceiling(photos: Path, config: Path, monkeypatch: Any) 
     monkeypatch.setattr("mmseg_otseg.inference.segmenter.MAX_VALUES", 1000)
     with pytest.raises(ValueError, match="memory"):
         OTSegInferencer(config, device="cpu")(photos, classes=NAMES)
-
-
-def test_shapes_say_that_they_know_nothing_else() -> None:
-    cfg = Config.fromfile(ROOT / "configs" / "shapes" / "checkpoint" / "otseg_plus.py")
-    assert "shapes only" in cfg.about

@@ -47,9 +47,8 @@ def test_a_training_step_is_that_of_float32(name: str, precision: str) -> None:
     assert distance(*both) < 3 * TOLERANCE[precision]
 
 
-@pytest.mark.parametrize(("name", "precision"), [("otseg", "fp16"), ("zegot", "bf16")])
-def test_a_checkpoint_fits_each_precision(name: str, precision: str) -> None:
-    exact, rounded = build(name), build(name, precision)
+def test_a_checkpoint_fits_each_precision() -> None:
+    exact, rounded = build("zegot"), build("zegot", "bf16")
     with torch.no_grad():
         for parameter in exact.parameters():
             if parameter.requires_grad:
@@ -61,8 +60,8 @@ def test_a_checkpoint_fits_each_precision(name: str, precision: str) -> None:
         expected = exact.eval().predict(image)[0].seg_logits.data
         found = rounded.eval().predict(image)[0].seg_logits.data
         assert found.dtype == torch.float32
-        assert torch.allclose(found, expected, atol=TOLERANCE[precision])
+        assert torch.allclose(found, expected, atol=TOLERANCE["bf16"])
         set_classes(rounded, ["dog", "cat"])
         set_classes(exact, ["dog", "cat"])
         expected, found = (model.predict(image)[0].seg_logits.data for model in (exact, rounded))
-        assert torch.allclose(found, expected, atol=TOLERANCE[precision])
+        assert torch.allclose(found, expected, atol=TOLERANCE["bf16"])

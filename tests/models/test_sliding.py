@@ -11,7 +11,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmseg_otseg.imaging import labels_at_size
 from mmseg_otseg.models.segmentors import sliding
+from mmseg_otseg.models.segmentors.sliding import place_labels
 from tests.helpers.small_configs import small
 
 SPLIT = {"classes": ["cat", "dog", "sofa"], "unseen": ["dog"]}
@@ -51,31 +53,80 @@ def test_numbers_are_mmsegs(size: tuple[int, int], window_batch: int, clip: dict
     assert (predict(model, images) - expected).abs().max() < 1e-5
 
 
-def test_windows_go_through_the_backbone_together(clip: dict) -> None:
-    model = build(clip, window_batch=4)
-    sizes = []
-    model.backbone.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
-    predict(model, torch.randn(1, 3, 96, 160))  # 2 x 4 windows
-    assert sizes == [4, 4]
+def class_maps(classes: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Smooth probabilities (K, h, w)."""
+    coarse = torch.randn(1, classes, *(max(2, length // 8) for length in size), device=device)
+    return F.interpolate(coarse, size, mode="bicubic")[0].sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes", "new", "align_corners"),
+    [
+        (20, [(32, 48)], (200, 333), False),
+        (171, [(32, 48)], (200, 333), True),
+        (20, [(64, 50)], (20, 17), False),
+        (7, [(1, 9)], (5, 90), False),
+        (3, [(30, 30)], (1, 1), False),
+        (20, [(32, 48), (16, 24), (70, 90)], (200, 333), False),
+    ],
+)
+def test_is_the_best_class_of_the_resized_maps(
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    classes: int,
+    sizes: list[tuple[int, int]],
+    new: tuple[int, int],
+    align_corners: bool,
+) -> None:
+    monkeypatch.setattr(sliding, "MAX_VALUES", 30_000)  # several bands
+    torch.manual_seed(0)
+    maps = [class_maps(classes, size, device) for size in sizes]
+    options = dict(mode="bilinear", align_corners=align_corners)
+    resized = torch.stack([F.interpolate(values[None], new, **options)[0] for values in maps])
+    best, expected = resized.sum(0).max(0)
+    close = (resized.sum(0) > best - 1e-6).sum(0) > 1  # where rounding decides
+    found, values = place_labels(maps, new, align_corners)
+    assert found.shape == new and close.float().mean() < 0.01
+    assert torch.equal(found[~close], expected[~close])
+    torch.testing.assert_close(values, best, rtol=0, atol=1e-6)
+    if len(maps) == 1:
+        other = labels_at_size(maps[0].cpu().numpy(), new, None, align_corners).astype("int64")
+        assert torch.equal(torch.from_numpy(other).to(found)[~close], found[~close])
+
+
+def test_maps_of_the_images_size_keep_their_values_in_any_precision() -> None:
+    values = torch.rand(30, 100, 70)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, best = place_labels([values], (100, 70))
+    assert torch.equal(best, values.amax(0)) and torch.equal(found, values.argmax(0))
+
+
+def test_ties_and_values_that_are_not_finite() -> None:
+    assert not place_labels([torch.zeros(3, 4, 5)], (8, 9))[0].any()  # the first of equal classes
+    with pytest.raises(ValueError, match="not finite"):
+        place_labels([torch.full((3, 4, 5), torch.nan)], (8, 9))
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
-@pytest.mark.parametrize("method", ["otseg", "zegot", "zegclip", "training_free"])
+@pytest.mark.parametrize(
+    "config",
+    ["otseg/voc_512.py", "zegot/voc_512.py", "zegclip/voc_512.py", "training_free/names.py"],
+)
 def test_labels_placed_from_patches_are_those_of_whole_maps(
-    method: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sliding, "MAX_VALUES", 40_000)  # many tiles
-    config = small(f"{method}/voc_512.py", tmp_path).model
+    cfg = small(config, tmp_path).model
     names = [f"thing {index}" for index in range(40)]
-    config.split = dict(classes=["sofa | couch | settee", *names], unseen=names[20:])
-    config.test_cfg = dict(mode=mode, crop_size=(64, 64), stride=(48, 40))
+    cfg.split = dict(classes=["sofa | couch | settee", *names], unseen=names[20:])
+    cfg.test_cfg = dict(mode=mode, crop_size=(64, 64), stride=(48, 40))
     shape = (171, 240)
-    if method == "training_free":  # whose softmax is taken before maps are resized
+    if "training_free" in config:  # its softmax is taken before maps are resized
         shape = (80, 128)
     else:
-        config.test_cfg.none_below = 0.45
+        cfg.test_cfg.none_below = 0.45
     torch.manual_seed(0)
-    model = MODELS.build(config).eval()
+    model = MODELS.build(cfg).eval()
     images = torch.randn(2, 3, 88, 136)
     meta = dict(ori_shape=shape, img_shape=(80, 128), padding_size=(0, 8, 0, 8), flip=True)
 

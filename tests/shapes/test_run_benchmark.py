@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import tiny_options
-from tools.shapes.run_benchmark import as_markdown, summary
 
 TOOL = "shapes/run_benchmark"
 
@@ -54,18 +53,3 @@ def test_learning_curve(tmp_path: Path) -> None:
     assert list(table) == ["training_free", "mps_only@2", "mps_only@3"]
     assert table["mps_only@2"]["none"] != table["mps_only@3"]["none"]
     assert "| MPS map only, 3 iterations |" in (tmp_path / "table.md").read_text()
-
-
-def one_run(seed: int, unseen: float) -> dict:
-    scores = {"mIoU_S": 2 * unseen, "mIoU_U": unseen, "hIoU": unseen}
-    tests = {bias: dict(scores) for bias in ("none", "paper", "calibrated")}
-    return {"seed": seed, "seconds": 3.0, "bias": 0.1 * seed, "test": tests}
-
-
-def test_means_spreads_and_shares() -> None:
-    runs = {"otseg": [one_run(0, 20.0), one_run(1, 40.0)], "supervised": [one_run(0, 40.0)]}
-    text = as_markdown(summary(runs), ["none", "calibrated"])
-    assert "| OTSeg | 60.0 ± 28.3 | 30.0 ± 14.1 | 30.0 ± 14.1 |  | 3 | 75% |" in text
-    assert "| 0.050 ± 0.071 | 3 |" in text and "2 seed(s)" in text
-    del runs["supervised"]
-    assert "of supervised" not in as_markdown(summary(runs), ["none"])

@@ -38,14 +38,6 @@ def test_what_a_user_can_fix_has_a_message() -> None:
     assert "color" in message_for_user(caught(MODELS.build, dict(type="CLIPBackbone", color=3)))
 
 
-def test_a_full_disk_names_the_file_or_the_folder_of_the_run(tmp_path: Path) -> None:
-    MMLogger.get_instance("full_disk_test", log_file=str(tmp_path / "run.log"))
-    error = OSError(28, "No space left on device")
-    assert message_for_user(error).endswith(f"while writing to {tmp_path}")
-    error.filename = "masks/x.png"
-    assert message_for_user(error).endswith("'masks/x.png'")
-
-
 class Unreadable(Dataset):
     def __len__(self) -> int:
         return 1

@@ -54,7 +54,7 @@ def build_model(
 Step = Callable[[EncoderDecoder], dict[str, Tensor]]
 
 
-def training_step(batch: int, tiny: bool, device: str) -> Step:
+def training_step(batch: int, tiny: bool, device: str, side: int = 512) -> Step:
     """What runs a training step of a model, losses and gradients, on images of its own.
 
     Args:
@@ -62,7 +62,7 @@ def training_step(batch: int, tiny: bool, device: str) -> Step:
         tiny: Whether they are of 64 x 64 pixels in the place of 512 x 512.
         device: Where they are.
     """
-    size = 64 if tiny else 512
+    size = 64 if tiny else side
     images = torch.randn(batch, 3, size, size, device=device)
     labels = torch.randint(0, 15, (1, size // 32, size // 32), device=device)
     labels = labels.repeat_interleave(32, 1).repeat_interleave(32, 2)

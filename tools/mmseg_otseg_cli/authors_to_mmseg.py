@@ -95,6 +95,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     from mmengine.logging import print_log
 
     from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
+    from mmseg_otseg.engine.run_folder import whole_file
     from mmseg_otseg.errors import UserError
     from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
     from mmseg_otseg.models.decode_heads.decoder import encode_kind
@@ -128,7 +129,8 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": converted, "meta": kept}, target)
+    with whole_file(target) as part:
+        torch.save({"state_dict": converted, "meta": kept}, part)
     print_log(
         f"{src} is a checkpoint of {kept['converted_from']}; {len(dropped)} of its {len(state)} "
         f"tensors do not affect the output and were dropped. Written to {target}",
@@ -204,10 +206,10 @@ def _check_fit(state: Mapping[str, Tensor], config: Config, src: str) -> None:
     from mmseg.registry import MODELS
 
     from mmseg_otseg.errors import UserError
+    from mmseg_otseg.models.segmentors import change_clip
 
     init_default_scope(config.get("default_scope", "mmseg"))
-    if config.model.get("clip"):
-        config.model.clip.pretrained = None  # the file brings the tower; no text is encoded
+    change_clip(config.model, pretrained=None)  # the file brings the tower; no text is encoded
     logging.disable(logging.WARNING)  # it is right that these weights are not the model's
     try:
         MODELS.build(config.model).load_state_dict(dict(state), strict=True)

@@ -96,6 +96,11 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
         if _lacks_base(error):
             text = f"{text.rstrip('.')}. {_base_hint()}"
         raise CommandError(text) from error
+    if "protocols" in cfg and "model" not in cfg:
+        raise CommandError(
+            f"{args.config} is a data set, which takes the model of a config: tools/test.py CONFIG "
+            f"--data {Path(args.config).stem}"
+        )
     if getattr(args, "data", None) is not None:
         from .test_data import on_data, read_data
 

@@ -102,7 +102,7 @@ def convert_ade20k_847(sample: Sample) -> np.ndarray:
 
     Red tells the hundreds of an object's number and green the rest: 256 * (red // 10) + green.
     """
-    import cv2
+    import mmcv
     import numpy as np
     from PIL import Image
 
@@ -122,8 +122,8 @@ def convert_ade20k_847(sample: Sample) -> np.ndarray:
     factor = ADE_SIDE / min(height, width)
     if factor < 1:  # with the interpolations of the usual preparation
         size = (round(factor * width), round(factor * height))
-        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        labels = mmcv.imresize(labels, size, interpolation="nearest")
+        image = mmcv.imresize(image, size)
     save_image(Image.fromarray(image), copy)
     return labels
 

@@ -35,11 +35,6 @@ def parse_args() -> argparse.Namespace:
         help="resolution of the probabilities. Default: image",
     )
     options.add_argument(
-        "--residual",
-        action="store_true",
-        help="also output the largest relative error of the row sums of the transport plans",
-    )
-    options.add_argument(
         "--program", action="store_true", help="also write model.pt2, for torch.export.load"
     )
     options.add_argument(
@@ -47,7 +42,6 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="round the segmenter's weights to 8 bits, for speed: labels change a little",
     )
-    options.add_argument("--opset", type=int, default=18, help="ONNX opset. Default: 18")
     add_cfg_options(options)
     args = options.parse_args()
     if args.dynamic and (args.height or args.width):
@@ -81,9 +75,7 @@ def main() -> None:
         args.out,
         size=size,
         at_image_size=args.resolution == "image",
-        residual=args.residual,
         program=args.program,
-        opset=args.opset,
         int8=args.int8,
         checkpoint=args.checkpoint,
     )

@@ -84,8 +84,12 @@ def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
     cfg.model.setdefault("test_cfg", {}).pop("none_below", None)
     if "none_below" in fixed:
         cfg.model.test_cfg.none_below = fixed.none_below
-    cfg.update(dict.fromkeys(NOT_TESTING), test_cfg=dict(type="TestLoop"))
-    cfg.update({key: value for key, value in data.items() if key != "protocols"})
+    cfg.pop("data_root", None)  # each dataset has its folder
+    for key in NOT_TESTING:
+        cfg[key] = None
+    for key in ("title", "prepare", "test_dataloader", "test_evaluator"):
+        cfg[key] = data[key]  # in place of the model config's, with which `update` would merge it
+    cfg.test_cfg = dict(type="TestLoop")
     return cfg
 
 

@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
-from mmseg_otseg.models.decode_heads.seen_bias import state_key
+from mmseg_otseg.models.decode_heads import state_key
 from tools.shapes.run_benchmark import load, train
 
 

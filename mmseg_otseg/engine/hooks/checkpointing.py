@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
@@ -19,7 +17,6 @@ from mmseg_otseg.engine.checkpoint import make_plain
 from mmseg_otseg.engine.run_folder import (
     POINTER,
     UNFINISHED,
-    latest_checkpoint,
     lock_folder,
     whole_file,
 )
@@ -41,7 +38,6 @@ class DurableCheckpointHook(Hook):
     - An old checkpoint is deleted only after the new one exists.
     - After a validation, the checkpoint of that iteration is written again with the result. A
       resumed run whose checkpoint lacks the result of a validation that was due validates first.
-    - A run that resumes without naming a checkpoint uses the latest readable one.
 
     What a run knows about its files travels in the checkpoint, as ``best_score``, ``best_file``,
     ``keep_ckpt_ids`` and ``iter_validated`` of the message hub's ``runtime_info``.
@@ -56,8 +52,8 @@ class DurableCheckpointHook(Hook):
         rule: Whether a ``"greater"`` or a ``"less"`` value of the metric is better.
 
     Raises:
-        UserError: If ``rule`` is unknown, training counts epochs, ``save_best`` is not among the
-            validation's metrics, or a run resumes and none of its checkpoints can be read.
+        UserError: If ``rule`` is unknown, training counts epochs, or ``save_best`` is not among the
+            validation's metrics.
         OSError: Naming the file, if a checkpoint cannot be written.
     """
 
@@ -83,18 +79,13 @@ class DurableCheckpointHook(Hook):
         self.save_best = save_best
         self.rule = rule
         self._folder = Path()
-        self._saved_at: int | None = None  # iteration of the last checkpoint of this run
-
-    def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from if none was given."""
-        if runner._resume and runner._load_from is None:
-            runner._load_from = latest_checkpoint(runner.work_dir)
-            runner._resume = runner._load_from is not None
+        self._trains = False
+        self._saved_at = 0  # iteration of the last checkpoint
 
     def before_train(self, runner: Runner) -> None:
         """Clean up after a killed run, and run a validation that the kill prevented."""
         self._folder = Path(runner.work_dir)
-        self._saved_at = runner.iter
+        self._trains, self._saved_at = True, runner.iter
         if is_main_process():
             for file in self._folder.glob(f"*{UNFINISHED}"):
                 file.unlink()
@@ -105,18 +96,18 @@ class DurableCheckpointHook(Hook):
                     "with --resume."
                 )
         self._delete_old(runner)
-        if self._lacks_validation(runner):
+        loop, validated = runner.train_loop, runner.message_hub.runtime_info.get("iter_validated")
+        due = loop.iter == loop.max_iters or loop.iter % loop.val_interval == 0
+        due = due and loop.iter >= loop.val_begin and runner.val_loop is not None
+        if due and runner.iter > 0 and validated != runner.iter:
             runner.logger.info(f"Validating iteration {runner.iter}, which has no result yet")
             runner.val_loop.run()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Reduce what is saved to tensors and plain values."""
-        left_out = make_plain(checkpoint)
-        if left_out:
-            print_log(
-                f"Left out of the checkpoint, because they are no plain values: {left_out}",
-                "current",
-                logging.WARNING,
+        if left_out := make_plain(checkpoint):
+            runner.logger.warning(
+                f"Left out of the checkpoint, because they are no plain values: {left_out}"
             )
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
@@ -126,7 +117,7 @@ class DurableCheckpointHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save the best checkpoint, and record that this iteration was validated."""
-        if self._saved_at is None:  # a validation outside training saves nothing
+        if not self._trains:  # a validation outside training saves nothing
             return
         runner.message_hub.update_info("iter_validated", runner.iter)
         if self.save_best is not None:
@@ -192,14 +183,6 @@ class DurableCheckpointHook(Hook):
         """Delete a checkpoint in the work folder; any path to elsewhere is cut off."""
         if is_main_process():
             (self._folder / Path(name).name).unlink(missing_ok=True)
-
-    def _lacks_validation(self, runner: Runner) -> bool:
-        """Whether a validation was due after the resumed iteration but has no result."""
-        loop, validated = runner.train_loop, runner.message_hub.runtime_info.get("iter_validated")
-        if runner.val_loop is None or runner.iter == 0 or validated == runner.iter:
-            return False
-        due = loop.iter == loop.max_iters or loop.iter % loop.val_interval == 0
-        return loop.iter >= loop.val_begin and due
 
 
 @HOOKS.register_module()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
+from mmseg_otseg.engine.checkpoint import image_set, trained_classes
+from mmseg_otseg.engine.config import check_setting
+from mmseg_otseg.engine.hooks.parts import class_split, neck, segmentor
+from mmseg_otseg.engine.hooks.stages import SelfTrainingHook
 from mmseg_otseg.engine.optimizers import WarmupPolyLR
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import ClassSplit, unlabeled_label
@@ -27,24 +28,6 @@ ADVICE = (
     "already damaged. Fix the cause, then continue with --resume from the last checkpoint, if "
     "there is one; it is intact."
 )
-
-
-def segmentor(model: Any) -> Any:
-    """The segmentor inside the wrappers for several processes and for test-time augmentation."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
-
-
-def neck(model: Any) -> Any:
-    """The neck of a model; None if it has none."""
-    return getattr(segmentor(model), "neck", None)
-
-
-def class_split(model: Any) -> ClassSplit | None:
-    """The class split of a model's text prompts; None if it has no text prompts."""
-    split = getattr(getattr(neck(model), "text", None), "split", None)
-    return split if isinstance(split, ClassSplit) else None
 
 
 @HOOKS.register_module()
@@ -98,11 +81,9 @@ class RunCheckHook(Hook):
         dataset: Any = runner.test_dataloader.dataset
         known = self.calibrated_on if _has_calibrated_bias(runner.model) else None
         if known is not None and known == image_set(dataset):
-            print_log(
+            runner.logger.warning(
                 f"The seen-class bias was calibrated on these {len(dataset)} images, which makes "
-                "their hIoU a little too high: report that of other images, or say so.",
-                "current",
-                logging.WARNING,
+                "their hIoU a little too high: report that of other images, or say so."
             )
 
     def before_val_iter(
@@ -147,30 +128,6 @@ class RunCheckHook(Hook):
         evaluator.dataset_meta = {**meta, "trained": sorted(trained), "calibrated": calibrated}
 
 
-def trained_classes(meta: Any) -> frozenset[str]:
-    """The classes that a checkpoint was trained on with labels; empty if it does not say.
-
-    Args:
-        meta: The checkpoint's ``meta``. Checkpoints of version 0.1 record the classes only in the
-            training data's ``dataset_meta``.
-    """
-    meta = meta if isinstance(meta, Mapping) else {}
-    data = meta.get("dataset_meta") or {}
-    names = meta.get("trained_classes")
-    if names is None and "seen" in data and "hide_as" in data:
-        names = data.get("classes") or ()
-        if data["hide_as"] is not None:
-            names = [names[index] for index in data["seen"]]
-    return frozenset(names or ())
-
-
-def image_set(dataset: Any) -> str:
-    """A digest of a dataset's images: of the last three parts of their paths, in any order."""
-    paths = (Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
-    names = sorted("/".join(path.parts[-3:]) for path in paths)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
 def _has_calibrated_bias(model: Any) -> bool:
     head = getattr(segmentor(model), "decode_head", None)
     return getattr(head, "bias_is_calibrated", False)
@@ -178,8 +135,7 @@ def _has_calibrated_bias(model: Any) -> bool:
 
 def _uses_all_labels(model: Any) -> bool:
     """Whether the model trains on the labels of all classes ("supervised")."""
-    text_neck = neck(model)
-    return text_neck.train_classes == "all" and not text_neck.pseudo_labels
+    return neck(model).train_classes == "all"
 
 
 def _check_classes(model: Any, dataset: Any, data: str) -> None:
@@ -211,28 +167,20 @@ def _check_setting(runner: Runner) -> None:
             "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
             "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
         )
-    self_trains = any(type(hook).__name__ == "SelfTrainingHook" for hook in runner.hooks)
-    if (metainfo["hide_as"] == unlabeled_label(len(metainfo["classes"]))) != self_trains:
-        raise UserError(
-            "transductive training needs both: setting='transductive' in the ZeroShotDataset of "
-            "train_dataloader, and a SelfTrainingHook"
-        )
-    classes = "all" if metainfo["hide_as"] is None else "seen"
-    if not self_trains and neck(runner.model).train_classes != classes:
-        raise UserError(
-            f"the neck has train_classes={neck(runner.model).train_classes!r}, but the setting of "
-            f"the training data requires {classes!r}"
-        )
+    unlabeled = unlabeled_label(len(metainfo["classes"]))
+    setting = {None: "supervised", unlabeled: "transductive"}.get(metainfo["hide_as"], "inductive")
+    self_trains = any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks)
+    check_setting(setting, neck(runner.model).train_classes, self_trains)
 
 
 def _warn_of_settings(runner: Runner) -> None:
     """Warn of settings with which next to nothing is learned."""
-    model, messages = segmentor(runner.model), []
+    model, warn = segmentor(runner.model), runner.logger.warning
     if (
         getattr(model.neck.text, "num_prompts", None) == 1
         and getattr(model.decode_head, "score_transport", None) == "sinkhorn"
     ):
-        messages.append(
+        warn(
             "The model has one prompt per class. Its plan is then the same for every image, and "
             "its logits are cosines between -1 and 1, a range in which training tends to find no "
             "class at all. Use several prompts (several copies of one keep the range of several), "
@@ -240,7 +188,7 @@ def _warn_of_settings(runner: Runner) -> None:
         )
     optimizer: Any = getattr(runner.optim_wrapper, "optimizer", None)
     if type(optimizer).__name__ == "SGD" and optimizer.defaults["lr"] > MAX_SGD_LR:
-        messages.append(  # configs of other models bring it along
+        warn(  # configs of other models bring it along
             f"Prompts, neck and head train with SGD at a learning rate of "
             f"{optimizer.defaults['lr']:g}, as in many configs of other models. They learn next to "
             "nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules."
@@ -248,13 +196,11 @@ def _warn_of_settings(runner: Runner) -> None:
     schedules = runner.param_schedulers
     for schedule in schedules if isinstance(schedules, list) else ():
         if isinstance(schedule, WarmupPolyLR) and schedule.warmup_iters >= schedule.end:
-            messages.append(
+            warn(
                 f"The learning rate warms up for {schedule.warmup_iters} iterations "
                 f"(param_scheduler.warmup_iters), but training ends after {schedule.end}, so it "
                 "never reaches its value. A short run needs a short warm-up, such as a tenth of it."
             )
-    for message in messages:
-        print_log(message, "current", logging.WARNING)
 
 
 def _check_output(runner: Runner) -> None:

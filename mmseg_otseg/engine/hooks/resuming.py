@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import itertools
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -41,23 +39,25 @@ class ResumeCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the run's optimizer, schedules and length."""
-        if not runner._resume:
+        if not runner.cfg.get("resume"):
             return
-        file, meta = runner._load_from, checkpoint["meta"]
-        problem = _compare(runner, checkpoint)
-        if problem:
+        file, meta = runner.cfg.get("load_from"), checkpoint["meta"]
+        if problem := _mismatch(runner, checkpoint):
             raise UserError(
                 f"The run cannot be resumed from {file}: {problem}. Resume from a checkpoint of "
                 "this config, or give the file as load_from to start with only its weights."
             )
+        if changed := _changed_settings(runner, checkpoint):
+            runner.logger.warning(
+                f"The schedule of {file} continues with its own settings: {'; '.join(changed)}. To "
+                "use the config's, start with only the file's weights, as load_from."
+            )
         before, now = meta.get("images_per_step"), _images_per_step(runner)
         if before not in (None, now):
-            print_log(
+            runner.logger.warning(
                 f"{file} was trained with {before} images per step in all processes, and the run "
                 f"continues with {now}, at the same learning rate and on other images than an "
-                "uninterrupted run. Set train_dataloader.batch_size if that is not what you want.",
-                "current",
-                logging.WARNING,
+                "uninterrupted run. Set train_dataloader.batch_size if that is not what you want."
             )
         done, length = meta["iter"], runner.train_loop.max_iters
         message = (
@@ -67,7 +67,7 @@ class ResumeCheckHook(Hook):
         if done > length:
             raise UserError(f"{message}. To evaluate it, use tools/test.py.")
         if done == length:
-            print_log(f"{message}.", "current", logging.WARNING)
+            runner.logger.warning(f"{message}.")
 
 
 def _images_per_step(runner: Runner) -> int | None:
@@ -76,43 +76,49 @@ def _images_per_step(runner: Runner) -> int | None:
     return size and size * get_world_size()
 
 
-def _compare(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
+def _mismatch(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
     """What keeps a run from continuing from a checkpoint; None if nothing does."""
     if not all(isinstance(checkpoint["meta"].get(key), int) for key in ("iter", "epoch")):
         return "it does not say at which iteration it was saved"
-    saved, own = checkpoint.get("optimizer"), runner.param_schedulers or []
-    if not isinstance(saved, dict):
+    if not isinstance(checkpoint.get("optimizer"), dict):
         return "it holds no optimizer, as is the case for best_*.pth files"
-    if not isinstance(runner.optim_wrapper, OptimWrapper) or isinstance(own, dict):
-        return None  # several optimizers, which torch compares itself
-    theirs = [len(group["params"]) for group in saved.get("param_groups", [])]
-    if theirs != [len(group["params"]) for group in runner.optim_wrapper.optimizer.param_groups]:
+    theirs, own = (
+        [len(group["params"]) for group in groups] for groups in _param_groups(runner, checkpoint)
+    )
+    if theirs != own:
         return "its optimizer trains other parameters than this model has"
-    settings = [schedule.state_dict() for schedule in own]
-    schedules = checkpoint.get("param_schedulers") or []
-    if [state.keys() for state in settings] != [state.keys() for state in schedules]:
+    if any(state.keys() != saved.keys() for state, saved in _schedules(runner, checkpoint)):
         return "its schedules of the learning rate are of other types than the config's"
-    changed = [
-        f"{name} is {state[name]}, not {setting[name]} as in the config"
-        for setting, state in zip(settings, schedules)
-        for name in sorted(setting.keys() - PROGRESS)
-        if not name.startswith("_") and setting[name] != state[name]
-    ]
-    groups = (saved["param_groups"], runner.optim_wrapper.optimizer.param_groups)
-    rates = [[group.get("initial_lr", group["lr"]) for group in part] for part in groups]
-    for saved_rate, rate in zip(*rates):
-        if saved_rate != rate and rate:  # groups have factors, so only the ratio is plain
-            changed.append(f"lr is {saved_rate / rate:g} times that of the config")
-            break
-    if changed:
-        print_log(
-            f"The schedule of {runner._load_from} continues with its own settings: "
-            f"{'; '.join(changed)}. To use the config's, start with only the file's weights, as "
-            "load_from.",
-            "current",
-            logging.WARNING,
-        )
     return None
+
+
+def _changed_settings(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
+    """The settings of optimizer and schedules in which a checkpoint differs from the config."""
+    changed = [
+        f"{name} is {saved[name]}, not {own[name]} as in the config"
+        for own, saved in _schedules(runner, checkpoint)
+        for name in sorted(own.keys() - PROGRESS)
+        if not name.startswith("_") and own[name] != saved[name]
+    ]
+    rates = (
+        [group.get("initial_lr", group["lr"]) for group in groups]
+        for groups in _param_groups(runner, checkpoint)
+    )
+    # Groups have factors, so only the ratio is plain.
+    ratios = [saved / own for saved, own in zip(*rates) if saved != own and own]
+    return [*changed, *(f"lr is {ratio:g} times that of the config" for ratio in ratios[:1])]
+
+
+def _param_groups(runner: Runner, checkpoint: dict[str, Any]) -> tuple[Any, Any]:
+    """The parameter groups of a checkpoint's optimizer and of the run's."""
+    optimizer: Any = runner.optim_wrapper.optimizer
+    return checkpoint["optimizer"].get("param_groups", []), optimizer.param_groups
+
+
+def _schedules(runner: Runner, checkpoint: dict[str, Any]) -> list[tuple[dict, dict]]:
+    """The states of the run's schedules, each with that of the checkpoint's; empty if missing."""
+    own = [schedule.state_dict() for schedule in runner.param_schedulers or []]
+    return list(itertools.zip_longest(own, checkpoint.get("param_schedulers") or [], fillvalue={}))
 
 
 @HOOKS.register_module()
@@ -134,13 +140,11 @@ class IterationSeedHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Say what a resumed run does not repeat."""
         if runner.iter > 0 and not getattr(runner.train_dataloader.sampler, "seeds", False):
-            print_log(
+            runner.logger.warning(
                 "The resumed run augments its images in another way than an uninterrupted one, "
                 "because the random numbers do not come from the sampler: use "
                 "sampler.type='ReproducibleInfiniteSampler' with a ZeroShotDataset as the "
-                "outermost dataset.",
-                "current",
-                logging.WARNING,
+                "outermost dataset."
             )
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:

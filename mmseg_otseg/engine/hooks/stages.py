@@ -12,7 +12,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine.hooks.checks import neck, segmentor, trained_classes
+from mmseg_otseg.engine.checkpoint import trained_classes
+from mmseg_otseg.engine.hooks.parts import neck, segmentor
 from mmseg_otseg.errors import UserError
 
 
@@ -118,8 +119,7 @@ class SelfTrainingHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Choose the classes of iteration ``runner.iter``."""
-        text_neck, trains_itself = neck(runner.model), runner.iter >= self.begin
-        if trains_itself and not text_neck.pseudo_labels:
-            print_log(f"self-training from iteration {runner.iter} on", logger="current")
-        text_neck.train_classes = "all" if trains_itself else "seen"
-        text_neck.pseudo_labels = trains_itself
+        text_neck = segmentor(runner.model).neck
+        if runner.iter >= self.begin and text_neck.train_classes != "pseudo":
+            runner.logger.info(f"self-training from iteration {runner.iter} on")
+        text_neck.train_classes = "seen" if runner.iter < self.begin else "pseudo"

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 
-from .layers import activation_name, set_quick_gelu, uses_quick_gelu
 from .source import PRECISIONS, check_precision
 
 
@@ -113,6 +113,27 @@ class FrozenTower(nn.Module):
                     logging.WARNING,
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def uses_quick_gelu(tower: nn.Module) -> bool:
+    """Whether a tower of open_clip has QuickGELU (OpenAI's) instead of GELU.
+
+    The weights of a tower do not say which one they need.
+    """
+    return any(isinstance(module, QuickGELU) for module in tower.modules())
+
+
+def set_quick_gelu(tower: nn.Module, quick_gelu: bool) -> None:
+    """Give every block of a tower of open_clip the activation QuickGELU or GELU, in place."""
+    for module in list(tower.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, (QuickGELU, nn.GELU)):
+                setattr(module, name, QuickGELU() if quick_gelu else nn.GELU())
+
+
+def activation_name(quick_gelu: bool) -> str:
+    """The activation as messages name it."""
+    return "QuickGELU" if quick_gelu else "GELU"
 
 
 def _same_but_rounded(one: Tensor, other: Tensor) -> bool:

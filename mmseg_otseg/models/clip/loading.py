@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mmseg_otseg import hub
 from mmseg_otseg.errors import UserError
 
-from .layers import activation_name, with_self_attention
+from .frozen import activation_name
 from .source import (
     CONFIG_FILE,
     DEFAULT,
@@ -37,6 +37,7 @@ from .source import (
     is_torchscript_archive,
     resolve_clip,
 )
+from .towers import with_self_attention
 
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_IDS, TOKEN_ROWS = "token_embedding.ids", "token_embedding.rows"
@@ -117,13 +118,7 @@ def load_clip(
 def fetch_clip(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> None:
     """Download the weights that a ``clip`` setting names by tag, unless they are already here.
 
-    Args:
-        model: As in :func:`load_clip`.
-        pretrained: As in :func:`load_clip`.
-        rest: The other options of :func:`load_clip`.
-
-    Raises:
-        ValueError, FileNotFoundError, ConnectionError: As in :func:`load_clip`.
+    Takes the arguments of :func:`load_clip` and raises what it raises.
     """
     source = resolve_clip(model, pretrained, **rest)
     if source.tag is not None:
@@ -135,7 +130,12 @@ def _load(source: CLIPSource, seed: int, cache_dir: str | None) -> open_clip.CLI
     tensors = None if path is None else _read_weights(path)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not move on
         torch.manual_seed(seed)
-        clip = _build(source.config)
+        config = dict(source.config)
+        custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+        try:
+            clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+        except (TypeError, AssertionError) as error:  # e.g. a width that its heads do not divide
+            raise UserError(f"open_clip cannot build this CLIP configuration: {error}") from error
     if tensors is None:
         _warn_of_random_weights(source.name)
     else:
@@ -155,15 +155,6 @@ def _load(source: CLIPSource, seed: int, cache_dir: str | None) -> open_clip.CLI
     pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
     open_clip.set_model_preprocess_cfg(clip, pixels)
     return with_self_attention(clip.eval())
-
-
-def _build(config: Mapping[str, Any]) -> open_clip.CLIP:
-    config = dict(config)
-    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    try:
-        return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-    except (TypeError, AssertionError) as error:  # e.g. a width that its heads do not divide
-        raise UserError(f"open_clip cannot build this CLIP configuration: {error}") from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -195,20 +186,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def download_weights(source: CLIPSource, cache_dir: str | None = None) -> Path:
-    """The weights file of a tag, downloaded on first use.
-
-    Without network access this fails at once, where the hub's client would try for a minute.
-
-    Args:
-        source: A ``clip`` setting with a tag.
-        cache_dir: Where open_clip keeps downloads; None is its default.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        ConnectionError: If the file is not there yet and cannot be downloaded.
-    """
+    """The weights file of a tag, downloaded on first use; a ConnectionError if it cannot be."""
     tag: Mapping[str, Any] = source.tag or {}
     try:
         if tag.get("hf_hub"):
@@ -230,11 +208,7 @@ def download_weights(source: CLIPSource, cache_dir: str | None = None) -> Path:
 
 
 def is_here(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> bool:
-    """Whether the weights of a ``clip`` setting can be loaded without a download.
-
-    Args:
-        model, pretrained, rest: As in :func:`fetch_clip`.
-    """
+    """Whether the weights of a ``clip`` setting can be loaded without a download."""
     tag = resolve_clip(model, pretrained, **rest).tag
     if tag is None:
         return True

@@ -1,4 +1,4 @@
-"""What a ``clip`` setting means: which model, weights, activation and pixel statistics."""
+"""What a ``clip`` setting means, and which of open_clip's models this package can run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import copy
 import difflib
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import timm
 import torch
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -25,6 +28,9 @@ CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have besi
 WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 DEFAULT = "open_clip's default"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# timm's modules whose towers are plain ViTs: blocks that see all tokens.
+TIMM_VITS = ("eva", "vision_transformer", "vision_transformer_hybrid")
+TIMM_POOLS = ("token", "map")  # the class token, an attention pool
 RGB = tuple[float, float, float]
 
 
@@ -95,11 +101,7 @@ def clip_embed_dim(model: str | Mapping[str, Any]) -> int:
 
 
 def check_precision(precision: str) -> str:
-    """Return ``precision`` if it is the name of one.
-
-    Raises:
-        UserError: If it is not.
-    """
+    """Return ``precision`` if it is the name of one; a UserError otherwise."""
     if precision not in tuple(PRECISIONS):  # a list could not be looked up in a dict
         raise UserError(
             f"`precision` of a CLIP must be one of {', '.join(PRECISIONS)}, got {precision!r}"
@@ -237,14 +239,116 @@ def _read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _rgb(key: str, value: Any, who: str) -> RGB:
-    try:
-        red, green, blue = (float(part) for part in value)
-        if all(math.isfinite(part) for part in (red, green, blue)) and (
-            key == "mean" or min(red, green, blue) > 0
-        ):
+    with suppress(TypeError, ValueError, OverflowError):
+        red, green, blue = map(float, value)
+        finite = all(map(math.isfinite, (red, green, blue)))
+        if finite and (key == "mean" or min(red, green, blue) > 0):
             return red, green, blue
-    except (TypeError, ValueError, OverflowError):
-        pass
     raise UserError(
         f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
+    )
+
+
+def check_image_tower(model: str | Mapping[str, Any]) -> None:
+    """Raise a UserError, with the reason, unless an image tower here fits the model's."""
+    if reason := _image_problem(clip_config(model)):
+        raise UserError(
+            f"{_name(model)} cannot be the backbone: {reason}. {_list_supported(model)}"
+        )
+
+
+def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) -> None:
+    """Raise a UserError, with the reason, unless the model's text tower is open_clip's own.
+
+    With ``learnable``, learned tokens will be put among those of a text, which takes CLIP's own
+    tokenizer and a causal tower.
+    """
+    config = clip_config(model)
+    reason = _text_problem(config)
+    if not reason and learnable and (reason := _context_problem(config)):
+        raise UserError(
+            f"{_name(model)} cannot have learnable prompts: {reason}. Use TemplatePrompts."
+        )
+    if reason:
+        raise UserError(
+            f"{_name(model)} cannot encode the prompts: {reason}. Encode them elsewhere and use "
+            f"PrecomputedPrompts. {_list_supported(model)}"
+        )
+
+
+@cache
+def supported_models() -> tuple[str, ...]:
+    """Names of open_clip's models that run here, image tower and text tower."""
+    configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+    return tuple(
+        name
+        for name, config in configs.items()
+        if config and not _image_problem(config) and not _text_problem(config)
+    )
+
+
+def _image_problem(config: Mapping[str, Any]) -> str | None:
+    vision = config["vision_cfg"]
+    if vision.get("timm_model_name"):
+        return _timm_problem(vision)
+    if isinstance(vision.get("layers"), (list, tuple)):
+        return "its image tower is a ModifiedResNet, which has no tokens"
+    if vision.get("attentional_pool") or vision.get("pool_type", "tok") != "tok":
+        return "its image tower pools all tokens instead of using a class token"
+    if vision.get("final_ln_after_pool"):
+        return "its image tower normalizes after pooling, so that its patches are not aligned"
+    return None
+
+
+def _timm_problem(vision: Mapping[str, Any]) -> str | None:
+    name, pool = vision["timm_model_name"], vision.get("timm_pool")
+    if not timm.is_model(name):
+        return f"timm has no model {name}"
+    family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    projection = vision.get("timm_proj") or "none"
+    if family == "convnext" and projection in ("linear", "mlp"):
+        return None
+    if family not in ("fastvit", *TIMM_VITS):
+        return f"its image tower is timm's {name} ({family}), not a plain ViT, ConvNeXt or FastViT"
+    if pool not in (("avg",) if family == "fastvit" else TIMM_POOLS):
+        return f"its image tower, timm's {name}, pools its patches by {pool!r}"
+    if projection != "none":
+        return f"its image tower, timm's {name}, has a projection of open_clip on top"
+    patch, native = re.search(r"patch(\d+)", name), timm.get_pretrained_cfg(name)
+    if patch and native and native.input_size[-1] % int(patch[1]):
+        return (
+            f"its native size, {native.input_size[-1]}, is not a multiple of its patch, {patch[1]}"
+        )
+    return None
+
+
+def _text_problem(config: Mapping[str, Any]) -> str | None:
+    text = config["text_cfg"]
+    if text.get("hf_model_name"):
+        return f"its text tower is not open_clip's own but {text['hf_model_name']}"
+    if text.get("embed_cls") or text.get("use_pad_mask"):
+        return "its text tower has a class token or a mask of its own"
+    if text.get("pool_type", "argmax") not in ("argmax", "last"):
+        return f"its text tower pools by {text['pool_type']!r} instead of at the end"
+    return None
+
+
+def _context_problem(config: Mapping[str, Any]) -> str | None:
+    text = config["text_cfg"]
+    if text.get("hf_tokenizer_name"):
+        return f"its tokenizer is not CLIP's own but {text['hf_tokenizer_name']}"
+    if text.get("no_causal_mask") or text.get("pool_type", "argmax") != "argmax":
+        return "its text tower is not causal, so that what follows the prompt changes it"
+    return None
+
+
+def _name(model: str | Mapping[str, Any]) -> str:
+    return f"CLIP model {model!r}" if isinstance(model, str) else "this CLIP model"
+
+
+def _list_supported(model: str | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(str(model), supported_models(), n=2, cutoff=0.8)
+    return (
+        f"Try {' or '.join(near or ['ViT-B-16'])}; mmseg_otseg.models.supported_models() lists all "
+        "that can"
     )

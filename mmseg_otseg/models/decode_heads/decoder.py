@@ -39,15 +39,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def update(self, queries: Tensor, attended: Tensor) -> Tensor:
-        """Refine queries by what they attend to.
-
-        Args:
-            queries: Shape (..., D).
-            attended: The values each of them attends to, same shape.
-
-        Returns:
-            The refined queries, same shape.
-        """
+        """Refine queries (..., D) by the values that each of them attends to, same shape."""
         queries = self.norm1(queries + self.dropout(self.proj(attended)))
         return self.norm2(queries + self.dropout(self.feed_forward(queries)))
 
@@ -83,16 +75,12 @@ class Decoder(nn.Module):
         # A converted checkpoint may not say which method it comes from.
         found = state_dict.setdefault(prefix + "kind_name", self.kind_name)
         if not torch.equal(found.cpu(), self.kind_name.cpu()):
+            theirs = bytes(found.flatten().byte().tolist()).decode("ascii", "replace")[:100]
             raise UserError(
-                f"the checkpoint's decoder is of the kind {decode_kind(found)!r}, the "
-                f"model's {self.kind!r}: use the config that the checkpoint was trained with"
+                f"the checkpoint's decoder is of the kind {theirs!r}, the model's {self.kind!r}: "
+                "use the config that the checkpoint was trained with"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def decode_kind(name: Tensor) -> str:
-    """The inverse of :func:`encode_kind`, for what a file may hold."""
-    return bytes(name.flatten().byte().tolist()).decode("ascii", "replace")[:100]
 
 
 def encode_kind(kind: str) -> Tensor:

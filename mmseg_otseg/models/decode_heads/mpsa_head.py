@@ -41,11 +41,7 @@ class MPSAMap(nn.Module):
         self.transport, self.epsilon = transport, epsilon
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Match prompts and pixels.
-
-        Args:
-            queries: Shape (B, K, N, D).
-            pixels: Shape (B, M, D).
+        """Match prompts (B, K, N, D) and pixels (B, M, D).
 
         Returns:
             The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total
@@ -71,11 +67,8 @@ class MPSAMap(nn.Module):
 class MPSADecoderLayer(DecoderLayer):
     """Multi-Prompts Sinkhorn Attention and a feed-forward, with residual and LayerNorm after each.
 
-    Args:
-        embed_dim: Width D; the feed-forward is 4 D wide.
-        dropout: Dropout on the plan, on both residual branches and inside the feed-forward.
-        transport: How the plan is made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
-        epsilon: Entropy weight of the plan.
+    ``dropout`` also acts on the plan. The arguments are those of :class:`MPSAMap` and
+    :class:`DecoderLayer`.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.3.
@@ -91,28 +84,16 @@ class MPSADecoderLayer(DecoderLayer):
         super().__init__(MPSAMap(embed_dim, transport, epsilon), embed_dim, dropout)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Refine the queries by what they attend to.
-
-        Args:
-            queries: Shape (B, K, N, D).
-            pixels: Shape (B, M, D).
+        """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to.
 
         Returns:
-            The refined queries, shape (B, K, N, D), and the map, shape (B, K, M), logits.
+            The refined queries, and the map, shape (B, K, M), logits.
         """
         class_map, plan = self.attention(queries, pixels)
         return self.update(queries, self.attend(plan, pixels)), class_map
 
     def attend(self, plan: Tensor, pixels: Tensor) -> Tensor:
-        """Values of the pixels, summed by the plan.
-
-        Args:
-            plan: Shape (B, K, N, M).
-            pixels: Shape (B, M, D).
-
-        Returns:
-            What each prompt attends to, shape (B, K, N, D).
-        """
+        """Values (B, K, N, D) of the pixels (B, M, D), summed by the plan (B, K, N, M)."""
         rows = self.dropout(plan).to(pixels.dtype).flatten(1, 2)  # (B, K * N, M)
         # With fewer prompts than pixels, summing pixels before the Linear is cheaper than after it.
         # An exported graph does so in any case: its number of classes is not known yet.
@@ -132,9 +113,7 @@ class MPSADecoder(Decoder):
     Args:
         embed_dim: Width D.
         num_layers: Layers L, at least 1.
-        dropout: See :class:`MPSADecoderLayer`.
-        transport: How the plans are made, see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
-        epsilon: Entropy weight of the plans.
+        dropout, transport, epsilon: See :class:`MPSADecoderLayer`.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.3.
@@ -160,15 +139,7 @@ class MPSADecoder(Decoder):
         )
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Decode class maps.
-
-        Args:
-            queries: Shape (B, K, N, D).
-            pixels: Shape (B, M, D), unit length.
-
-        Returns:
-            Class maps, shape (B, K, M), logits.
-        """
+        """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit pixels (B, M, D)."""
         pixels = pixels.contiguous()  # copied once, and not by every product
         log_gates = []
         for layer in self.layers:
@@ -239,16 +210,19 @@ class MPSAHead(ZeroShotHead):
         )
 
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
-        """The score map of all levels and, if there is a decoder, its map of the last level.
+        """``score``, the map of all levels, and ``decoder``, that of the last one, if there is one.
 
-        Args:
-            queries: Shape (B, K, N, D).
-            levels: Pixels of each level, shape (B, M, D) each, unit length.
-
-        Returns:
-            ``score`` and ``decoder``, shape (B, K, M) each, logits.
+        See :meth:`ZeroShotHead.class_maps`.
         """
-        maps = {"score": self._score(levels, queries)}
+        unit = F.normalize(queries, dim=-1)
+        options = (self.score_transport, self.epsilon)
+        scores = [
+            multi_prompt_score(pixel_prompt_similarity(pixels, unit), *options) for pixels in levels
+        ]
+        maps = {"score": scores[0]}
+        if self.level_logits is not None:
+            weights = self.level_logits.softmax(0).to(scores[0].dtype)
+            maps["score"] = torch.einsum("l,lbkm->bkm", weights, torch.stack(scores))
         if self.decoder is not None:
             maps["decoder"] = self.decoder(queries, levels[-1])
         return maps
@@ -260,10 +234,7 @@ class MPSAHead(ZeroShotHead):
         return maps[self.predict_from]
 
     def plan(self, inputs: AlignedFeatures) -> Tensor:
-        """The transport plan behind the score map, of the last level.
-
-        Args:
-            inputs: Output of the neck.
+        """The transport plan behind the score map of the last level, from the neck's output.
 
         Returns:
             What each prompt of each class takes from each patch, shape (B, K, N, H, W), of total
@@ -274,17 +245,3 @@ class MPSAHead(ZeroShotHead):
         similarity = pixel_prompt_similarity(pixels.flatten(2).transpose(1, 2), queries)
         plan = multi_prompt_plan(similarity, self.score_transport, self.epsilon)
         return plan.unflatten(-1, pixels.shape[-2:])
-
-    def _score(self, levels: list[Tensor], queries: Tensor) -> Tensor:
-        """Score maps (B, K, M) of pixels (B, M, D) per level, averaged over the levels."""
-        queries = F.normalize(queries, dim=-1)
-        maps = [
-            multi_prompt_score(
-                pixel_prompt_similarity(pixels, queries), self.score_transport, self.epsilon
-            )
-            for pixels in levels
-        ]
-        if self.level_logits is None:
-            return maps[0]
-        weights = self.level_logits.softmax(0).to(maps[0].dtype)
-        return torch.einsum("l,lbkm->bkm", weights, torch.stack(maps))

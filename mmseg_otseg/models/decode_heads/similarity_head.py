@@ -49,14 +49,9 @@ class SimilarityHead(ZeroShotHead):
         self.scale = scale
 
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
-        """The mean cosine with the prompts of each name.
+        """``similarity``, the mean cosine with the prompts of each name, shape (B, Q, M).
 
-        Args:
-            queries: Shape (B, Q, N, D), unit length.
-            levels: One, pixels of shape (B, M, D), unit length.
-
-        Returns:
-            ``similarity``, shape (B, Q, M).
+        See :meth:`ZeroShotHead.class_maps`; the queries too have unit length here.
         """
         return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
 
@@ -65,15 +60,10 @@ class SimilarityHead(ZeroShotHead):
         return maps
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
-        """Probabilities: a softmax over all names, and the largest of each class's names.
+        """Probabilities (B, K, h, w) of cosines (B, Q, h, w), less the seen-class bias.
 
-        Args:
-            maps: Cosines, shape (B, Q, h, w).
-            names_per_class: How many of the Q names each of the K classes has, in order.
-            seen: Whether each class is seen, shape (K,), bool.
-
-        Returns:
-            Probabilities less the seen-class bias, shape (B, K, h, w).
+        They are a softmax over all names, and the largest of each class's names. See
+        :meth:`ZeroShotHead.finish`.
         """
         maps = super().finish((self.scale * maps).softmax(1), names_per_class, seen)
         return maps.sub_(self.seen_bias * seen[:, None, None].to(maps)) if self.seen_bias else maps

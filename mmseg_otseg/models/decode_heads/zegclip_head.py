@@ -32,15 +32,7 @@ class MultiHeadMap(nn.Module):
         self.scale = (embed_dim * num_heads) ** -0.5
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Match prompts and pixels.
-
-        Args:
-            queries: Shape (B, K, N, D).
-            pixels: Shape (B, M, D).
-
-        Returns:
-            The map, shape (B, K, M), logits.
-        """
+        """The map (B, K, M), logits, of prompts (B, K, N, D) and pixels (B, M, D)."""
         query = self.query(queries).mean(2, keepdim=True)
         return pixel_prompt_similarity(self.key(pixels), self.scale * query).squeeze(2)
 
@@ -61,15 +53,7 @@ class MultiHeadLayer(DecoderLayer):
         self.num_heads = num_heads
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Refine the queries by what they attend to.
-
-        Args:
-            queries: Shape (B, K, N, D).
-            pixels: Shape (B, M, D).
-
-        Returns:
-            The refined queries, shape (B, K, N, D).
-        """
+        """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to."""
         query, key, value = (
             tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, h, tokens, D/h)
             for tokens in (
@@ -115,14 +99,9 @@ class MultiHeadDecoder(Decoder):
         )
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Decode class maps.
+        """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit-length pixels (B, M, D).
 
-        Args:
-            queries: Shape (B, K, N, D); the maps of the N prompts of a class are averaged.
-            pixels: Shape (B, M, D), unit length.
-
-        Returns:
-            Class maps, shape (B, K, M), logits.
+        The maps of the N prompts of a class are averaged.
         """
         pixels = pixels.contiguous()  # copied once, and not by every product
         for layer in self.layers:

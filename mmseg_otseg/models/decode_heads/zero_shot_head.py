@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import SampleList
 from torch import Tensor
@@ -17,9 +18,13 @@ from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.structures.features import AlignedFeatures
 from mmseg_otseg.structures.labels import MAX_CLASSES, ignored_label, unlabeled_label
 
-from .seen_bias import SeenBias
-
 PSEUDO_CLASSES = 64  # unseen classes whose maps are upsampled at a time
+DEFAULT_SEEN_BIAS = 0.1  # the papers' value for the inductive setting, in probabilities
+
+
+def state_key(predict_from: str) -> str:
+    """Key of a calibrated bias in a head's state dict; each kind of prediction has its own."""
+    return f"calibrated_seen_bias.{predict_from}"
 
 
 class ZeroShotHead(TrainedModule, BaseDecodeHead):
@@ -47,7 +52,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         normalizes: Whether :meth:`finish` compares names with each other, rather than pick one.
 
     Raises:
-        UserError: If the number of levels or the number of classes does not fit.
+        UserError: If the number of levels or classes does not fit, or ``seen_bias`` is not a number
+            between -1 and 1.
     """
 
     predict_from = "ensemble"
@@ -78,30 +84,70 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         )
         del self.conv_seg  # maps come from matching text, not from a classifier
         self.out_channels = num_names or num_classes
-        self.num_levels, self._bias = num_levels, SeenBias(seen_bias)
-
-    @property
-    def seen_bias(self) -> float:
-        """The seen-class bias in use, a probability."""
-        return self._bias.value
-
-    @seen_bias.setter
-    def seen_bias(self, bias: float) -> None:
-        self._bias = SeenBias(bias)
+        self.num_levels = num_levels
+        if seen_bias is not None and not _is_bias(seen_bias):
+            raise UserError(
+                "seen_bias is subtracted from probabilities, so it must be a number between -1 and "
+                f"1, or None for the checkpoint's own; got {seen_bias!r}"
+            )
+        self._own_bias = seen_bias
+        self._calibrated_bias: float | None = None
 
     @property
     def bias_is_calibrated(self) -> bool:
         """Whether the seen-class bias was calibrated for the loaded weights."""
-        return self._bias.calibrated
+        return self._own_bias is None and self._calibrated_bias is not None
+
+    @property
+    def seen_bias(self) -> float:
+        """The seen-class bias in use, a probability: the config's, or the checkpoint's, or 0.1."""
+        known = (self._own_bias, self._calibrated_bias, DEFAULT_SEEN_BIAS)
+        return next(bias for bias in known if bias is not None)
+
+    @seen_bias.setter
+    def seen_bias(self, bias: float) -> None:
+        self._own_bias = bias
 
     def train(self, mode: bool = True) -> ZeroShotHead:
         """Switch to training or testing; training ends the validity of a calibrated bias."""
-        if mode:
-            self._bias.end_calibration()
+        if mode and self.bias_is_calibrated:
+            self._calibrated_bias = None
+            print_log(
+                "Training changes what the seen-class bias was calibrated for: "
+                f"{self.seen_bias:g} is used from now on.",
+                "current",
+            )
         return super().train(mode)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self._bias.load(state_dict, prefix, self.predict_from)
+        start = prefix + state_key("")
+        found = {
+            key.removeprefix(start): state_dict.pop(key)
+            for key in [key for key in state_dict if key.startswith(start)]
+        }
+        self._calibrated_bias = None
+        if self.predict_from in found:
+            bias = found[self.predict_from]
+            if not (isinstance(bias, Tensor) and bias.numel() == 1 and _is_bias(bias.item())):
+                raise UserError(
+                    "the checkpoint's calibrated seen-class bias is not a number between -1 and 1; "
+                    "calibrate it again with tools/analysis/calibrate_seen_bias.py --write"
+                )
+            self._calibrated_bias = bias.item()
+        if self.bias_is_calibrated:
+            message = f"Seen-class bias {self.seen_bias:g}, calibrated, from the checkpoint."
+        elif self._calibrated_bias is not None:
+            message = (
+                f"The config's seen-class bias {self.seen_bias:g} is used, not "
+                f"{self._calibrated_bias:g}, which the checkpoint was calibrated to."
+            )
+        else:
+            message = (
+                "The checkpoint's seen-class bias was calibrated for predict_from="
+                f"{', '.join(found)}, not for {self.predict_from}: {self.seen_bias:g} is used."
+            )
+        if found:
+            print_log(message, "current")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
@@ -121,8 +167,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What a training step learns from; a method with losses of its own overrides this.
 
-        Args:
-            inputs: Output of the neck; ``inputs.features`` is what the backbone returned.
+        ``inputs`` is the output of the neck, ``inputs.features`` that of the backbone.
 
         Returns:
             Maps by name, shape (B, K, H, W) each, logits, which get mask losses; here those of
@@ -132,21 +177,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         return self.forward(inputs), {}
 
     def predicting_map(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """The map that predicts, here the mean of all of them.
-
-        Args:
-            maps: Class maps by name, same shape each, logits.
-
-        Returns:
-            Logits of that shape.
-        """
+        """The map that predicts: here the mean of all class maps, which have one shape, logits."""
         return _mean(maps)
 
     def forward(self, inputs: AlignedFeatures) -> dict[str, Tensor]:
-        """Class maps at patch resolution.
-
-        Args:
-            inputs: Output of the neck.
+        """Class maps at patch resolution, from the output of the neck.
 
         Returns:
             Maps by name, shape (B, K, H, W), logits for every class that has queries.
@@ -163,22 +198,15 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
         maps = self.class_maps(inputs.queries, levels)
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            self._check_maps(maps, (*inputs.queries.shape[:2], levels[-1].shape[1]))
+        expected = (*inputs.queries.shape[:2], levels[-1].shape[1])
+        found = {name: tuple(class_map.shape) for name, class_map in maps.items()}
+        checks = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        if checks and (not found or set(found.values()) != {expected}):
+            raise UserError(
+                f"{type(self).__name__}.class_maps returned maps of the shapes {found}; expected "
+                f"(B, K, M) = {expected}"
+            )
         return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
-
-    def _check_maps(self, maps: Any, shape: tuple[int, ...]) -> None:
-        """Check what a head of the user's own returns."""
-        found = type(maps).__name__
-        if isinstance(maps, Mapping):
-            shapes = {name: tuple(getattr(item, "shape", ())) for name, item in maps.items()}
-            if shapes and all(size == shape for size in shapes.values()):
-                return
-            found = ", ".join(f"{name}: {size}" for name, size in shapes.items()) or "no map"
-        raise UserError(
-            f"{type(self).__name__}.class_maps returned {found}; expected a dict of maps "
-            f"(B, K, M) = {shape}"
-        )
 
     def loss(
         self, inputs: AlignedFeatures, batch_data_samples: SampleList, train_cfg: Any = None
@@ -199,27 +227,18 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         maps, losses = self.maps_and_losses(inputs)
         labels = torch.cat([sample.gt_sem_seg.data for sample in batch_data_samples])
         target = query_targets(labels, inputs.classes)
-        unseen = inputs.unseen
-        if unseen is None:
-            unseen = torch.nonzero(~inputs.seen)[:, 0]
-        if len(unseen):
-            pseudo = self._pseudo_labels(maps, unseen, labels.shape[1:])
+        if inputs.unseen is not None and len(inputs.unseen):
+            pseudo = self._pseudo_labels(maps, inputs.unseen, labels.shape[1:])
             target = torch.where(labels == unlabeled_label(self.num_classes), pseudo, target)
-        losses = dict(losses)
         for name, class_map in maps.items():
             loss = self.loss_decode(class_map, target, self.align_corners)
-            losses.update({f"{name}.{key}": value for key, value in loss.items()})
+            losses |= {f"{name}.{key}": value for key, value in loss.items()}
         return losses
 
     def predict(
         self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
     ) -> Tensor:
-        """Values of every name at image size.
-
-        Args:
-            inputs: Output of the neck.
-            batch_img_metas: Meta information of the images, with their size.
-            test_cfg: Not used.
+        """Values of every name at the size that the images' meta information says.
 
         Returns:
             What :meth:`values` makes of the resized :meth:`name_maps`, shape (B, Q, h, w), with Q =
@@ -253,11 +272,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         return maps.sigmoid() - self.seen_bias * seen[:, None, None].to(maps)
 
     def check_vocabulary(self, inputs: AlignedFeatures) -> None:
-        """Check that there are as many queries as names.
-
-        Raises:
-            UserError: If there are not.
-        """
+        """Raise a UserError unless there are as many queries as names."""
         if len(inputs.classes) != self.out_channels:
             raise UserError(
                 f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
@@ -295,6 +310,10 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             index = torch.where(value > best, winner + start, index)
             best = torch.maximum(best, value)
         return unseen[index]
+
+
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1 <= value <= 1
 
 
 def _mean(maps: Mapping[str, Tensor]) -> Tensor:

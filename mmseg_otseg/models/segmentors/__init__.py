@@ -1,7 +1,6 @@
 """Segmentors."""
 
-from .clip_encoder_decoder import CLIPEncoderDecoder
-from .resolve import resolve_model
-from .zero_shot_tta_model import ZeroShotTTAModel
+from .clip_encoder_decoder import CLIPEncoderDecoder, ZeroShotTTAModel
+from .model_config import change_clip, resolve_model
 
-__all__ = ["CLIPEncoderDecoder", "ZeroShotTTAModel", "resolve_model"]
+__all__ = ["CLIPEncoderDecoder", "ZeroShotTTAModel", "change_clip", "resolve_model"]

@@ -1,4 +1,4 @@
-"""A segmentor whose parts share one CLIP and one class split."""
+"""A segmentor whose parts share one CLIP and one class split, and its test-time augmentation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.model import BaseTTAModel
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
@@ -19,7 +20,7 @@ from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
-from .resolve import resolve_model
+from .model_config import resolve_model
 from .sliding import ImageMaps, place_labels, predict_windows
 
 
@@ -106,12 +107,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         return len(self.neck.text.split.foreground)
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of a batch, see ``EncoderDecoder``.
-
-        Args:
-            inputs: Normalized images, shape (B, 3, h, w).
-            data_samples: Samples with ``gt_sem_seg``.
-        """
+        """Losses of normalized images (B, 3, h, w) and samples with ``gt_sem_seg``."""
         if self._compile_options is False:
             return super().loss(inputs, data_samples)
         if self._compiled_loss is None:
@@ -270,3 +266,50 @@ def _statistics_in_use(preprocessor: Any) -> Tensor:
 
 def _rounded(pixels: Tensor) -> list[Any]:
     return [[round(part, 3) for part in row] for row in pixels.tolist()] if len(pixels) else []
+
+
+@MODELS.register_module()
+class ZeroShotTTAModel(BaseTTAModel):
+    """Predicts the mean, over several views of an image, of what the head predicts.
+
+    These are probabilities minus the seen-class bias, so no class depends on the others, and
+    ``test_cfg.none_below`` is compared with their mean. mmseg's ``SegTTAModel`` averages a softmax
+    of them instead. The maps of all views of one size are added up as they come, and are resized
+    when the labels are placed.
+
+    Args:
+        module: The segmentor or its config.
+        data_preprocessor: As in ``BaseTTAModel``.
+    """
+
+    def test_step(self, data: dict[str, Any]) -> SampleList:
+        """Predict a batch, for each of whose views ``data`` has ``inputs`` and ``data_samples``.
+
+        Returns:
+            The samples of the first view, with ``pred_sem_seg``, class indices (1, H, W), int64, at
+            the size of the original image.
+        """
+        count = len(data["inputs"])
+        sums: list[dict[Size, Tensor]] = [{} for _ in data["inputs"][0]]
+        samples: SampleList = []
+        for view in range(count):
+            batch = {key: values[view] for key, values in data.items()}
+            batch = self.module.data_preprocessor(batch, False)
+            samples = samples or batch["data_samples"]
+            metas = [sample.metainfo for sample in batch["data_samples"]]
+            for total, values, meta in zip(
+                sums, self.module.inference(batch["inputs"], metas), metas
+            ):
+                values = ImageMaps.of(values).upright(meta).whole().float() / count
+                total[values.shape] = total.get(values.shape, 0) + values
+        none_below = self.module.test_cfg.get("none_below")
+        for sample, total in zip(samples, sums):
+            size = sample.metainfo["ori_shape"]
+            options = (self.module.align_corners, none_below, self.module.background_label)
+            labels, _ = place_labels([*total.values()], size, *options)
+            sample.pred_sem_seg = PixelData(data=labels[None])
+        return samples
+
+    def merge_preds(self, data_samples_list: Any) -> SampleList:
+        """Not used: the views are merged as they are predicted."""
+        raise NotImplementedError

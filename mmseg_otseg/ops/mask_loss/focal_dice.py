@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .bilinear import BilinearAxis, bilinear_axis
-from .negatives import negative_sums
-from .positives import positive_sums
+from .positives import BilinearAxis, bilinear_axis, negative_sums, positive_sums
 
 
 class FocalDiceSums(NamedTuple):

@@ -1,17 +1,188 @@
-"""The sparse part of the mask loss: every labeled pixel as a positive of its one class."""
+"""The sums of the mask loss over upsampled class maps, and their gradients.
+
+The dense part counts every pixel as a negative of every class, tile by tile; the sparse part, every
+labeled pixel as a positive of its one class.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from .bilinear import BilinearAxis
 
 PIXELS_AT_ONCE = 65536
 PIXELS_AT_ONCE_ON_GPU = 2**23
 FEW_CLASSES = 256
+
+
+# Upsampled logits in flight. On a CPU, a thread's share of a tile with its fields (3 MB) stays in
+# the shared cache, and is large enough that starting threads costs little; a GPU wants few large
+# kernels.
+TILE_PER_THREAD = 131072
+TILE_ON_GPU = 2**23
+# Pixels of a thin band depend on two or three rows of logits, which makes its products cheap.
+ROWS_PER_BAND = 8
+
+
+class BilinearAxis:
+    """How ``torch.nn.functional.interpolate`` resizes one axis bilinearly.
+
+    Args:
+        size: Length of the axis before.
+        new_size: Length after.
+        align_corners: As in ``interpolate``.
+        dtype: The type to compute with.
+
+    Attributes:
+        matrix: Weights, shape (new_size, size).
+        index: Inputs that each output is made of, shape (taps, new_size), int64; taps is 1 or 2.
+        weight: Their weights, same shape.
+    """
+
+    def __init__(self, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> None:
+        self.size, self.new_size = size, new_size
+        unit = torch.eye(size, dtype=dtype)[None]
+        matrix = F.interpolate(unit, new_size, mode="linear", align_corners=align_corners)[0].T
+        used = (matrix != 0).int()
+        self._first = used.argmax(1).tolist()
+        self._end = (size - used.flip(1).argmax(1)).tolist()
+        weight, index = matrix.topk(min(2, size), dim=1)
+        index = index.where(weight != 0, index[:, :1])  # inside the range that `bands` gives
+        self.matrix = matrix.contiguous()
+        self.index, self.weight = index.T.contiguous(), weight.T.contiguous()
+
+    def to(self, device: torch.device) -> BilinearAxis:
+        """The same on a device."""
+        moved = copy.copy(self)
+        for name in ("matrix", "index", "weight"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+    def resize(self, x: Tensor) -> Tensor:
+        """Resize the last axis: (..., size) to (..., new_size)."""
+        return x if self.size == self.new_size else F.linear(x, self.matrix)
+
+    def resize_back(self, x: Tensor) -> Tensor:
+        """The adjoint of :meth:`resize`, for gradients: (..., new_size) to (..., size)."""
+        return x if self.size == self.new_size else x @ self.matrix
+
+    def bands(self, length: int) -> Iterator[tuple[slice, slice]]:
+        """Outputs in bands of at most ``length``, each with the range of inputs it is made of."""
+        for start in range(0, self.new_size, length):
+            stop = min(start + length, self.new_size)
+            yield slice(start, stop), slice(self._first[start], self._end[stop - 1])
+
+
+@lru_cache(maxsize=32)
+def bilinear_axis(
+    size: int, new_size: int, align_corners: bool, dtype: torch.dtype, device: torch.device
+) -> BilinearAxis:
+    """A :class:`BilinearAxis` on a device. It is cached, because its tables are made on the host.
+
+    Args:
+        size, new_size, align_corners, dtype: As in :class:`BilinearAxis`.
+        device: Where to resize.
+    """
+    with torch.inference_mode(False):  # or training could not use tables made in testing
+        if device.type == "cpu":
+            return BilinearAxis(size, new_size, align_corners, dtype)
+        host = bilinear_axis(size, new_size, align_corners, dtype, torch.device("cpu"))
+        return host.to(device)
+
+
+class NegativeSums(NamedTuple):
+    """Sums over the upsampled pixels of an image, and their gradients.
+
+    Attributes:
+        focal: ``sum p^gamma softplus(x)`` of each class, shape (K,).
+        probability: ``sum p`` of each class, shape (K,).
+        focal_gradient: Gradient of ``focal`` with respect to the logits, shape (K, H, W).
+        probability_gradient: The same for ``probability``.
+    """
+
+    focal: Tensor
+    probability: Tensor
+    focal_gradient: Tensor
+    probability_gradient: Tensor
+
+
+def negative_sums(
+    logits: Tensor,
+    rows: BilinearAxis,
+    columns: BilinearAxis,
+    gamma: float,
+    counted: Tensor | None = None,
+) -> NegativeSums:
+    """Upsample class maps and sum their loss terms as if no class were present anywhere.
+
+    Resizing is a matrix product along each axis, and so is its adjoint. The adjoint brings four
+    fields of every tile back to the logits' resolution: p, p^2, the focal loss, and the rest of the
+    focal loss's gradient. All gradients are linear combinations of these fields. All sums are sums
+    over them, too, because the weights of each upsampled pixel add up to 1.
+
+    Args:
+        logits: Class maps, shape (K, H, W), float32 or float64.
+        rows: How the maps are resized from H to h.
+        columns: How they are resized from W to w.
+        gamma: Exponent of the focal loss.
+        counted: 1 for the pixels to sum over and 0 for the others, shape (h, w); None is all.
+
+    Returns:
+        The sums and gradients.
+    """
+    classes, height, width = logits.shape
+    tile = TILE_ON_GPU if logits.is_cuda else TILE_PER_THREAD * torch.get_num_threads()
+    chunk = max(1, min(classes, tile // (ROWS_PER_BAND * columns.new_size)))
+    band = max(1, tile // (chunk * columns.new_size))
+    fields = logits.new_empty(4, classes, height, width)
+    for start in range(0, classes, chunk):
+        part = slice(start, start + chunk)
+        wide = columns.resize(logits[part].transpose(0, 1)).flatten(1)  # (H, chunk * w)
+        total = _sum_bands(wide, rows, band, gamma, counted)
+        total = total.view(height, 4, -1, columns.new_size)
+        fields[:, part] = columns.resize_back(total).permute(1, 2, 0, 3)
+    p, p_squared, focal, rest = fields
+    focal_sum, p_sum = focal.sum((1, 2)), p.sum((1, 2))
+    return NegativeSums(focal_sum, p_sum, rest.add_(focal, alpha=gamma), p.sub_(p_squared))
+
+
+def _sum_bands(
+    wide: Tensor, rows: BilinearAxis, band: int, gamma: float, counted: Tensor | None
+) -> Tensor:
+    """The four fields (H, 4 * n) of logits (H, n) whose columns are resized already."""
+    size = wide.shape[1]
+    total = wide.new_zeros(wide.shape[0], 4 * size)
+    tile, buffer = wide.new_empty(band, 4, size), wide.new_empty(2, band, size)
+    for outputs, inputs in rows.bands(band):
+        weights = rows.matrix[outputs, inputs]
+        fields, x, scratch = tile[: len(weights)], *buffer[:, : len(weights)]
+        torch.mm(weights, wide[inputs], out=x)
+        _fill_fields(fields, x, scratch, gamma, None if counted is None else counted[outputs])
+        total[inputs].addmm_(weights.T, fields.flatten(1))
+    return total
+
+
+def _fill_fields(
+    fields: Tensor, x: Tensor, scratch: Tensor, gamma: float, counted: Tensor | None
+) -> None:
+    """Write the fields (rows, 4, n) of logits x (rows, n); x and ``scratch`` are used up."""
+    p, p_squared, focal, rest = fields.unbind(1)
+    torch.sigmoid(x, out=p)
+    # softplus(x) = max(x, 0) - log(sigmoid(|x|)) never overflows, and uses only fast operations.
+    torch.abs(x, out=scratch).sigmoid_().log_()
+    softplus = x.clamp_min_(0).sub_(scratch)
+    if counted is not None:
+        for field in (p, softplus):
+            field.unflatten(1, (-1, counted.shape[1])).mul_(counted[:, None])
+    torch.mul(p, p, out=p_squared)
+    power = p_squared if gamma == 2 else torch.pow(p, gamma, out=scratch)
+    torch.mul(power, softplus, out=focal)
+    torch.sub(power, focal, alpha=gamma, out=rest).mul_(p)
 
 
 class PositiveSums(NamedTuple):
@@ -19,7 +190,7 @@ class PositiveSums(NamedTuple):
 
     Attributes:
         focal: Focal loss of these pixels as positives, minus their focal loss as negatives (which
-            :func:`.negatives.negative_sums` counted), scalar.
+            :func:`negative_sums` counted), scalar.
         overlap: ``sum p`` of each class, shape (K,).
         size: Number of pixels of each class, shape (K,).
         focal_gradient: Gradient of ``focal`` with respect to the logits, shape (K, H, W).

@@ -1,14 +1,16 @@
-"""Vision transformers: open_clip's own and timm's."""
+"""timm's image towers in open_clip: vision transformers, ConvNeXt and FastViT."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from timm.layers import PatchEmbed, apply_rot_embed_cat, build_rotary_pos_embed
+from timm.models import ConvNeXt, FastVit
 from timm.models.eva import EvaAttention, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
@@ -16,93 +18,17 @@ from torch import Tensor, nn
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.ops import local_attention
 
-from .base import ImageTower, resize_positions
+from .towers import ImageTower, PlainViT, resize_positions
 
 
-class PlainViT(ImageTower):
-    """open_clip's ``VisionTransformer``: OpenAI's, LAION's, DFN's, MetaCLIP's and more."""
-
-    @property
-    def num_prefix(self) -> int:
-        return 1
-
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return list(self.visual.transformer.resblocks)
-
-    @property
-    def width(self) -> int:
-        return len(self.visual.class_embedding)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        rows, columns = self.visual.patch_size
-        return rows, columns
-
-    def embed(
-        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
-    ) -> Tensor:
-        visual = self.visual
-        patches = visual.conv1(images)
-        batch, channels, *grid = patches.shape
-        position = resize_positions(
-            visual.positional_embedding,
-            tuple(visual.grid_size),
-            (grid[0], grid[1]),
-            interpolation,
-        ).to(patches.dtype)
-        first = visual.class_embedding.to(patches.dtype) * class_embedding_times
-        tokens = torch.cat(
-            [first.expand(batch, 1, channels), patches.flatten(2).transpose(1, 2)], dim=1
-        )
-        embedded: Tensor = visual.ln_pre(tokens + position)
-        return embedded
-
-    def branches(
-        self, block: Any, options: dict[str, Any]
-    ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        return (
-            lambda x: block.ls_1(block.attention(block.ln_1(x), **options)),
-            lambda x: block.ls_2(block.mlp(block.ln_2(x))),
-        )
-
-    def check_local_attention(self) -> None:
-        """Every such tower takes it."""
-
-    def local_block(
-        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
-    ) -> Tensor:
-        block: Any = self.blocks[-1]
-        q, k, v = block.attn.heads(block.ln_1(tokens))
-        attended: Tensor = block.attn.join(local_attention(kind, q, k, v, grid))
-        if kind != "sclip":
-            return attended
-        tokens = tokens + block.ls_1(attended)
-        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-
-    def to_joint_space(self, tokens: Tensor) -> Tensor:
-        aligned: Tensor = self.visual.ln_post(tokens) @ self.visual.proj
-        return aligned
-
-    def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
-        return self.to_joint_space(prefix[:, 0])
-
-    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
-        return self.visual.ln_post, self.visual.proj.T, None
-
-    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
-        position = state_dict.get(prefix + "positional_embedding")
-        parameter = self.visual.positional_embedding
-        if position is not None and position.shape != parameter.shape:
-            side = math.isqrt(len(position) - 1)
-            if side * side != len(position) - 1:
-                raise UserError(
-                    f"the checkpoint's {prefix}positional_embedding has {len(position)} rows, "
-                    "which is not a class token and a square grid: its CLIP cannot be taken over"
-                )
-            self.visual.grid_size = (side, side)
-            # The parameter stays the same object: an average of the model may hold on to it.
-            parameter.data = parameter.new_zeros(position.shape)
+def image_tower(visual: Any) -> ImageTower:
+    """The interface to an image tower of open_clip that ``check_image_tower`` lets pass."""
+    if not isinstance(visual, TimmModel):
+        return PlainViT(visual)
+    for kind, tower in ((ConvNeXt, ConvNeXtTower), (FastVit, FastViTTower)):
+        if isinstance(visual.trunk, kind):
+            return tower(visual)
+    return TimmViT(visual)
 
 
 class TimmViT(ImageTower):
@@ -142,7 +68,13 @@ class TimmViT(ImageTower):
         trunk = self.trunk
         rows, columns = self.patch_size
         grid = (images.shape[-2] // rows, images.shape[-1] // columns)
-        tokens = self._embed_patches(images)
+        patches = trunk.patch_embed
+        # A PatchEmbed's own forward refuses images that are not of the native size.
+        tokens = (
+            patches.norm(patches.proj(images).flatten(2).transpose(1, 2))
+            if isinstance(patches, PatchEmbed)
+            else patches(images)
+        )
         positions = trunk.pos_embed
         if positions is not None:
             native = tuple(trunk.patch_embed.grid_size)
@@ -157,15 +89,6 @@ class TimmViT(ImageTower):
             tokens = torch.cat([first, tokens], dim=1)
         embedded: Tensor = trunk.norm_pre(tokens)
         return embedded
-
-    def _embed_patches(self, images: Tensor) -> Tensor:
-        embed = self.trunk.patch_embed
-        # The embedding's own forward refuses images that are not of the native size.
-        if isinstance(embed, PatchEmbed):
-            patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
-        else:
-            patches = embed(images)
-        return patches
 
     def block_options(
         self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
@@ -286,9 +209,6 @@ class TimmViT(ImageTower):
         bias = None if pool.kv.bias is None else pool.kv.bias.chunk(2)[1]
         return [(value, bias), (pool.proj.weight, pool.proj.bias)]
 
-    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Nothing to do: open_clip lists each native size as a model of its own."""
-
 
 def _heads(
     attention: Any, tokens: Tensor, num_prefix: int, rope: Tensor | None
@@ -315,3 +235,104 @@ def _heads(
             for part in (q, k)
         )
     return q, k, v
+
+
+class FeatureMapTower(ImageTower):
+    """A patch is one position of the tower's last feature map.
+
+    There is no class token: the global token is the mean of the patches, brought to CLIP's joint
+    space like any of them.
+    """
+
+    num_prefix = 0
+    takes_prompts = False
+
+    @property
+    def trunk(self) -> Any:
+        """timm's model."""
+        return self.visual.trunk
+
+    @property
+    def width(self) -> int:
+        return int(self.trunk.num_features)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        stride = int(self.trunk.feature_info[-1]["reduction"])
+        return stride, stride
+
+    def block_options(
+        self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
+    ) -> dict[str, Any]:
+        return {"grid": grid}
+
+    def global_token(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        return self.to_joint_space(patches.mean(1))
+
+
+class ConvNeXtTower(FeatureMapTower):
+    """timm's ConvNeXt in open_clip: the blocks of its last stage."""
+
+    @property
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
+
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
+        *first, last = self.trunk.stages
+        features = self.trunk.stem(images)
+        for stage in first:
+            features = stage(features)
+        return as_tokens(last.downsample(features))
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        norm = self.trunk.head.norm  # of maps, where channels come first
+        tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        aligned: Tensor = self.visual.head(tokens)
+        return aligned
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        projection = getattr(self.visual.head, "proj", None)
+        if projection is None:
+            raise UserError(
+                "this ConvNeXt ends in an MLP, which adapters cannot start from: use a model with "
+                "a linear projection (convnext_base_w), or set project=True"
+            )
+        return self.trunk.head.norm, projection.weight, projection.bias
+
+
+class FastViTTower(FeatureMapTower):
+    """timm's FastViT in open_clip (MobileCLIP-S).
+
+    It has one level: the convolution that gives the map its last width.
+    """
+
+    @property
+    def blocks(self) -> Sequence[Callable[..., Tensor]]:
+        return [partial(on_map, self.trunk.final_conv)]
+
+    def embed(
+        self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
+    ) -> Tensor:
+        return as_tokens(self.trunk.stages(self.trunk.stem(images)))
+
+    def to_joint_space(self, tokens: Tensor) -> Tensor:
+        aligned: Tensor = self.visual.head(self.trunk.head.fc(tokens))
+        return aligned
+
+    def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
+        raise UserError(
+            "this CLIP's tower is a FastViT, which has no LayerNorm before its projection, so "
+            "adapters cannot start from it: set model.backbone.project=True, or use MobileCLIP-B"
+        )
+
+
+def as_tokens(features: Tensor) -> Tensor:
+    """Maps (B, C, H, W) as tokens (B, H * W, C)."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def on_map(block: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A block of maps (B, C, H, W) on tokens (B, H * W, C)."""
+    return as_tokens(block(tokens.transpose(1, 2).unflatten(2, grid)))

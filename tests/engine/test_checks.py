@@ -1,35 +1,39 @@
-"""What a run is refused for whose config was wired by hand."""
+"""What stops a run, or is said of it, whose config was wired by hand."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_otseg.engine.hooks.checks import trained_classes
-from tests.helpers.otseg_run import otseg_config
+from mmseg_otseg.engine.checkpoint import trained_classes
+from mmseg_otseg.engine.hooks import FiniteLossHook
 from tests.helpers.run_tools import forget_runs
-from tests.helpers.tiny_run import CLASSES, write_images
+from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
+from tests.helpers.toy_run import toy_runner
 
 
 @pytest.fixture
 def cfg(tmp_path: Path) -> Config:
     """A run over mmseg's ``EncoderDecoder``, which names the hook."""
     write_images(tmp_path)
-    return otseg_config(tmp_path)
+    return tiny_config(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"train_dataloader.dataset.setting": "transductive"}, "transductive.*SelfTrainingHook"),
+        ({"train_dataloader.dataset.dataset.test_mode": True}, "train.*test_mode=True"),
         ({"model.neck.train_classes": "all"}, "train_classes='all'.* 'seen'"),
         ({"val_dataloader.dataset.dataset.test_mode": False}, "hidden.*test_mode=True"),
         ({"model.decode_head.num_classes": 4}, "num_classes.* 4.* 3"),
@@ -84,24 +88,16 @@ def test_a_trained_class_is_not_reported_as_unseen(cfg: Config, capsys: Any) -> 
     assert tested(meta, "middle", train_classes="all")["mIoU_U"] >= 0
 
 
-def test_training_remembers_what_was_trained_before(cfg: Config) -> None:
+def test_what_is_remembered_and_what_learns_nothing(cfg: Config, capsys: Any) -> None:
+    cfg.model.neck.text.templates = ["a {}."]
+    cfg.optim_wrapper.optimizer = dict(type="SGD", lr=0.01, weight_decay=0.0)
+    cfg.param_scheduler.warmup_iters = 1500
     Runner.from_cfg(with_checkpoint(cfg, {"trained_classes": ["sky"]})).train()
     saved = torch.load(Path(cfg.work_dir) / "iter_4.pth", weights_only=True)
     assert saved["meta"]["trained_classes"] == ["left", "middle", "sky"]
-
-
-def test_settings_that_learn_nothing_are_named(cfg: Config, capsys: Any) -> None:
-    cfg.model.neck.text.templates = ["a {}."]
-    cfg.optim_wrapper.optimizer = dict(type="SGD", lr=0.01, weight_decay=0.0)
-    Runner.from_cfg(cfg).train()
     printed = capsys.readouterr().out
-    assert "one prompt per class" in printed and re.search("SGD.*AdamW", printed)
-
-
-def test_a_warm_up_that_outlasts_the_run_is_named(cfg: Config, capsys: Any) -> None:
-    cfg.param_scheduler.warmup_iters = 1500
-    Runner.from_cfg(cfg).train()
-    assert re.search("warms up for 1500 iterations.*ends after 4", capsys.readouterr().out)
+    for said in ("one prompt per class", "SGD.*AdamW", "warms up for 1500 iterations.*after 4"):
+        assert re.search(said, printed)
 
 
 def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: Path) -> None:
@@ -110,7 +106,7 @@ def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: P
         Image.open(file).resize((48, 32), Image.Resampling.NEAREST).save(file)
     cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 2
     with pytest.raises(ValueError, match=r"32 x 32, 32 x 48.*val_dataloader\.batch_size=1"):
-        Runner.from_cfg(cfg).train()
+        Runner.from_cfg(cfg).val()
     forget_runs()
     with pytest.raises(ValueError, match=r"test_dataloader\.batch_size=1"):
         Runner.from_cfg(cfg).test()
@@ -121,5 +117,36 @@ def test_what_a_checkpoint_was_trained_on() -> None:
     assert trained_classes({"dataset_meta": data}) == {"a", "c"}  # as version 0.1 wrote it
     assert trained_classes({"dataset_meta": {**data, "hide_as": None}}) == {"a", "b", "c"}
     assert trained_classes({"dataset_meta": data, "trained_classes": ["z"]}) == {"z"}
-    for unknown in (None, {}, {"dataset_meta": {"classes": ("a", "b")}}):
+    for unknown in (None, {"dataset_meta": {"classes": ("a", "b")}}):
         assert trained_classes(unknown) == frozenset()
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_a_run_whose_loss_is_no_number_stops(what: str, tmp_path: Path) -> None:
+    runner = toy_runner(tmp_path, [1, 2, 3, 4])
+    step = runner.model.train_step
+
+    def train_step(*args: Any, **options: Any) -> Any:
+        outputs = step(*args, **options)
+        if runner.iter == 2 and what == "loss":
+            outputs["loss"] = outputs["loss"] * float("nan")
+        elif runner.iter == 2:
+            runner.model.linear.weight.data.fill_(float("inf"))
+        return outputs
+
+    runner.model.train_step = train_step
+    with pytest.raises(ValueError, match=rf" 3.*{what}.*optimizer\.lr.*--resume"):
+        runner.train()
+    assert (tmp_path / "iter_2.pth").is_file() and not list(tmp_path.glob("*3*.pth*"))
+    assert (tmp_path / "last_checkpoint").read_text().endswith("iter_2.pth")
+
+
+def test_a_loss_scale_may_overflow_for_a_while() -> None:
+    hook = FiniteLossHook(overflows=2)
+    wrapper = AmpOptimWrapper.__new__(AmpOptimWrapper)
+    runner: Any = SimpleNamespace(optim_wrapper=wrapper, iter=0, work_dir="nowhere")
+    good, bad = dict(loss=torch.tensor(1.0)), dict(loss=torch.tensor(float("inf")))
+    for outputs in (bad, bad, good, bad, bad):
+        hook.after_train_iter(runner, 0, outputs=outputs)
+    with pytest.raises(ValueError, match="infinite"):
+        hook.after_train_iter(runner, 0, outputs=bad)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,14 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmseg_otseg.engine.hooks.resuming import iteration_seed
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import tiny_config, write_images
-
-NO_VALIDATION = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
 
 
 def train(folder: Path, **changes: Any) -> Runner:
     forget_runs()
-    cfg = tiny_config(folder, **NO_VALIDATION, **changes)
+    cfg = tiny_config(folder, val_cfg=None, val_dataloader=None, val_evaluator=None, **changes)
     cfg.default_hooks.checkpoint.save_best = None
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -48,33 +46,37 @@ def resume(trained: Path, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-REFUSED: dict[str, tuple[Callable[[dict], Any], str]] = {
-    "no optimizer": (lambda saved: saved.pop("optimizer"), "no optimizer"),
-    "a group less": (lambda saved: saved["optimizer"]["param_groups"].pop(), "other parameters"),
-    "no schedule": (lambda saved: saved.update(param_schedulers=[]), "schedules"),
-    "beyond the end": (lambda saved: saved["meta"].update(iter=400), "max_iters"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_belongs_to_another_run_is_refused_by_name(name: str, resume: Callable) -> None:
-    change, words = REFUSED[name]
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda saved: saved.pop("optimizer"), "no optimizer"),
+        (lambda saved: saved["optimizer"]["param_groups"].pop(), "other parameters"),
+        (lambda saved: saved.update(param_schedulers=[]), "schedules"),
+        (lambda saved: saved["meta"].update(iter=400), "max_iters"),
+    ],
+)
+def test_what_belongs_to_another_run_is_refused_by_name(
+    change: Callable[[dict], Any], words: str, resume: Callable
+) -> None:
     with pytest.raises(ValueError, match=rf"changed\.pth.*{words}"):
         resume(change)
 
 
-def test_another_length_and_another_sampler_are_reported(resume: Callable) -> None:
-    log = resume(lambda saved: None, train_cfg=dict(max_iters=6))
-    assert re.search("end is 4, not 6", log)
-    assert "ReproducibleInfiniteSampler" in log
-
-
-def test_another_learning_rate_and_batch_size_are_reported(resume: Callable) -> None:
-    assert "continues with" not in resume(lambda saved: None)
+def test_other_settings_than_those_of_the_run_are_reported(resume: Callable) -> None:
+    log = resume(lambda saved: None)
+    assert "continues with" not in log and "in another way" not in log
     log = resume(
         lambda saved: None,
-        train_dataloader=dict(batch_size=4),
+        train_cfg=dict(max_iters=6),
+        train_dataloader=dict(batch_size=4, sampler=dict(type="InfiniteSampler")),
         optim_wrapper=dict(optimizer=dict(lr=1e-3)),
     )
+    assert "end is 4, not 6" in log and "in another way" in log
     assert "with 2 images per step" in log and "continues with 4" in log
-    assert re.search(r"lr is 0\.02 times", log)
+    assert "lr is 0.02 times" in log
+
+
+def test_processes_and_iterations_have_seeds_of_their_own() -> None:
+    seeds = {iteration_seed(s, r, i) for s in range(4) for r in range(4) for i in range(50)}
+    assert len(seeds) == 4 * 4 * 50
+    assert all(0 <= seed < 2**64 for seed in seeds)

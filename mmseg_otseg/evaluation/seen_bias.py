@@ -1,19 +1,26 @@
-"""The zero-shot metrics for many seen-class biases, from one pass over the data."""
+"""The zero-shot metrics for many seen-class biases at once, and a bias stored in a checkpoint."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import MMLogger, print_log
-from mmseg.registry import METRICS
+from mmseg.registry import DATASETS, METRICS, MODELS
 from torch import Tensor
 
+from mmseg_otseg.engine.checkpoint import check_target, image_set, read_checkpoint
+from mmseg_otseg.engine.config import resolve, type_name
+from mmseg_otseg.engine.run_folder import whole_file
+from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
 from mmseg_otseg.models.segmentors.sliding import place_labels
 
 from .zero_shot_iou_metric import PIXELS_AT_ONCE, ZeroShotIoUMetric
@@ -75,9 +82,6 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             data_batch: Not used.
             data_samples: For each image ``seg_logits``, probabilities (K, h, w) of any size, and
                 ``pred_sem_seg`` and ``gt_sem_seg``, class indices (1, H, W).
-
-        Raises:
-            UserError: If no class is seen or unseen; or as in :class:`ZeroShotIoUMetric`.
         """
         self.reported_classes()  # refuses data without a split
         meta = self.dataset_meta
@@ -107,14 +111,8 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         """Add up the areas of all processes and compute the metrics.
 
         mmengine's samplers distribute the images over the processes in turn. A process that would
-        get one image fewer than others is also given an image that another process has; that image
-        is not counted again.
-
-        Args:
-            size: Number of images in the dataset.
-
-        Returns:
-            The metrics of the best bias.
+        get one image fewer than others is also given an image that another process has; of the
+        ``size`` images in the dataset, none is counted twice.
         """
         if self.results:
             number, total, last = self.results
@@ -132,16 +130,10 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     ) -> Tensor:
         """Areas of M labeled pixels for every bias.
 
-        Args:
-            labels: Class indices, shape (M,), int64.
-            seen_class: The best seen class of each pixel, shape (M,), int64.
-            best_seen: Its probability, shape (M,).
-            unseen_class: The best unseen class of each pixel, shape (M,), int64.
-            best_unseen: Its probability, shape (M,).
-
-        Returns:
-            Areas of intersection, prediction and label in pixels, shape (biases, 3, K), or K + 1
-            with a background, int64.
+        Takes for each pixel its label, its best seen class with the probability, and its best
+        unseen class with the probability, shape (M,) each. Returns areas of intersection,
+        prediction and label in pixels, shape (biases, 3, K), or K + 1 with a background,
+        int64.
         """
         count = len(self.names)
         # The number of biases at which the seen class wins; these are always the smallest. Ties go
@@ -160,12 +152,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             return torch.bincount(index, minlength=(len(self.biases) + 1) * count).view(-1, count)
 
         def predicted(to_seen: Tensor, to_unseen: Tensor) -> Tensor:
-            """Number of pixels predicted as each class at each bias, (biases, count).
-
-            Args:
-                to_seen: Which pixels to count where the seen class wins.
-                to_unseen: Which pixels to count where the unseen class wins.
-            """
+            """Number of pixels (of those given for each winner) predicted as each class."""
             # At bias number i, the seen class wins at the pixels that have more than i wins.
             seen = by_wins(shown, seen_class, to_seen).flip(0).cumsum(0).flip(0)[1:]
             to_unseen = to_unseen & (best_unseen >= self.none_below)
@@ -183,14 +170,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         return torch.stack([intersection, prediction, label], dim=1).cpu()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute the metrics of every bias as the base class does, and log the best bias.
-
-        Args:
-            results: Sums of the areas, one for each process.
-
-        Returns:
-            The row of :attr:`table` for the best bias.
-        """
+        """Fill :attr:`table` from the sums of all processes; return the row of the best bias."""
         self.table = [
             {"seen_bias": bias, **self.metrics_of(areas)[0]}
             for bias, areas in zip(self.biases, sum(results))
@@ -206,9 +186,6 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
     """The row with the highest hIoU; among equal ones, the row whose bias is nearest to zero.
 
-    Args:
-        table: For each bias ``seen_bias``, and ``hIoU`` if it is measured.
-
     Raises:
         UserError: If no row has an hIoU: no pixel has the label of a seen class, or none that of an
             unseen class.
@@ -220,3 +197,97 @@ def best_bias(table: Sequence[dict[str, float]]) -> dict[str, float]:
             "unseen classes: calibrate on other data, or set model.decode_head.seen_bias yourself"
         )
     return max(known, key=lambda row: (row["hIoU"], -abs(row["seen_bias"])))
+
+
+def sweep_seen_bias(
+    cfg: Config,
+    checkpoint: str | Path | None,
+    biases: Sequence[float] | None = None,
+    subset: str = "val",
+) -> list[dict[str, float]]:
+    """Evaluate a checkpoint for each bias with mmengine's Runner, in one pass over the data.
+
+    Args:
+        cfg: Config of a model with a :class:`ZeroShotHead`; it is not changed.
+        checkpoint: File to load; None evaluates the model as it is built from the config.
+        biases: Seen-class biases, in units of probability; None means :data:`DEFAULT_BIASES`.
+        subset: The data to evaluate on, ``"val"`` or ``"test"``.
+
+    Returns:
+        For each bias, in increasing order: ``seen_bias``, in units of probability; and ``mIoU_S``,
+        ``mIoU_U``, ``hIoU`` and the other metrics of :class:`ZeroShotIoUMetric`, in percent.
+
+    Raises:
+        UserError: If the model's head has no seen-class bias, or the config says that unseen
+            classes have no labels in this data.
+    """
+    cfg = _evaluation_only(cfg, subset)
+    head = MODELS.get(cfg.model.decode_head.type)
+    if head is None or not issubclass(head, ZeroShotHead):
+        raise UserError(
+            f"{cfg.model.decode_head.type} has no seen-class bias; use a config whose head derives "
+            "from ZeroShotHead, such as MPSAHead"
+        )
+    cfg.model.decode_head.seen_bias = 0.0
+    given = cfg[f"{subset}_evaluator"] or []
+    metrics = given if isinstance(given, list) else [given]
+    zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
+    options: Mapping[str, Any] = zero_shot[0] if zero_shot else {}
+    if not options.get("unseen_labeled", True):
+        raise UserError(
+            f"no seen-class bias can be chosen: {subset}_evaluator has unseen_labeled=False, so "
+            "the unseen classes have no labels. Set the bias, model.decode_head.seen_bias"
+        )
+    cfg[f"{subset}_evaluator"] = dict(
+        type="SeenBiasMetric",
+        biases=None if biases is None else list(biases),
+        align_corners=cfg.model.decode_head.get("align_corners", False),
+        none_below=(cfg.model.get("test_cfg") or {}).get("none_below"),
+        ignore_index=options.get("ignore_index"),
+    )
+    cfg.load_from = None if checkpoint is None else str(checkpoint)
+    runner = ZeroShotRunner.from_cfg(cfg)
+    getattr(runner, subset)()
+    return getattr(runner, f"{subset}_evaluator").metrics[0].table
+
+
+def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: str | Path) -> None:
+    """Write a copy of a checkpoint that also holds a seen-class bias.
+
+    A model that loads it uses this bias for testing and inference, unless its config sets one. The
+    file also records which validation images chose it, so that a test on the same images can say
+    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.checkpoint.image_set`).
+
+    Args:
+        cfg: The config with which the bias was found. The bias applies only to the same
+            ``predict_from`` of the head.
+        checkpoint: File to read.
+        bias: The bias, in units of probability.
+        target: File to write. It may be the same file; that file stays intact if writing fails.
+    """
+    check_target(target)
+    content = read_checkpoint(checkpoint, "cpu")
+    state = content.get("state_dict", content)
+    key = state_key(cfg.model.decode_head.get("predict_from", ZeroShotHead.predict_from))
+    state[f"decode_head.{key}"] = torch.tensor(bias, dtype=torch.float64)
+    if "state_dict" in content and cfg.get("val_dataloader"):
+        dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
+        content.setdefault("meta", {})["calibrated_on"] = image_set(dataset)
+    with whole_file(Path(target)) as part:
+        torch.save(content, part)
+
+
+def _evaluation_only(cfg: Config, subset: str) -> Config:
+    """A copy that evaluates on one subset only, and neither resumes, saves nor draws anything."""
+    cfg = Config(cfg.to_dict())
+    other = "test" if subset == "val" else "val"
+    for name in ("cfg", "dataloader", "evaluator"):
+        cfg[f"{other}_{name}"] = None
+    cfg.resume = False
+    if cfg.get("visualizer"):
+        # mmengine keeps one visualizer per name, which writes to the folder of its first run.
+        cfg.visualizer.pop("name", None)
+    if cfg.get("default_hooks"):
+        cfg.default_hooks.pop("visualization", None)
+        cfg.default_hooks.checkpoint = None  # mmengine's hook fails if there is no training
+    return cfg

@@ -1,7 +1,8 @@
-"""CLIP's image tower as a frozen backbone."""
+"""CLIP's image tower as a frozen backbone, with deep visual prompts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,12 +17,48 @@ from torchvision.ops import StochasticDepth
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
-from mmseg_otseg.models.clip.towers import POSITION_INTERPOLATIONS, ImageTower, image_tower
+from mmseg_otseg.models.clip.timm_towers import image_tower
+from mmseg_otseg.models.clip.towers import POSITION_INTERPOLATIONS
 from mmseg_otseg.models.trained import TrainedModule
 from mmseg_otseg.ops import LOCAL_ATTENTIONS
 from mmseg_otseg.structures.features import CLIPFeatures
 
-from .visual_prompts import DeepVisualPrompts
+
+class DeepVisualPrompts(nn.Module):
+    """Learned tokens between the class token and the patches, new ones before every layer.
+
+    Args:
+        num_tokens: Tokens per layer, n, at least 1.
+        num_layers: Layers of the tower, L.
+        width: Token width, C.
+        patch_size: Patch side in pixels; sets the scale of the initial values.
+        dropout: Dropout of the projected tokens.
+
+    Source:
+        Jia et al., "Visual Prompt Tuning" (ECCV 2022), VPT-Deep, as ZegCLIP (arXiv 2212.03588) uses
+        it.
+    """
+
+    def __init__(
+        self, num_tokens: int, num_layers: int, width: int, patch_size: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if num_tokens < 1:
+            raise UserError(f"visual prompts need at least one token, got num_tokens={num_tokens}")
+        self.num_tokens = num_tokens
+        bound = math.sqrt(6 / (3 * patch_size**2 + width))
+        self.embeddings = nn.Parameter(
+            torch.empty(num_layers, num_tokens, width).uniform_(-bound, bound)
+        )
+        self.proj = nn.Linear(width, width)
+        nn.init.kaiming_normal_(self.proj.weight, a=0, mode="fan_out")
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, batch: int) -> tuple[Tensor, ...]:
+        """Prompt tokens for a batch of B images, one (B, n, C) tensor per layer."""
+        tokens = self.proj(self.embeddings)
+        return tuple(self.dropout(layer.expand(batch, -1, -1)) for layer in tokens)
 
 
 @MODELS.register_module()
@@ -82,7 +119,7 @@ class CLIPBackbone(TrainedModule):
         check_image_tower(clip["model"])
         visual = load_clip(**clip).visual
         self.clip = FrozenTower(visual, save_clip, clip.get("precision", "fp32"))
-        tower = self.tower
+        self.tower = tower = image_tower(self.clip.module)
         layers = len(tower.blocks)
         self.out_indices = _resolve_layers(out_indices, layers)
         self.project, self.with_cp = project, with_cp
@@ -101,8 +138,19 @@ class CLIPBackbone(TrainedModule):
                 f"position_interpolation must be one of {', '.join(POSITION_INTERPOLATIONS)}, got "
                 f"{position_interpolation!r}"
             )
+        if local_attention not in (None, *LOCAL_ATTENTIONS):
+            raise UserError(
+                f"local_attention must be one of {', '.join(LOCAL_ATTENTIONS)} or None, got "
+                f"{local_attention!r}"
+            )
         if local_attention is not None:
-            self._check_local_attention(visual_prompts is not None)
+            if visual_prompts is not None or self.out_indices != (layers - 1,):
+                raise UserError(
+                    "local_attention changes the last layer of a CLIP without visual prompts: set "
+                    "model.backbone.visual_prompts=None and out_indices=(-1,), or "
+                    "local_attention=None"
+                )
+            tower.check_local_attention()
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
@@ -113,20 +161,6 @@ class CLIPBackbone(TrainedModule):
             )
             rates = torch.linspace(0, drop_path_rate, layers).tolist()
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
-
-    def _check_local_attention(self, with_prompts: bool) -> None:
-        if self.local_attention not in LOCAL_ATTENTIONS:
-            raise UserError(
-                f"local_attention must be one of {', '.join(LOCAL_ATTENTIONS)} or None, got "
-                f"{self.local_attention!r}"
-            )
-        last = len(self.tower.blocks) - 1
-        if with_prompts or self.out_indices != (last,):
-            raise UserError(
-                "local_attention changes the last layer of a CLIP without visual prompts: set "
-                "model.backbone.visual_prompts=None and out_indices=(-1,), or local_attention=None"
-            )
-        self.tower.check_local_attention()
 
     @property
     def double_class_embedding(self) -> bool:
@@ -147,11 +181,6 @@ class CLIPBackbone(TrainedModule):
     def visual(self) -> nn.Module:
         """open_clip's image tower."""
         return self.clip.module
-
-    @property
-    def tower(self) -> ImageTower:
-        """The interface to it."""
-        return image_tower(self.visual)
 
     def forward(self, images: Tensor) -> CLIPFeatures:
         """Encode images.
@@ -178,13 +207,9 @@ class CLIPBackbone(TrainedModule):
 
     @torch.no_grad()
     def plain_features(self, images: Tensor) -> CLIPFeatures:
-        """Features of CLIP alone: no prompts, no extra tokens, no stochastic depth, no gradient.
+        """Features of CLIP alone: what :meth:`forward` would return if nothing here were trained.
 
-        Args:
-            images: As in :meth:`forward`.
-
-        Returns:
-            What :meth:`forward` would return if nothing here were trained.
+        There are no prompts, no extra tokens, no stochastic depth and no gradient.
         """
         return self._encode(images, plain=True)
 
@@ -209,7 +234,13 @@ class CLIPBackbone(TrainedModule):
         return None, None
 
     def _encode(self, images: Tensor, plain: bool = False) -> CLIPFeatures:
-        tokens, grid = self._embed(images.to(self.clip.dtype))
+        rows, columns = self.patch_size
+        grid = (-(-images.shape[-2] // rows), -(-images.shape[-1] // columns))
+        size = (grid[0] * rows, grid[1] * columns)
+        pixels = images.to(self.clip.dtype)
+        if size != tuple(images.shape[-2:]):
+            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+        tokens = self.tower.embed(pixels, self.class_embedding_times, self.position_interpolation)
         features = self._run_blocks(tokens, grid, plain)
         return replace(
             features,
@@ -219,31 +250,13 @@ class CLIPBackbone(TrainedModule):
             extra=None if features.extra is None else features.extra.to(images.dtype),
         )
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images (B, 3, h, w) to tokens [prefix, patches] (B, P + M, C) and the grid (H, W)."""
-        rows, columns = self.patch_size
-        grid = (-(-images.shape[-2] // rows), -(-images.shape[-1] // columns))
-        size = (grid[0] * rows, grid[1] * columns)
-        if size != tuple(images.shape[-2:]):
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        embed, times = self.tower.embed, self.class_embedding_times
-        return embed(images, times, self.position_interpolation), grid
-
     def _run_blocks(self, tokens: Tensor, grid: tuple[int, int], plain: bool) -> CLIPFeatures:
         """Tokens [prefix, patches] (B, P + M, C) through all layers, to features at M = H * W.
 
         With V visual prompts and E extra tokens, the layers see [prefix, prompts, patches, extra],
         (B, P + V + M + E, C), and the prompts are new before each layer.
 
-        Args:
-            tokens: Embedded images.
-            grid: Rows H and columns W of patches.
-            plain: Whether there are neither prompts nor extra tokens.
-
-        Returns:
-            Local tokens of the chosen layers, (B, C, H, W) each, the extra tokens after the last
-            layer, (B, E, C) (D for C in both where they are projected), and the global token
-            (B, D), unit length.
+        With ``plain``, there are neither prompts nor extra tokens.
         """
         tower, prompts = self.tower, None if plain else self.visual_prompts
         prefix, num_prompts = tower.num_prefix, 0 if prompts is None else prompts.num_tokens
@@ -256,10 +269,6 @@ class CLIPBackbone(TrainedModule):
         if mask is not None:
             options["attn_mask"] = mask.to(tokens.dtype)
         if extra is not None:
-            if self.local_attention is not None:
-                raise UserError("extra tokens have no place in an image: set local_attention=None")
-            if not tower.takes_prompts:
-                raise UserError("extra tokens need a ViT, but this CLIP computes a feature map")
             tokens = torch.cat([tokens, extra.to(tokens.dtype)], dim=1)
         last = len(tower.blocks) - 1
         chosen: dict[int, Tensor] = {}

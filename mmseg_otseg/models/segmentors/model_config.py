@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -45,9 +45,18 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     neck, head = ConfigDict(model.neck), ConfigDict(model.decode_head)
     text: Any = neck.text
     text = ConfigDict(dict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text)
-    split = _one_split(model.get("split"), neck.get("split"), text.get("split"))
+    given = (part.get("split") for part in (model, neck, text))
+    splits = [ClassSplit.build(split) for split in given if split is not None]
+    if not splits:
+        raise UserError(
+            "the model has no classes: set model=dict(split=dict(classes=[names], unseen=[names]))"
+        )
+    split, *others = splits
+    for other in others:
+        split.check_same(other, "model.split", "the split of its neck or text")
     model.split = neck.split = text.split = split.as_config()
-    projected, levels = model.backbone.get("project", True), _count_levels(model.backbone)
+    levels = len(model.backbone.get("out_indices", (-1,)))
+    projected = model.backbone.get("project", True)
     _fill("model.neck.text", text, clip=clip)
     _fill("model.neck", neck, clip=clip, adapters=0 if projected else levels)
     _fill(
@@ -67,6 +76,19 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     return model
 
 
+def change_clip(model: Any, **settings: Any) -> bool:
+    """Change ``clip`` in a model's config and in those of its parts, resolved or not, in place.
+
+    Returns:
+        Whether there is any.
+    """
+    found = isinstance(model.get("clip"), Mapping)
+    if found:
+        model["clip"].update(settings)
+    parts = [part for name, part in model.items() if name != "clip" and isinstance(part, Mapping)]
+    return any([found, *(change_clip(part, **settings) for part in parts)])
+
+
 def _fill(name: str, part: ConfigDict, **arguments: Any) -> None:
     """Give a part its arguments; refuse others."""
     for key, value in arguments.items():
@@ -77,22 +99,6 @@ def _fill(name: str, part: ConfigDict, **arguments: Any) -> None:
                 f"{name}.{key} is {part[key]!r}, but {value!r} follows from the rest of the model "
                 f"(clip, split, backbone): leave {key} out"
             )
-
-
-def _one_split(*given: Any) -> ClassSplit:
-    """The class split named by the model, its neck or its text prompts."""
-    splits = [ClassSplit.build(split) for split in given if split is not None]
-    if not splits:
-        raise UserError(
-            "the model has no classes: set model=dict(split=dict(classes=[names], unseen=[names]))"
-        )
-    for other in splits:
-        splits[0].check_same(other, "model.split", "the split of its neck or text")
-    return splits[0]
-
-
-def _count_levels(backbone: Mapping[str, Any]) -> int:
-    return len(backbone.get("out_indices", (-1,)))
 
 
 def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
@@ -106,11 +112,11 @@ def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
             "images are read as BGR, but every CLIP was trained on RGB: set "
             "model.data_preprocessor.bgr_to_rgb=True"
         )
-    own: dict[str, Sequence[float] | None] = {k: preprocessor.get(k) for k in ("mean", "std")}
-    if own["mean"] is None and own["std"] is None:
+    if preprocessor.get("mean") is None and preprocessor.get("std") is None:
         source = resolve_clip(**clip)
         return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
-    for key, value in own.items():
+    for key in ("mean", "std"):
+        value = preprocessor.get(key)
         if value is None:
             raise UserError(
                 "the data preprocessor has only one of mean and std: give it both, or neither to "

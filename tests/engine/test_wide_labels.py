@@ -1,0 +1,96 @@
+"""Training, validation and the data check on label files of 16 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from torch import Tensor
+
+from mmseg_otseg.checks import check_data
+from mmseg_otseg.engine import ZeroShotRunner, resolve
+from tests.helpers.small_configs import small
+
+USED = np.array([0, 200, 253, 254, 255, 256, 299, 65535])  # of 300 classes; the last is ignored
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """OTSeg on 300 classes of which 255 and 256 are unseen, in crops that need padding."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "data" / "own"
+    for subset in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / subset).mkdir(parents=True)
+        for index in range(2):
+            label = rng.choice(USED, (3, 4)).astype(np.uint16).repeat(13, 0).repeat(14, 1)
+            image = rng.integers(0, 256, (*label.shape, 3), dtype=np.uint8)
+            Image.fromarray(label).save(root / "labels" / subset / f"{index}.png")
+            Image.fromarray(image).save(root / "images" / subset / f"{index}.png")
+    cfg = small("own_data/otseg_512.py", tmp_path, iters=1)
+    cfg.model.split = dict(classes=[f"class {i}" for i in range(300)], unseen=[255, 256])
+    cfg.data_root, cfg.compile = str(root), False
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("setting", "hidden"),
+    [("inductive", set()), ("transductive", {65536}), ("supervised", {255, 256})],
+)
+def test_training(
+    config: Config, setting: str, hidden: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.experiment_name = setting
+    config.train_dataloader.dataset.setting = setting
+    if setting == "transductive":
+        config.default_hooks.self_training = dict(type="SelfTrainingHook", begin=1)
+        config.train_cfg.update(max_iters=2, val_interval=2)
+    pipeline = config.train_dataloader.dataset.pipeline
+    config.train_dataloader.dataset.pipeline = [
+        step
+        for step in pipeline
+        if step.type != "RandomResize"  # so that images are padded
+    ]
+    runner = ZeroShotRunner.from_cfg(config)
+    head: Any = runner.model.decode_head
+    seen: set[int] = set()
+    loss = head.loss
+
+    def record(inputs: Any, samples: Any, *args: Any) -> dict[str, Tensor]:
+        seen.update(v for sample in samples for v in sample.gt_sem_seg.data.unique().tolist())
+        return loss(inputs, samples, *args)
+
+    monkeypatch.setattr(head, "loss", record)
+    runner.train()
+    assert 65535 in seen and seen <= {*USED.tolist()} - {255, 256} | hidden
+    assert seen >= hidden
+    assert runner.message_hub.get_scalar("val/mIoU_U").current() >= 0
+
+
+def test_padding_is_no_class(config: Config) -> None:
+    assert resolve(config).model.data_preprocessor.seg_pad_val == 65535
+    config.model.split = dict(classes=[f"class {i}" for i in range(254)], unseen=[0])
+    assert resolve(config).model.data_preprocessor.seg_pad_val == 255
+
+
+def test_check_of_the_data(config: Config) -> None:
+    report = check_data(config, ask_clip=False)
+    texts = [finding.text for finding in report.findings if finding.level == "error"]
+    assert not texts and report.can_train
+    label = np.asarray(Image.open(Path(config.data_root) / "labels" / "val" / "0.png"))
+    sample = report.samples["val"][0]
+    values, counts = np.unique(label[label != 65535], return_counts=True)
+    assert sample.pixels == dict(zip(values.tolist(), counts.tolist()))
+    assert sample.ignored == (label == 65535).sum()
+    assert report.draw_sheet(Path(config.work_dir) / "sheet.png")
+    config.model.split.classes = config.model.split.classes[:299]
+    report = check_data(config, ask_clip=False)
+    assert any("the values 299, " in f.text for f in report.findings if f.level == "error")
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.dataset.dataset.ignore_index = 40000
+    report = check_data(config, ask_clip=False)
+    assert any("65535" in f.text for f in report.findings if f.level == "error")
