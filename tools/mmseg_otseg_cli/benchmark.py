@@ -20,7 +20,7 @@ from .config import fetch_weights, installed_configs, load_config
 from .errors import CommandError
 from .options import add_launcher, config_parser
 from .test import build_tester
-from .test_data import data_configs, on_data
+from .test_data import data_configs, on_data, read_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -75,34 +75,33 @@ def find_data(cfg: Config, names: Sequence[str] | None) -> list[DataSet]:
     """The data sets of these names, by default all, and whether they are here.
 
     Raises:
-        CommandError: If there is no data set of a name, or none of them is here.
+        CommandError: If none of them is here.
     """
-    from mmengine.config import Config
-
     from mmseg_otseg.datasets.data_folders import check_config
     from mmseg_otseg.engine import resolve
 
-    files, found = data_configs(), []
-    for name in names or files:
-        if name not in files:
-            raise CommandError(f"--only: there is no data set {name}, but {', '.join(files)}")
-        data = Config.fromfile(files[name], import_custom_modules=False)
+    found = []
+    for name in names or data_configs():
+        data = read_data(name)
         test, lacks = on_data(cfg, data), ""
         try:
             check_config(resolve(test).test_dataloader.dataset)
         except FileNotFoundError as error:
             lacks = f"{error} {data.prepare}"
-        found.append(DataSet(name, data.title, test, lacks))
+        found.append(DataSet(Path(name).stem, data.title, test, lacks))
     if all(data.lacks for data in found):
         raise CommandError(f"none of the data sets is here. {found[0].lacks}")
     return found
 
 
-def set_unseen(cfg: Config, trained: Collection[str]) -> None:
+def set_unseen(cfg: Config, trained: Collection[str]) -> int:
     """Call the classes unseen that a checkpoint was not trained on with labels.
 
-    Nothing is subtracted from seen classes on these data sets, so only the metrics change. Without
-    any class that was trained, the split stays as it is.
+    Nothing is subtracted from seen classes on these data sets, so only the metrics change. A split
+    of unseen classes alone cannot be; it stays as it is.
+
+    Returns:
+        The number of classes that are seen.
     """
     from mmseg_otseg.structures import ClassSplit
 
@@ -110,7 +109,8 @@ def set_unseen(cfg: Config, trained: Collection[str]) -> None:
     named = zip(split.classes, split.names)
     unseen = [first for first, names in named if known.isdisjoint(map(_plain, names))]
     if len(unseen) < split.num_classes:
-        cfg.model.split = dict(classes=split.full_names, unseen=unseen)
+        cfg.model.split = dict(split.as_config(), unseen=unseen)
+    return split.num_classes - len(unseen)
 
 
 def _plain(name: str) -> str:
@@ -144,13 +144,18 @@ def known_result(file: Path, key: str) -> Row | None:
     return row if same else None
 
 
-def measure(cfg: Config, trained: Collection[str], sheet: Path, images: int) -> Row:
+def measure(cfg: Config, seen: int | None, sheet: Path, images: int) -> Row:
     """Test on one data set, and draw some of its images into a sheet.
 
+    Args:
+        cfg: Config of the test.
+        seen: Number of classes that were trained; None if that is not known.
+        sheet: File to draw into.
+        images: How many images to draw.
+
     Returns:
-        The metrics in percent; mIoU_S and mIoU_U where it is known what was trained; the numbers of
-        ``classes`` and ``images``, ``images_per_second``, and ``peak_gib`` of memory, None where it
-        cannot be measured.
+        The metrics in percent; the numbers of ``classes`` and ``images``; ``images_per_second``;
+        and ``peak_gib``, the memory at its peak, None where it cannot be measured.
     """
     import torch
     from mmengine.dist import all_reduce, is_main_process
@@ -162,9 +167,9 @@ def measure(cfg: Config, trained: Collection[str], sheet: Path, images: int) -> 
     all_reduce(memory, "max")
     seconds, _ = runner.message_hub.get_scalar("test/time").data
     dataset: Any = runner.test_dataloader.dataset
-    names = set(map(_plain, trained))
-    if names.isdisjoint(map(_plain, dataset.metainfo["classes"])):
-        metrics["mIoU_U"] = metrics.pop("mIoU_S") if trained else None
+    if not seen:
+        of_all = metrics.pop("mIoU_S")
+        metrics |= {} if seen is None else {"mIoU_U": of_all}
     if images and is_main_process():
         _draw(runner, sheet, images)
     return dict(
@@ -275,30 +280,29 @@ def main() -> None:
     from mmseg_otseg.engine.hooks.checks import trained_classes
     from mmseg_otseg.engine.run_folder import whole_file
 
-    folder, trained, results = Path(cfg.work_dir) / "benchmark", frozenset(), {}
+    folder, trained = Path(cfg.work_dir) / "benchmark", None
     folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Row] = {}
     with process_group(cfg):
         if args.checkpoint is not None:
             loaded = CheckpointLoader.load_checkpoint(args.checkpoint, "cpu")
-            trained = trained_classes(loaded.get("meta"))
+            trained = trained_classes(loaded.get("meta")) or None
         for name, _, test, lacks in data:
             if lacks:
                 continue
             test.model_wrapper_cfg = cfg.get("model_wrapper_cfg")
             test.work_dir, test.experiment_name = str(folder / name), f"benchmark {name}"
             test.visualizer.pop("name", None)  # mmengine keeps one visualizer per name
-            set_unseen(test, trained)
+            seen = None if trained is None else set_unseen(test, trained)
             file = folder / f"{name}.json"
             key = digest(test, args.checkpoint, cfg.model.clip.get("pretrained"))
-            row = [known_result(file, key) if is_main_process() else None]
-            broadcast_object_list(row)
-            if row[0] is None:
-                row[0] = measure(test, trained, folder / f"{name}.png", args.images)
-                row[0]["measured_with"] = key
-                if is_main_process():
-                    with whole_file(file) as part:
-                        part.write_text(json.dumps(row[0], indent=2), encoding="utf-8")
-            results[name] = row[0]
+            found = [known_result(file, key) if is_main_process() else None]
+            broadcast_object_list(found)
+            row = found[0] or measure(test, seen, folder / f"{name}.png", args.images)
+            if found[0] is None and is_main_process():
+                with whole_file(file) as part:
+                    part.write_text(json.dumps(dict(row, measured_with=key), indent=2))
+            results[name] = row
         if is_main_process():
             print(write_table(folder, data, results))
             print(f"written to {folder}")
