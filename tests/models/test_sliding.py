@@ -15,6 +15,7 @@ from mmseg_otseg.imaging import labels_at_size
 from mmseg_otseg.models.segmentors import sliding
 from mmseg_otseg.models.segmentors.sliding import place_labels
 from tests.helpers.small_configs import small
+from tools.benchmarks.memory import LiveBytes
 
 SPLIT = {"classes": ["cat", "dog", "sofa"], "unseen": ["dog"]}
 
@@ -150,3 +151,16 @@ def test_labels_placed_from_patches_are_those_of_whole_maps(
         chosen, best = (values.gather(0, labels[None])[0] for labels in (found, values.argmax(0)))
         assert (best - chosen).max() < 1e-6
         assert (found == expected).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_memory_does_not_grow_with_classes_times_pixels(mode: str, tmp_path: Path) -> None:
+    cfg = small("otseg/voc_512.py", tmp_path).model
+    cfg.split = dict(classes=[f"thing {index}" for index in range(300)])
+    cfg.test_cfg = dict(mode=mode, crop_size=(64, 64), stride=(48, 48), keep_maps=False)
+    model = MODELS.build(cfg).eval()
+    image = torch.randn(1, 3, 256, 384)
+    with torch.no_grad(), LiveBytes() as live:
+        (sample,) = model.predict(image)
+    assert sample.pred_sem_seg.shape == (256, 384)
+    assert live.peak < 4 * 300 * 256 * 384 / 3  # a third of float32 maps at the size of the image

@@ -248,8 +248,9 @@ def write_table(folder: Path, data: Sequence[DataSet], results: dict[str, Row]) 
     lines.insert(1, "|---" * len(head) + "|")
     lines += ["", "mIoU in percent, measured here. To the right of it, as reported:", ""]
     lines += [f"- {paper['Method']}, {paper['CLIP']}: {paper['Source']}" for paper in papers]
-    lines += ["", *(f"Not here: {each.title}. {each.lacks}" for each in data if each.lacks), ""]
-    lacks = {each.name: each.lacks for each in data if each.lacks}
+    if missing := [each for each in data if each.lacks]:
+        lines += ["", "Not here:", "", *(f"- {each.title}: {each.lacks}" for each in missing)]
+    lacks = {each.name: each.lacks for each in missing}
     whole = dict(measured=results, reported=papers, not_here=lacks)
     for file, content in (
         ("table.md", "\n".join(lines)),
@@ -298,10 +299,13 @@ def main() -> None:
             key = digest(test, args.checkpoint, cfg.model.clip.get("pretrained"))
             found = [known_result(file, key) if is_main_process() else None]
             broadcast_object_list(found)
-            row = found[0] or measure(test, seen, folder / f"{name}.png", args.images)
-            if found[0] is None and is_main_process():
-                with whole_file(file) as part:
-                    part.write_text(json.dumps(dict(row, measured_with=key), indent=2))
+            row = found[0]
+            if row is None:
+                row = measure(test, seen, folder / f"{name}.png", args.images)
+                row["measured_with"] = key
+                if is_main_process():
+                    with whole_file(file) as part:
+                        part.write_text(json.dumps(row, indent=2), encoding="utf-8")
             results[name] = row
         if is_main_process():
             print(write_table(folder, data, results))

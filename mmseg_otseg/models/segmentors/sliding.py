@@ -174,18 +174,18 @@ class ImageMaps:
 
     def _pieces(self, rows: slice, columns: slice) -> Iterator[Piece]:
         """What each window adds to a part: where, from which of its maps' values, and weights."""
-        for *window, maps in self.windows:
-            places, axes = [], []
-            for part, place, old in zip((rows, columns), window, maps.shape[1:]):
-                start, stop = max(part.start, place.start), min(part.stop, place.stop)
-                if start >= stop:
-                    break
-                places.append(slice(start - part.start, stop - part.start))
-                within = slice(start - place.start, stop - place.start)
-                axes.append(_weights(old, place.stop - place.start, within, self.align_corners))
-            else:
-                (top, row_weights), (left, column_weights) = axes
-                yield (*places, maps[:, top, left], row_weights, column_weights)
+        for window_rows, window_columns, maps in self.windows:
+            down, top, row_weights = self._overlap(rows, window_rows, maps.shape[1])
+            across, left, column_weights = self._overlap(columns, window_columns, maps.shape[2])
+            if down.start < down.stop and across.start < across.stop:
+                yield down, across, maps[:, top, left], row_weights, column_weights
+
+    def _overlap(self, part: slice, window: slice, old: int) -> tuple[slice, slice, Tensor | None]:
+        """Where a window overlaps a part along an axis, from which of its values, and weights."""
+        start, stop = max(part.start, window.start), min(part.stop, window.stop)
+        within = slice(start - window.start, max(start, stop) - window.start)
+        source, weights = _weights(old, window.stop - window.start, within, self.align_corners)
+        return slice(start - part.start, stop - part.start), source, weights
 
 
 def place_labels(
@@ -255,7 +255,7 @@ def _weights(old: int, new: int, part: slice, align_corners: bool) -> tuple[slic
         The old pixels, and their weights in each of the new ones, shape (new, old); None if the
         size stays.
     """
-    if old == new:
+    if old == new or part.start == part.stop:
         return part, None
     places = torch.arange(part.start, part.stop, dtype=torch.float32)
     if align_corners:
