@@ -327,7 +327,7 @@ def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> It
                 "nothing is learned about it. Add labels, remove the names from `classes`, or add "
                 "them to `unseen`."
             )
-        yield warning(f"{subset}: no pixel is labeled {', '.join(seen)}, so {result}")
+        yield warning(f"{subset}: no pixel is labeled {_first_of(seen)}, so {result}")
     if unseen and subset != "train":
         remedy = "Choose other unseen classes, or label some val images with them."
         if len(unseen) == len(split.unseen):
@@ -336,7 +336,7 @@ def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> It
                 "otseg_512_seen_labels.py (or zegot_...), which evaluates seen classes only."
             )
         yield warning(
-            f"{subset}: no pixel is labeled {', '.join(unseen)}, and hIoU counts an unseen "
+            f"{subset}: no pixel is labeled {_first_of(unseen)}, and hIoU counts an unseen "
             f"class as 0 where it is predicted. {remedy}"
         )
 

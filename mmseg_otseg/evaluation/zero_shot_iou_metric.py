@@ -146,8 +146,8 @@ class ZeroShotIoUMetric(IoUMetric):
         if len(outside):
             raise UserError(
                 f"{name}: its labels have the value {int(outside[0])}, which is none of the "
-                f"{count} classes (0 to {count - 1}) and not ignored: set ignore_index of the "
-                f"metric, which is {ignored}, or correct the labels"
+                f"{count} classes (0 to {count - 1}) and not ignored: leave ignore_index of the "
+                f"metric out, which is {ignored}, or correct the labels"
             )
         return labels, known
 

@@ -166,7 +166,8 @@ class Segmenter(ABC):
                 class split; see :func:`~mmseg_otseg.inference.set_classes`. None means those of
                 the model.
             none_below: Pixels whose best value (a probability, minus the bias for seen classes) is
-                below this become the extra class "none of these" with index K.
+                below this become the extra class "none of these" with index K. None means as the
+                config's ``model.test_cfg.none_below`` says, and nothing without it.
             out_dir: Folder for masks (``pred/``), overlays (``vis/``) and their key, written as
                 soon as each image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
             return_vis: Whether the results include the overlays.
@@ -202,6 +203,8 @@ class Segmenter(ABC):
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
         named = self.with_classes(classes)
+        if none_below is None:
+            none_below = (getattr(named.model, "test_cfg", None) or {}).get("none_below")
         if warning := coinciding(named.texts, named.text):
             self.report(warning, logging.WARNING)
         out = None

@@ -163,11 +163,6 @@ class CLIPBackbone(TrainedModule):
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
 
     @property
-    def double_class_embedding(self) -> bool:
-        """Whether the class embedding is added twice."""
-        return int(self.class_embedding_times) == 2
-
-    @property
     def patch_size(self) -> tuple[int, int]:
         """Rows and columns of a patch, in pixels."""
         return self.tower.patch_size
@@ -331,6 +326,4 @@ def _resolve_layers(indices: Sequence[int], layers: int) -> tuple[int, ...]:
             f"out_indices={tuple(indices)} must name at least one of the tower's {layers} layers "
             f"(0..{layers - 1}, or negative from the last)"
         )
-    if len(set(resolved)) != len(resolved):
-        raise UserError(f"out_indices={tuple(indices)} names a layer twice")
     return resolved

@@ -26,6 +26,7 @@ def report_of(
     unseen: Sequence[Any] = UNSEEN,
     background: int | None = None,
     setting: str = "inductive",
+    split: dict[str, Any] | None = None,
 ) -> DataReport:
     """Check the data in a folder."""
     load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]
@@ -39,7 +40,7 @@ def report_of(
         wrapper = dict(type="ZeroShotDataset", split=split, setting=setting, dataset=folder)
         return dict(dataset=dict(**wrapper, pipeline=steps))
 
-    split = dict(classes=classes, unseen=unseen)
+    split = split or dict(classes=classes, unseen=unseen)
     cfg = Config(
         dict(
             model=dict(split=split),
@@ -275,3 +276,15 @@ def test_unseen_labels_that_survive(root: Path) -> None:
         sample.trained = sample.pixels
     (finding,) = hidden_findings(data.samples["train"], data.split)
     assert finding.level == "error" and "keep their label" in finding.text
+
+
+@pytest.mark.parametrize("mode", ["threshold", "names"])
+def test_a_background_that_counts_is_no_mistake(root: Path, mode: str) -> None:
+    change_labels(root, lambda x: np.where(x == 4, 0, x + 1).astype(np.uint8))
+    classes = dict(threshold=CLASSES[:4], names=(*CLASSES[:4], "background | car"))[mode]
+    split = dict(classes=classes, unseen=UNSEEN, background=mode)
+    report = report_of(root, background=0, split=split)
+    assert report.can_train and not any("background" in text for _, text in report.findings)
+    label = np.asarray(Image.open(label_files(root, "val")[0]))
+    assert report.samples["val"][0].pixels[4] == (label == 0).sum()
+    assert report.draw_sheet(root / "sheet.png")

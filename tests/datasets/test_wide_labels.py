@@ -145,6 +145,30 @@ def test_some_of_a_datasets_own_classes(tmp_path: Path) -> None:
     assert found == [65535, 0, 255, 256, 65535]
 
 
+@pytest.mark.parametrize("reduce_zero_label", [False, True])
+@pytest.mark.parametrize("kept", [names(9), names(9)[::-1][2:7]])
+def test_files_of_8_bits_are_read_as_mmseg_reads_them(
+    tmp_path: Path, reduce_zero_label: bool, kept: list[str]
+) -> None:
+    class Nine(BaseSegDataset):
+        METAINFO = dict(classes=tuple(names(9)), palette=[[0, 0, 0]] * 9)
+
+    root = write(tmp_path, [*range(9 + reduce_zero_label), 255], dtype=np.uint8)
+    prefix = dict(img_path="images/val", seg_map_path="labels/val")
+    dataset = Nine(
+        data_root=str(root),
+        data_prefix=prefix,
+        metainfo=dict(classes=kept),
+        reduce_zero_label=reduce_zero_label,
+        pipeline=LOAD,
+        test_mode=True,
+    )
+    assert row(ZeroShotDataset(dataset, ClassSplit(tuple(kept)))) == row(dataset)
+    # A dataset may also say it sample by sample.
+    dataset.label_map = None
+    assert row(ZeroShotDataset(dataset, ClassSplit(tuple(kept)))) == row(dataset)
+
+
 # A background that counts ------------------------------------------------------------------------
 
 

@@ -1,18 +1,52 @@
-"""A real browser without a screen, and the page's own elements in it."""
+"""The page, served by a process of its own, and a real browser without a screen that visits it."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.paths import ROOT
+
+START = 300  # seconds, on a busy machine
+PATIENCE = 120  # seconds
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--window-size=1280,1500"),
 )
-PATIENCE = 120  # seconds
+
+
+@contextmanager
+def served(arguments: Sequence[str], folder: Path) -> Iterator[str]:
+    """Run ``tools/web_demo.py`` with these arguments on a free port, and yield its address."""
+    command = [sys.executable, str(ROOT / "tools" / "web_demo.py"), *arguments]
+    file = folder / "web_demo.log"
+    with file.open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", "0", "--device", "cpu"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        for _ in range(5 * START):
+            if found := re.search(r"open (http\S+)", file.read_text()):
+                break
+            assert server.poll() is None, file.read_text()[-2000:]
+            time.sleep(0.2)
+        assert found, file.read_text()[-2000:]
+        yield found[1]
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def find_browser() -> tuple[str, str] | None:
@@ -119,6 +153,7 @@ class Visitor:
         """What the page says is wrong, as soon as it does."""
         return self.wait_for(lambda: " ".join(self.texts("#status .wrong")).strip())
 
-    def leave(self) -> None:
-        """Close the browser."""
-        self.driver.quit()
+    def place(self) -> list[int]:
+        """The column and row of the image of which the page tells the classes."""
+        head = self.wait_for(lambda: [text for text in self.texts("#best h4") if text])[0]
+        return [int(part) for part in head.split("(")[1].rstrip(")").split(", ")]

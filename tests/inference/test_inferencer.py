@@ -75,6 +75,14 @@ def test_names_of_a_call_are_not_kept(inferencer: OTSegInferencer, images: Path)
     assert np.array_equal(after["predictions"][0], before["predictions"][0])
 
 
+def test_the_threshold_of_the_config(inferencer: OTSegInferencer, images: Path) -> None:
+    path, count = images / "0.jpg", len(inferencer.model.neck.text.split.classes)
+    asked = inferencer(path, none_below=0.45)["predictions"][0]
+    assert 0 < (asked == count).sum() < asked.size
+    inferencer.model.test_cfg.none_below = 0.45
+    assert np.array_equal(inferencer(path)["predictions"][0], asked)
+
+
 def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path) -> None:
     (images / "empty").mkdir()
     image, out = images / "0.jpg", tmp_path / "out"

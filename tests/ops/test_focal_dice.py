@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from mmseg_otseg.ops import focal_dice_sums
-from mmseg_otseg.ops.mask_loss import positives
+from mmseg_otseg.ops.mask_loss import sums
 from tools.benchmarks.plain import plain_focal_dice
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -76,9 +76,9 @@ def test_other_exponents_and_weights(alpha: float, gamma: float) -> None:
 def test_tiles_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of three rows of two classes, with remainders everywhere."""
     logits, target = example("many classes", torch.float64)
-    monkeypatch.setattr(positives, "TILE_PER_THREAD", 3 * 2 * 61 // torch.get_num_threads() + 1)
-    monkeypatch.setattr(positives, "ROWS_PER_BAND", 3)
-    monkeypatch.setattr(positives, "PIXELS_AT_ONCE", 7 * 61)
+    monkeypatch.setattr(sums, "TILE_PER_THREAD", 3 * 2 * 61 // torch.get_num_threads() + 1)
+    monkeypatch.setattr(sums, "ROWS_PER_BAND", 3)
+    monkeypatch.setattr(sums, "PIXELS_AT_ONCE", 7 * 61)
     assert_is_the_plain_one(logits, target)
 
 

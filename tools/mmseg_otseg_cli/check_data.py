@@ -1,7 +1,8 @@
 """Say what is wrong with the data of a config before anything is trained on it.
 
 Reads every label file, runs the training pipeline once over every sample, lets CLIP read the class
-names, and draws some samples. Ends with exit code 1 if training would make no sense.
+names, and draws some samples to ``data_check.png`` in the work folder. Ends with exit code 1 if
+training would make no sense.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--no-clip", action="store_true", help="do not build CLIP")
-    parser.add_argument(
-        "--sheet", type=Path, help="image to write. Default: data_check.png in the work folder"
-    )
     return parser.parse_args()
 
 
@@ -90,7 +88,7 @@ def main() -> None:
     cfg = load_config(args)
     from mmseg_otseg.checks import check_data
 
-    sheet = args.sheet or Path(cfg.work_dir) / "data_check.png"
+    sheet = Path(cfg.work_dir) / "data_check.png"
     report = check_data(cfg, args.workers, not args.no_clip)
     print()
     if report.samples:

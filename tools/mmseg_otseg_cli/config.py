@@ -74,7 +74,7 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     Args:
         args: Parsed arguments with ``config`` and, optionally, ``data`` (see
             :func:`~mmseg_otseg_cli.test_data.on_data`), ``cfg_options``, ``work_dir``,
-            ``launcher``, ``local_rank``, ``checkpoint`` and ``resume``.
+            ``launcher``, ``checkpoint`` and ``resume``.
         subsets: Subsets of the data that the tool reads: "train", "val" or "test".
 
     Raises:
@@ -111,7 +111,7 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     except (AssertionError, KeyError, TypeError) as error:
         raise CommandError(f"--cfg-options does not fit {args.config}: {error}") from error
     cfg.launcher = getattr(args, "launcher", "none")
-    os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
+    os.environ.setdefault("LOCAL_RANK", "0")
     if getattr(args, "work_dir", None) is not None:
         cfg.work_dir = args.work_dir
     for subset in subsets:

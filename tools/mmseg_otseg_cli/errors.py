@@ -14,7 +14,6 @@ the traceback of every error; the log file of a run always has it.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -75,10 +74,6 @@ def message_for_user(error: Exception) -> str | None:
             f"{text} for {sys.executable}. Activate the environment that has the project, or "
             "install it as README.md says."
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
-        # What names no file of its own is written by mmengine, into the folder of the run.
-        folders = [str(Path(handler.baseFilename).parent) for handler in _log_files()]
-        return ", while writing to ".join([text, *folders[:1]])
     if isinstance(error, (CommandError, user_error, OSError, ImportError, MemoryError)):
         return text
     if type(error).__name__ == "OutOfMemoryError":  # torch's
@@ -96,17 +91,12 @@ def message_for_user(error: Exception) -> str | None:
 
 def _write_to_log(error: Exception) -> None:
     """Write the traceback to the log file of the run, if it has one."""
-    fields = {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "The run ended with an error."}
-    fields |= {"name": "mmengine", "exc_info": (type(error), error, error.__traceback__)}
-    for handler in _log_files():
-        handler.emit(logging.makeLogRecord(fields))
-
-
-def _log_files() -> list[logging.FileHandler]:
-    """The log files of the run."""
     if "torch" not in sys.modules:  # a logger would import it, and no run has begun
-        return []
+        return
     from mmengine.logging import MMLogger
 
-    handlers = MMLogger.get_current_instance().handlers
-    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+    fields = {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "The run ended with an error."}
+    fields |= {"name": "mmengine", "exc_info": (type(error), error, error.__traceback__)}
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.makeLogRecord(fields))

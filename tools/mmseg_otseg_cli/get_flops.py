@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from .options import add_cfg_options, new_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-    from torch import Tensor, nn
+    from torch import Tensor
 
 PARTS = ("backbone", "neck", "decode_head")
 
@@ -58,62 +60,6 @@ def without_weights(config: Any) -> Any:
     return config
 
 
-def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Number of parameters, and of those that train."""
-    return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
-
-
-def count_multiply_adds(model: Any, image: Tensor) -> dict[str, dict[str, int]]:
-    """Both counts of one forward pass, by part.
-
-    Args:
-        model: A segmentor with the parts :data:`PARTS`.
-        image: Images, shape (B, 3, h, w).
-
-    Returns:
-        ``complete`` and ``modules``, multiply-adds of each part.
-    """
-    import torch
-    from torch import nn
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    complete, modules = {}, dict.fromkeys(PARTS, 0)
-    meta = [dict(ori_shape=image.shape[2:], img_shape=image.shape[2:])] * len(image)
-    steps = {
-        "backbone": model.backbone,
-        "neck": model.neck,
-        "decode_head": lambda inputs: model.decode_head.predict(inputs, meta, model.test_cfg),
-    }
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one kernel in which nothing can be counted
-    values: Any = image
-    try:
-        for part, step in steps.items():
-
-            def count(module: nn.Module, _: Any, output: Tensor, part: str = part) -> None:
-                weight: Any = module.weight
-                modules[part] += output.numel() * math.prod(weight.shape[1:])
-
-            hooks = [
-                module.register_forward_hook(count)
-                for module in getattr(model, part).modules()
-                if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
-            ]
-            counter = FlopCounterMode(display=False)
-            with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
-                values = step(values)
-            complete[part] = counter.get_total_flops() // 2
-            for hook in hooks:
-                hook.remove()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    return {"complete": complete, "modules": modules}
-
-
 def measure(cfg: Config, shape: list[int]) -> dict[str, Any]:
     """Counts of the model of a config.
 
@@ -129,26 +75,42 @@ def measure(cfg: Config, shape: list[int]) -> dict[str, Any]:
     from mmengine.config import ConfigDict
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
 
     init_default_scope("mmseg")
     model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict()))).eval()
     size = (shape[0], shape[-1])
-    image = torch.zeros(1, 3, *size)
-    with torch.no_grad():
-        model.encode_decode(image, [dict(ori_shape=size, img_shape=size)])  # encodes the text
-    counts = count_multiply_adds(model, image)
-    table = {
-        part: {
-            **count_parameters(getattr(model, part)),
-            **{name: values[part] for name, values in counts.items()},
+    inputs = torch.zeros(1, 3, *size), [dict(ori_shape=size, img_shape=size)]
+    modules: Counter[str] = Counter()
+
+    def count(name: str, module: Any, _: Any, output: Tensor) -> None:
+        modules[name] += output.numel() * math.prod(module.weight.shape[1:])
+
+    torch.backends.mha.set_fastpath_enabled(False)  # one kernel in which nothing can be counted
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model.encode_decode(*inputs)  # encodes the text
+        for name, module in model.named_modules():
+            if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)):
+                module.register_forward_hook(partial(count, name.split(".")[0]))
+        with counter:
+            model.encode_decode(*inputs)
+    counts = {name: sum(found.values()) // 2 for name, found in counter.get_flop_counts().items()}
+    complete = {part: counts.get(type(getattr(model, part)).__name__, 0) for part in PARTS}
+    # The head's method for testing is no forward pass: what is left is the head's.
+    complete["decode_head"] = counts["Global"] - complete["backbone"] - complete["neck"]
+
+    def row(part: torch.nn.Module, name: str) -> dict[str, int]:
+        return {
+            "parameters": sum(p.numel() for p in part.parameters()),
+            "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
+            "complete": complete.get(name, counts["Global"]),
+            "modules": modules[name] if name in PARTS else modules.total(),
         }
-        for part in PARTS
-    }
-    total = {
-        **count_parameters(model),
-        **{name: sum(values.values()) for name, values in counts.items()},
-    }
-    return {"shape": size, **table, "total": total}
+
+    table = {part: row(getattr(model, part), part) for part in PARTS}
+    return {"shape": size, **table, "total": row(model, "total")}
 
 
 def main() -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterator
 from typing import Any
+
+import yaml
 
 from .errors import TRACEBACK, CommandError
 
-BRACKETS = {"[": "]", "(": ")", "{": "}"}
-WORDS = {"true": True, "True": True, "false": False, "False": False, "None": None}
-
 
 class Settings(argparse.Action):
-    """mmengine's ``DictAction``, which takes blanks, quotes and dicts in values too."""
+    """mmengine's ``DictAction``, whose values may hold blanks, quotes and dicts."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         settings = dict(getattr(namespace, self.dest) or {})
@@ -22,28 +20,22 @@ class Settings(argparse.Action):
             key, equals, value = text.partition("=")
             if not equals:
                 parser.error(f"{option} takes KEY=VALUE, not '{text}'")
-            try:
-                settings[key] = parse_value(value)
-            except CommandError as error:
-                raise CommandError(f"{option} {key}: {error}") from None
+            settings[key] = parse_value(value)
         setattr(namespace, self.dest, settings)
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as Python does, where quotes around words may be left out.
+    """Read a value as Python does, or else as YAML does, where words need no quotes.
 
     Example:
-        >>> parse_value("[red cross, road (paved, grey)]")
-        ['red cross', 'road (paved, grey)']
-        >>> parse_value("dict(max_norm=1, norm_type=2.0)")
-        {'max_norm': 1, 'norm_type': 2.0}
+        >>> parse_value("[red cross, 'road, paved']")
+        ['red cross', 'road, paved']
+        >>> parse_value("cow,sheep")
+        ['cow', 'sheep']
 
     Args:
-        text: A number, ``True``, ``None``, a word or path; a list, tuple or dict of such values in
-            brackets; or several values with commas between them, which make a list.
-
-    Returns:
-        The value.
+        text: A number, ``True``, ``None``, a word or path; a list, tuple or dict in brackets; or
+            several values with commas between them, which make a list.
 
     Raises:
         CommandError: If a bracket or a quote is not closed.
@@ -54,60 +46,17 @@ def parse_value(text: str) -> Any:
         return list(value) if isinstance(value, tuple) and not text.startswith("(") else value
     except (ValueError, SyntaxError, TypeError):
         pass
-    if "," not in text and text[:1] not in BRACKETS and not text.startswith("dict("):
-        return _word(text)
-    parts = list(_split(text, ","))
-    if len(parts) > 1:
-        return [parse_value(part) for part in parts]
-    if text.startswith("dict(") and text.endswith(")"):
-        return dict(_pair(part, "=") for part in _split(text[5:-1], ","))
-    if text[0] not in BRACKETS or not text.endswith(BRACKETS[text[0]]):
-        return _word(text)
-    inner = _split(text[1:-1], ",")
-    if text[0] == "{":
-        return dict(_pair(part, ":") for part in inner)
-    values = [parse_value(part) for part in inner]
-    return tuple(values) if text[0] == "(" else values
-
-
-def _word(text: str) -> Any:
-    if text in WORDS:
-        return WORDS[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _pair(text: str, between: str) -> tuple[Any, Any]:
-    key, *rest = _split(text, between)
-    if not rest:
-        raise CommandError(f"'{text}' is not a key, '{between}' and a value")
-    return parse_value(key), parse_value(text[len(key) + 1 :])
-
-
-def _split(text: str, separator: str) -> Iterator[str]:
-    """The parts between separators outside of brackets and quotes; an empty last one is dropped."""
-    start, open_brackets, quote = 0, [], ""
-    for index, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"" and text[:index].rstrip()[-1:] in ",=:([{":  # not an apostrophe
-            quote = character
-        elif character in BRACKETS:
-            open_brackets.append(BRACKETS[character])
-        elif character in BRACKETS.values():
-            if not open_brackets or open_brackets.pop() != character:
-                raise CommandError(f"'{character}' closes no bracket in '{text}'")
-        elif character == separator and not open_brackets:
-            yield text[start:index]
-            start = index + 1
-    if quote or open_brackets:
-        raise CommandError(f"{quote or open_brackets[-1]} is missing in '{text}'")
-    if text[start:].strip():
-        yield text[start:]
+    if text[:1] not in ("[", "{"):
+        if "," not in text:
+            return {"true": True, "false": False}.get(text, text)
+        text = f"[{text}]"
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CommandError(
+            f"the value {text} cannot be read ({getattr(error, 'problem', error)}): put quotes "
+            "around what holds brackets, quotes or colons"
+        ) from None
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
@@ -136,8 +85,6 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="what started this process if it is one of several",
     )
-    # Launchers older than torchrun pass this option instead of setting LOCAL_RANK.
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--check-only",
         action="store_true",

@@ -38,13 +38,10 @@ def parse_args() -> argparse.Namespace:
         "--subset", choices=["val", "test"], default="test", help="data to draw from. Default: test"
     )
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="classes to draw the plan of, for all images"
-    )
-    parser.add_argument(
-        "--most-classes",
-        type=int,
-        default=1,
-        help="without --classes: how many of those that occur, unseen ones first. Default: 1",
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="classes to draw the plan of. Default: one that occurs, if possible an unseen one",
     )
     parser.add_argument(
         "--none-below",
@@ -62,14 +59,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def classes_of(sample: Sample, look: Inspection, most: int) -> list[int]:
-    """Classes that occur in the labels (else in the prediction), unseen and large ones first."""
+def class_of(sample: Sample, look: Inspection) -> list[int]:
+    """The largest unseen class, or else seen one, in the labels (else in the prediction)."""
     import numpy as np
 
     found = look.labels() if sample.label is None else sample.label
     count = np.bincount(found[found < len(look.names)], minlength=len(look.names))
     present = [int(index) for index in np.flatnonzero(count)]
-    return sorted(present, key=lambda index: (bool(look.seen[index]), -count[index]))[:most]
+    return sorted(present, key=lambda index: (bool(look.seen[index]), -count[index]))[:1]
 
 
 def row_of(sample: Sample, looks: dict[str, Inspection], none_below: float | None) -> Row:
@@ -129,7 +126,7 @@ def main() -> None:
         print_log(f"{type(ours.model.decode_head).__name__} has no transport plan to draw")
         return
     wanted = [split.classes.index(name) for name in args.classes or ()]
-    chosen = [wanted or classes_of(s, look, args.most_classes) for s, look in zip(samples, looks)]
+    chosen = [wanted or class_of(sample, look) for sample, look in zip(samples, looks)]
     plans = args.out.with_name(f"{args.out.stem}_plans{args.out.suffix}")
     plan_sheet(looks, chosen, [sample.label for sample in samples]).savefig(plans, dpi=DPI)
     print(f"written: {plans}")

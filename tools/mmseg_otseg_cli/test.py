@@ -31,22 +31,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
     )
-    parser.add_argument(
-        "--wait-time", type=float, default=2, help="seconds each prediction is shown. Default: 2"
-    )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     return parser.parse_args()
 
 
-def show_predictions(cfg: Config, wait_time: float) -> None:
-    """Let the visualization hook show the predictions on the screen."""
+def show_predictions(cfg: Config) -> None:
+    """Let the visualization hook show each prediction on the screen for two seconds."""
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise CommandError(
             "--show needs a visualization hook: add visualization="
             "dict(type='SegVisualizationHook') to default_hooks in the config."
         )
-    hook.update(draw=True, interval=1, show=True, wait_time=wait_time)
+    hook.update(draw=True, interval=1, show=True, wait_time=2)
 
 
 def set_tta(cfg: Config) -> None:
@@ -104,7 +101,7 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show:
-        show_predictions(cfg, args.wait_time)
+        show_predictions(cfg)
     if args.show_dir is not None:
         hook = dict(type="OverlayHook", out_dir=args.show_dir)
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]

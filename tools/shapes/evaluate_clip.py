@@ -53,8 +53,10 @@ from mmseg_otseg.datasets.shapes import (
     get_world,
     render_scene,
 )
+from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.models.clip import load_clip
 from mmseg_otseg.models.text import OTSEG_6
+from mmseg_otseg.structures import ClassSplit
 
 TEMPLATES = OTSEG_6
 KNOWN = 90.0  # percent of single objects that CLIP still names at the severity of a camera
@@ -111,45 +113,32 @@ def evaluate(
         count: Number of images of each kind.
 
     Returns:
-        ``accuracy``, ``S``, ``U``, ``hIoU``, ``mIoU``.
+        ``accuracy``, and the metrics of ``ZeroShotIoUMetric``.
     """
     world = get_world(world)
     single = replace(world, objects=(1, 1), radius=(0.15, 0.25), clutter=(0, 2))
     model.eval()
     text = class_embeddings(model)
-    classes = len(SHAPES_CLASSES)
-    correct = 0
-    confusion = np.zeros((classes, classes), np.int64)
+    areas, correct = torch.zeros(3, len(SHAPES_CLASSES), dtype=torch.int64), 0
+    metric = ZeroShotIoUMetric()
+    metric.dataset_meta = ClassSplit(SHAPES_CLASSES, SHAPES_UNSEEN_INDICES).metainfo
     for start in range(0, count, 100):
         numbers = range(start, min(start + 100, count))
         ones = [render_scene(single, subset, i) for i in numbers]
-        guess = (encode(model, to_tensor([s.image for s in ones], preprocess))[0] @ text.T).argmax(
-            1
-        )
-        correct += sum(int(g) == s.objects[0].label for g, s in zip(guess, ones))
+        tokens = encode(model, to_tensor([scene.image for scene in ones], preprocess))[0]
+        guesses = (tokens @ text.T).argmax(1).tolist()
+        correct += sum(guess == scene.objects[0].label for guess, scene in zip(guesses, ones))
 
         scenes = [render_scene(world, subset, i) for i in numbers]
-        patches = encode(model, to_tensor([s.image for s in scenes], preprocess))[1] @ text.T
-        side = round(patches.shape[1] ** 0.5)
-        maps = patches.transpose(1, 2).reshape(len(scenes), classes, side, side)
-        shape = scenes[0].labels.shape
-        labels = F.interpolate(maps, shape, mode="bilinear", align_corners=False).argmax(1).numpy()
-        truth = np.stack([s.labels for s in scenes])
-        known = truth != BACKGROUND
-        pairs = truth[known].astype(np.int64) * classes + labels[known]
-        confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-    hits = np.diag(confusion)
-    iou = 100 * hits / np.maximum(confusion.sum(0) + confusion.sum(1) - hits, 1)
-    unseen = np.isin(np.arange(classes), SHAPES_UNSEEN_INDICES)
-    s, u = float(iou[~unseen].mean()), float(iou[unseen].mean())
-    return dict(
-        accuracy=100 * correct / count,
-        S=s,
-        U=u,
-        hIoU=2 * s * u / max(s + u, 1e-9),
-        mIoU=float(iou.mean()),
-    )
+        images = to_tensor([scene.image for scene in scenes], preprocess)
+        cosines = (encode(model, images)[1] @ text.T).transpose(1, 2)
+        maps = cosines.unflatten(2, (round(cosines.shape[2] ** 0.5), -1))
+        labels = F.interpolate(maps, images.shape[2:], mode="bilinear").argmax(1)
+        truth = torch.from_numpy(np.stack([scene.labels for scene in scenes])).long()
+        labels, truth = labels[truth != BACKGROUND], truth[truth != BACKGROUND]
+        counted = (truth[truth == labels], labels, truth)
+        areas += torch.stack([each.bincount(minlength=areas.shape[1]) for each in counted])
+    return dict(accuracy=100 * correct / count, **metric.metrics_of(areas)[0])
 
 
 def camera_severity(accuracy: Callable[[float], float]) -> float:

@@ -19,7 +19,7 @@ from mmseg_otseg.engine.hooks.parts import class_split, neck, segmentor
 from mmseg_otseg.engine.hooks.stages import SelfTrainingHook
 from mmseg_otseg.engine.optimizers import WarmupPolyLR
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.structures import ClassSplit, unlabeled_label
+from mmseg_otseg.structures import IGNORED, ClassSplit, ignored_label, unlabeled_label
 
 MAX_SGD_LR = 1e-3
 ADVICE = (
@@ -67,6 +67,7 @@ class RunCheckHook(Hook):
         if class_split(runner.model) is None:
             return
         _check_classes(runner.model, runner.train_dataloader.dataset, "the training data")
+        _check_padding(runner)
         _check_setting(runner)
         _warn_of_settings(runner)
         if runner.val_loop is not None:
@@ -154,6 +155,17 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
         raise UserError(
             f"model.decode_head.num_classes is {num_classes}, but the class split has "
             f"{split.num_classes} classes: set it to {split.num_classes}"
+        )
+
+
+def _check_padding(runner: Runner) -> None:
+    """Check that padded pixels have no class; :func:`resolve` sees to that where it can."""
+    preprocessor = segmentor(runner.model).data_preprocessor
+    ignored = ignored_label(len(runner.train_dataloader.dataset.metainfo["classes"]))
+    if getattr(preprocessor, "seg_pad_val", None) == IGNORED != ignored:
+        raise UserError(
+            "model.data_preprocessor.seg_pad_val is 255, the label of a class: set it to "
+            f"{ignored}, which is ignored with more than 254 classes"
         )
 
 

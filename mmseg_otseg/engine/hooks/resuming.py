@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -39,7 +40,7 @@ class ResumeCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the run's optimizer, schedules and length."""
-        if not runner.cfg.get("resume"):
+        if not runner.cfg.get("resume") or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         file, meta = runner.cfg.get("load_from"), checkpoint["meta"]
         if problem := _mismatch(runner, checkpoint):

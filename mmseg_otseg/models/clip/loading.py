@@ -68,8 +68,6 @@ def load_clip(
     seed: int = 0,
     cache_dir: str | None = None,
     quick_gelu: bool | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     precision: str = "fp32",
 ) -> open_clip.CLIP:
     """Build a CLIP model of open_clip, on the CPU in float32, and load its weights.
@@ -87,10 +85,6 @@ def load_clip(
         quick_gelu: Whether the activation is QuickGELU, which OpenAI's, DFN's and MetaCLIP's
             weights need and most others do not. None: what :func:`resolve_clip` finds out, and if
             it finds nothing, GELU with a warning.
-        mean: Mean of the pixels CLIP was trained on, RGB, 0..255. None: what :func:`resolve_clip`
-            finds out. The model does not normalize pixels itself; it keeps the mean in
-            ``visual.preprocess_cfg``, in 0..1.
-        std: Their standard deviation, likewise.
         precision: In which :class:`FrozenTower` stores and runs the towers that a model keeps:
             ``"fp32"``, ``"bf16"`` or ``"fp16"``. It is only checked here: the model returned is
             always in float32. With ``"fp16"``, gradients that pass through a tower can underflow to
@@ -106,7 +100,7 @@ def load_clip(
         ConnectionError: If the weights of a tag cannot be downloaded.
     """
     check_precision(precision)
-    source = resolve_clip(model, pretrained, quick_gelu, mean, std)
+    source = resolve_clip(model, pretrained, quick_gelu)
     shared, key = _shared.get(), repr((source, seed, cache_dir))
     if shared is None:
         return _load(source, seed, cache_dir)
@@ -152,8 +146,6 @@ def _load(source: CLIPSource, seed: int, cache_dir: str | None) -> open_clip.CLI
             if name != "attn_mask" and value.is_floating_point() and not value.sum().isfinite():
                 raise UserError(f"the CLIP weights in {path} are damaged: {name} is not finite")
         _report(source, str(path))
-    pixels = {key: tuple(part / 255 for part in getattr(source, key)) for key in ("mean", "std")}
-    open_clip.set_model_preprocess_cfg(clip, pixels)
     return with_self_attention(clip.eval())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-import math
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 # timm's modules whose towers are plain ViTs: blocks that see all tokens.
 TIMM_VITS = ("eva", "vision_transformer", "vision_transformer_hybrid")
 TIMM_POOLS = ("token", "map")  # the class token, an attention pool
-RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class CLIPSource:
     file: Path | None
     tag: Mapping[str, Any] | None
     quick_gelu: bool
-    mean: RGB
-    std: RGB
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     stated_by: Mapping[str, str]
 
 
@@ -113,26 +111,23 @@ def resolve_clip(
     model: str | Mapping[str, Any],
     pretrained: str | None = None,
     quick_gelu: bool | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     **_: Any,
 ) -> CLIPSource:
     """Resolve a ``clip`` setting without reading or downloading weights.
 
-    Activation, mean and standard deviation come from the first of these that states them: the
-    setting itself; the model's name or configuration; open_clip's tag, the format of an OpenAI
-    archive, or ``open_clip_config.json`` beside the weights file; and, for mean and standard
-    deviation, what all of the model's tags agree on. Otherwise they are GELU and OpenAI's values.
+    The activation, and mean and standard deviation of the pixels, come from the first of these that
+    states them: the setting itself, for the activation; the model's name or configuration;
+    open_clip's tag, the format of an OpenAI archive, or ``open_clip_config.json`` beside the
+    weights file; and, for the pixels, what all of the model's tags agree on. Otherwise they are
+    GELU and OpenAI's values.
 
     Args:
         model: As in :func:`load_clip`, whose other options are accepted and ignored.
         pretrained: Tag or path of the weights.
         quick_gelu: Whether the activation is QuickGELU.
-        mean: Mean of the pixels, RGB, 0..255.
-        std: Standard deviation of the pixels, RGB, 0..255.
 
     Raises:
-        UserError: If the model or tag is unknown, a value is invalid, or
+        UserError: If the model or tag is unknown, ``quick_gelu`` is neither True nor False, or
             ``open_clip_config.json`` cannot be read.
         FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
     """
@@ -141,7 +136,7 @@ def resolve_clip(
     name = str(model) if known else "given as a dict"
     file, tag = _find_weights(name, known, pretrained)
     statements: list[tuple[str, Mapping[str, Any]]] = [
-        ("the setting", {"quick_gelu": quick_gelu, "mean": mean, "std": std}),
+        ("the setting", {"quick_gelu": quick_gelu}),
         ("the model's configuration", {"quick_gelu": config.get("quick_gelu")}),
     ]
     if tag is not None:
@@ -176,8 +171,8 @@ def resolve_clip(
         file,
         tag,
         decided["quick_gelu"],
-        _rgb("mean", decided["mean"], stated_by["mean"]),
-        _rgb("std", decided["std"], stated_by["std"]),
+        decided["mean"],
+        decided["std"],
         stated_by,
     )
 
@@ -225,7 +220,7 @@ def _stated(model: Mapping[str, Any], pixels: Mapping[str, Any]) -> dict[str, An
     found = {key: pixels[key] for key in ("mean", "std") if pixels.get(key) is not None}
     # open_clip takes one number for all three channels, and leaves out quick_gelu=False.
     triples = {key: v if isinstance(v, Sequence) else [v] * 3 for key, v in found.items()}
-    scaled = {key: [255 * part for part in triple] for key, triple in triples.items()}
+    scaled = {key: tuple(255 * part for part in triple) for key, triple in triples.items()}
     return {"quick_gelu": model.get("quick_gelu", False), **scaled}
 
 
@@ -236,17 +231,6 @@ def _read_config_file(path: Path) -> dict[str, Any]:
         return _stated(content.get("model_cfg", content), content.get("preprocess_cfg") or {})
     except Exception as error:  # a broken file can hold anything
         raise UserError(f"cannot read {path}, which lies beside the weights: {error}") from error
-
-
-def _rgb(key: str, value: Any, who: str) -> RGB:
-    with suppress(TypeError, ValueError, OverflowError):
-        red, green, blue = map(float, value)
-        finite = all(map(math.isfinite, (red, green, blue)))
-        if finite and (key == "mean" or min(red, green, blue) > 0):
-            return red, green, blue
-    raise UserError(
-        f"{key} must be three numbers (RGB, pixels of 0..255), but {who} states {value!r}"
-    )
 
 
 def check_image_tower(model: str | Mapping[str, Any]) -> None:

@@ -156,8 +156,7 @@ class MPSAHead(ZeroShotHead):
     """Score maps by Multi-Prompts Sinkhorn, decoder maps by Multi-Prompts Sinkhorn Attention.
 
     Args:
-        num_classes: Number of classes predicted in testing, seen and unseen.
-        embed_dim: Width D of CLIP's joint space.
+        num_classes, embed_dim: See :class:`ZeroShotHead`.
         num_levels: Levels the neck returns; the score maps of several are averaged with learned
             weights.
         decoder_layers: Layers of the MPSA decoder; 0 is no decoder.

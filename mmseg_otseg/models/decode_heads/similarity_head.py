@@ -24,8 +24,7 @@ class SimilarityHead(ZeroShotHead):
     which is what :class:`~mmseg_otseg.models.CLIPEncoderDecoder` does.
 
     Args:
-        num_classes: Number of classes.
-        embed_dim: Width D of CLIP's joint space.
+        num_classes, embed_dim: See :class:`ZeroShotHead`.
         scale: Factor of the cosines in the softmax.
         seen_bias: Subtracted from the seen classes' probabilities.
         kwargs: See :class:`ZeroShotHead`.

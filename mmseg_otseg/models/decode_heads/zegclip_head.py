@@ -114,8 +114,7 @@ class ZegCLIPHead(ZeroShotHead):
     """The class maps of ZegCLIP's decoder.
 
     Args:
-        num_classes: Number of classes predicted in testing, seen and unseen.
-        embed_dim: Width D of CLIP's joint space.
+        num_classes, embed_dim: See :class:`ZeroShotHead`.
         decoder_layers: Layers of the decoder, at least 1.
         decoder_heads: Attention heads of the decoder; they divide CLIP's joint width.
         dropout: Dropout in the decoder.

@@ -112,19 +112,13 @@ def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
             "images are read as BGR, but every CLIP was trained on RGB: set "
             "model.data_preprocessor.bgr_to_rgb=True"
         )
-    if preprocessor.get("mean") is None and preprocessor.get("std") is None:
-        source = resolve_clip(**clip)
-        return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
-    for key in ("mean", "std"):
-        value = preprocessor.get(key)
-        if value is None:
-            raise UserError(
-                "the data preprocessor has only one of mean and std: give it both, or neither to "
-                "use those that CLIP was trained with"
-            )
-        if clip.get(key) is not None and list(clip[key]) != list(value):
-            raise UserError(
-                f"`clip` and the data preprocessor have different values of {key}: set "
-                "data_preprocessor=dict(mean=None, std=None) to use those of `clip`"
-            )
-    return preprocessor
+    given = [preprocessor[key] for key in ("mean", "std") if preprocessor.get(key) is not None]
+    if len(given) == 1:
+        raise UserError(
+            "the data preprocessor has only one of mean and std: give it both, or neither to use "
+            "those that CLIP was trained with"
+        )
+    if given:
+        return preprocessor
+    source = resolve_clip(**clip)
+    return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .positives import BilinearAxis, bilinear_axis, negative_sums, positive_sums
+from .sums import BilinearAxis, bilinear_axis, negative_sums, positive_sums
 
 
 class FocalDiceSums(NamedTuple):
