@@ -18,6 +18,7 @@ from mmseg_otseg.structures import ClassSplit
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
+LABEL_METRICS = {"ZeroShotIoUMetric", "IoUMetric"}  # these read labels, no class maps
 # Top-level names that our dataset configs define and then use in their dataloaders.
 PIPELINE_SETTINGS = ("crop_size", "scale", "train_pipeline", "test_pipeline")
 
@@ -31,6 +32,7 @@ def resolve(cfg: Config) -> Config:
       validation and testing.
     - Each ``FolderDataset`` gets the class names, and ``data_root`` and ``background`` from the top
       of the config.
+    - The segmentor keeps class maps, ``test_cfg.keep_maps``, only if a metric may read them.
     - The neck's ``train_classes`` follows from the ``setting`` of the training data.
 
     This is the one place where a config is interpreted. The runner resolves a config before it
@@ -66,6 +68,9 @@ def resolve(cfg: Config) -> Config:
     _check_background(cfg, split, (model.get("test_cfg") or {}).get("none_below"))
     _check_metrics(cfg, split)
     _check_best(cfg, split)
+    metrics = _metric_types(cfg)
+    if metrics and model.get("test_cfg"):
+        model.test_cfg.keep_maps = not metrics <= LABEL_METRICS
     _check_idle_settings(cfg, model.split)
     return cfg
 
@@ -141,6 +146,12 @@ def _check_background(cfg: Config, split: ClassSplit, none_below: float | None) 
             f"model.test_cfg.none_below={none_below} would make pixels background that no label "
             "calls so: set model.split.background, or remove it"
         )
+
+
+def _metric_types(cfg: Config) -> set[str]:
+    """The types of all metrics of a config."""
+    given = [cfg.get(name) or () for name in EVALUATORS]
+    return {type_name(m) for part in given for m in ([part] if "type" in part else part)}
 
 
 def check_setting(setting: str, train_classes: str, self_trains: bool) -> None:

@@ -23,11 +23,10 @@ from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
 from mmseg_otseg.models.segmentors.sliding import place_labels
 
-from .zero_shot_iou_metric import ZeroShotIoUMetric
+from .zero_shot_iou_metric import PIXELS_AT_ONCE, ZeroShotIoUMetric
 
 #: -0.3 to 0.9 in steps of 0.005; negative biases are for models that favor unseen classes.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
-PIXELS_AT_ONCE = 2**20
 
 
 @METRICS.register_module()
