@@ -34,6 +34,7 @@ class SimilarityHead(ZeroShotHead):
     """
 
     predict_from = "similarity"
+    normalizes = True
 
     def __init__(
         self,
@@ -53,12 +54,9 @@ class SimilarityHead(ZeroShotHead):
         """
         return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
 
-    def predict(
-        self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
-    ) -> Tensor:
-        """Cosines of every name at image size, (B, Q, h, w); see :meth:`ZeroShotHead.predict`."""
-        self.check_vocabulary(inputs)
-        return self.predict_by_feat(self.predicting_map(self.forward(inputs)), batch_img_metas)
+    def values(self, maps: Tensor, seen: Tensor) -> Tensor:
+        """Cosines stay what they are until :meth:`finish`."""
+        return maps
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) of cosines (B, Q, h, w), less the seen-class bias.
