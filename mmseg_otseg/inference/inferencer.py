@@ -29,7 +29,7 @@ from mmseg_otseg.inference.loading import (
 )
 from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, coinciding
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
-from mmseg_otseg.models.segmentors.sliding import upright
+from mmseg_otseg.models.segmentors.sliding import ImageMaps
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
 VOCABULARIES_KEPT = 8
@@ -238,7 +238,7 @@ def _predict(model: Any, batch: list[_Job], refine: bool | None) -> list[Predict
     except Exception as error:  # for example, images too small for the model, or out of memory
         return [Prediction(*job[:3], error) for job in batch]
     return [
-        Prediction(*job[:3], upright(values, meta).numpy())
+        Prediction(*job[:3], ImageMaps.of(values).upright(meta).whole().numpy())
         for job, values, meta in zip(batch, maps, metas)
     ]
 
