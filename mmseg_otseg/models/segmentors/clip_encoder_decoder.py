@@ -303,9 +303,10 @@ class ZeroShotTTAModel(BaseTTAModel):
                 values = ImageMaps.of(values).upright(meta).whole().float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
         none_below = self.module.test_cfg.get("none_below")
+        none_label = getattr(self.module, "background_label", None)  # mmseg's own has none
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            options = (self.module.align_corners, none_below, self.module.background_label)
+            options = (self.module.align_corners, none_below, none_label)
             labels, _ = place_labels([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
