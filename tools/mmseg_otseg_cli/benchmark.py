@@ -8,7 +8,6 @@ complete, and an interrupted benchmark goes on after it. In several processes:
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 from collections.abc import Collection, Sequence
@@ -16,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .config import fetch_weights, installed_configs, load_config
+from .benchmark_table import write_table
+from .config import fetch_weights, load_config
 from .errors import CommandError
 from .options import add_launcher, config_parser
 from .test import build_tester
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 
 #: Settings that say where and how a test runs, not what it measures.
 NOT_MEASURED = ("work_dir", "launcher", "model_wrapper_cfg", "load_from")
-#: What is measured, and its column.
-MEASURES = {
-    "mIoU": "mIoU",
-    "mIoU_S": "seen",
-    "mIoU_U": "unseen",
-    "images_per_second": "images/s",
-    "peak_gib": "peak GiB",
-}
-DASH = "\N{EN DASH}"
 DPI = 110
 Row = dict[str, Any]
 
@@ -227,45 +218,6 @@ def _draw(runner: Any, file: Path, number: int) -> None:
     segmentation_sheet(rows, names, palette_for(names, meta), unseen).savefig(file, dpi=DPI)
 
 
-def write_table(folder: Path, data: Sequence[DataSet], results: dict[str, Row]) -> str:
-    """Write the table as Markdown, JSON and CSV; returns the first."""
-    import yaml
-
-    from mmseg_otseg.engine.run_folder import whole_file
-
-    source = installed_configs() / "open_vocabulary" / "reported.yaml"
-    papers = yaml.safe_load(source.read_text(encoding="utf-8"))["Reported"]
-    head = ["data set", "images", *MEASURES.values(), *(paper["Method"] for paper in papers)]
-    rows = []
-    for name, title, _, _ in data:
-        row = results.get(name, {})
-        cells = [row.get(key) for key in MEASURES]
-        cells += [paper["mIoU"].get(name) for paper in papers]
-        rows.append(
-            [title, row.get("images", "not here"), *(DASH if c is None else c for c in cells)]
-        )
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
-    lines.insert(1, "|---" * len(head) + "|")
-    lines += ["", "mIoU in percent, measured here. To the right of it, as reported:", ""]
-    lines += [f"- {paper['Method']}, {paper['CLIP']}: {paper['Source']}" for paper in papers]
-    if missing := [each for each in data if each.lacks]:
-        lines += ["", "Not here:", "", *(f"- {each.title}: {each.lacks}" for each in missing)]
-    lacks = {each.name: each.lacks for each in missing}
-    whole = dict(measured=results, reported=papers, not_here=lacks)
-    for file, content in (
-        ("table.md", "\n".join(lines)),
-        ("table.json", json.dumps(whole, indent=2)),
-    ):
-        with whole_file(folder / file) as part:
-            part.write_text(content, encoding="utf-8")
-    with (
-        whole_file(folder / "table.csv") as part,
-        part.open("w", newline="", encoding="utf-8") as out,
-    ):
-        csv.writer(out).writerows([head, *rows])
-    return "\n".join(lines)
-
-
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
@@ -307,6 +259,8 @@ def main() -> None:
                     with whole_file(file) as part:
                         part.write_text(json.dumps(row, indent=2), encoding="utf-8")
             results[name] = row
+        titles = {each.name: each.title for each in data}
+        lacking = {each.name: each.lacks for each in data if each.lacks}
         if is_main_process():
-            print(write_table(folder, data, results))
+            print(write_table(folder, titles, lacking, results))
             print(f"written to {folder}")

@@ -269,7 +269,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         Returns:
             ``sigmoid(logits)`` minus the seen-class bias, of that shape.
         """
-        return maps.sigmoid() - self.seen_bias * seen[:, None, None].to(maps)
+        maps = maps.sigmoid()
+        return maps - self.seen_bias * seen[:, None, None].to(maps) if self.seen_bias else maps
 
     def check_vocabulary(self, inputs: AlignedFeatures) -> None:
         """Raise a UserError unless there are as many queries as names."""

@@ -144,10 +144,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
         ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
         images, unless that takes all of them at once, and samples have no ``seg_logits``. A run
         sets it if no metric reads them.
-
-        Args:
-            inputs: Images, shape (B, 3, h, w).
-            data_samples: Samples to put the results into; see :meth:`postprocess_result`.
         """
         samples = data_samples or [
             SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:])) for _ in inputs
@@ -160,11 +156,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         return samples
 
     def _needs_all_maps(self, samples: SampleList) -> bool:
-        """Whether labels take the maps of all names at the size of the tested image.
-
-        That is so for refinement, and for a softmax over the names unless its largest value alone
-        counts, at that size.
-        """
+        """Whether labels take all maps at once: for refinement, or the values of a softmax."""
         head, config = self.decode_head, self.test_cfg
         if config.get("refine", False) or not hasattr(head, "finish"):
             return True
@@ -176,11 +168,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
-        """Take the best class of each pixel of the original images.
-
-        Args:
-            seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
-            data_samples: Samples to put the results into, with their sizes; None makes new ones.
+        """Take the best class of each pixel of the original images, from maps (B, K, h, w).
 
         Returns:
             Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
@@ -198,11 +186,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         return samples
 
     def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
-        """Put the labels of an image into its sample.
-
-        Returns:
-            The maps as the image stands, without padding and flip.
-        """
+        """Put the labels of an image into its sample; returns the maps without padding and flip."""
         maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
         none_label = None if none_below is None else self.background_label
         size = sample.metainfo.get("ori_shape", maps.size)
