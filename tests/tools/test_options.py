@@ -95,6 +95,7 @@ def test_the_commands(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyP
         ("true", True),
         ("bf16", "bf16"),
         ("{'a': 1, b: {c: d e}}", {"a": 1, "b": {"c": "d e"}}),
+        ("{type: AdamW, lr: 1e-5}", {"type": "AdamW", "lr": 1e-5}),
     ],
 )
 def test_values_of_settings(text: str, value: object) -> None:
@@ -103,7 +104,7 @@ def test_values_of_settings(text: str, value: object) -> None:
 
 
 def test_mistakes_in_options_are_named() -> None:
-    for text in ("[a", '["a, b]'):
+    for text in ("[a", '["a, b]', "[sky,road (paved, gray)]"):
         with pytest.raises(CommandError):
             parse_value(text)
     cfg = Config.fromfile(find_config("otseg/voc_512")).to_dict()

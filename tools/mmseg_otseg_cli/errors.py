@@ -14,6 +14,7 @@ the traceback of every error; the log file of a run always has it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -68,6 +69,9 @@ def message_for_user(error: Exception) -> str | None:
     if "Original Traceback" in text:  # from a worker of a data loader, whose traceback is in it
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
     text = text.strip() or type(error).__name__
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        folders = [str(Path(handler.baseFilename).parent) for handler in _log_files()]
+        text += "".join(f". The run writes to {folder}" for folder in folders)
     user_error = getattr(sys.modules.get("mmseg_otseg.errors"), "UserError", CommandError)
     if isinstance(error, ModuleNotFoundError) and error.name == "mmseg_otseg":
         return (
@@ -91,12 +95,17 @@ def message_for_user(error: Exception) -> str | None:
 
 def _write_to_log(error: Exception) -> None:
     """Write the traceback to the log file of the run, if it has one."""
-    if "torch" not in sys.modules:  # a logger would import it, and no run has begun
-        return
-    from mmengine.logging import MMLogger
-
     fields = {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "The run ended with an error."}
     fields |= {"name": "mmengine", "exc_info": (type(error), error, error.__traceback__)}
-    for handler in MMLogger.get_current_instance().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(logging.makeLogRecord(fields))
+    for handler in _log_files():
+        handler.emit(logging.makeLogRecord(fields))
+
+
+def _log_files() -> list[logging.FileHandler]:
+    """What writes the log file of the run; empty before a run has begun."""
+    if "torch" not in sys.modules:  # a logger would import it
+        return []
+    from mmengine.logging import MMLogger
+
+    handlers = MMLogger.get_current_instance().handlers
+    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]

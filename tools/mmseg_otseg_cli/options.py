@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 from typing import Any
 
 import yaml
 
 from .errors import TRACEBACK, CommandError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number; PyYAML wants it to be 1.0e-5."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 class Settings(argparse.Action):
@@ -38,7 +48,8 @@ def parse_value(text: str) -> Any:
             several values with commas between them, which make a list.
 
     Raises:
-        CommandError: If a bracket or a quote is not closed.
+        CommandError: If a bracket or a quote is not closed, or a comma divides what is in
+            parentheses.
     """
     text = text.strip()
     try:
@@ -51,12 +62,19 @@ def parse_value(text: str) -> Any:
             return {"true": True, "false": False}.get(text, text)
         text = f"[{text}]"
     try:
-        return yaml.safe_load(text)
+        value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise CommandError(
             f"the value {text} cannot be read ({getattr(error, 'problem', error)}): put quotes "
             "around what holds brackets, quotes or colons"
         ) from None
+    for word in value if isinstance(value, list) else ():
+        if isinstance(word, str) and word.count("(") != word.count(")"):
+            raise CommandError(
+                f"the value {text} has a comma in parentheses, which would divide it after "
+                f"{word!r}: put quotes around what holds a comma"
+            )
+    return value
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
