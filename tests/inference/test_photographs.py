@@ -114,8 +114,9 @@ def test_what_is_missing_on_the_command_line(
         assert "--model" in capsys.readouterr().err
     config = tmp_path / "trained.py"
     small("otseg/voc_512.py", tmp_path).dump(config)
-    with pytest.raises(ValueError, match="--weights"):
-        run_tool("segment", photos, "--out", tmp_path / "out", "--model", config)
+    for arguments in ([], ["--classes", "cat"]):
+        with pytest.raises(ValueError, match="--weights"):
+            run_tool("segment", photos, "--out", tmp_path / "out", "--model", config, *arguments)
 
 
 def test_data_to_correct_and_train_with(

@@ -110,6 +110,8 @@ def main() -> None:
     cfg = read_config(args)
     if not any(Path(image).exists() for image in args.images):
         raise FileNotFoundError(f"no such image or folder: {', '.join(args.images)}")
+    if args.weights is None and cfg.get("train_dataloader"):
+        raise CommandError(f"{args.config} describes a model that is trained: give its --weights")
     clip = dict(model=args.clip, pretrained=args.clip_weights)
     cfg.model.clip.update({key: value for key, value in clip.items() if value is not None})
     if args.bias is not None:
@@ -127,8 +129,6 @@ def main() -> None:
     if args.weights is None and args.classes is not None:  # spares encoding the config's names
         cfg.model.split = dict(classes=class_list(args.classes, split_classes()))
     inferencer = OTSegInferencer(cfg, args.weights, device=args.device, precision=args.precision)
-    if args.weights is None and any(p.requires_grad for p in inferencer.model.parameters()):
-        raise CommandError(f"{args.config} describes a model that is trained: give its --weights")
     if cfg.get("about"):
         logger.info(cfg.about)
     results = inferencer.segment(
