@@ -1,7 +1,9 @@
-"""Write the tables of methods.md from the metafiles beside the configs: python docs/tables.py.
+"""Write the tables of methods.md from the files beside the configs: python docs/tables.py.
 
-A result measured with this package goes into ``Metrics`` of the config's entry, in percent; what a
-paper reports is in ``Reported``.
+A result measured with this package goes into ``Metrics`` of the config's entry in its
+``metafile.yaml``, in percent; what a paper reports is in ``Reported``. The mIoU on open-vocabulary
+data sets is in ``configs/open_vocabulary/reported.yaml``, which ``mmseg-otseg benchmark`` reads
+too; ``Reported: {METHOD: DATA}`` names a figure there.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mmseg_otseg_cli.test_data import data_configs
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
+FIGURES = ROOT / "configs" / "open_vocabulary" / "reported.yaml"
 START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 NOT_KNOWN = "\N{EN DASH}"
 HEADER = """
@@ -31,7 +35,20 @@ def tables() -> str:
         folder = Path(path).parent
         rows = "".join(_row(model) for model in metafile["Models"])
         parts.append(f"\n## [{folder.name}](../{folder}/README.md)\n{HEADER}{rows}")
-    return "".join(parts) + "\n"
+    return "".join(parts) + open_vocabulary() + "\n"
+
+
+def open_vocabulary() -> str:
+    """A heading and a table of the mIoU on each open-vocabulary data set, in Markdown."""
+    rows, names = yaml.safe_load(FIGURES.read_text(encoding="utf-8")), list(data_configs())
+    head = ["method", "CLIP", "trained on", *names, "source"]
+    lines = ["\n## [open_vocabulary](../configs/open_vocabulary/README.md)\n"]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in (*rows["Reported"], *rows["Measured"]):
+        figures = [str(row["mIoU"].get(name, NOT_KNOWN)) for name in names]
+        cells = [row["Method"], row["CLIP"], row["Trained on"], *figures, row["Source"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _row(model: Mapping[str, Any]) -> str:
@@ -39,11 +56,23 @@ def _row(model: Mapping[str, Any]) -> str:
     cells = (
         f"[{Path(model['Config']).stem}](../{model['Config']})",
         result["Dataset"],
-        _numbers(about.get("Reported")),
+        _numbers(_reported(about.get("Reported") or {})),
         _numbers(result["Metrics"]),
         f"{about['Parameters']:,}",
     )
     return f"| {' | '.join(cells)} |\n"
+
+
+def _reported(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an entry, of which some are names of others."""
+    rows = {row["Method"]: row["mIoU"] for row in yaml.safe_load(FIGURES.read_text())["Reported"]}
+    figures = {}
+    for name, value in entry.items():
+        if isinstance(value, str):
+            figures["mIoU"] = rows[name][value]
+        else:
+            figures[name] = value
+    return figures
 
 
 def _numbers(metrics: Mapping[str, float] | None) -> str:

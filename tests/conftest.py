@@ -41,6 +41,13 @@ def unformatted_configs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Text embeddings are neither taken from earlier runs nor left in the user's folder."""
+    with patch.dict("os.environ", TORCH_HOME=str(tmp_path_factory.mktemp("torch"))):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def runs_of_its_own() -> None:
     """No test goes on with the logger of the test before."""

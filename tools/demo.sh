@@ -38,7 +38,7 @@ mkdir -p "$out"
 
 draw() { # CONFIG CHECKPOINT OPTION...
     "$python" tools/analysis/show_transport.py "$1" "$2" --work-dir "$out" \
-        --out "$out/sheet.png" --none-below 0.15 --cfg-options "${@:3}"
+        --out "$out/sheet.png" --none-below 0.15 --refine --cfg-options "${@:3}"
 }
 
 if [ "$out" = work_dirs/demo ]; then

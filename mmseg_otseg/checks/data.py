@@ -28,7 +28,7 @@ from mmseg_otseg.checks.labels import (
     warning,
 )
 from mmseg_otseg.checks.names import NameReader, Reading, name_findings
-from mmseg_otseg.checks.sheet import draw_sheet
+from mmseg_otseg.checks.sheet import draw_samples
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import background_value
@@ -62,13 +62,13 @@ class DataReport:
         """Whether training makes sense: no finding is an error."""
         return all(finding.level != "error" for finding in self.findings)
 
-    def draw_sheet(self, path: Path) -> bool:
+    def draw_samples(self, path: Path) -> bool:
         """Draw some samples as the model sees them into an image file.
 
         Returns:
             Whether it was written; False if no sample can be drawn.
         """
-        figure = draw_sheet(self.datasets)
+        figure = draw_samples(self.datasets)
         if figure is None:
             return False
         try:

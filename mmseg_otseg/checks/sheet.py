@@ -21,7 +21,7 @@ MAX_NAMES = 24  # in the legend
 CELL = 3.0  # inches
 
 
-def draw_sheet(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure | None:
+def draw_samples(datasets: Mapping[str, ZeroShotDataset], seed: int = 0) -> Figure | None:
     """Draw two rows for each subset of the data: some images and their labels.
 
     Args:

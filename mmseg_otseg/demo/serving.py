@@ -30,7 +30,7 @@ CSS = """
   overflow: hidden}
 .thumbnails .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important}
 .thumbnails img {object-fit: contain !important}
-.upload {min-height: 0}
+.upload, .upload .wrap {min-height: 0}
 textarea {field-sizing: content; height: auto !important}
 .maps {display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6em}
 .maps figure {margin: 0}
@@ -38,7 +38,7 @@ textarea {field-sizing: content; height: auto !important}
 .maps figcaption {font-size: .85em; line-height: 1.25; overflow-wrap: anywhere}
 .rows h4 {margin: 0 0 .4em}
 .rows .row {display: grid; gap: .6em; align-items: center; padding: .12em 0;
-  grid-template-columns: 1em minmax(0, 3fr) minmax(0, 2fr) 3.5em;
+  grid-template-columns: 1em minmax(0, 3fr) minmax(0, 2fr) 4em;
   font-size: .92em; line-height: 1.25}
 .rows .chip {width: 1em; height: 1em; border-radius: .25em; border: 1px solid #0003}
 .rows .track {background: var(--neutral-200); border-radius: .3em; height: .6em; overflow: hidden}

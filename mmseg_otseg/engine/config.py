@@ -18,6 +18,7 @@ from mmseg_otseg.structures import ClassSplit
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
+LABEL_METRICS = {"ZeroShotIoUMetric", "IoUMetric"}  # these read labels, no class maps
 # Top-level names that our dataset configs define and then use in their dataloaders.
 PIPELINE_SETTINGS = ("crop_size", "scale", "train_pipeline", "test_pipeline")
 
@@ -31,6 +32,7 @@ def resolve(cfg: Config) -> Config:
       validation and testing.
     - Each ``FolderDataset`` gets the class names, and ``data_root`` and ``background`` from the top
       of the config.
+    - The segmentor keeps class maps, ``test_cfg.keep_maps``, only if a metric may read them.
     - The neck's ``train_classes`` follows from the ``setting`` of the training data.
 
     This is the one place where a config is interpreted. The runner resolves a config before it
@@ -65,6 +67,10 @@ def resolve(cfg: Config) -> Config:
         _resolve_setting(cfg, model.neck, split)
     _check_background(cfg, split, (model.get("test_cfg") or {}).get("none_below"))
     _check_metrics(cfg, split)
+    _check_best(cfg, split)
+    metrics = _metric_types(cfg)
+    if metrics and model.get("test_cfg"):
+        model.test_cfg.keep_maps = not metrics <= LABEL_METRICS
     _check_idle_settings(cfg, model.split)
     return cfg
 
@@ -142,6 +148,12 @@ def _check_background(cfg: Config, split: ClassSplit, none_below: float | None) 
         )
 
 
+def _metric_types(cfg: Config) -> set[str]:
+    """The types of all metrics of a config."""
+    given = [cfg.get(name) or () for name in EVALUATORS]
+    return {type_name(m) for part in given for m in ([part] if "type" in part else part)}
+
+
 def check_setting(setting: str, train_classes: str, self_trains: bool) -> None:
     """Check that the neck's ``train_classes`` fit the ``setting`` of the training data.
 
@@ -163,13 +175,17 @@ def check_setting(setting: str, train_classes: str, self_trains: bool) -> None:
         )
 
 
+def zero_shot_metrics(evaluator: Any) -> list[Any]:
+    """The configs of every ``ZeroShotIoUMetric`` in that of an evaluator, which may be None."""
+    metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator or ()
+    return [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
+
+
 def _check_metrics(cfg: Config, split: ClassSplit) -> None:
-    """Refuse an evaluation that fails, or lacks the metric of the best checkpoint, after hours."""
+    """Refuse an evaluation that would fail or mislead."""
     for name in EVALUATORS:
-        given = cfg.get(name) or ()
-        metrics = [given] if isinstance(given, Mapping) else list(given)
-        zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
-        for metric in zero_shot:
+        metrics = zero_shot_metrics(cfg.get(name))
+        for metric in metrics:
             ignored = metric.get("ignore_index")
             if ignored is not None and 0 <= ignored < split.num_classes:
                 raise UserError(
@@ -180,26 +196,30 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
                 )
         loader = cfg.get(name.replace("evaluator", "dataloader")) or {}
         datasets = map(type_name, nested_datasets(loader.get("dataset") or {}))
-        if zero_shot and loader and "ZeroShotDataset" not in datasets:
+        if metrics and loader and "ZeroShotDataset" not in datasets:
             raise UserError(
                 f"{name} has a ZeroShotIoUMetric, whose data has no class split: wrap the dataset "
                 "of its dataloader in a ZeroShotDataset, or use IoUMetric"
             )
-        if name != "val_evaluator" or not metrics or not cfg.get("train_dataloader"):
-            continue
-        best = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-        reports_unseen = split.unseen and any(m.get("unseen_labeled", True) for m in zero_shot)
-        names = best.get("save_best") or []
-        names = [names] if isinstance(names, str) else list(names)
-        if not reports_unseen and {"mIoU_U", "hIoU"} & {*names}:
-            why = "no class is unseen" if zero_shot else "val_evaluator is not a ZeroShotIoUMetric"
-            if zero_shot and split.unseen:
-                why = "the unseen classes have no labels in validation (unseen_labeled=False)"
-            raise UserError(
-                f"the best checkpoint is chosen by {', '.join(names)}, but {why}: choose it by "
-                "another metric, default_hooks.checkpoint.save_best=mIoU_S, or name unseen classes "
-                "with model=dict(split=dict(unseen=[names]))"
-            )
+
+
+def _check_best(cfg: Config, split: ClassSplit) -> None:
+    """Refuse to choose the best checkpoint by a metric that validation, after hours, lacks."""
+    if not cfg.get("val_evaluator") or not cfg.get("train_dataloader"):
+        return
+    metrics = zero_shot_metrics(cfg.val_evaluator)
+    reports_unseen = split.unseen and any(m.get("unseen_labeled", True) for m in metrics)
+    names = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best") or []
+    names = [names] if isinstance(names, str) else list(names)
+    if not reports_unseen and {"mIoU_U", "hIoU"} & {*names}:
+        why = "no class is unseen" if metrics else "val_evaluator is not a ZeroShotIoUMetric"
+        if metrics and split.unseen:
+            why = "the unseen classes have no labels in validation (unseen_labeled=False)"
+        raise UserError(
+            f"the best checkpoint is chosen by {', '.join(names)}, but {why}: choose it by "
+            "another metric, default_hooks.checkpoint.save_best=mIoU_S, or name unseen classes "
+            "with model=dict(split=dict(unseen=[names]))"
+        )
 
 
 def _check_idle_settings(cfg: Config, split: Any) -> None:
@@ -212,8 +232,8 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
                 f"--cfg-options model.split{'' if key == 'split' else f'.{key}'}=..."
             )
     loaders = [cfg.get(name) or {} for name in LOADERS]
-    outer = [loader["dataset"] for loader in loaders if loader.get("dataset")]
-    datasets = [dataset for each in outer for dataset in nested_datasets(each)]
+    given = [loader["dataset"] for loader in loaders if loader.get("dataset")]
+    datasets = [nested for dataset in given for nested in nested_datasets(dataset)]
     folders = any(type_name(dataset) == "FolderDataset" for dataset in datasets)
     if cfg.get("background") is not None and not folders:
         raise UserError(

@@ -16,18 +16,17 @@ from mmseg.registry import DATASETS, METRICS, MODELS
 from torch import Tensor
 
 from mmseg_otseg.engine.checkpoint import check_target, image_set, read_checkpoint
-from mmseg_otseg.engine.config import resolve, type_name
+from mmseg_otseg.engine.config import resolve, zero_shot_metrics
 from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
 from mmseg_otseg.models.segmentors.sliding import place_labels
 
-from .zero_shot_iou_metric import ZeroShotIoUMetric
+from .zero_shot_iou_metric import PIXELS_AT_ONCE, ZeroShotIoUMetric
 
 #: -0.3 to 0.9 in steps of 0.005; negative biases are for models that favor unseen classes.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
-PIXELS_AT_ONCE = 2**20
 
 
 @METRICS.register_module()
@@ -230,10 +229,8 @@ def sweep_seen_bias(
             "from ZeroShotHead, such as MPSAHead"
         )
     cfg.model.decode_head.seen_bias = 0.0
-    given = cfg[f"{subset}_evaluator"] or []
-    metrics = given if isinstance(given, list) else [given]
-    zero_shot = [metric for metric in metrics if type_name(metric) == "ZeroShotIoUMetric"]
-    options: Mapping[str, Any] = zero_shot[0] if zero_shot else {}
+    metrics = zero_shot_metrics(cfg[f"{subset}_evaluator"])
+    options: Mapping[str, Any] = metrics[0] if metrics else {}
     if not options.get("unseen_labeled", True):
         raise UserError(
             f"no seen-class bias can be chosen: {subset}_evaluator has unseen_labeled=False, so "

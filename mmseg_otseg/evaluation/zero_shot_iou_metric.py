@@ -21,6 +21,7 @@ from mmseg_otseg.imaging.outputs import save_image
 from mmseg_otseg.structures import ignored_label
 
 MAX_NAMES = 10
+PIXELS_AT_ONCE = 2**20
 CALIBRATE = "tools/analysis/calibrate_seen_bias.py finds one that fits, without training"
 CHECK_NAMES = (
     "use class names that CLIP knows (tools/analysis/check_data.py shows which of them are close "
@@ -106,7 +107,7 @@ class ZeroShotIoUMetric(IoUMetric):
             predicted = sample["pred_sem_seg"]["data"][0]
             if not self.format_only:
                 labels, known = self.labels_of(sample)
-                self.results.append(_areas(predicted[known].long(), labels[known], count))
+                self.results.append(_areas(predicted, labels, known, count))
             if self.output_dir is not None:
                 values = predicted.cpu().numpy()
                 if sample.get("reduce_zero_label"):  # 0 is the background then
@@ -316,25 +317,26 @@ class ZeroShotIoUMetric(IoUMetric):
         return f"At 0, although they have labels: {' and '.join(counts)}. {advice}"
 
 
-def _areas(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
+def _areas(predicted: Tensor, labels: Tensor, known: Tensor, count: int) -> Tensor:
     """Count the pixels of the classes that occur in an image.
 
     Args:
-        predicted: Predictions of the M labeled pixels, shape (M,), int64; a value that is no class
-            index is wrong.
-        labels: Their labels, shape (M,), int64.
+        predicted: Predictions, shape (H, W), integer; a value that is no class index is wrong.
+        labels: Labels, shape (H, W), int64.
+        known: Which of them count, shape (H, W), bool.
         count: Number of classes K.
 
     Returns:
         The C classes that occur and their areas of intersection, prediction and label in pixels,
         shape (4, C), int64, on the CPU.
     """
-    areas = torch.stack(
-        [
-            torch.bincount(values, minlength=count)[:count]
-            for values in (labels[predicted == labels], predicted, labels)
-        ]
-    ).cpu()
+    areas = labels.new_zeros(3, count)
+    pixels = (each.flatten().split(PIXELS_AT_ONCE) for each in (predicted, labels, known))
+    for found, true, counted in zip(*pixels):
+        found, true = found[counted].long(), true[counted]
+        for area, values in zip(areas, (true[found == true], found, true)):
+            area += torch.bincount(values, minlength=count)[:count]
+    areas = areas.cpu()
     occurring = areas.any(0).nonzero()[:, 0]
     return torch.cat([occurring[None], areas[:, occurring]])
 

@@ -20,7 +20,6 @@ LISTS = Path(__file__).parent / "class_names"
 # A label value before or after a name in a file. A number and a space can begin a name as well
 # ("18 wheeler"), so they count only if every line has them.
 INDEX = re.compile(r"(?P<i>\d+)[\s:,;=.)]+(?P<name>.*\S)")
-SURE_INDEX = re.compile(r"(?P<i>\d+)(?:\s*[:\t,;=)]|\.\s)\s*(?P<name>.*\S)")
 INDEX_AFTER = re.compile(r"(?P<name>.*\S)\s*[:\t,;=]\s*(?P<i>\d+)")
 
 
@@ -134,24 +133,18 @@ def read_class_file(path: str | os.PathLike) -> list[str]:
         raise UserError(f"{path} holds no class name: write one per line")
     if len(names) == 1 and "," in names[0]:
         return _checked(_split(names[0]), str(path))
-    for every, sure in ((INDEX, SURE_INDEX), (INDEX_AFTER, INDEX_AFTER)):
-        found = [every.fullmatch(name) for name in names]
-        if all(found):
-            for label, (number, match) in enumerate(zip(numbers, found)):
-                if match and int(match["i"]) != label:
-                    raise UserError(
-                        f"{path}, line {number}: the label value is {match['i']}, but label values "
-                        f"count up from 0, so it should be {label}. Remove the numbers, or correct "
-                        "the order"
-                    )
-            names = [match["name"] for match in found if match]
-        elif any(map(sure.fullmatch, names)):
-            with_one = next(i for i, name in zip(numbers, names) if sure.fullmatch(name))
-            without = next(i for i, match in zip(numbers, found) if not match)
-            raise UserError(
-                f"{path}: line {with_one} has a label value and line {without} has none: give "
-                "every line one, counting up from 0, or remove them"
-            )
+    for pattern in (INDEX, INDEX_AFTER):
+        found = [match for name in names if (match := pattern.fullmatch(name))]
+        if len(found) < len(names):
+            continue
+        for label, (number, match) in enumerate(zip(numbers, found)):
+            if int(match["i"]) != label:
+                raise UserError(
+                    f"{path}, line {number}: the label value is {match['i']}, but label values "
+                    f"count up from 0, so it should be {label}. Remove the numbers, or correct "
+                    "the order"
+                )
+        names = [match["name"] for match in found]
     for number, name in zip(numbers, names):
         if "\t" in name:
             raise UserError(f"{path}, line {number}: {name!r} holds a tab; write only the name")

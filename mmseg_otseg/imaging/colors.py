@@ -68,13 +68,14 @@ def palette_for(names: Sequence[str], known: Mapping[str, Any] | None = None) ->
 
     Args:
         names: Class names.
-        known: ``classes`` and ``palette`` of a dataset; its classes keep their colors. A palette
-            that is not a (K, 3) array of values in 0..255 is ignored.
+        known: ``classes`` and ``palette`` of a dataset; its classes keep their colors.
 
     Returns:
         RGB values in 0..255 for each class.
     """
-    fixed = _known_colors(known or {})
+    colors = (known or {}).get("palette")
+    own = [] if colors is None else np.array(colors).tolist()
+    fixed = dict(zip((known or {}).get("classes") or (), own))
     palette: list[list[int]] = []
     for name in names:
         palette.append(fixed[name] if name in fixed else _new_color(name, palette))
@@ -103,14 +104,3 @@ def _new_color(name: str, taken: Sequence[Sequence[int]]) -> list[int]:
         if distance(colors[-1]) >= FAR_ENOUGH:
             return colors[-1]
     return max(colors, key=distance)
-
-
-def _known_colors(known: Mapping[str, Any]) -> dict[str, list[int]]:
-    names = known.get("classes") or ()
-    try:
-        palette = np.asarray(known.get("palette"), dtype=np.float64)
-    except (TypeError, ValueError):
-        return {}
-    if palette.shape != (len(names), 3) or not ((palette >= 0) & (palette <= 255)).all():
-        return {}
-    return dict(zip(names, palette.round().astype(int).tolist()))

@@ -124,11 +124,11 @@ class OutputFolder:
             for index, (name, color) in enumerate(zip(self.names, self.palette))
         ]
         key = dict(self.settings, classes=classes)
-        with _whole(self.folder / KEY) as part:
+        with whole(self.folder / KEY) as part:
             part.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", "utf-8")
         if self.own_data:
             lines = [f'"{name}"' if "," in name else name for name in self.names]
-            with _whole(self.folder / NAMES) as part:
+            with whole(self.folder / NAMES) as part:
                 part.write_text("\n".join(lines) + "\n", "utf-8")
         file, header, rows = self.folder / SHARES, ["image", *self.names, NONE_NAME], []
         if file.is_file():
@@ -151,18 +151,8 @@ class OutputFolder:
         if not isinstance(image, np.ndarray):
             return self._names[image]
         taken = set(self._names.values())
-        for number in self._numbers:
-            name = f"{number:08d}"
-            mask = masks / f"{name}.png"
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            if name in taken:
-                continue
-            try:
-                mask.open("xb").close()  # reserve the name, also against other processes
-            except FileExistsError:
-                continue
-            return name
-        raise AssertionError("unreachable")
+        names = (f"{number:08d}" for number in self._numbers)
+        return next(n for n in names if n not in taken and not (masks / f"{n}.png").exists())
 
     def _save_image(self, image: str | np.ndarray, file: Path) -> None:
         """A copy of an image, in its own format; an array as PNG."""
@@ -170,7 +160,7 @@ class OutputFolder:
             save_image(Image.fromarray(read_image(image)[0]), file.with_name(f"{file.name}.png"))
             return
         suffix = Path(image).suffix
-        with _whole(file.with_name(file.name.removesuffix(suffix) + suffix)) as part:
+        with whole(file.with_name(file.name.removesuffix(suffix) + suffix)) as part:
             shutil.copyfile(image, part)
 
 
@@ -216,13 +206,13 @@ def save_image(image: Image.Image, path: Path, **options: int) -> Path:
     Raises:
         OSError: Naming the file, if it cannot be written.
     """
-    with _whole(path) as part:
+    with whole(path) as part:
         image.save(part, format=FORMATS.get(path.suffix, "JPEG"), **options)
     return path
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Where to write a file, which gets its name when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")

@@ -44,8 +44,8 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
         Hidden files (names that begin with a period) are in neither list.
 
     Raises:
-        UserError: If an input is neither a path nor an array.
-        UserError: If a folder holds no image, or there is no input.
+        UserError: If an input is neither a path nor an array, a folder holds no image, or there is
+            no input.
     """
     images: list[str | np.ndarray] = []
     left_out: list[str] = []

@@ -15,10 +15,7 @@ from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import names_of, palette_for
 
 FORMAT = 2
-"""Version of the layout; a reader refuses one that it does not know.
-
-Version 1 had one name for each class and no softmax over names.
-"""
+"""Version of the layout; a reader refuses any other."""
 MODEL = "model.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
@@ -50,7 +47,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         layout = metadata["format"]
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): export the model again") from error
-    if layout not in (1, FORMAT):
+    if layout != FORMAT:
         raise UserError(
             f"{path} has the layout {layout!r:.40}, this version of mmseg_otseg reads {FORMAT}: "
             "export the model again, or install the version that wrote it"
@@ -224,8 +221,7 @@ class TextEncoder:
 
     def _encode(self, sentences: list[str]) -> np.ndarray:
         """Embeddings (n, N, D) of sentences."""
-        # Folders written before 0.3 do not say how text is cleaned; their tokenizer lowers it.
-        clean = self.prompts.get("clean", "whitespace")
+        clean = self.prompts["clean"]
         rows = [self.tokenizer.encode(clean_text(sentence, clean)).ids for sentence in sentences]
         longest = max(rows, key=len)
         if len(longest) > self.prompts["max_tokens"]:

@@ -29,6 +29,7 @@ from mmseg_otseg.inference.loading import (
 )
 from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, coinciding
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
+from mmseg_otseg.models.segmentors.sliding import ImageMaps
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
 VOCABULARIES_KEPT = 8
@@ -139,7 +140,7 @@ class OTSegInferencer(Segmenter):
         Raises:
             UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
-        named = self.with_classes(classes)
+        named = self.named(classes)
         source = image if isinstance(image, np.ndarray) else os.fspath(image)
         (prediction,) = self.predict_all(named.model, [source], 1, refine)
         if isinstance(prediction.values, Exception):
@@ -180,7 +181,7 @@ class OTSegInferencer(Segmenter):
             raise UserError("the test pipeline returned no result")
         return _Job(number, image, size, data)
 
-    def with_classes(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
+    def named(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
         meta, text = model.dataset_meta, model.neck.text
@@ -231,23 +232,15 @@ def _predict(model: Any, batch: list[_Job], refine: bool | None) -> list[Predict
             data = model.data_preprocessor(packed, False)
             check_memory(len(model.neck.text.split.texts), data["inputs"].shape[2:])
             metas = [sample.metainfo for sample in data["data_samples"]]
-            maps = model.inference(data["inputs"], metas, **options).float().cpu().numpy()
-        if not np.isfinite(maps).all():
+            maps = model.inference(data["inputs"], metas, **options).float().cpu()
+        if not maps.isfinite().all():
             raise UserError("the model's values are not finite: its weights may be damaged")
     except Exception as error:  # for example, images too small for the model, or out of memory
         return [Prediction(*job[:3], error) for job in batch]
     return [
-        Prediction(*job[:3], _unpadded(values, meta))
+        Prediction(*job[:3], ImageMaps.of(values).upright(meta).whole().numpy())
         for job, values, meta in zip(batch, maps, metas)
     ]
-
-
-def _unpadded(values: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
-    """Class maps (K, h, w) without the padding added by the data preprocessor."""
-    padding = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
-    left, right, top, bottom = padding
-    height, width = values.shape[1:]
-    return values[:, top : height - bottom, left : width - right]
 
 
 def _shapes(job: _Job) -> tuple[Any, Any]:

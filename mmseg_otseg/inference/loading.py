@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 from mmseg.registry import MODELS, TRANSFORMS
 
 import mmseg_otseg
+from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
@@ -53,15 +54,13 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
         UserError: If it is neither.
     """
     if isinstance(model, str | Path):
-        cfg = Config.fromfile(model)
-    elif isinstance(model, Config):
-        cfg = Config(copy.deepcopy(model._cfg_dict))
+        model = Config.fromfile(model)
     elif isinstance(model, Mapping) and "model" in model:
-        cfg = Config(dict(model))
-    else:
+        model = Config(dict(model))
+    if not isinstance(model, Config):
         raise UserError(f"`model` must be a config file or a loaded config, not {model!r:.80}")
-    init_default_scope(cfg.get("default_scope", "mmseg"))
-    return resolve(cfg)
+    init_default_scope(model.get("default_scope", "mmseg"))
+    return resolve(model)
 
 
 def set_precision(model: ConfigDict, precision: str) -> None:
@@ -84,7 +83,7 @@ def training_free(cfg: Config) -> Config:
     Args:
         cfg: The config of a model with a ``CLIPBackbone`` and a ``DLFANeck``.
     """
-    cfg = Config(copy.deepcopy(cfg._cfg_dict))
+    cfg = copy.deepcopy(cfg)
     backbone, neck, head = cfg.model.backbone, cfg.model.neck, cfg.model.decode_head
     backbone.update(visual_prompts=None, drop_path_rate=0.0, out_indices=(-1,), project=True)
     neck.update(relationship_descriptor=False, adapters=0)
@@ -112,8 +111,7 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
         weights: Checkpoint; None leaves the trainable parts as initialized.
 
     Raises:
-        UserError: If the model has no vocabulary.
-        UserError: If the checkpoint is refused.
+        UserError: If the model has no vocabulary, or the checkpoint is refused.
     """
     # Read first, so that a wrong file is reported before CLIP is built or even downloaded.
     read = CheckpointLoader.load_checkpoint
@@ -153,21 +151,12 @@ def test_pipeline(cfg: Config) -> Any:
     Raises:
         UserError: If the config has none.
     """
-    datasets = [(cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in ("test", "val")]
-    found = [steps for dataset in datasets if dataset and (steps := _find_pipeline(dataset))]
-    steps = found[0] if found else cfg.get("test_pipeline")
-    if not steps:
+    for name in ("test_dataloader", "val_dataloader"):
+        for dataset in nested_datasets((cfg.get(name) or {}).get("dataset") or {}):
+            if dataset.get("pipeline"):
+                return dataset["pipeline"]
+    if not cfg.get("test_pipeline"):
         raise UserError(
             "the config has no test pipeline: set test_dataloader.dataset.pipeline or test_pipeline"
         )
-    return steps
-
-
-def _find_pipeline(dataset: Mapping[str, Any]) -> Any:
-    """The pipeline in a dataset's config, or in the first dataset it wraps that has one."""
-    if dataset.get("pipeline"):
-        return dataset["pipeline"]
-    for inner in dataset.get("datasets") or [dataset.get("dataset")]:
-        if isinstance(inner, Mapping) and (found := _find_pipeline(inner)):
-            return found
-    return None
+    return cfg.test_pipeline

@@ -143,9 +143,11 @@ class OTSegRuntime(Segmenter):
             Shape (K, h, w): for each class the largest of its names, after the softmax over all
             names if the model is training-free.
         """
-        scale = self.metadata.get("softmax_scale")
+        scale = self.metadata["softmax_scale"]
         if scale is not None:
-            values = np.exp(scale * (values - values.max(0)))
+            values = values - values.max(0)
+            values *= scale
+            values = np.exp(values, out=values)
             values /= values.sum(0)
         counts = vocabulary.names_per_class
         if len(counts) != len(values):
@@ -204,7 +206,7 @@ class OTSegRuntime(Segmenter):
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
-    def with_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
+    def named(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
         """The vocabulary of a call."""
         vocabulary = self.vocabulary(classes)
         corners, names = self.metadata["align_corners"], vocabulary.names

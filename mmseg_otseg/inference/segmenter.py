@@ -18,7 +18,7 @@ from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
 from mmseg_otseg.imaging.reading import Source, find_images
 
-MAX_VALUES = 2**27  # of all class maps of an image, 512 MiB; some steps need several copies
+MAX_VALUES = 3 * 2**26  # of all class maps of an image, 768 MiB; some steps need three copies
 SAME = 0.999  # cosine of two texts that CLIP does not tell apart
 
 
@@ -81,12 +81,12 @@ class Segmenter(ABC):
     """Segments images into classes named in the call; subclasses provide the model."""
 
     @abstractmethod
-    def with_classes(self, classes: Any) -> Named:
+    def named(self, classes: Any) -> Named:
         """A model for the classes of a call; None means the model's own classes."""
 
     @abstractmethod
     def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
-        """What to note about a model of :meth:`with_classes` beside the masks, for JSON."""
+        """What to note about a model of :meth:`named` beside the masks, for JSON."""
 
     @abstractmethod
     def predict_all(
@@ -99,7 +99,7 @@ class Segmenter(ABC):
         """Predict each image, in the order of the inputs.
 
         Args:
-            model: The model of :meth:`with_classes`.
+            model: The model of :meth:`named`.
             images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
             batch_size: How many images of the same size go through the model at once.
             refine: As in :meth:`segment`.
@@ -184,9 +184,9 @@ class Segmenter(ABC):
             The result of every image, in the order of the inputs.
 
         Raises:
-            UserError: If an input is neither a path nor an array.
-            UserError: If an option is out of range, a folder holds no image, or the class names
-                are invalid; at the end, if no image could be segmented.
+            UserError: If an input is neither a path nor an array, an option is out of range, a
+                folder holds no image, or the class names are invalid; at the end, if no image could
+                be segmented.
         """
         if none_below is not None and not 0 <= none_below <= 1:
             raise UserError(f"none_below must be within 0..1, got {none_below}")
@@ -202,7 +202,7 @@ class Segmenter(ABC):
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             self.report(f"left out {path}: {kind}")
-        named = self.with_classes(classes)
+        named = self.named(classes)
         if none_below is None:
             none_below = (getattr(named.model, "test_cfg", None) or {}).get("none_below")
         if warning := coinciding(named.texts, named.text):
@@ -211,57 +211,44 @@ class Segmenter(ABC):
         if out_dir is not None and out_dir != "":
             settings = {**self.settings(named.model, refine), "none_below": none_below}
             out = OutputFolder(out_dir, images, named.names, named.palette, settings, layout, coco)
-        shown = opacity if return_vis or (out is not None and overlays) else None
         predictions = self.predict_all(named.model, images, batch_size, refine)
-        results = self._results(predictions, named, images, none_below, shown)
-        return self._saved(results, images, out, return_vis, overlays)
+        painting = (opacity, overlays, return_vis)
+        return self._results(predictions, named, images, out, none_below, *painting)
 
     def _results(
         self,
         predictions: Iterator[Prediction],
         named: Named,
         images: list[str | np.ndarray],
-        none_below: float | None,
-        opacity: float | None,
-    ) -> Iterator[Segmented]:
-        """The result of each image, painted unless ``opacity`` is None."""
-        names = named.names
-        labels = names if none_below is None else (*names, NONE_NAME)
-        first_reason, done = "", 0
-        for prediction in predictions:
-            source, values = images[prediction.number], prediction.values
-            name = source if isinstance(source, str) else f"array {prediction.number}"
-            if isinstance(values, Exception):
-                reason = " ".join(str(values).split()) or type(values).__name__
-                first_reason = first_reason or f"{name}: {reason}"
-                self.report(f"skipped {name}: {reason}", logging.WARNING)
-                yield Segmented(name, None, None, labels, reason)
-                continue
-            mask = labels_at_size(values, prediction.size, none_below, named.align_corners)
-            overlay = None
-            if opacity is not None:
-                overlay = paint(prediction.image, mask, names, named.palette, opacity)
-            done += 1
-            yield Segmented(name, mask, overlay, labels)
-        if not done:
-            raise UserError(
-                f"none of the {len(images)} images could be segmented. First error: {first_reason}"
-            )
-
-    @staticmethod
-    def _saved(
-        results: Iterator[Segmented],
-        images: list[str | np.ndarray],
         out: OutputFolder | None,
-        return_vis: bool,
+        none_below: float | None,
+        opacity: float,
         overlays: bool,
+        return_vis: bool,
     ) -> Iterator[Segmented]:
-        """The same results, each of them written to the folder first."""
+        """The result of each image, which is written to the folder first."""
+        names = named.names if none_below is None else (*named.names, NONE_NAME)
+        reasons = []
         with out or nullcontext():
-            for result, source in zip(results, images):
-                if out is not None and result.mask is not None:
-                    out.save(source, result.mask, result.overlay if overlays else None)
-                yield result if return_vis else result._replace(overlay=None)
+            for number, image, size, values in predictions:
+                source = images[number]
+                name = source if isinstance(source, str) else f"array {number}"
+                if isinstance(values, Exception):
+                    reason = " ".join(str(values).split()) or type(values).__name__
+                    reasons.append(f"{name}: {reason}")
+                    self.report(f"skipped {reasons[-1]}", logging.WARNING)
+                    yield Segmented(name, None, None, names, reason)
+                    continue
+                mask, overlay = labels_at_size(values, size, none_below, named.align_corners), None
+                if return_vis or (out is not None and overlays):
+                    overlay = paint(image, mask, named.names, named.palette, opacity)
+                if out is not None:
+                    out.save(source, mask, overlay if overlays else None)
+                yield Segmented(name, mask, overlay if return_vis else None, names)
+        if len(reasons) == len(images):
+            raise UserError(
+                f"none of the {len(images)} images could be segmented. First error: {reasons[0]}"
+            )
 
 
 def check_memory(names: int, size: Sequence[int]) -> None:

@@ -35,8 +35,8 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
             :class:`~mmseg_otseg.structures.ClassSplit`.
 
     Raises:
-        UserError: If the model has no vocabulary to change.
-        UserError: If there are no names, a name is empty or repeated, or the split is invalid.
+        UserError: If the model has no vocabulary to change, there are no names, a name is empty or
+            repeated, or the split is invalid.
     """
     segmentor = _segmentor(model)
     changed = with_classes(model, classes)

@@ -9,7 +9,7 @@ from .multi_prompt import (
     transport_score,
 )
 from .optimal_transport import SinkhornResult, sinkhorn
-from .refinement import refine, refine_largest
+from .refinement import refine
 
 __all__ = [
     "LOCAL_ATTENTIONS",
@@ -21,7 +21,6 @@ __all__ = [
     "multi_prompt_score",
     "pixel_prompt_similarity",
     "refine",
-    "refine_largest",
     "sinkhorn",
     "transport_score",
 ]

@@ -36,9 +36,10 @@ def refine(
         (arXiv 2005.08104), with the settings of NACLIP (arXiv 2404.08181).
     """
     weights = neighbor_weights(image.float(), dilations)
-    refined = []
-    for values in maps.split(CLASSES_AT_ONCE, dim=1):
-        values = values.float()
+    refined = maps.new_empty(*maps.shape[:2], *image.shape[2:])
+    for start in range(0, maps.shape[1], CLASSES_AT_ONCE):
+        classes = slice(start, start + CLASSES_AT_ONCE)
+        values = maps[:, classes].float()
         if values.shape[2:] != image.shape[2:]:
             values = F.interpolate(values, image.shape[2:], mode="bilinear", align_corners=False)
         for _ in range(steps):
@@ -46,29 +47,8 @@ def refine(
             values = first[0] * first[1]
             for weight, neighbor in others:
                 values = values.addcmul_(weight, neighbor)
-        refined.append(values.to(maps.dtype))
-    return torch.cat(refined, dim=1)
-
-
-def refine_largest(
-    maps: Tensor, image: Tensor, steps: int = 10, dilations: Sequence[int] = (8, 16)
-) -> tuple[Tensor, Tensor]:
-    """Refine only the classes that are largest at some pixel.
-
-    Refinement moves the edges between these classes; no other class is meant to appear. With many
-    class names, most of them are largest nowhere, and time and memory are saved.
-
-    Args:
-        maps: Class maps of one image, shape (K, h, w).
-        image: The image, shape (C, H, W).
-        steps, dilations: As in :func:`refine`.
-
-    Returns:
-        Indices of the L classes in increasing order, shape (L,), int64, and their refined maps,
-        shape (L, H, W).
-    """
-    classes = maps.argmax(0).unique()
-    return classes, refine(maps[classes][None], image[None], steps, dilations)[0]
+        refined[:, classes] = values
+    return refined
 
 
 def neighbor_weights(image: Tensor, dilations: Sequence[int]) -> Tensor:

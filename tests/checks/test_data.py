@@ -57,11 +57,11 @@ def test_names_in_another_order(shapes: Path) -> None:
 
 def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_path: Path) -> None:
     report = report_of(shapes, NAMES)
-    assert report.draw_sheet(tmp_path / "new" / "sheet.png")
+    assert report.draw_samples(tmp_path / "new" / "sheet.png")
     assert Image.open(tmp_path / "new" / "sheet.png").width > 300
     path = tmp_path / "new" / "sheet.png" / "below.png"
     with pytest.raises(OSError, match=str(path)):
-        report.draw_sheet(path)
+        report.draw_samples(path)
 
 
 def test_a_model_without_a_part_is_a_finding() -> None:

@@ -287,4 +287,4 @@ def test_a_background_that_counts_is_no_mistake(root: Path, mode: str) -> None:
     assert report.can_train and not any("background" in text for _, text in report.findings)
     label = np.asarray(Image.open(label_files(root, "val")[0]))
     assert report.samples["val"][0].pixels[4] == (label == 0).sum()
-    assert report.draw_sheet(root / "sheet.png")
+    assert report.draw_samples(root / "sheet.png")

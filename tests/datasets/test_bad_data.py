@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import SampleError
-from tests.helpers.claimed_size import png_of
+from tests.helpers.hostile import png_of
 
 NAMES = ["sky", "road", "tree", "car"]
 SPLIT = dict(classes=NAMES, unseen=["tree", "car"])

@@ -70,15 +70,6 @@ def test_a_run_that_ends_while_it_saves_goes_on(number: int, newest: int, tmp_pa
     assert best_of(tmp_path / "iter_3.pth") == 3
 
 
-def test_resumes_from_the_latest_that_can_be_read(tmp_path: Path) -> None:
-    toy_runner(tmp_path, [1], resume=True).train()  # there is none yet
-    toy_runner(tmp_path, [1, 2], resume=True).train()
-    (tmp_path / "iter_2.pth").write_bytes(b"damaged")
-    toy_runner(tmp_path, [1, 2, 3], resume=True).train()
-    assert read_checkpoint(tmp_path / "iter_2.pth")["meta"]["iter"] == 2
-    assert (tmp_path / "iter_3.pth").is_file()
-
-
 def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
     def put(self: LocalBackend, data: bytes, path: str) -> None:
         Path(path).write_bytes(data[:100])

@@ -156,8 +156,8 @@ def test_contradictions_and_idle_settings(
 def test_an_idle_pipeline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("mmseg_otseg.engine.config.print_log", lambda text, *_: said.append(text))
-    for without_effect in ("otseg/voc_512.py", "training_free/names.py"):
-        resolve(changed(without_effect, {}))
+    for config in ("otseg/voc_512.py", "training_free/names.py"):
+        resolve(changed(config, {}))
     assert not said
     resolve(changed("otseg/voc_512.py", {"crop_size": (96, 96)}))
     assert len(said) == 1 and "crop_size" in said[0]

@@ -94,7 +94,7 @@ def test_check_of_the_data(config: Config) -> None:
     values, counts = np.unique(label[label != 65535], return_counts=True)
     assert sample.pixels == dict(zip(values.tolist(), counts.tolist()))
     assert sample.ignored == (label == 65535).sum()
-    assert report.draw_sheet(Path(config.work_dir) / "sheet.png")
+    assert report.draw_samples(Path(config.work_dir) / "sheet.png")
     config.model.split.classes = config.model.split.classes[:299]
     report = check_data(config, ask_clip=False)
     assert any("the values 299, " in f.text for f in report.findings if f.level == "error")

@@ -1,18 +1,75 @@
-"""A real browser without a screen, and the page's own elements in it."""
+"""The page, served by a process of its own, and a real browser without a screen that visits it."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.paths import ROOT
+
+START = 300  # seconds, on a busy machine
+PATIENCE = 120  # seconds
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--window-size=1280,1500"),
 )
-PATIENCE = 120  # seconds
+# What reaches out of the page, or out of an element that hides what is outside of it.
+CUT_OFF = """
+const cut = [];
+for (const element of document.querySelectorAll('.gradio-container *')) {
+  const texts = [...element.childNodes].some(node => node.nodeType == 3 && node.data.trim());
+  if (!(texts || element.matches('img, textarea')) || !element.checkVisibility()) continue;
+  const box = element.getBoundingClientRect();
+  if (box.width < 2 || box.height < 2) continue;  // for screen readers
+  const area = {left: 0, right: innerWidth, top: -1e6, bottom: 1e6};
+  for (let outer = element.parentElement; outer; outer = outer.parentElement) {
+    if (getComputedStyle(outer).overflow == 'visible') continue;
+    const around = outer.getBoundingClientRect();
+    area.left = Math.max(area.left, around.left), area.right = Math.min(area.right, around.right);
+    area.top = Math.max(area.top, around.top);
+    area.bottom = Math.min(area.bottom, around.bottom);
+  }
+  if (box.left < area.left - 1 || box.right > area.right + 1 || box.top < area.top - 1
+      || box.bottom > area.bottom + 1 || element.scrollWidth > element.clientWidth + 1
+      && getComputedStyle(element).display != 'inline')
+    cut.push(element.tagName + ' ' + (element.innerText || element.src || element.value));
+}
+return cut;
+"""
+
+
+@contextmanager
+def served(arguments: Sequence[str], folder: Path) -> Iterator[str]:
+    """Run ``tools/web_demo.py`` with these arguments on a free port, and yield its address."""
+    command = [sys.executable, str(ROOT / "tools" / "web_demo.py"), *arguments]
+    file = folder / "web_demo.log"
+    with file.open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", "0", "--device", "cpu"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        for _ in range(5 * START):
+            if found := re.search(r"open (http\S+)", file.read_text()):
+                break
+            assert server.poll() is None, file.read_text()[-2000:]
+            time.sleep(0.2)
+        assert found, file.read_text()[-2000:]
+        yield found[1]
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def find_browser() -> tuple[str, str] | None:
@@ -52,6 +109,15 @@ class Visitor:
         self.driver.get(url)
         self.wait_for(lambda: self.all("#segment"))
 
+    def resize(self, width: int, height: int = 1500) -> None:
+        """Give the page a size in pixels, also one below a window's smallest."""
+        size = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def cut_off(self) -> list[str]:
+        """The texts and images that can be seen in part only."""
+        return self.driver.execute_script(CUT_OFF)
+
     def wait_for(self, ready: Callable[[], Any]) -> Any:
         """Wait until something is true, and return it."""
         from selenium.common import exceptions
@@ -78,9 +144,9 @@ class Visitor:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
         self.wait_for(lambda: element.click() or True)
 
-    def source(self) -> str:
+    def source(self, result: str = "#result") -> str:
         """The source of the result image; empty before there is one."""
-        images = self.all("#result img")
+        images = self.all(f"{result} img")
         return images[0].get_attribute("src") if images else ""
 
     def after(self, act: Callable[[], object]) -> None:
@@ -119,6 +185,7 @@ class Visitor:
         """What the page says is wrong, as soon as it does."""
         return self.wait_for(lambda: " ".join(self.texts("#status .wrong")).strip())
 
-    def leave(self) -> None:
-        """Close the browser."""
-        self.driver.quit()
+    def place(self) -> list[int]:
+        """The column and row of the image of which the page tells the classes."""
+        head = self.wait_for(lambda: [text for text in self.texts("#best h4") if text])[0]
+        return [int(part) for part in head.split("(")[1].rstrip(")").split(", ")]

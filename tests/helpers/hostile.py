@@ -1,9 +1,11 @@
-"""Files that try to run code when they are read, and files of another kind."""
+"""Files that try to run code when they are read, of another kind, or larger than they are."""
 
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,3 +41,17 @@ def hostile_files(folder: Path, marker: Path) -> dict[str, Path]:
     files["half"].write_bytes(files["pointers"].read_bytes()[:700])
     files["picture"].write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
     return files
+
+
+def png_of(width: int, height: int, gray_bits: int | None = None) -> bytes:
+    """A few bytes that claim to be an image of any size, in color or in gray of so many bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, gray_bits or 8, 0 if gray_bits else 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmseg_otseg import imaging
 from mmseg_otseg.imaging import ImageError, check_image_file, find_images, read_image, reading
-from tests.helpers.claimed_size import png_of
+from tests.helpers.hostile import png_of
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:

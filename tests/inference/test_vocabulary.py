@@ -30,13 +30,6 @@ def test_shared_classes_keep_their_logits(model: Any) -> None:
     assert torch.allclose(predict(model, image), before, atol=1e-5)
 
 
-def test_a_split_says_what_is_seen(model: Any) -> None:
-    set_classes(model, {"classes": ["cat", "sofa"], "unseen": ["cat"]})
-    assert model.neck(model.backbone(torch.zeros(1, 3, 32, 32))).seen.tolist() == [False, True]
-    set_classes(model, ["sofa", "dog"])
-    assert model.neck(model.backbone(torch.zeros(1, 3, 32, 32))).seen.tolist() == [True, False]
-
-
 def test_a_vocabulary_of_its_own(model: Any) -> None:
     image = torch.randn(1, 3, 64, 64)
     before, names = predict(model, image), model.neck.text.split.classes

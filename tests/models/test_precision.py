@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models.clip import FrozenTower
-from tests.helpers.small_voc import build, gradients, losses
+from tests.helpers.small_configs import build, gradients, losses
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import Tensor
 
 from mmseg_otseg.models import TemplatePrompts, load_clip
+from mmseg_otseg.models.text import TextTower, encode_texts
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
 
@@ -38,6 +41,47 @@ def test_average_is_one_prompt_of_unit_length(clip: dict) -> None:
     )
 
 
+def test_embeddings_are_kept_on_disk(
+    clip: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    encoded: list[int] = []
+
+    def count(tower: TextTower, texts: Sequence[str]) -> Tensor:
+        encoded.append(len(texts))
+        return encode_texts(tower, texts)
+
+    monkeypatch.setattr("mmseg_otseg.models.text.template_prompts.encode_texts", count)
+    first = TemplatePrompts(clip, SPLIT, "vild", average=True)()
+    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
+    assert encoded == [45]
+    for other in (dict(clip, seed=1), clip):  # another CLIP; prompts of which none is a mean
+        TemplatePrompts(other, SPLIT, "vild", average=other is not clip)
+    assert encoded == [45] * 3
+    files = [*tmp_path.rglob("*.safetensors")]
+    assert len(files) == 3 and len([*tmp_path.rglob("*.*")]) == 3
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
+    assert len(encoded) == 4
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))  # where nothing can be written
+    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
+
+
+def test_many_texts_are_encoded_in_their_order(
+    clip: dict, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("mmseg_otseg.models.text.text_tower.BATCH", 3)
+    monkeypatch.setattr("mmseg_otseg.models.text.text_tower.MANY", 7)
+    tower = TemplatePrompts(clip, SPLIT).build_tower()
+    texts = ["a photo of a cat.", "cat", "a b", "sofa", "a potted plant here.", "a", "b"]
+    found = encode_texts(tower, texts)
+    assert "class names" in capfd.readouterr().err
+    for text, embedding in zip(texts, found):
+        assert torch.allclose(tower(tower.tokenize([text]))[0], embedding, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["", ".json", ".yaml"])
 def test_sentences_of_each_names_own(kind: str, clip: dict, tmp_path: Path) -> None:
     own = {"sofa": ["a soft seat.", "a {} by a wall."], "couch": ["a couch."], "tv": ["a screen."]}
@@ -56,17 +100,14 @@ def test_sentences_of_each_names_own(kind: str, clip: dict, tmp_path: Path) -> N
         TemplatePrompts(clip, {"classes": ["sofa"]}, given)
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "sofa: 3", "sofa: []", "sofa: [", "{}"])
-def test_files_that_hold_no_sentences(content: str, clip: dict, tmp_path: Path) -> None:
-    (tmp_path / "sentences.yaml").write_text(content)
-    with pytest.raises(ValueError, match="sentences"):
-        TemplatePrompts(clip, SPLIT, str(tmp_path / "sentences.yaml"), average=True)
-
-
-@pytest.mark.parametrize("templates", ["clip", [], ["no slot"], ["{} and {}"]])
-def test_wrong_templates(templates: object, clip: dict) -> None:
-    with pytest.raises(ValueError, match="template"):
-        TemplatePrompts(clip, SPLIT, templates=templates)
+def test_wrong_templates_and_sentences(clip: dict, tmp_path: Path) -> None:
+    for templates in ("clip", [], ["no slot"], ["{} and {}"]):
+        with pytest.raises(ValueError, match="template"):
+            TemplatePrompts(clip, SPLIT, templates=templates)
+    for content in ("[1, 2]", "sofa: 3", "sofa: [", "{}"):
+        (tmp_path / "sentences.yaml").write_text(content)
+        with pytest.raises(ValueError, match="sentences"):
+            TemplatePrompts(clip, SPLIT, str(tmp_path / "sentences.yaml"), average=True)
 
 
 @pytest.mark.parametrize("key", ["vocabulary_digest", "vocabulary"])  # now, and in version 0.2
@@ -78,14 +119,10 @@ def test_checkpoint_of_the_same_vocabulary_is_taken(key: str, clip: dict) -> Non
     prompts = TemplatePrompts(clip, SPLIT)
     prompts.load_state_dict(saved, strict=True)
     assert torch.equal(prompts(), saved["embeddings"])
-
-
-def test_checkpoint_of_another_vocabulary_is_left(clip: dict) -> None:
     other = TemplatePrompts(clip, {"classes": ["dog"], "unseen": []})
-    prompts = TemplatePrompts(clip, SPLIT)
-    before = prompts().clone()
-    prompts.load_state_dict(other.state_dict(), strict=True)
-    assert torch.equal(prompts(), before)
+    before = other().clone()
+    other.load_state_dict(saved, strict=True)  # its own vocabulary stays
+    assert torch.equal(other(), before)
 
 
 def test_text_of_another_clip_is_refused(clip: dict) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_otseg.imaging import labels_at_size
 from mmseg_otseg.models.segmentors import sliding
 from mmseg_otseg.models.segmentors.sliding import place_labels
+from tests.helpers.small_configs import small
+from tools.benchmarks.memory import LiveBytes
 
 SPLIT = {"classes": ["cat", "dog", "sofa"], "unseen": ["dog"]}
 
@@ -102,3 +106,61 @@ def test_ties_and_values_that_are_not_finite() -> None:
     assert not place_labels([torch.zeros(3, 4, 5)], (8, 9))[0].any()  # the first of equal classes
     with pytest.raises(ValueError, match="not finite"):
         place_labels([torch.full((3, 4, 5), torch.nan)], (8, 9))
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+@pytest.mark.parametrize(
+    "config",
+    ["otseg/voc_512.py", "zegot/voc_512.py", "zegclip/voc_512.py", "training_free/names.py"],
+)
+def test_labels_placed_from_patches_are_those_of_whole_maps(
+    config: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sliding, "MAX_VALUES", 40_000)  # many tiles
+    cfg = small(config, tmp_path).model
+    names = [f"thing {index}" for index in range(40)]
+    cfg.split = dict(classes=["sofa | couch | settee", *names], unseen=names[20:])
+    cfg.test_cfg = dict(mode=mode, crop_size=(64, 64), stride=(48, 40))
+    shape = (171, 240)
+    if "training_free" in config:  # its softmax is taken before maps are resized
+        shape = (80, 128)
+    else:
+        cfg.test_cfg.none_below = 0.45
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).eval()
+    images = torch.randn(2, 3, 88, 136)
+    meta = dict(ori_shape=shape, img_shape=(80, 128), padding_size=(0, 8, 0, 8), flip=True)
+
+    def predict(keep_maps: bool) -> list[SegDataSample]:
+        model.test_cfg.keep_maps = keep_maps
+        samples = [
+            SegDataSample(metainfo=dict(meta, flip_direction=direction))
+            for direction in ("horizontal", "diagonal")
+        ]
+        with torch.no_grad():
+            return model.predict(images, samples)
+
+    for whole, patches in zip(predict(True), predict(False)):
+        assert "seg_logits" not in patches
+        expected, found = whole.pred_sem_seg.data[0], patches.pred_sem_seg.data[0]
+        values = F.interpolate(whole.seg_logits.data[None], shape, mode="bilinear")[0]
+        threshold = torch.full((1, *shape), model.test_cfg.get("none_below", -1.0))
+        values = torch.cat([values, threshold])
+        assert len(expected.unique()) > 1
+        # Rounding alone may decide otherwise.
+        chosen, best = (values.gather(0, labels[None])[0] for labels in (found, values.argmax(0)))
+        assert (best - chosen).max() < 1e-6
+        assert (found == expected).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_memory_does_not_grow_with_classes_times_pixels(mode: str, tmp_path: Path) -> None:
+    cfg = small("otseg/voc_512.py", tmp_path).model
+    cfg.split = dict(classes=[f"thing {index}" for index in range(300)])
+    cfg.test_cfg = dict(mode=mode, crop_size=(64, 64), stride=(48, 48), keep_maps=False)
+    model = MODELS.build(cfg).eval()
+    image = torch.randn(1, 3, 256, 384)
+    with torch.no_grad(), LiveBytes() as live:
+        (sample,) = model.predict(image)
+    assert sample.pred_sem_seg.shape == (256, 384)
+    assert live.peak < 4 * 300 * 256 * 384 / 3  # a third of float32 maps at the size of the image

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.helpers.small_voc import build, losses
+from tests.helpers.small_configs import build, losses
 
 # What makes the host read numbers of a tensor. Sinkhorn's stopping rule, which reads one only once
 # in a while on a GPU, is left out below.

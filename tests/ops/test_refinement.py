@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmseg_otseg.ops import refine, refine_largest
+from mmseg_otseg.ops import refine
 from tests.helpers.paths import DATA
 
 
@@ -30,11 +30,3 @@ def test_values_in_any_unit_size_and_type() -> None:
     assert torch.allclose(refine(maps, image * unit + 3), refined, atol=1e-4)
     assert torch.allclose(refine(maps[:, 4:5], image), refined[:, 4:5])
     assert refine(maps.bfloat16(), image).dtype == torch.bfloat16
-
-
-def test_only_the_classes_that_are_largest_somewhere() -> None:
-    maps, image = reference("output/naclip/cosine_maps")[0], reference("input/image")[0]
-    maps = torch.cat([maps, maps.min(0, keepdim=True).values - 1])
-    classes, refined = refine_largest(maps, image)
-    assert 10 not in classes and classes.tolist() == sorted(set(maps.argmax(0).flatten().tolist()))
-    assert torch.equal(refined, refine(maps[None, classes], image[None])[0])

@@ -37,19 +37,10 @@ def config():
     return config
 
 
-def test_stopped_run_ends_in_the_same_file(tool, config, tmp_path):
-    whole = tool.train(config, tmp_path / "whole", "cpu")
+def test_a_stopped_run_ends_in_the_same_file_which_loads_as_every_clip(tool, config, tmp_path):
+    path = tool.train(config, tmp_path / "whole", "cpu")
     assert tool.train(config, tmp_path / "parts", "cpu", stop_at=3) is None
-    parts = tool.train(config, tmp_path / "parts", "cpu")
-    assert whole.read_bytes() == parts.read_bytes()
-    config.pretrain.noun_weight = 0.0
-    with pytest.raises(ValueError, match="--work-dir"):
-        tool.train(config, tmp_path / "parts", "cpu")
-    assert tool.train(config, tmp_path / "plain", "cpu").read_bytes() != whole.read_bytes()
-
-
-def test_result_loads_through_the_door_of_every_clip(tool, config, tmp_path):
-    path = tool.train(config, tmp_path, "cpu")
+    assert tool.train(config, tmp_path / "parts", "cpu").read_bytes() == path.read_bytes()
     tensors = load_file(path)
     ids, rows = tensors["token_embedding.ids"], tensors["token_embedding.rows"]
     assert ids.tolist() == sorted(set(ids.tolist())) and len(ids) == len(rows) < 50
@@ -69,9 +60,3 @@ def test_contrastive_loss_spreads_over_true_captions(tool):
     columns = -(logits.log_softmax(0)[0, :2].mean())
     expected = 0.5 * (rows + columns)
     torch.testing.assert_close(tool.contrastive(logits, positive), expected)
-    single = torch.eye(3, dtype=torch.bool)
-    square = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
-    usual = 0.5 * sum(
-        torch.nn.functional.cross_entropy(m, torch.arange(3)) for m in (square, square.T)
-    )
-    torch.testing.assert_close(tool.contrastive(square, single), usual)

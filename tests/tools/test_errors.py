@@ -78,7 +78,9 @@ def test_one_paragraph_or_a_traceback(reported, monkeypatch: pytest.MonkeyPatch)
     assert "Traceback" in reported(split_with_a_double_name)
 
 
-def test_the_log_file_has_the_traceback_and_says_where_a_disk_is_full(reported, tmp_path: Path) -> None:
+def test_the_log_file_has_the_traceback_and_says_where_a_disk_is_full(
+    reported, tmp_path: Path
+) -> None:
     log = tmp_path / "run.log"
     MMLogger.get_instance("errors_test", log_file=str(log))  # the current one from here on
     assert "Traceback" not in reported(split_with_a_double_name)

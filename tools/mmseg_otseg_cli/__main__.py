@@ -12,6 +12,7 @@ from .errors import run
 COMMANDS = {
     "train": ("train", "train a model"),
     "test": ("test", "evaluate a checkpoint"),
+    "benchmark": ("benchmark", "test on every open-vocabulary data set, in one table"),
     "segment": ("segment", "segment images with any class names"),
     "export": ("export", "write ONNX files that take any class names"),
     "web-demo": ("web_demo", "try a model on a page in the browser"),

@@ -15,7 +15,6 @@ from .errors import CommandError
 from .options import add_launcher, config_parser
 
 CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
-PRINTED_ROWS = 16
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,16 +58,13 @@ def biases_between(first: float, last: float, step: float) -> list[float]:
 
 
 def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
-    """Some lines of the table: the best, some of at least half its hIoU, 0 and 0.1."""
+    """Some lines of the table: the best, and about sixteen others at equal distances."""
     from prettytable import PrettyTable
 
-    good = [row["seen_bias"] for row in table if row["hIoU"] >= best["hIoU"] / 2]
-    count = min(PRINTED_ROWS, len(good))
-    shown = [index * (len(good) - 1) // max(count - 1, 1) for index in range(count)]
-    wanted = {good[index] for index in shown} | {best["seen_bias"], 0.0, 0.1}
+    shown = [*table[:: max(len(table) // 16, 1)], best]
     text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
     for row in table:
-        if row["seen_bias"] in wanted:
+        if row in shown:
             mark = "best" if row is best else ""
             text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in CURVES), mark])
     return str(text)

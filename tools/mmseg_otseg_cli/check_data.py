@@ -101,7 +101,7 @@ def main() -> None:
                 print(textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False))
     number = sum(finding.level == "error" for finding in report.findings)
     print("training makes sense" if not number else f"errors to fix before training: {number}")
-    if report.draw_sheet(sheet):
+    if report.draw_samples(sheet):
         print(f"samples as the model sees them: {sheet}")
     if not report.can_train:
         sys.exit(1)

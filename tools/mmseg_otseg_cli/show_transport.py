@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import load_config
 from .options import config_parser
@@ -49,6 +49,9 @@ def parse_args() -> argparse.Namespace:
         metavar="P",
         help="pixels of the model's prediction whose best value is below P stay gray",
     )
+    parser.add_argument(
+        "--refine", action="store_true", help="one more column, with edges at those of the image"
+    )
     parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     parser.add_argument(
         "--out",
@@ -70,14 +73,14 @@ def class_of(sample: Sample, look: Inspection) -> list[int]:
 
 
 def row_of(sample: Sample, looks: dict[str, Inspection], none_below: float | None) -> Row:
-    """A row of the first sheet, at the size of the labels; the last map is the model's."""
+    """A row of the first sheet, at the size of the labels; the first map is CLIP's own."""
     from mmseg_otseg.inference.sheets import Row
 
     image = sample.image[..., ::-1]  # BGR to RGB
     size = image.shape[:2] if sample.label is None else sample.label.shape
-    maps = {key: look.labels(size=size) for key, look in looks.items()}
-    last, look = [*looks.items()][-1]
-    maps[last] = look.labels(none_below=none_below, size=size)
+    maps: dict[str, Any] = {}
+    for title, look in looks.items():
+        maps[title] = look.labels(none_below=none_below if maps else None, size=size)
     return Row(image, sample.label, maps)
 
 
@@ -110,14 +113,12 @@ def main() -> None:
         else:
             samples = samples_with_unseen(dataset, split, IMAGES)
     looks = [ours.inspect(sample.image) for sample in samples]
-    rows = [
-        row_of(
-            sample,
-            {"CLIP's own map": clip.inspect(sample.image), "prediction": look},
-            args.none_below,
-        )
-        for sample, look in zip(samples, looks)
-    ]
+    rows = []
+    for sample, look in zip(samples, looks):
+        columns = {"CLIP's own map": clip.inspect(sample.image), "prediction": look}
+        if args.refine:
+            columns["refined"] = ours.inspect(sample.image, refine=True)
+        rows.append(row_of(sample, columns, args.none_below))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet = segmentation_sheet(rows, split.classes, looks[0].palette, split.unseen)
     sheet.savefig(args.out, dpi=DPI)

@@ -81,6 +81,20 @@ def scales(config: Any) -> list[tuple]:
     return []
 
 
+def build_tester(cfg: Config) -> Any:
+    """Build the runner that tests ``cfg.load_from``.
+
+    Raises:
+        CommandError: If there is no checkpoint, and the model has something to train.
+    """
+    runner = build_runner(cfg)
+    if cfg.load_from is None and any(p.requires_grad for p in runner.model.parameters()):
+        raise CommandError(
+            f"{cfg.filename} has weights that are trained: give a checkpoint, CONFIG CHECKPOINT"
+        )
+    return runner
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args, "test")
@@ -102,9 +116,4 @@ def main() -> None:
     from mmseg_otseg.engine import process_group
 
     with process_group(cfg):
-        runner = build_runner(cfg)
-        if args.checkpoint is None and any(p.requires_grad for p in runner.model.parameters()):
-            raise CommandError(
-                f"{args.config} has weights that are trained: give a checkpoint, CONFIG CHECKPOINT"
-            )
-        runner.test()
+        build_tester(cfg).test()

@@ -51,7 +51,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
 from mmseg_otseg.engine import read_checkpoint

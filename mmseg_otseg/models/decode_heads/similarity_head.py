@@ -34,6 +34,7 @@ class SimilarityHead(ZeroShotHead):
     """
 
     predict_from = "similarity"
+    normalizes = True
 
     def __init__(
         self,
@@ -53,20 +54,17 @@ class SimilarityHead(ZeroShotHead):
         """
         return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
 
-    def predict(
-        self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
-    ) -> Tensor:
-        """Cosines of every name at image size, (B, Q, h, w); see :meth:`ZeroShotHead.predict`."""
-        self.check_vocabulary(inputs)
-        return self.predict_by_feat(self.predicting_map(self.forward(inputs)), batch_img_metas)
+    def values(self, maps: Tensor, seen: Tensor) -> Tensor:
+        """Cosines stay what they are until :meth:`finish`."""
+        return maps
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) of cosines (B, Q, h, w), less the seen-class bias.
 
         They are a softmax over all names, and the largest of each class's names. See
-        :meth:`ZeroShotHead.finish`.
+        :meth:`ZeroShotHead.finish`. The cosines are overwritten, to save memory.
         """
-        maps = super().finish((self.scale * maps).softmax(1), names_per_class, seen)
+        maps = super().finish(maps.mul_(self.scale).softmax(1), names_per_class, seen)
         return maps.sub_(self.seen_bias * seen[:, None, None].to(maps)) if self.seen_bias else maps
 
     def loss(

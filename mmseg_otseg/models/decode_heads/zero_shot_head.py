@@ -49,6 +49,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     Attributes:
         predict_from: Which maps predict.
+        normalizes: Whether :meth:`finish` compares names with each other, rather than pick one.
 
     Raises:
         UserError: If the number of levels or classes does not fit, or ``seen_bias`` is not a number
@@ -56,6 +57,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     """
 
     predict_from = "ensemble"
+    normalizes = False
 
     def __init__(
         self,
@@ -236,20 +238,39 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
     def predict(
         self, inputs: AlignedFeatures, batch_img_metas: list[dict], test_cfg: Any
     ) -> Tensor:
-        """Probabilities of every name at the size that the images' meta information says.
+        """Values of every name at the size that the images' meta information says.
 
         Returns:
-            ``sigmoid(logits)`` minus the seen-class bias, shape (B, Q, h, w), with Q = K unless a
-            class has several names; the class of the largest value wins.
+            What :meth:`values` makes of the resized :meth:`name_maps`, shape (B, Q, h, w), with Q =
+            K unless a class has several names; the class of the largest value wins.
+        """
+        maps = self.predict_by_feat(self.name_maps(inputs), batch_img_metas)
+        return self.values(maps, inputs.seen)
+
+    def name_maps(self, inputs: AlignedFeatures) -> Tensor:
+        """The maps that predict, at patch resolution.
+
+        Args:
+            inputs: Output of the neck.
+
+        Returns:
+            Shape (B, Q, H, W).
         """
         self.check_vocabulary(inputs)
-        logits = self.predicting_map(self.forward(inputs))
-        bias = self.seen_bias * inputs.seen[:, None, None].to(logits)
-        logits = self.predict_by_feat(logits, batch_img_metas)
-        if logits.requires_grad:
-            return logits.sigmoid() - bias
-        # In place: at image size, moving memory takes most of the time.
-        return logits.sigmoid_().sub_(bias)
+        return self.predicting_map(self.forward(inputs))
+
+    def values(self, maps: Tensor, seen: Tensor) -> Tensor:
+        """What resized maps mean; they are averaged over windows afterwards.
+
+        Args:
+            maps: Maps of any Q' names, logits, shape (..., Q', h, w).
+            seen: Whether the class of each is seen, shape (Q',), bool.
+
+        Returns:
+            ``sigmoid(logits)`` minus the seen-class bias, of that shape.
+        """
+        maps = maps.sigmoid()
+        return maps - self.seen_bias * seen[:, None, None].to(maps) if self.seen_bias else maps
 
     def check_vocabulary(self, inputs: AlignedFeatures) -> None:
         """Raise a UserError unless there are as many queries as names."""

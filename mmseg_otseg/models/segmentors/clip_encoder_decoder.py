@@ -21,7 +21,7 @@ from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .model_config import resolve_model
-from .sliding import place_labels, slide_in_batches, upright
+from .sliding import ImageMaps, place_labels, predict_windows
 
 
 @MODELS.register_module()
@@ -34,8 +34,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
     is a vocabulary of one class, and a class may have several names. In the ``slide`` mode of
     ``test_cfg``, ``window_batch`` (4) windows run at a time. ``refine=True`` refines the class
     maps; pixels whose best value is below ``none_below`` get the :attr:`background_label`.
-    ``seg_logits`` of samples have the size that the test pipeline gave the image, see
-    :meth:`postprocess_result`. Checkpoints hold the mean and the standard deviation of the pixels.
+    ``seg_logits`` of samples have the size that the test pipeline gave the image, or are left out,
+    see :meth:`predict`. Checkpoints hold the mean and the standard deviation of the pixels.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
@@ -129,31 +129,46 @@ class CLIPEncoderDecoder(EncoderDecoder):
         Returns:
             Class maps, shape (B, K, h, w), in which the largest value wins.
         """
-        maps = super().inference(inputs, batch_img_metas)
+        maps = torch.stack([each.whole() for each in self._image_maps(inputs, batch_img_metas)])
         if self.test_cfg.get("refine", False) if refine is None else refine:
             maps = refined(maps, inputs)
         if not hasattr(self.decode_head, "finish"):  # a head that needs no text
             return maps
-        split, known = self.neck.text.split, self.neck.seen_names
-        seen = torch.tensor([name in known for name in split.classes], device=maps.device)
-        return self.decode_head.finish(maps, split.names_per_class, seen)
+        names_per_class, seen = self._vocabulary()
+        return self.decode_head.finish(maps, names_per_class.tolist(), seen.to(maps.device))
 
-    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """What the head predicts for images (B, 3, h, w), averaged over windows: (B, Q, h, w)."""
-        predict, maps = self.encode_decode, self.out_channels
-        return slide_in_batches(predict, inputs, batch_img_metas, self.test_cfg, maps)
+    def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
+        """Take the best class of each pixel of the original images.
+
+        Class maps never have the size of the original images, which can be large. With
+        ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
+        images, unless that takes all of them at once, and samples have no ``seg_logits``. A run
+        sets it if no metric reads them.
+        """
+        samples = data_samples or [
+            SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:])) for _ in inputs
+        ]
+        if self.test_cfg.get("keep_maps", True) or self._needs_all_maps(samples):
+            return super().predict(inputs, data_samples)
+        metas = [sample.metainfo for sample in samples]
+        for sample, maps in zip(samples, self._image_maps(inputs, metas)):
+            self._place(maps, sample)
+        return samples
+
+    def _needs_all_maps(self, samples: SampleList) -> bool:
+        """Whether labels take all maps at once: for refinement, or the values of a softmax."""
+        head, config = self.decode_head, self.test_cfg
+        if config.get("refine", False) or not hasattr(head, "finish"):
+            return True
+        resized = any(tuple(s.ori_shape) != tuple(s.get("img_shape", s.ori_shape)) for s in samples)
+        return head.normalizes and bool(
+            resized or head.seen_bias or config.get("none_below") is not None
+        )
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
     ) -> SampleList:
-        """Take the best class of each pixel of the original images.
-
-        Class maps never have the size of the original images, which can be large; see
-        :func:`place_labels`.
-
-        Args:
-            seg_logits: What the head predicts, shape (B, K, h, w); the largest value wins.
-            data_samples: Samples to put the results into, with their sizes; None makes new ones.
+        """Take the best class of each pixel of the original images, from maps (B, K, h, w).
 
         Returns:
             Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
@@ -165,15 +180,46 @@ class CLIPEncoderDecoder(EncoderDecoder):
             UserError: If a value is not finite.
         """
         samples = data_samples or [SegDataSample() for _ in seg_logits]
-        none_below = self.test_cfg.get("none_below")
         for sample, values in zip(samples, seg_logits):
-            values = upright(values, sample.metainfo)
-            size = sample.metainfo.get("ori_shape", values.shape[1:])
-            options = (self.align_corners, none_below, self.background_label)
-            labels, _ = place_labels([values], size, *options)
-            sample.pred_sem_seg = PixelData(data=labels[None])
-            sample.seg_logits = PixelData(data=values)
+            maps = self._place(ImageMaps.of(values), sample)
+            sample.seg_logits = PixelData(data=maps.whole())
         return samples
+
+    def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
+        """Put the labels of an image into its sample; returns the maps without padding and flip."""
+        maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
+        none_label = None if none_below is None else self.background_label
+        size = sample.metainfo.get("ori_shape", maps.size)
+        labels, _ = place_labels([maps], size, self.align_corners, none_below, none_label)
+        sample.pred_sem_seg = PixelData(data=labels[None])
+        return maps
+
+    def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:
+        """What the head makes of each image: maps of all names, at the resolution of patches."""
+        head, more = self.decode_head, dict[str, Any](align_corners=self.align_corners)
+        predict = self.encode_decode
+        if hasattr(head, "name_maps"):
+            names_per_class, seen = (each.to(inputs.device) for each in self._vocabulary())
+            of_names = seen.repeat_interleave(names_per_class)
+            more["values"] = lambda maps, names: head.values(maps, of_names[names])
+            classes = torch.arange(len(seen), device=seen.device)
+            more["classes"] = classes.repeat_interleave(names_per_class)
+
+            def predict(crops: Tensor, metas: list[dict]) -> Tensor:
+                return head.name_maps(self.extract_feat(crops))
+
+        found = predict_windows(predict, inputs, metas, self.test_cfg, self.out_channels)
+        size = (inputs.shape[2], inputs.shape[3])
+        return [
+            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], **more)
+            for index in range(len(inputs))
+        ]
+
+    def _vocabulary(self) -> tuple[Tensor, Tensor]:
+        """How many names each class has, and whether it is seen, shape (K,) each."""
+        split, known = self.neck.text.split, self.neck.seen_names
+        names_per_class = torch.tensor(split.names_per_class)
+        return names_per_class, torch.tensor([name in known for name in split.classes])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Version 0.1 did not write them.
@@ -238,12 +284,13 @@ class ZeroShotTTAModel(BaseTTAModel):
             for total, values, meta in zip(
                 sums, self.module.inference(batch["inputs"], metas), metas
             ):
-                values = upright(values, meta).float() / count
+                values = ImageMaps.of(values).upright(meta).whole().float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
         none_below = self.module.test_cfg.get("none_below")
+        none_label = getattr(self.module, "background_label", None)  # mmseg's own has none
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            options = (self.module.align_corners, none_below, self.module.background_label)
+            options = (self.module.align_corners, none_below, none_label)
             labels, _ = place_labels([*total.values()], size, *options)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples

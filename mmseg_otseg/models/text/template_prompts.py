@@ -13,13 +13,14 @@ import torch.nn.functional as F
 import yaml
 from mmseg.registry import MODELS
 from open_clip import OPENAI_IMAGENET_TEMPLATES
+from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.clip import load_clip, tower_fingerprint
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .prompts import FrozenPrompts
-from .text_tower import TextTower, build_text_tower, encode_texts
+from .text_tower import TextTower, build_text_tower, encode_texts, kept_on_disk
 
 OTSEG_6 = (
     "a photo of a {}.",
@@ -123,6 +124,9 @@ def read_sentences(given: Mapping[str, Any] | str) -> dict[str, tuple[str, ...]]
 class TemplatePrompts(FrozenPrompts):
     """Class names in hand-written sentences, encoded once; CLIP's text tower is then freed.
 
+    Embeddings are kept in torch's cache folder (``torch.hub.get_dir()``), for later runs with the
+    same CLIP, names and templates.
+
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         split: Class names and which are seen, see :class:`~mmseg_otseg.structures.ClassSplit`.
@@ -187,14 +191,20 @@ class TemplatePrompts(FrozenPrompts):
                 "fit. Build the model with the same `clip` settings as the training config."
             )
         sentences = [self._sentences_of(name) for name in split.texts]
+        clip = [bytes(fingerprint.tolist()).hex(), self._clip["model"]]
+        key = [*clip, sentences, self.average]
+        table = kept_on_disk(key, lambda: self._encode(tower, sentences))
+        source = list(self.templates) if self.sentences is None else list(sentences)
+        self._set_table(split, table, [*source, "average"] if self.average else source)
+        self.fingerprint = fingerprint.to(self.fingerprint)
+
+    def _encode(self, tower: TextTower, sentences: Sequence[Sequence[str]]) -> Tensor:
+        """The embeddings (Q, N, D) of the sentences of Q names."""
         encoded = encode_texts(tower, [text for texts in sentences for text in texts])
         parts = encoded.split([len(texts) for texts in sentences])  # (N, D) each
-        source = list(self.templates) if self.sentences is None else list(sentences)
         if self.average:
             parts = tuple(F.normalize(part.mean(0, keepdim=True), dim=-1) for part in parts)
-            source.append("average")
-        self._set_table(split, torch.stack(parts), source)
-        self.fingerprint = fingerprint.to(self.fingerprint)
+        return torch.stack(parts)
 
     def _sentences_of(self, name: str) -> Sequence[str]:
         if self.sentences is None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from mmengine.dist import is_main_process
 from open_clip.tokenizer import HFTokenizer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.imaging.outputs import whole
 from mmseg_otseg.models.clip import check_text_tower, clip_config
 
+from .prompts import digest_of
+
 BATCH = 256
+MANY = 2000  # texts that take some seconds
 POSITIONS = ("end", "middle", "front")
 
 
@@ -152,9 +162,35 @@ def build_tokenizer(model: str | Mapping[str, Any]) -> Any:
 
 @torch.no_grad()
 def encode_texts(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    """Texts to embeddings (n, D), unit length, float32, without a graph."""
-    chunks = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-    return torch.cat([tower(tower.tokenize(chunk)) for chunk in chunks]).float()
+    """Texts to embeddings (n, D), unit length, float32, without a graph.
+
+    They are encoded in batches, with a progress bar if there are many.
+    """
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # little padding
+    batches = [order[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+    few = len(texts) < MANY or not is_main_process()
+    found = [
+        tower(tower.tokenize([texts[index] for index in batch]))
+        for batch in tqdm(batches, "Encoding class names", disable=few)
+    ]
+    return torch.cat(found).float()[torch.tensor(order).argsort()]
+
+
+def kept_on_disk(key: Any, encode: Callable[[], Tensor]) -> Tensor:
+    """What ``encode`` returns, which later runs read from a file in torch's cache folder.
+
+    Args:
+        key: What the result depends on, as plain values.
+        encode: Called if there is no such file yet, or it cannot be read.
+    """
+    name = f"{bytes(digest_of(key).tolist()).hex()}.safetensors"
+    file = Path(torch.hub.get_dir(), "mmseg_otseg", name)
+    with suppress(Exception):  # it is not there, or damaged
+        return load_file(file)["embeddings"]
+    embeddings = encode()
+    with suppress(OSError, SafetensorError), whole(file) as part:  # perhaps without room or rights
+        save_file({"embeddings": embeddings}, part)
+    return embeddings
 
 
 def prompt_layout(tokens: Tensor, num_context: int, position: str) -> tuple[Tensor, Tensor]:
