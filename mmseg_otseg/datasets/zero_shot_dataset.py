@@ -91,9 +91,8 @@ class ZeroShotDataset:
             raise UserError(f"unknown setting {setting!r}; choose one of {', '.join(_HIDE_AS)}.")
         if split is None:
             raise UserError(
-                "ZeroShotDataset has no class split. In a run it takes the model's, set by "
-                "model=dict(split=...). Elsewhere give it split=dict(classes=[names], "
-                "unseen=[names])."
+                "ZeroShotDataset has no class split. In a run it takes that of model=dict(split="
+                "...). Elsewhere give it split=dict(classes=[names], unseen=[names])."
             )
         with _mmseg_scope():
             if isinstance(dataset, dict):
@@ -112,8 +111,7 @@ class ZeroShotDataset:
         self.split = split
         if len(split.foreground) + bool(split.background) > MAX_CLASSES:
             raise UserError(
-                f"{split.num_classes} classes are too many: labels have 16 bits, which leave "
-                f"{MAX_CLASSES}."
+                f"{split.num_classes} classes are too many: labels of 16 bits hold {MAX_CLASSES}."
             )
         self.test_mode = leaves[0].test_mode
         if any(leaf.test_mode != self.test_mode for leaf in leaves):
@@ -251,9 +249,7 @@ def _leaves(dataset: Any) -> list[BaseDataset]:
     return [leaf for child in children for leaf in _leaves(child)] if children else [dataset]
 
 
-def _guarded(
-    dataset: Any, split: ClassSplit, hide_as: int | None, pipeline: Sequence | None
-) -> Any:
+def _guarded(dataset: Any, split: ClassSplit, hide_as: int | None, pipeline: Any) -> Any:
     """A shallow copy of a dataset whose pipelines apply the label rule."""
     children = [_guarded(child, split, hide_as, pipeline) for child in _children(dataset)]
     dataset = copy.copy(dataset)
