@@ -64,6 +64,6 @@ print(*(f"{m.__name__} {m.__version__}" for m in (torch, mmcv, mmengine, mmseg))
     say "$stack: pytest"
     # One thread each: the test processes share the cores.
     # shellcheck disable=SC2086  # a list
-    OMP_NUM_THREADS=1 "$bin/python" -m pytest -n "$jobs" $tests "$@"
+    OMP_NUM_THREADS=1 "$bin/python" -m pytest -n "$jobs" --dist worksteal $tests "$@"
 done
 say "all passed: $stacks"

@@ -23,6 +23,8 @@ from tests.helpers.open_vocabulary import write_layout
 from tests.helpers.run_tools import last_metrics, run_processes, run_tool, start_tool
 from tests.helpers.small_configs import small
 
+SENTENCE = ["a photo of a {}."]  # few sentences are soon encoded
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -36,6 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def free(folder: Path) -> Path:
     """The config of a training-free model with a small CLIP."""
     cfg = small("training_free/names.py", folder)
+    cfg.model.neck.text.templates = SENTENCE
     cfg.dump(folder / "free.py")
     return folder / "free.py"
 
@@ -43,6 +46,7 @@ def free(folder: Path) -> Path:
 def trained(folder: Path, name: str) -> tuple[Path, Path]:
     """The config of an OTSeg with a small CLIP, and a checkpoint that says what it learned."""
     cfg = small(f"otseg/{name}.py", folder)
+    cfg.model.neck.text.templates = SENTENCE
     cfg.model.split = dict(classes="cocostuff", unseen=["dog", "cat", "wall-brick"])
     cfg.dump(folder / f"{name}.py")
     torch.manual_seed(0)
