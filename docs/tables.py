@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mmseg_otseg_cli.test_data import data_configs
+from mmseg_otseg_cli.open_vocabulary import data_configs
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"

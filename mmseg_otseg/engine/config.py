@@ -104,7 +104,7 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader
                 raise UserError(
                     f"{loader}: a {type_name(leaf)} has test_mode={not tests}, but the labels of "
                     f"unseen classes are {'whole in evaluation' if tests else 'hidden in training'}"
-                    ": leave test_mode out"
+                    f": set test_mode={tests} in it, or leave it out"
                 )
 
 

@@ -27,7 +27,7 @@ from mmseg_otseg.inference.loading import (
     load_model,
     set_precision,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, coinciding
+from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, names_alike
 from mmseg_otseg.inference.vocabulary import split_classes, with_classes
 from mmseg_otseg.models.segmentors.sliding import ImageMaps
 from mmseg_otseg.structures import ClassSplit, SplitLike
@@ -160,7 +160,7 @@ class OTSegInferencer(Segmenter):
             prompts=prompt_names(neck.text),
             align_corners=named.align_corners,
             plan=partial(self._plan, named.model, prediction.image),
-            warning=coinciding(named.texts, named.text),
+            warning=names_alike(named.texts, named.text),
         )
 
     @torch.no_grad()

@@ -205,7 +205,7 @@ class Segmenter(ABC):
         named = self.named(classes)
         if none_below is None:
             none_below = (getattr(named.model, "test_cfg", None) or {}).get("none_below")
-        if warning := coinciding(named.texts, named.text):
+        if warning := names_alike(named.texts, named.text):
             self.report(warning, logging.WARNING)
         out = None
         if out_dir is not None and out_dir != "":
@@ -269,7 +269,7 @@ def check_memory(names: int, size: Sequence[int]) -> None:
         )
 
 
-def coinciding(names: Sequence[str], text: np.ndarray) -> str:
+def names_alike(names: Sequence[str], text: np.ndarray) -> str:
     """A warning about names that have the same text embedding; empty if there are none.
 
     Args:

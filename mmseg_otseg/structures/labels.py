@@ -17,7 +17,7 @@ MAX_CLASSES = 65535
 
 
 def ignored_label(count: int) -> int:
-    """The label of ignored pixels beside ``count`` others: 255, or 65535 where 8 bits are few."""
+    """The label of ignored pixels beside ``count`` others: 255; 65535 if 8 bits are too few."""
     return IGNORED if count <= UNLABELED else MAX_CLASSES
 
 

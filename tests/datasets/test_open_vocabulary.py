@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import METRICS
 from mmseg_otseg_cli.errors import CommandError
-from mmseg_otseg_cli.test_data import data_configs, on_data, read_data
+from mmseg_otseg_cli.open_vocabulary import data_configs, on_data, read_data
 from PIL import Image
 
 from mmseg_otseg.engine import resolve

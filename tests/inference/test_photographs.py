@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmseg_otseg.imaging import class_list
 from mmseg_otseg.inference import OTSegInferencer
-from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, coinciding
+from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, names_alike
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import refine
 from tests.helpers.paths import ROOT
@@ -150,9 +150,9 @@ def test_names_that_clip_does_not_tell_apart(
     photos: Path, config: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     table = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]][:, None]
-    assert "some of these names apart" in (text := coinciding("abcd", table)) and "b, c" in text
-    assert "any of these names apart" in coinciding("bc", table[1:3])
-    assert coinciding("abd", table[[0, 1, 3]]) == coinciding("a", table[:1]) == ""
+    assert "some of these names apart" in (text := names_alike("abcd", table)) and "b, c" in text
+    assert "any of these names apart" in names_alike("bc", table[1:3])
+    assert names_alike("abd", table[[0, 1, 3]]) == names_alike("a", table[:1]) == ""
     monkeypatch.setattr("mmseg_otseg.inference.segmenter.SAME", -1)
     inferencer = OTSegInferencer(config, device="cpu")
     inferencer(photos, classes=NAMES)

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg_otseg_cli import benchmark
 from mmseg_otseg_cli.errors import CommandError
-from mmseg_otseg_cli.test_data import data_configs
+from mmseg_otseg_cli.open_vocabulary import data_configs
 
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.structures import ClassSplit

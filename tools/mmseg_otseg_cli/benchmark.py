@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .benchmark_table import write_table
 from .config import fetch_weights, load_config
 from .errors import CommandError
+from .open_vocabulary import data_configs, on_data, read_data
 from .options import add_launcher, config_parser
 from .test import build_tester
-from .test_data import data_configs, on_data, read_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config

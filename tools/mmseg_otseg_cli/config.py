@@ -73,7 +73,7 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
 
     Args:
         args: Parsed arguments with ``config`` and, optionally, ``data`` (see
-            :func:`~mmseg_otseg_cli.test_data.on_data`), ``cfg_options``, ``work_dir``,
+            :func:`~mmseg_otseg_cli.open_vocabulary.on_data`), ``cfg_options``, ``work_dir``,
             ``launcher``, ``checkpoint`` and ``resume``.
         subsets: Subsets of the data that the tool reads: "train", "val" or "test".
 
@@ -102,7 +102,7 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
             f"--data {Path(args.config).stem}"
         )
     if getattr(args, "data", None) is not None:
-        from .test_data import on_data, read_data
+        from .open_vocabulary import on_data, read_data
 
         cfg = on_data(cfg, read_data(args.data), options.get("protocol"))
     check_keys(cfg.to_dict(), options)

@@ -227,7 +227,7 @@ def _read(file: Path, mode: str | None = None) -> np.ndarray:
 
 def main() -> None:
     args = parse_args()
-    from .test_data import read_data
+    from .open_vocabulary import read_data
 
     root = args.root or Path(read_data(args.data).data_root)
     total, written = convert_data(args.data, root, args.workers)

@@ -46,7 +46,8 @@ class DurableCheckpointHook(Hook):
         interval: Iterations between two checkpoints; -1 saves the last one only.
         by_epoch: Must be False, as in mmengine's hook for iterations.
         max_keep_ckpts: How many of them to keep; -1 keeps all.
-        save_best: The metric whose best checkpoint is kept, without an optimizer; None keeps none.
+        save_best: The metric that chooses the best checkpoint, which is saved without the state of
+            the optimizer; None saves none.
             ``mIoU_S`` takes the place of ``mIoU_U`` and ``hIoU`` if the data has no labels of
             unseen classes.
         rule: Whether a ``"greater"`` or a ``"less"`` value of the metric is better.

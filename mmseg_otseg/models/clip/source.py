@@ -297,7 +297,10 @@ def _timm_problem(vision: Mapping[str, Any]) -> str | None:
     if pool not in (("avg",) if family == "fastvit" else TIMM_POOLS):
         return f"its image tower, timm's {name}, pools its patches by {pool!r}"
     if projection != "none":
-        return f"its image tower, timm's {name}, has a projection of open_clip on top"
+        return (
+            f"its image tower, timm's {name}, has a projection layer of open_clip on top "
+            f"(vision_cfg.timm_proj={projection!r}), which is only supported for ConvNeXt"
+        )
     patch, native = re.search(r"patch(\d+)", name), timm.get_pretrained_cfg(name)
     if patch and native and native.input_size[-1] % int(patch[1]):
         return (

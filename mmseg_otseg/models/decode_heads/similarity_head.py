@@ -61,7 +61,7 @@ class SimilarityHead(ZeroShotHead):
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) of cosines (B, Q, h, w), less the seen-class bias.
 
-        They are a softmax over all names, and the largest of each class's names. See
+        A softmax over all names, and then the largest over the names of each class. See
         :meth:`ZeroShotHead.finish`. The cosines are overwritten, to save memory.
         """
         maps = super().finish(maps.mul_(self.scale).softmax(1), names_per_class, seen)

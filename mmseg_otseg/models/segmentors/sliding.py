@@ -30,7 +30,7 @@ def predict_windows(
     test_cfg: Mapping[str, Any],
     maps: int = 1,
 ) -> list[Window]:
-    """Predict whole images, or window by window, each where mmseg's ``slide_inference`` has it.
+    """Predict whole images, or window by window, with the windows of mmseg's ``slide_inference``.
 
     Args:
         predict: Maps crops (n, 3, h', w') and their meta information to maps (n, Q, H', W').
@@ -68,7 +68,7 @@ def predict_windows(
 
 @dataclass(frozen=True)
 class ImageMaps:
-    """The maps of an image, of which any part can be had at the size of the image.
+    """The maps of an image; any part of them can be resized to the image when it is needed.
 
     Windows keep what the head made of them, at the resolution of patches. Only the parts that are
     asked for are resized.

@@ -28,7 +28,7 @@ from .solvers import (
 
 # Relative error of the row sums from which on gradients are off by about a percent.
 MAX_ROW_ERROR = 1e-3
-# On a GPU, reading whether the plans have converged makes the host wait: in one call of so many.
+# On a GPU, checking convergence makes the host wait, so only one call in this many checks.
 CALLS_PER_CHECK = 1000
 # The environment variable that turns the Triton kernels on, and the largest problems they take.
 FUSED = "MMSEG_OTSEG_TRITON"
