@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmseg_otseg_cli.errors import CommandError
 
+from mmseg_otseg.models import ZeroShotTTAModel
 from tests.helpers.run_tools import last_metrics, run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_options
 from tests.helpers.tiny_run import tiny_config, write_images
@@ -51,7 +52,18 @@ def test_the_metrics_are_those_of_the_validation_and_predictions_are_written(
     painted = cv2.imread(str(overlays[0]))
     assert painted.shape == (32, 64, 3)  # labels beside predictions
     assert np.abs(painted[:, :32].astype(int) - painted[:, 32:]).mean() > 1
-    assert 0 < test_tool("--tta")["pAcc"] <= 100
+
+
+def test_augmentation_predicts_several_views(test_tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    views, predict = [], ZeroShotTTAModel.test_step
+
+    def counted(self: ZeroShotTTAModel, data: dict) -> list:
+        views.append(len(data["inputs"]))
+        return predict(self, data)
+
+    monkeypatch.setattr(ZeroShotTTAModel, "test_step", counted)
+    assert "mIoU" in test_tool("--tta")
+    assert len(views) == 4 and min(views) > 1  # of each image
 
 
 def test_label_maps_never_overwrite_each_other(trained: Path, test_tool, tmp_path: Path) -> None:
