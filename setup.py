@@ -16,7 +16,7 @@ ONEDL = [
 ]
 OPENMMLAB = ["mmengine>=0.10.7,<0.11", "mmcv>=2.0.0rc4,<2.2.0", "mmsegmentation>=1.2.2,<2"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"]
-DEMO = ["gradio>=6,<7", "fastapi", "uvicorn"]
+DEMO = ["gradio>=6,<7", "fastapi"]
 COCO = ["pycocotools"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime>=1.20", "tokenizers", "ftfy"]
 TEST = ["pytest", "pytest-xdist", "POT", "ruff", "mypy", "tensorboard", "nbclient", "ipykernel"]

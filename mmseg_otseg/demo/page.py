@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,8 @@ from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list
 from mmseg_otseg.imaging.outputs import with_palette
 from mmseg_otseg.inference import Inspection, OTSegInferencer
-from mmseg_otseg.inference.vocabulary import split_classes
 from mmseg_otseg.models import LearnablePrompts, SimilarityHead
+from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 
 from . import views
 from .samples import load_image
@@ -36,7 +33,6 @@ METHODS = {
 ZEGOT = "[ZegOT](https://arxiv.org/abs/2301.12171) (Kim et al., 2023)"
 UNSEEN = "Classes marked *no masks in training* are known to it by name only."
 THUMBNAIL = 192
-MAX_NAMES = 200
 
 
 class Page:
@@ -87,7 +83,7 @@ class Page:
     def open(self, request: gr.Request, *settings: Any) -> tuple[Any, ...]:
         """Begin with the first sample."""
         if not self.samples:
-            return (gr.skip(),) * 8
+            return (gr.skip(),) * 7
         image = self.samples[0][1]
         return image, *self.segment(request, image, *settings)
 
@@ -115,7 +111,7 @@ class Page:
         look = self.inferencer.inspect(image, read_names(names), refine)
         if not self.trained:  # no class had masks, which is not worth a mark
             look = replace(look, seen=np.ones_like(look.seen))
-        return look, *self.decide(request, look, *settings), "", "", ""
+        return look, *self.decide(request, look, *settings), "", ""
 
     def decide(
         self,
@@ -147,16 +143,18 @@ class Page:
     ) -> tuple[Any, ...]:
         """Mark the clicked position in the overlay and show its classes and prompts."""
         if look is None:
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 3
         x, y = event.index
         shown = views.overlay(look, seen_bias, none_below, opacity, (x, y))
-        row, column = views.place_in_image(look, x, y, shown.shape[:2])
+        row, column = (
+            int((place + 0.5) * side / drawn)
+            for place, side, drawn in zip((y, x), look.size, shown.shape)
+        )
         best = int(look.values_at(row, column, seen_bias).argmax())
         return (
             shown,
             views.best_at(look, row, column, seen_bias),
-            views.prompts_at(look, row, column, best),
-            views.prompt_maps(look, best),
+            views.prompt_maps(look, row, column, best),
         )
 
     def build(self, arrival: Callable[..., Any]) -> None:
@@ -171,7 +169,6 @@ class Page:
             with gr.Column(scale=2, min_width=300):
                 gallery, file, names, button, refine, sliders = self._inputs()
             with gr.Column(scale=3, min_width=300):
-                status = gr.HTML(elem_id=f"{self.prefix}status")
                 result = gr.Image(
                     label="Result: click into it",
                     format="png",
@@ -182,17 +179,15 @@ class Page:
                 )
                 legend = gr.HTML(elem_id=f"{self.prefix}legend")
                 best = gr.HTML(elem_id=f"{self.prefix}best")
-                prompts = gr.HTML(elem_id=f"{self.prefix}prompts", visible=self.has_plan)
                 save = gr.DownloadButton(
                     "Save the mask (PNG)", interactive=False, elem_id=f"{self.prefix}save"
                 )
         maps = gr.HTML(elem_id=f"{self.prefix}maps", visible=self.has_plan)
-        decided, looked = [result, legend, save], [best, prompts, maps]
+        decided, looked = [result, legend, save], [best, maps]
         segmented = [look, *decided, *looked]
 
         def on(event: Any, act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any) -> None:
-            answer = with_message(act, len(outputs))
-            event(answer, inputs, [*outputs, status], show_progress_on=result, **how)
+            event(act, inputs, outputs, show_progress_on=result, **how)
 
         settings = [names, refine, *sliders]
         on(arrival, self.open, settings, [image, *segmented])
@@ -289,42 +284,10 @@ def build(pages: Mapping[str, Page], note: str = "") -> gr.Blocks:
 
 
 def read_names(text: str) -> list[str] | None:
-    """The class names that were typed, see ``class_list``; None if there are none.
-
-    Raises:
-        UserError: If they cannot be read, or there are more than ``MAX_NAMES``.
-    """
-    if not text.strip():
-        return None
-    names = class_list(text, split_classes())
-    if len(names) > MAX_NAMES:
-        raise UserError(f"These are {len(names)} class names; give at most {MAX_NAMES}.")
-    return names
+    """The class names that were typed, see ``class_list``; None if there are none."""
+    return class_list(text, KNOWN_CLASSES) if text.strip() else None
 
 
 def write_names(names: Sequence[str]) -> str:
     """The text that :func:`read_names` reads; names with a comma in quotes."""
     return ", ".join(f'"{name}"' if "," in name else name for name in names)
-
-
-def with_message(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    """Give an event handler one more output: a message to the user, empty if all went well.
-
-    Args:
-        function: Handles an event. The message is that of its ``UserError``; other errors are
-            logged, and the message refers to the log. The other outputs then stay as they were.
-        outputs: How many outputs it has.
-    """
-
-    @functools.wraps(function)
-    def answer(*args: Any) -> tuple[Any, ...]:
-        try:
-            return *function(*args), ""
-        except UserError as error:
-            text = str(error)
-        except Exception:
-            logging.getLogger("mmseg_otseg").exception("an error while answering the page")
-            text = "Something went wrong; the terminal that serves this page says what."
-        return *(gr.skip() for _ in range(outputs)), f'<p class="wrong">{escape(text)}</p>'
-
-    return answer

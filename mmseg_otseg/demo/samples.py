@@ -28,7 +28,6 @@ PHOTO_NAMES = (
     *("dog", "cat", "chair", "table", "wall", "floor"),
 )
 LONGER_SIDE = 2048
-MAX_PIXELS = 2**26
 MAX_SEARCHED = 300
 NUM_SAMPLES = 8
 
@@ -128,15 +127,7 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
 
     Returns:
         BGR values (h, w, 3), uint8.
-
-    Raises:
-        UserError: If it cannot be read, or has more than ``MAX_PIXELS`` pixels.
     """
-    try:
-        rgb, _ = read_image(path, MAX_PIXELS)
-    except (OSError, UserError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"This image cannot be used: {reason}.") from error
-    image = Image.fromarray(rgb)
+    image = Image.fromarray(read_image(path)[0])
     image.thumbnail((LONGER_SIDE, LONGER_SIDE))
     return np.ascontiguousarray(np.asarray(image)[..., ::-1])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import gradio as gr
-import uvicorn
-from fastapi import FastAPI
+from fastapi.middleware import Middleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from mmengine.logging import print_log
 
 MAX_BYTES = "20mb"
 MAX_SESSIONS = 32
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ["127.0.0.1", "localhost", "[::1]"]
 # The browser itself refuses what would come from, or go to, any other machine.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -72,55 +70,38 @@ class WithPolicy:
         await self.app(scope, receive, send_with_policy)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections.
-
-    Raises:
-        OSError: If the port is taken or the address is not one of this machine.
-    """
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise OSError(
-            f"the page cannot be served on {host}, port {port} ({error.strerror}): choose another "
-            "port with --port, or 0 for any that is free"
-        ) from error
-
-
-def serve(blocks: gr.Blocks, host: str, port: int) -> None:
+def serve(blocks: gr.Blocks, host: str, port: int | None) -> None:
     """Answer browsers until interrupted.
 
     Args:
         blocks: The page.
         host: Address to serve on. On a loopback address, only requests to a loopback name are
             answered.
-        port: Port; 0 is any that is free.
+        port: Port; None is the first free one from 7860 on.
 
     Raises:
         OSError: If the port is taken.
     """
-    blocks.state_session_capacity = MAX_SESSIONS
-    blocks.queue(default_concurrency_limit=2, max_size=32)
-    app = FastAPI(openapi_url=None)
-    app.add_middleware(WithPolicy)
+    middleware = [Middleware(WithPolicy)]
     if host in LOCAL:  # against DNS rebinding
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=LOCAL))
+    blocks.queue(default_concurrency_limit=2, max_size=32)
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        app_kwargs=dict(middleware=middleware, openapi_url=None),
+        state_session_capacity=MAX_SESSIONS,
         max_file_size=MAX_BYTES,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
         theme=gr.themes.Base(primary_hue="indigo", font=FONT, font_mono="monospace"),
         css=CSS,
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        quiet=True,
+        prevent_thread_lock=True,
     )
-    with listen(host, port) as listening:
-        address = f"http://{host}:{listening.getsockname()[1]}"
-        print_log(f"open {address} in a browser; Ctrl+C ends", "current")
-        config = uvicorn.Config(app, log_level="warning")
-        uvicorn.Server(config).run(sockets=[listening])
+    print_log(f"open {address} in a browser; Ctrl+C ends", "current")
+    blocks.block_thread()

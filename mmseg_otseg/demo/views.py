@@ -74,65 +74,43 @@ def warning(look: Inspection) -> str:
     return f'<p class="wrong">{escape(look.warning)}</p>' if look.warning else ""
 
 
-def place_in_image(
-    look: Inspection, x: float, y: float, shown: tuple[int, int]
-) -> tuple[float, float]:
-    """Map a position (x, y) in the displayed image to row and column in the original image."""
-    rows, columns = (
-        min(max((position + 0.5) * side / drawn - 0.5, 0.0), side - 1.0)
-        for position, side, drawn in zip((y, x), look.size, shown)
-    )
-    return rows, columns
-
-
-def best_at(look: Inspection, row: float, column: float, seen_bias: float) -> str:
+def best_at(look: Inspection, row: int, column: int, seen_bias: float) -> str:
     """The classes with the largest values in a pixel, as HTML."""
     values = look.values_at(row, column, seen_bias)
     rows = [
         _row(look.names[label], value, f"{value:.3f}", look.palette[label], look.seen[label])
         for label, value in ((int(i), float(values[i])) for i in np.argsort(-values)[:MAX_BEST])
     ]
-    head = f"Best classes in pixel ({column:.0f}, {row:.0f})"
+    head = f"Best classes in pixel ({column}, {row})"
     return f'<div class="rows" id="best-rows"><h4>{head}</h4>{"".join(rows)}</div>'
 
 
-def prompts_at(look: Inspection, row: float, column: float, label: int) -> str:
-    """The share of a pixel that each prompt of a class takes, as HTML; a note without a plan."""
+def prompt_maps(look: Inspection, row: int, column: int, label: int) -> str:
+    """Where each prompt of a class takes its mass from, as HTML; empty without a plan.
+
+    There is a heat map for each prompt, drawn over its own range, with its share of a pixel.
+    """
     share = look.share_at(row, column, label)
     if share is None:
-        return '<p class="absent">This model\'s head has no transport plan.</p>'
-    head = f"What the prompts of {escape(look.names[label])} take of it"
-    rows = [
-        _row(prompt.replace("{}", look.names[label]), part, f"{part:.1%}")
-        for prompt, part in zip(look.prompts, share.tolist())
-    ]
-    return f'<div class="rows" id="prompt-rows"><h4>{head}</h4>{"".join(rows)}</div>'
-
-
-def prompt_maps(look: Inspection, label: int) -> str:
-    """Heat maps of where each prompt of a class takes its mass from, as HTML; empty without a plan.
-
-    Each is drawn over its own range.
-    """
-    if look.share is None:
         return ""
     image = shown_image(look.image, SHOWN_SIDE // 3)
     figures = []
-    for part, prompt in zip(look.share[label], look.prompts):
+    for part, prompt, of_pixel in zip(look.share[label], look.prompts, share):
         Image.fromarray(heat(image, part)).save(file := io.BytesIO(), "JPEG")
         source = base64.b64encode(file.getvalue()).decode()
-        text = escape(prompt.replace("{}", look.names[label]))
+        text = f"{escape(prompt.replace('{}', look.names[label]))} {of_pixel:.1%}"
         figures.append(
             f'<figure><img src="data:image/jpeg;base64,{source}" alt="{text}">'
             f"<figcaption>{text}</figcaption></figure>"
         )
-    head = "Where each prompt takes its mass from, each over its own range"
+    head = (
+        f"Where the prompts of {escape(look.names[label])} take their mass from, each over its "
+        "own range, and their shares of the pixel"
+    )
     return f'<div class="rows"><h4>{head}</h4><div class="maps">{"".join(figures)}</div></div>'
 
 
-def _row(
-    name: str, part: float, number: str, color: Sequence[int] = (110, 130, 160), seen: bool = True
-) -> str:
+def _row(name: str, part: float, number: str, color: Sequence[int], seen: bool) -> str:
     """A colored bar of a length in 0..1, with its name and number."""
     tag = "" if seen else '<span class="unseen">no masks in training</span>'
     rgb = ", ".join(str(int(value)) for value in color)

@@ -63,7 +63,7 @@ def check_folder(
         for size in sizes if runtime.size is None else [runtime.size]:
             images = _images(rng, 1 if len(names) > 100 else 3, size)
             ours = runtime.run(images, classes)
-            theirs = _model_values(named, images, runtime.at_image_size)
+            theirs = _model_values(named, images)
             found["probabilities"] = max(found["probabilities"], float(np.abs(ours - theirs).max()))
             chosen = np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0]
             other = theirs.max(1) - chosen > TIE
@@ -88,15 +88,11 @@ def _images(rng: np.random.Generator, number: int, size: tuple[int, int]) -> np.
 
 
 @torch.no_grad()
-def _model_values(model: Any, images: np.ndarray, at_image_size: bool) -> np.ndarray:
-    """What the model itself predicts, shape (B, K, h, w) or (B, K, H, W)."""
+def _model_values(model: Any, images: np.ndarray) -> np.ndarray:
+    """What the model itself predicts, shape (B, K, h, w)."""
     bgr = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2)
     shape = tuple(images.shape[1:3])
     samples = [SegDataSample(metainfo={"ori_shape": shape, "img_shape": shape}) for _ in bgr]
     data = model.data_preprocessor({"inputs": list(bgr), "data_samples": samples}, False)
     metas = [dict(sample.metainfo, img_shape=torch.Size(shape)) for sample in data["data_samples"]]
-    if not at_image_size:
-        patch = model.backbone.patch_size
-        grid = tuple(side // step for side, step in zip(shape, patch, strict=True))
-        metas = [dict(meta, img_shape=torch.Size(grid)) for meta in metas]
     return model.encode_decode(data["inputs"][..., : shape[0], : shape[1]], metas).numpy()

@@ -42,8 +42,6 @@ def export_folder(
     cfg: Config,
     out: str | os.PathLike,
     size: tuple[int, int] | None = None,
-    at_image_size: bool = True,
-    program: bool = False,
     checkpoint: str | os.PathLike | None = None,
     int8: bool = False,
 ) -> dict[str, float]:
@@ -58,9 +56,6 @@ def export_folder(
         size: Rows and columns that the model's images must have, multiples of the patch: those of
             the config's windows or, without windows, the size that its pipeline gives every image.
             None takes images of any size.
-        at_image_size: Whether the exported model resizes its values to the image; otherwise there
-            is one for each patch.
-        program: Whether to write the same graph for ``torch.export.load`` too.
         checkpoint: The file the weights came from, to note its SHA-256.
         int8: Whether to round the weights of the segmenter's matrix products to 8 bits after the
             check, for speed; its values then differ slightly from the model's.
@@ -88,8 +83,8 @@ def export_folder(
     torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
     try:
         with torch.no_grad(), shared_clip():  # text is encoded several times, by one CLIP
-            graph = SegmentationGraph(model, at_image_size).eval()
-            write_graph(graph, example_inputs(model, size), part / MODEL, size, program)
+            graph = SegmentationGraph(model).eval()
+            write_graph(graph, example_inputs(model, size), part / MODEL, size)
             prompts = write_text_encoder(model.neck.text, part)
             split = model.neck.text.split
             np.savez(
@@ -110,7 +105,6 @@ def export_folder(
                 "clip": clip_identity(model),
                 "patch": list(model.backbone.patch_size),
                 "size": None if size is None else list(size),
-                "at_image_size": at_image_size,
                 "int8": int8,
                 "align_corners": bool(model.align_corners),
                 "mean": graph.mean.flatten().tolist(),

@@ -17,7 +17,6 @@ from mmseg_otseg.models.decode_heads import SimilarityHead
 from mmseg_otseg.models.text import LearnablePrompts, TemplatePrompts, TextTower
 
 OPSET = 18  # version of the ONNX operators
-PROGRAM = "model.pt2"
 # Contractions, runs of letters, single digits, and runs of anything else but white space. The
 # expression of open_clip ignores case and so skips U+0345, an accent with a letter as its capital.
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
@@ -28,17 +27,14 @@ class SegmentationGraph(nn.Module):
 
     Args:
         model: A segmentor of this package, in eval mode, on the CPU.
-        at_image_size: Whether they are resized to the images' size, as the model does it, or left
-            at one value for each patch.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, at_image_size: bool = True) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.decode_head
-        self.at_image_size = at_image_size
         prepares = model.data_preprocessor
         # mmseg loads BGR, and a model that does not convert it was trained on BGR. The stacks name
         # the conversion differently.
@@ -56,16 +52,15 @@ class SegmentationGraph(nn.Module):
             seen_bias: What is subtracted from the probabilities of each name, shape (Q,).
 
         Returns:
-            Probabilities less the bias, shape (B, Q, h, w), or (B, Q, H, W) at one value for each
-            patch; the largest one wins. For a ``SimilarityHead``, cosines without a bias.
+            Probabilities less the bias, shape (B, Q, h, w); the largest one wins. For a
+            ``SimilarityHead``, cosines without a bias.
         """
         rgb = image.flip(1) if self.flips else image
         features = self.backbone((rgb.to(self.mean.dtype) - self.mean) / self.std)
         aligned = self.neck.align(features, text)
         logits = self.head.predicting_map(self.head(aligned))
-        if self.at_image_size:
-            size, corners = image.shape[-2:], self.head.align_corners
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=corners)
+        size, corners = image.shape[-2:], self.head.align_corners
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=corners)
         if isinstance(self.head, SimilarityHead):
             return logits + 0 * seen_bias[:, None, None]  # what has no effect stays an input
         return logits.sigmoid() - seen_bias[:, None, None]
@@ -121,7 +116,6 @@ def write_graph(
     example: tuple[Tensor, ...],
     path: Path,
     size: tuple[int, int] | None,
-    program: bool,
 ) -> None:
     """Write the segmenter.
 
@@ -131,7 +125,6 @@ def write_graph(
         path: The ONNX file to write.
         size: Rows and columns that images must have; None takes any multiples of the patch, at
             least two patches a side.
-        program: Whether to write the same graph beside it for ``torch.export.load`` too.
     """
     batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
     image: dict[int, Any] = {0: batch}
@@ -140,9 +133,7 @@ def write_graph(
         image[2] = patch[0] * torch.export.Dim("rows", min=2)
         image[3] = patch[1] * torch.export.Dim("columns", min=2)
     shapes = {"image": image, "text": {0: classes}, "seen_bias": {0: classes}}
-    exported = _export(graph, example, shapes, "probabilities", path)
-    if program:
-        torch.export.save(exported, path.with_name(PROGRAM))
+    _export(graph, example, shapes, "probabilities", path)
 
 
 def write_text_encoder(text: Any, folder: Path) -> dict[str, Any] | None:
@@ -188,7 +179,7 @@ def _export(
     shapes: dict[str, Any],
     output: str,
     path: Path,
-) -> Any:
+) -> None:
     try:
         exported = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
         onnx = torch.onnx.export(
@@ -207,7 +198,6 @@ def _export(
             f"torch cannot write this model as {path.name} ({reason}). If that is about sizes, "
             "fix them (--height, --width)."
         ) from error
-    return exported
 
 
 def quantize(path: Path) -> None:

@@ -9,52 +9,37 @@ from typing import Any
 
 import numpy as np
 
-# What these names look like, or stand for in the palettes of street scenes.
-COLORS = {
+# What names look like, or stand for in the palettes of street scenes.
+_COLORS = {
     "sky": (105, 175, 235),
     "cloud": (205, 215, 225),
     "sun": (255, 220, 90),
-    "water": (55, 120, 200),
-    "sea": (20, 75, 160),
+    "water, lake, river": (55, 120, 200),
+    "sea, ocean": (20, 75, 160),
     "tree": (30, 115, 40),
     "bush": (85, 125, 30),
-    "vegetation": (60, 155, 70),
+    "vegetation, plant": (60, 155, 70),
     "grass": (130, 195, 75),
     "field": (190, 200, 95),
-    "earth": (135, 95, 60),
-    "sand": (225, 205, 150),
-    "rock": (155, 145, 120),
+    "earth, ground, soil": (135, 95, 60),
+    "sand, beach": (225, 205, 150),
+    "rock, stone": (155, 145, 120),
     "mountain": (120, 90, 145),
     "snow": (240, 245, 255),
-    "road": (105, 105, 110),
-    "sidewalk": (200, 160, 190),
+    "road, street": (105, 105, 110),
+    "sidewalk, pavement": (200, 160, 190),
     "building": (170, 80, 75),
     "house": (205, 125, 90),
     "wall": (150, 140, 175),
     "fence": (180, 145, 60),
-    "person": (225, 30, 65),
+    "person, people, pedestrian": (225, 30, 65),
     "rider": (255, 95, 50),
     "car": (20, 40, 110),
-    "bicycle": (120, 15, 45),
+    "bicycle, bike": (120, 15, 45),
     "traffic light": (250, 165, 30),
-    "traffic sign": (225, 215, 20),
+    "traffic sign, sign": (225, 215, 20),
 }
-SAME = {
-    "ocean": "sea",
-    "lake": "water",
-    "river": "water",
-    "plant": "vegetation",
-    "ground": "earth",
-    "soil": "earth",
-    "beach": "sand",
-    "stone": "rock",
-    "street": "road",
-    "pavement": "sidewalk",
-    "people": "person",
-    "pedestrian": "person",
-    "bike": "bicycle",
-    "sign": "traffic sign",
-}
+COLORS = {name: color for names, color in _COLORS.items() for name in names.split(", ")}
 TRIES = 24
 FAR_ENOUGH = 60.0  # a distance in RGB at which two colors are told apart at a glance
 FAR_ENOUGH_KNOWN = 30.0  # a color that a name is known for may be nearer to others
@@ -91,7 +76,7 @@ def _new_color(name: str, taken: Sequence[Sequence[int]]) -> list[int]:
         return float(np.sqrt(np.square(others - color).sum(1)).min(initial=np.inf))
 
     for word in (words, words.removesuffix("s")):
-        color = COLORS.get(SAME.get(word, word))
+        color = COLORS.get(word)
         if color is not None and distance(color) >= FAR_ENOUGH_KNOWN:
             return list(color)
     colors = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .coco import CocoFile
+from mmseg_otseg.errors import UserError
+
 from .labels import NONE_COLOR, NONE_NAME
 from .reading import read_image
 
@@ -55,6 +57,9 @@ class OutputFolder:
         settings: What else to note in ``classes.json``.
         layout: One of ``LAYOUTS``.
         coco: Whether to write ``annotations.json``.
+
+    Raises:
+        UserError: If data to train with would be written over labels that are there.
     """
 
     def __init__(
@@ -71,9 +76,17 @@ class OutputFolder:
         self.settings, self.own_data, self.coco = settings or {}, layout == "own_data", coco
         paths = [image for image in images if not isinstance(image, np.ndarray)]
         self._names = dict(zip(paths, output_names(paths)))
+        masks = self.folder / ("labels" if self.own_data else MASKS)
+        found = masks.rglob("*.png")
+        earlier = {path.relative_to(masks).with_suffix("").as_posix() for path in found}
+        if earlier and self.own_data:
+            raise UserError(f"{masks} holds labels, perhaps corrected ones: choose another folder")
+        if earlier := earlier - set(self._names.values()):
+            message = f"{masks} also keeps {len(earlier)} masks of earlier calls"
+            logging.getLogger("mmseg_otseg").info(message)
         self._numbers, self._saved = count(), count()
         self._summary: Any = None
-        self._coco: CocoFile | None = None
+        self._coco: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
 
     def __enter__(self) -> OutputFolder:
         return self
@@ -81,8 +94,10 @@ class OutputFolder:
     def __exit__(self, *_: Any) -> None:
         if self._summary is not None:
             self._summary.close()
-        if self._coco is not None:
-            self._coco.close()
+        if self.coco and self._summary is not None:
+            categories = [dict(id=index, name=name) for index, name in enumerate(self.names, 1)]
+            with whole(self.folder / COCO) as part:
+                part.write_text(json.dumps(dict(self._coco, categories=categories)), "utf-8")
 
     def save(
         self, image: str | np.ndarray, mask: np.ndarray, overlay: np.ndarray | None = None
@@ -111,9 +126,9 @@ class OutputFolder:
             save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
         counts = np.bincount(mask.ravel(), minlength=len(self.names) + 1) / mask.size
         self._write_row([name, *(f"{part:.6f}" for part in counts)])
-        if self._coco is not None:
+        if self.coco:
             suffix = ".png" if isinstance(image, np.ndarray) else Path(image).suffix
-            self._coco.add(name.removesuffix(suffix) + suffix, mask)
+            self._annotate(name.removesuffix(suffix) + suffix, mask)
         return file
 
     def _start(self) -> None:
@@ -139,8 +154,25 @@ class OutputFolder:
         self._summary = file.open("w", newline="", encoding="utf-8")
         for row in (header, *rows):
             self._write_row(row)
-        if self.coco:
-            self._coco = CocoFile(self.folder / COCO, self.names)
+
+    def _annotate(self, file_name: str, mask: np.ndarray) -> None:
+        """Add the run lengths (RLE) of each class in an image; COCO counts classes from 1."""
+        from pycocotools import mask as coco
+
+        (height, width), images, annotations = mask.shape, *self._coco.values()
+        images.append(dict(id=len(images) + 1, file_name=file_name, height=height, width=width))
+        for label in np.unique(mask[mask < len(self.names)]).tolist():
+            runs = coco.encode(np.asfortranarray(mask == label, dtype=np.uint8))
+            annotation = dict(
+                id=len(annotations) + 1,
+                image_id=len(images),
+                category_id=label + 1,
+                segmentation=dict(size=[height, width], counts=runs["counts"].decode()),
+                area=int(coco.area(runs)),
+                bbox=coco.toBbox(runs).tolist(),
+                iscrowd=0,
+            )
+            annotations.append(annotation)
 
     def _write_row(self, row: Sequence[str]) -> None:
         csv.writer(self._summary).writerow(row)

@@ -79,7 +79,7 @@ def check_image_file(path: str | os.PathLike) -> None:
         OSError: If the file does not exist or cannot be opened.
     """
     try:
-        with _opened(path, MAX_PIXELS):
+        with _opened(path):
             pass
     except (ImageError, OSError) as error:
         if isinstance(error, ImageError) or error.errno is not None:
@@ -88,13 +88,12 @@ def check_image_file(path: str | os.PathLike) -> None:
         return
 
 
-def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image(source: Source) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image as 8-bit RGB, rotated by its EXIF orientation, without transparency.
 
     Args:
         source: A path; or an array of type uint8, (H, W), (H, W, 1), (H, W, 3) in BGR or
             (H, W, 4) in BGRA.
-        max_pixels: Refuse a file whose image has more pixels than this.
 
     Returns:
         RGB values (h, w, 3), uint8; and the image's size (H, W). The values have this size unless
@@ -108,7 +107,7 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     if isinstance(source, np.ndarray):
         return _rgb_of_array(source), (source.shape[0], source.shape[1])
     try:
-        with _opened(source, max_pixels) as image:
+        with _opened(source) as image:
             return _decode(image)
     except ImageError:
         raise
@@ -126,7 +125,7 @@ _pillow = RLock()
 
 
 @contextmanager
-def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     """Open an image file and read its header; the limit on its pixels is ours, not Pillow's."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("it is a folder, pipe or device, not a file")
@@ -136,10 +135,10 @@ def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file, formats=formats)
-            if image.width * image.height > max_pixels:
+            if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"it has {image.width} x {image.height} pixels, more than "
-                    f"{max_pixels / 1e6:.0f} million; cut it into tiles"
+                    f"{MAX_PIXELS / 1e6:.0f} million; cut it into tiles"
                 )
             yield image
         finally:

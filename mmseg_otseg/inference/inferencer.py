@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from threading import Lock
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list, read_image
@@ -27,21 +23,13 @@ from mmseg_otseg.inference.loading import (
     load_model,
     set_precision,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory, names_alike
-from mmseg_otseg.inference.vocabulary import split_classes, with_classes
+from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory, names_alike
+from mmseg_otseg.inference.vocabulary import with_classes
 from mmseg_otseg.models.segmentors.sliding import ImageMaps
 from mmseg_otseg.structures import ClassSplit, SplitLike
+from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 
 VOCABULARIES_KEPT = 8
-
-
-class _Job(NamedTuple):
-    """An image to be segmented."""
-
-    number: int
-    image: np.ndarray
-    size: tuple[int, int]
-    data: dict[str, Any]
 
 
 class OTSegInferencer(Segmenter):
@@ -91,35 +79,21 @@ class OTSegInferencer(Segmenter):
             set_precision(self.cfg.model, precision)
         self.pipeline = array_pipeline(self.cfg)
         self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
-        self._lock = Lock()
-        self._own: Any = None
-        self._kept: OrderedDict[Any, Any] = OrderedDict()  # models by vocabulary, latest last
+        # Keyed by all that a model of other classes is made from.
+        self._renamed = lru_cache(VOCABULARIES_KEPT)(
+            lambda classes, *changes: with_classes(self.model, classes)
+        )
 
-    def report(self, message: str, level: int = logging.INFO) -> None:
-        print_log(message, "current", level=level)
-
-    def predict_all(
-        self,
-        model: Any,
-        images: Sequence[str | np.ndarray],
-        batch_size: int = 1,
-        refine: bool | None = None,
-    ) -> Iterator[Prediction]:
-        """Predict class maps at the size that the test pipeline gives each image."""
-        batch: list[_Job] = []
-        for number, source in enumerate(images):
-            try:
-                job = self._job(number, *read_image(source))
-            except Exception as error:  # one bad image must not stop the others
-                yield from _predict(model, batch, refine)
-                batch = []
-                yield Prediction(number, np.empty(0), (0, 0), error)
-                continue
-            if batch and (len(batch) == batch_size or _shapes(job) != _shapes(batch[0])):
-                yield from _predict(model, batch, refine)
-                batch = []
-            batch.append(job)
-        yield from _predict(model, batch, refine)
+    @torch.no_grad()
+    def predict(self, image: np.ndarray, model: Any, refine: bool | None = None) -> np.ndarray:
+        """Class maps (K, h, w) of an RGB image at the size that the test pipeline gives it."""
+        inputs, metas = self._inputs(image, model)
+        check_memory(len(model.neck.text.split.texts), inputs.shape[2:])
+        options = {} if refine is None else {"refine": refine}  # mmseg's own segmentors take none
+        values = model.inference(inputs, metas, **options).float().cpu()[0]
+        if not values.isfinite().all():
+            raise UserError("the model's values are not finite: its weights may be damaged")
+        return ImageMaps.of(values).upright(metas[0]).whole().numpy()
 
     def inspect(
         self,
@@ -141,17 +115,14 @@ class OTSegInferencer(Segmenter):
             UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
         named = self.named(classes)
-        source = image if isinstance(image, np.ndarray) else os.fspath(image)
-        (prediction,) = self.predict_all(named.model, [source], 1, refine)
-        if isinstance(prediction.values, Exception):
-            what = "the image" if isinstance(source, np.ndarray) else source
-            raise UserError(f"cannot segment {what}: {prediction.values}") from prediction.values
+        pixels, size = read_image(image)
+        values = self.predict(pixels, named.model, refine)
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
-        values = prediction.values + np.float32(bias) * seen[:, None, None]
+        values = values + np.float32(bias) * seen[:, None, None]
         return Inspection(
-            image=prediction.image,
-            size=prediction.size,
+            image=pixels,
+            size=size,
             names=named.names,
             palette=named.palette,
             seen=seen,
@@ -159,7 +130,7 @@ class OTSegInferencer(Segmenter):
             values=values,
             prompts=prompt_names(neck.text),
             align_corners=named.align_corners,
-            plan=partial(self._plan, named.model, prediction.image),
+            plan=partial(self._plan, named.model, pixels),
             warning=names_alike(named.texts, named.text),
         )
 
@@ -168,18 +139,16 @@ class OTSegInferencer(Segmenter):
         """The plan (K, N, H, W) of each class's first name in an RGB image; None without one."""
         if not hasattr(model.decode_head, "plan"):
             return None
-        job = self._job(0, image, image.shape[:2])
-        packed = {key: [job.data[key]] for key in ("inputs", "data_samples")}
-        inputs = model.data_preprocessor(packed, False)["inputs"]
+        inputs, _ = self._inputs(image, model)
         split, plan = model.neck.text.split, model.decode_head.plan(model.extract_feat(inputs))[0]
         firsts = [split.texts.index(name) for name in split.classes]
         return plan[firsts].float().cpu().numpy()
 
-    def _job(self, number: int, image: np.ndarray, size: tuple[int, int]) -> _Job:
-        data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
-        if data is None:
-            raise UserError("the test pipeline returned no result")
-        return _Job(number, image, size, data)
+    def _inputs(self, image: np.ndarray, model: Any) -> tuple[torch.Tensor, list[dict]]:
+        """The input of the model, (1, 3, h, w), and its meta information."""
+        packed = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
+        data = model.data_preprocessor({key: [value] for key, value in packed.items()}, False)
+        return data["inputs"], [sample.metainfo for sample in data["data_samples"]]
 
     def named(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
         """The model with its own vocabulary; models of the most recent calls are cached."""
@@ -202,47 +171,9 @@ class OTSegInferencer(Segmenter):
         if isinstance(classes, Mapping):
             classes = ClassSplit.build(classes)
         elif classes is not None and not isinstance(classes, ClassSplit):
-            classes = tuple(class_list(classes, split_classes()))
+            classes = tuple(class_list(classes, KNOWN_CLASSES))
         model = with_classes(self.model)
-        own = model.neck.text
-        if classes is None or classes == own.split.full_names:
+        if classes is None or classes == model.neck.text.split.full_names:
             return model
         names = classes.names if isinstance(classes, ClassSplit) else None  # no part of its hash
-        asked = (classes, names, self.model.data_preprocessor.device)
-        with self._lock:
-            if self._own is not own:
-                self._own = own
-                self._kept.clear()
-            if asked not in self._kept:
-                self._kept[asked] = with_classes(model, classes)
-            self._kept.move_to_end(asked)
-            if len(self._kept) > VOCABULARIES_KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[asked]
-
-
-def _predict(model: Any, batch: list[_Job], refine: bool | None) -> list[Prediction]:
-    """Class maps of images of equal size; if the model fails, the error for each of them."""
-    if not batch:
-        return []
-    packed = {key: [job.data[key] for job in batch] for key in ("inputs", "data_samples")}
-    options = {} if refine is None else {"refine": refine}  # mmseg's own segmentors take none
-    try:
-        with torch.no_grad():
-            data = model.data_preprocessor(packed, False)
-            check_memory(len(model.neck.text.split.texts), data["inputs"].shape[2:])
-            metas = [sample.metainfo for sample in data["data_samples"]]
-            maps = model.inference(data["inputs"], metas, **options).float().cpu()
-        if not maps.isfinite().all():
-            raise UserError("the model's values are not finite: its weights may be damaged")
-    except Exception as error:  # for example, images too small for the model, or out of memory
-        return [Prediction(*job[:3], error) for job in batch]
-    return [
-        Prediction(*job[:3], ImageMaps.of(values).upright(meta).whole().numpy())
-        for job, values, meta in zip(batch, maps, metas)
-    ]
-
-
-def _shapes(job: _Job) -> tuple[Any, Any]:
-    """The shapes that must be equal for images to share a batch."""
-    return job.data["inputs"].shape, job.data["data_samples"].metainfo.get("ori_shape")
+        return self._renamed(classes, names, self.model.neck, self.model.data_preprocessor.device)

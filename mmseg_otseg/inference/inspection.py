@@ -76,30 +76,21 @@ class Inspection:
         values = self.biased(seen_bias)
         return labels_at_size(values, size or self.size, none_below, self.align_corners)
 
-    def values_at(self, row: float, column: float, seen_bias: float | None = None) -> np.ndarray:
+    def values_at(self, row: int, column: int, seen_bias: float | None = None) -> np.ndarray:
         """The value of every class in one pixel of the image, (K,), less the seen-class bias."""
         return self._at(self.biased(seen_bias), row, column)
 
-    def share_at(self, row: float, column: float, label: int) -> np.ndarray | None:
+    def share_at(self, row: int, column: int, label: int) -> np.ndarray | None:
         """The share of one pixel that each prompt of a class takes, (N,), summing to 1; or None."""
         if self.share is None:
             return None
         share = self._at(self.share[label], row, column)
         return share / max(float(share.sum()), np.finfo(np.float32).tiny)
 
-    def _at(self, maps: np.ndarray, row: float, column: float) -> np.ndarray:
-        """Maps (C, h, w) over the whole image, interpolated at one of its pixels."""
-        for axis, (position, new) in enumerate(zip((row, column), self.size), 1):
-            old = maps.shape[axis]
-            if self.align_corners:
-                place = position * (old - 1) / max(new - 1, 1)
-            else:
-                place = min(max((position + 0.5) * old / new - 0.5, 0.0), old - 1.0)
-            low = min(int(place), max(old - 2, 0))
-            ends = np.take(maps, [low, min(low + 1, old - 1)], axis)
-            maps = np.tensordot(ends, [1 - (place - low), place - low], (axis, 0))
-            maps = np.expand_dims(maps, axis)
-        return maps[:, 0, 0].astype(np.float32)
+    def _at(self, maps: np.ndarray, row: int, column: int) -> np.ndarray:
+        """Maps (C, h, w) over the whole image, where one of its pixels is."""
+        rows, columns = maps.shape[1:]
+        return maps[:, row * rows // self.size[0], column * columns // self.size[1]]
 
 
 def prompt_names(text: Any) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,6 @@ from mmseg_otseg.models.segmentors import change_clip
 
 # Label loaders of both stacks and of depth estimation; not all subclass mmcv's loader.
 LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
-HEAD_KEEPS = ("embed_dim", "num_classes", "align_corners")
 FROM_ARRAY = "LoadImageFromNDArray"
 NAMES_CONFIG = Path("training_free", "names.py")
 
@@ -72,35 +70,6 @@ def set_precision(model: ConfigDict, precision: str) -> None:
     check_precision(precision)
     if not change_clip(model, precision=precision):
         raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
-
-
-def training_free(cfg: Config) -> Config:
-    """The config of CLIP's own dense map, with the CLIP and the classes of a given config.
-
-    The map is the mean cosine similarity of each patch with the prompts of a class, without any
-    training. Learned prompts are replaced with OTSeg's six templates.
-
-    Args:
-        cfg: The config of a model with a ``CLIPBackbone`` and a ``DLFANeck``.
-    """
-    cfg = copy.deepcopy(cfg)
-    backbone, neck, head = cfg.model.backbone, cfg.model.neck, cfg.model.decode_head
-    backbone.update(visual_prompts=None, drop_path_rate=0.0, out_indices=(-1,), project=True)
-    neck.update(relationship_descriptor=False, adapters=0)
-    if neck.text.type == "LearnablePrompts":
-        kept = {key: neck.text[key] for key in ("clip", "split") if key in neck.text}
-        neck.text = ConfigDict(type="TemplatePrompts", templates="otseg6", **kept)
-    neck.text.pop("average", None)
-    kept = {key: head[key] for key in HEAD_KEEPS if key in head}
-    cfg.model.decode_head = ConfigDict(
-        type="MPSAHead",
-        transport="none",
-        decoder_layers=0,
-        predict_from="score",
-        seen_bias=0.0,
-        **kept,
-    )
-    return cfg
 
 
 def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_list, names_of, read_image, resize, windows
+from mmseg_otseg.imaging import class_list, names_of, resize, windows
 from mmseg_otseg.inference.exported import (
     MODEL,
     VOCABULARY,
@@ -22,7 +21,7 @@ from mmseg_otseg.inference.exported import (
     read_metadata,
     read_vocabulary,
 )
-from mmseg_otseg.inference.segmenter import Named, Prediction, Segmenter, check_memory
+from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory
 
 
 class OTSegRuntime(Segmenter):
@@ -36,9 +35,10 @@ class OTSegRuntime(Segmenter):
             ``["CPUExecutionProvider"]``; None takes a GPU where the installed package offers one.
 
     Raises:
-        FileNotFoundError: If the folder or one of its files is not there.
+        FileNotFoundError: If the folder holds no exported model.
         ImportError: If ONNX Runtime is missing or older than 1.20.
-        UserError: If a file is damaged, of a newer layout, or made with another CLIP.
+        UserError: If a file has another layout or was made with another CLIP, or a provider is not
+            installed.
 
     Examples:
         >>> runtime = OTSegRuntime("exported")
@@ -60,9 +60,7 @@ class OTSegRuntime(Segmenter):
             raise UserError(f"the seen-class bias must be within -1..1, got {self.seen_bias}")
         self.known = read_vocabulary(self.folder / VOCABULARY, self.metadata["clip"])
         self._session = Session(self.folder / MODEL, "probabilities", threads, providers)
-        self._encoder: TextEncoder | None = None
-        self._last = self.known
-        self._lock = Lock()
+        self._encoded = lru_cache(1)(lambda names: self._encoder(names))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Processes that are started with ``spawn`` open the folder again."""
@@ -78,11 +76,6 @@ class OTSegRuntime(Segmenter):
         """Rows and columns that the model's images must have; None is any multiple of the patch."""
         return tuple(self.metadata["size"]) if self.metadata["size"] else None
 
-    @property
-    def at_image_size(self) -> bool:
-        """Whether the model returns one value for each pixel rather than for each patch."""
-        return self.metadata["at_image_size"]
-
     def vocabulary(self, classes: str | os.PathLike | Sequence[str] | None = None) -> Vocabulary:
         """Encode class names; the last vocabulary is kept.
 
@@ -96,20 +89,17 @@ class OTSegRuntime(Segmenter):
         names = self.known.full_names if classes is None else tuple(class_list(classes))
         if names == self.known.full_names:
             return self.known
-        with self._lock:
-            if names != self._last.full_names:
-                if not self.takes_names:
-                    raise UserError(
-                        "this model was exported with fixed text embeddings and has no text "
-                        f"encoder: it knows the classes {', '.join(self.known.names)} only"
-                    )
-                if self._encoder is None:
-                    prompts = self.metadata["prompts"]
-                    self._encoder = TextEncoder(
-                        self.folder, self.known, prompts, self.threads, self.providers
-                    )
-                self._last = self._encoder(names)
-            return self._last
+        return self._encoded(names)
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        prompts = self.metadata["prompts"]
+        if prompts is None:
+            raise UserError(
+                "this model was exported with fixed text embeddings and has no text encoder: it "
+                f"knows the classes {', '.join(self.known.names)} only"
+            )
+        return TextEncoder(self.folder, self.known, prompts, self.threads, self.providers)
 
     def run(self, images: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Run the model once.
@@ -119,8 +109,8 @@ class OTSegRuntime(Segmenter):
             vocabulary: The classes.
 
         Returns:
-            Values of every name, shape (B, Q, h, w), or one for each patch, as the model was
-            exported: probabilities less the bias of seen classes, or cosines for :meth:`finish`.
+            Values of every name, shape (B, Q, h, w): probabilities less the bias of seen classes,
+            or cosines for :meth:`finish`.
 
         Raises:
             UserError: If the model does not take these images.
@@ -157,13 +147,13 @@ class OTSegRuntime(Segmenter):
         return values
 
     def predict(
-        self, image: np.ndarray, vocabulary: Vocabulary, refine: bool = False
+        self, image: np.ndarray, model: Vocabulary, refine: bool | None = None
     ) -> np.ndarray:
         """Segment an image as the config's test pipeline does: resized, whole or in windows.
 
         Args:
             image: RGB values, shape (H, W, 3), uint8.
-            vocabulary: The classes.
+            model: The classes.
             refine: Whether edges in the maps move to edges in the image, which needs torch.
 
         Returns:
@@ -175,20 +165,20 @@ class OTSegRuntime(Segmenter):
                 have the size that the model was exported for.
         """
         image = _resized(image, self.metadata["resize"])
-        check_memory(len(vocabulary.text), image.shape[:2])
+        check_memory(len(model.text), image.shape[:2])
         slides = self.metadata["windows"]
         if slides is None:
-            values = self._predict_window(image, vocabulary)
+            values = self._predict_window(image, model)
         else:
             rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
-            values = np.zeros((len(vocabulary.text), *image.shape[:2]), np.float32)
+            values = np.zeros((len(model.text), *image.shape[:2]), np.float32)
             covered = np.zeros(image.shape[:2], np.float32)
             for row in rows:
                 for column in columns:
-                    values[:, row, column] += self._predict_window(image[row, column], vocabulary)
+                    values[:, row, column] += self._predict_window(image[row, column], model)
                     covered[row, column] += 1
             values /= covered
-        return self.finish(_refined(values, image) if refine else values, vocabulary)
+        return self.finish(_refined(values, image) if refine else values, model)
 
     def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Values (Q, h, w) of a window (h, w, 3)."""
@@ -221,27 +211,6 @@ class OTSegRuntime(Segmenter):
             "seen_bias": self.seen_bias,
             "refine": bool(refine),
         }
-
-    def predict_all(
-        self,
-        model: Vocabulary,
-        images: Sequence[str | np.ndarray],
-        batch_size: int = 1,
-        refine: bool | None = None,
-    ) -> Iterator[Prediction]:
-        """Class maps of each image; images go through the model one at a time.
-
-        Raises:
-            ImportError: If the maps are to be refined and torch is not installed.
-        """
-        if refine and find_spec("torch") is None:
-            raise ImportError("the masks of an exported model are refined with torch: install it")
-        for number, source in enumerate(images):
-            try:
-                image, size = read_image(source)
-                yield Prediction(number, image, size, self.predict(image, model, bool(refine)))
-            except Exception as error:  # one image must not end the others
-                yield Prediction(number, np.empty(0), (0, 0), error)
 
 
 def _refined(values: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging.coco import check_coco
 from mmseg_otseg.imaging.labels import NONE_NAME, labels_at_size
 from mmseg_otseg.imaging.outputs import LAYOUTS, OutputFolder
 from mmseg_otseg.imaging.overlays import paint
-from mmseg_otseg.imaging.reading import Source, find_images
+from mmseg_otseg.imaging.reading import Source, find_images, read_image
+
+logger = logging.getLogger("mmseg_otseg")
 
 MAX_VALUES = 3 * 2**26  # of all class maps of an image, 768 MiB; some steps need three copies
 SAME = 0.999  # cosine of two texts that CLIP does not tell apart
@@ -40,28 +41,11 @@ class Segmented(NamedTuple):
     reason: str = ""
 
 
-class Prediction(NamedTuple):
-    """A model's prediction for an image.
-
-    Attributes:
-        number: Index of the image among the inputs.
-        image: RGB values (H, W, 3), uint8, of the image, which may have been reduced.
-        size: Rows and columns of the original image.
-        values: Class maps (K, h, w) at the model's output size, in which the largest value wins; or
-            the error if the prediction failed.
-    """
-
-    number: int
-    image: np.ndarray
-    size: tuple[int, int]
-    values: np.ndarray | Exception
-
-
 class Named(NamedTuple):
     """A model and the classes that it segments in one call.
 
     Attributes:
-        model: The model to pass to :meth:`Segmenter.predict_all`.
+        model: The model to pass to :meth:`Segmenter.predict`.
         names: The K class names.
         palette: RGB colors of the classes.
         align_corners: How the class maps are resized, as in ``interpolate``.
@@ -89,28 +73,18 @@ class Segmenter(ABC):
         """What to note about a model of :meth:`named` beside the masks, for JSON."""
 
     @abstractmethod
-    def predict_all(
-        self,
-        model: Any,
-        images: Sequence[str | np.ndarray],
-        batch_size: int = 1,
-        refine: bool | None = None,
-    ) -> Iterator[Prediction]:
-        """Predict each image, in the order of the inputs.
+    def predict(self, image: np.ndarray, model: Any, refine: bool | None = None) -> np.ndarray:
+        """Predict an image.
 
         Args:
+            image: RGB values, shape (H, W, 3), uint8.
             model: The model of :meth:`named`.
-            images: Paths and arrays, as from :func:`~mmseg_otseg.imaging.find_images`.
-            batch_size: How many images of the same size go through the model at once.
             refine: As in :meth:`segment`.
 
-        Yields:
-            One prediction per image; one that failed holds the error.
+        Returns:
+            Class maps (K, h, w) at the size that the model gives the image, in which the largest
+            value wins.
         """
-
-    def report(self, message: str, level: int = logging.INFO) -> None:
-        """Log that an input was left out or an image was skipped."""
-        logging.getLogger("mmseg_otseg").log(level, message)
 
     def __call__(
         self,
@@ -148,8 +122,6 @@ class Segmenter(ABC):
         none_below: float | None = None,
         out_dir: str | os.PathLike | None = None,
         return_vis: bool = False,
-        batch_size: int = 1,
-        opacity: float = 0.6,
         overlays: bool = True,
         refine: bool | None = None,
         layout: str = "masks",
@@ -171,8 +143,6 @@ class Segmenter(ABC):
             out_dir: Folder for masks (``pred/``), overlays (``vis/``) and their key, written as
                 soon as each image is done; see :class:`~mmseg_otseg.imaging.OutputFolder`.
             return_vis: Whether the results include the overlays.
-            batch_size: How many images of the same size go through the model at once.
-            opacity: Opacity of the class colors in overlays, 0..1.
             overlays: Whether overlays are written to ``out_dir``.
             refine: Whether the edges of the classes move to edges of the image, see
                 :func:`~mmseg_otseg.ops.refine`; it takes some tenths of a second. None means as the
@@ -190,39 +160,32 @@ class Segmenter(ABC):
         """
         if none_below is not None and not 0 <= none_below <= 1:
             raise UserError(f"none_below must be within 0..1, got {none_below}")
-        if not 0 <= opacity <= 1:
-            raise UserError(f"opacity must be within 0..1, got {opacity}")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UserError(f"batch_size must be an integer of 1 or more, got {batch_size!r}")
         if layout not in LAYOUTS:
             raise UserError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
         if coco:
-            check_coco()
+            import pycocotools.mask  # noqa: F401  missing, it is missed now rather than later
         images, left_out = find_images(inputs)
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
-            self.report(f"left out {path}: {kind}")
+            logger.warning("left out %s: %s", path, kind)
         named = self.named(classes)
         if none_below is None:
             none_below = (getattr(named.model, "test_cfg", None) or {}).get("none_below")
         if warning := names_alike(named.texts, named.text):
-            self.report(warning, logging.WARNING)
+            logger.warning(warning)
         out = None
         if out_dir is not None and out_dir != "":
             settings = {**self.settings(named.model, refine), "none_below": none_below}
             out = OutputFolder(out_dir, images, named.names, named.palette, settings, layout, coco)
-        predictions = self.predict_all(named.model, images, batch_size, refine)
-        painting = (opacity, overlays, return_vis)
-        return self._results(predictions, named, images, out, none_below, *painting)
+        return self._results(named, images, refine, out, none_below, overlays, return_vis)
 
     def _results(
         self,
-        predictions: Iterator[Prediction],
         named: Named,
         images: list[str | np.ndarray],
+        refine: bool | None,
         out: OutputFolder | None,
         none_below: float | None,
-        opacity: float,
         overlays: bool,
         return_vis: bool,
     ) -> Iterator[Segmented]:
@@ -230,18 +193,22 @@ class Segmenter(ABC):
         names = named.names if none_below is None else (*named.names, NONE_NAME)
         reasons = []
         with out or nullcontext():
-            for number, image, size, values in predictions:
-                source = images[number]
+            for number, source in enumerate(images):
                 name = source if isinstance(source, str) else f"array {number}"
-                if isinstance(values, Exception):
-                    reason = " ".join(str(values).split()) or type(values).__name__
+                try:
+                    image, size = read_image(source)
+                    values = self.predict(image, named.model, refine)
+                except ImportError:
+                    raise
+                except Exception as error:  # one image must not stop the others
+                    reason = " ".join(str(error).split()) or type(error).__name__
                     reasons.append(f"{name}: {reason}")
-                    self.report(f"skipped {reasons[-1]}", logging.WARNING)
+                    logger.warning("skipped %s", reasons[-1])
                     yield Segmented(name, None, None, names, reason)
                     continue
                 mask, overlay = labels_at_size(values, size, none_below, named.align_corners), None
                 if return_vis or (out is not None and overlays):
-                    overlay = paint(image, mask, named.names, named.palette, opacity)
+                    overlay = paint(image, mask, named.names, named.palette)
                 if out is not None:
                     out.save(source, mask, overlay if overlays else None)
                 yield Segmented(name, mask, overlay if return_vis else None, names)

@@ -10,15 +10,10 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import SPLIT_NAMES, palette_for
-from mmseg_otseg.structures import ClassSplit, SplitLike
+from mmseg_otseg.imaging import palette_for
+from mmseg_otseg.structures import SplitLike
 
 Part = TypeVar("Part", bound=nn.Module)
-
-
-def split_classes() -> dict[str, tuple[str, ...]]:
-    """The class names of each known split, as :func:`~mmseg_otseg.imaging.class_list` wants it."""
-    return {name: ClassSplit.build(name).classes for name in SPLIT_NAMES}
 
 
 def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
@@ -68,10 +63,6 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
     other = _shell(segmentor)
     other.neck, other.decode_head = _shell(segmentor.neck), _shell(segmentor.decode_head)
     if classes is not None:
-        if isinstance(classes, Sequence) and not isinstance(classes, str):
-            blank = [name for name in classes if not str(name).strip()]
-            if blank:
-                raise UserError("a class name is empty; give every class a name")
         other.neck.text = _shell(other.neck.text)
         other.neck.set_classes(classes)
     split = other.neck.text.split

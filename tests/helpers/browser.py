@@ -54,7 +54,7 @@ def served(arguments: Sequence[str], folder: Path) -> Iterator[str]:
     file = folder / "web_demo.log"
     with file.open("w") as log:
         server = subprocess.Popen(
-            [*command, "--port", "0", "--device", "cpu"],
+            [*command, "--device", "cpu"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -183,7 +183,7 @@ class Visitor:
 
     def message(self) -> str:
         """What the page says is wrong, as soon as it does."""
-        return self.wait_for(lambda: " ".join(self.texts("#status .wrong")).strip())
+        return self.wait_for(lambda: " ".join(self.texts(".toast-body.error")).strip())
 
     def place(self) -> list[int]:
         """The column and row of the image of which the page tells the classes."""

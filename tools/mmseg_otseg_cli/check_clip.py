@@ -49,8 +49,8 @@ def main() -> None:
     from mmseg_otseg.engine.hooks.parts import class_split
     from mmseg_otseg.errors import UserError
     from mmseg_otseg.imaging import class_list, find_images
-    from mmseg_otseg.inference.vocabulary import split_classes
     from mmseg_otseg.models.clip import shared_clip
+    from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 
     init_default_scope(cfg.get("default_scope", "mmseg"))
     clip = dict(cfg.model.get("clip") or cfg.model.backbone.clip)
@@ -59,7 +59,7 @@ def main() -> None:
         split = class_split(model)
         if split is None:
             raise UserError(f"the model of {args.config} has no class names")
-        names = class_list(args.classes, split_classes()) if args.classes else split.classes
+        names = class_list(args.classes, KNOWN_CLASSES) if args.classes else split.classes
         check = PatchCheck(clip, names, model.data_preprocessor)
     table = PrettyTable(header=False, align="l")
     for line in describe_clip(model, clip, check.backbone).items():

@@ -3,7 +3,7 @@
     python tools/export.py CONFIG CHECKPOINT OUT_DIR
 
 The folder holds the segmenter, the text encoder with its tokenizer, the config's vocabulary, and a
-description of them for programs. ``python -m mmseg_otseg.inference`` runs it without torch.
+description of them for programs. ``mmseg-otseg segment --model OUT_DIR`` runs it without torch.
 """
 
 from __future__ import annotations
@@ -27,15 +27,6 @@ def parse_args() -> argparse.Namespace:
         "--dynamic",
         action="store_true",
         help="accept images of any multiple of the patch",
-    )
-    options.add_argument(
-        "--resolution",
-        choices=["image", "patch"],
-        default="image",
-        help="resolution of the probabilities. Default: image",
-    )
-    options.add_argument(
-        "--program", action="store_true", help="also write model.pt2, for torch.export.load"
     )
     options.add_argument(
         "--int8",
@@ -74,8 +65,6 @@ def main() -> None:
         cfg,
         args.out,
         size=size,
-        at_image_size=args.resolution == "image",
-        program=args.program,
         int8=args.int8,
         checkpoint=args.checkpoint,
     )

@@ -1,29 +1,23 @@
-"""Segment images into classes named on the command line."""
+"""Segment images into classes named on the command line.
+
+An exported model runs without torch and mmengine, which are imported for the others only.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .config import fetch_weights, read_config
 from .errors import CommandError
 from .options import add_cfg_options, new_parser
 
+if TYPE_CHECKING:
+    from mmseg_otseg.inference import Segmenter
+
 DEFAULT = "training_free/names"
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not within 0..1")
-    return value
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +35,10 @@ def parse_args() -> argparse.Namespace:
         "the model", "without any of these options: the maps of a CLIP that nothing was trained for"
     )
     model.add_argument(
-        "--model", metavar="CONFIG", dest="config", help=f"config. Default: {DEFAULT}"
+        "--model",
+        metavar="CONFIG",
+        dest="config",
+        help=f"config, or a folder that tools/export.py wrote. Default: {DEFAULT}",
     )
     model.add_argument(
         "--weights", metavar="CKPT", help="checkpoint file, URL, or hf://OWNER/NAME[/FILE]"
@@ -57,12 +54,16 @@ def parse_args() -> argparse.Namespace:
         choices=["fp32", "bf16", "fp16"],
         help="precision of CLIP's towers. Default: the config's, or fp32",
     )
-    model.add_argument("--device", help="e.g. cuda:0 or cpu. Default: a GPU if there is one")
+    model.add_argument(
+        "--device",
+        help="e.g. cuda:0 or cpu; of an exported model the provider of ONNX Runtime, such as "
+        "CPUExecutionProvider. Default: a GPU if there is one",
+    )
     add_cfg_options(model)
     masks = options.add_argument_group("the masks")
     masks.add_argument(
         "--none-below",
-        type=fraction,
+        type=float,
         metavar="P",
         help='pixels whose best value is below P become "none of these"',
     )
@@ -87,29 +88,24 @@ def parse_args() -> argparse.Namespace:
         help="coco: annotations.json with run lengths as well, for labeling tools",
     )
     masks.add_argument("--no-overlays", action="store_true", help="write the masks only")
-    masks.add_argument(
-        "--opacity", type=fraction, default=0.6, help="opacity of overlays. Default: 0.6"
-    )
-    masks.add_argument(
-        "--batch-size",
-        type=positive,
-        default=1,
-        help="images of equal size per batch. Default: 1",
-    )
     args = options.parse_args()
+    if args.none_below is not None and not 0 <= args.none_below <= 1:
+        options.error("--none-below is a value within 0..1")
     if args.config is None and args.weights is not None:
         options.error("--weights needs --model, the config of the checkpoint")
     if args.config is None and args.classes is None:
         options.error("without --model, name the classes with --classes")
+    args.exported = args.config is not None and Path(args.config).is_dir()
+    of_configs = (args.weights, args.clip, args.clip_weights, args.precision, args.cfg_options)
+    if args.exported and any(of_configs):
+        options.error("an exported model takes --device and --bias alone of the model's options")
     return args
 
 
-def main() -> None:
-    args = parse_args()
+def model_of_config(args: argparse.Namespace) -> Segmenter:
+    """The model of a config in torch."""
     args.checkpoint, args.config = args.weights, args.config or DEFAULT
     cfg = read_config(args)
-    if not any(Path(image).exists() for image in args.images):
-        raise FileNotFoundError(f"no such image or folder: {', '.join(args.images)}")
     if args.weights is None and cfg.get("train_dataloader"):
         raise CommandError(f"{args.config} describes a model that is trained: give its --weights")
     clip = dict(model=args.clip, pretrained=args.clip_weights)
@@ -117,39 +113,54 @@ def main() -> None:
     if args.bias is not None:
         cfg.model.decode_head.seen_bias = args.bias
     fetch_weights(cfg)
-    from mmengine.logging import MMLogger
-    from rich.progress import track
-
-    from mmseg_otseg.imaging import class_list, find_images
+    from mmseg_otseg.imaging import class_list
     from mmseg_otseg.inference import OTSegInferencer
-    from mmseg_otseg.inference.vocabulary import split_classes
+    from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 
-    logger = MMLogger.get_instance("segment")
-    total = len(find_images(args.images)[0])
     if args.weights is None and args.classes is not None:  # spares encoding the config's names
-        cfg.model.split = dict(classes=class_list(args.classes, split_classes()))
-    inferencer = OTSegInferencer(cfg, args.weights, device=args.device, precision=args.precision)
+        cfg.model.split = dict(classes=class_list(args.classes, KNOWN_CLASSES))
     if cfg.get("about"):
-        logger.info(cfg.about)
-    results = inferencer.segment(
+        logging.getLogger("mmseg_otseg").info(cfg.about)
+    return OTSegInferencer(cfg, args.weights, device=args.device, precision=args.precision)
+
+
+def main() -> None:
+    args = parse_args()
+    if not any(Path(image).exists() for image in args.images):
+        raise FileNotFoundError(f"no such image or folder: {', '.join(args.images)}")
+    logger = logging.getLogger("mmseg_otseg")
+    logger.setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from mmseg_otseg.imaging import find_images
+    from mmseg_otseg.inference import OTSegRuntime
+
+    segmenter: Segmenter
+    if args.exported:
+        providers = None if args.device is None else [args.device]
+        segmenter = OTSegRuntime(args.config, seen_bias=args.bias, providers=providers)
+    else:
+        segmenter = model_of_config(args)
+    total = len(find_images(args.images)[0])
+    results = segmenter.segment(
         args.images,
         classes=args.classes,
         none_below=args.none_below,
         out_dir=args.out,
-        batch_size=args.batch_size,
-        opacity=args.opacity,
         overlays=not args.no_overlays,
         refine=args.refine,
         layout=args.layout,
         coco=args.format == "coco",
     )
-    skipped = []
-    for result in track(results, "Segmenting", total=total):
-        classes = result.classes
-        if result.reason:
-            skipped.append(f"{result.name} ({result.reason})")
+    skipped = 0
+    with logging_redirect_tqdm():
+        for result in tqdm(results, "Segmenting", total):
+            classes = result.classes
+            skipped += result.mask is None
     legend = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
-    logger.info(f"{total - len(skipped)} images segmented into {args.out}")
+    logger.info(f"{total - skipped} images segmented into {args.out}")
     logger.info(f"values in the masks: {legend}")
     if skipped:
-        logger.warning(f"{len(skipped)} images skipped: {'; '.join(skipped)}")
+        logger.warning(f"{skipped} images skipped, which the warnings above name")

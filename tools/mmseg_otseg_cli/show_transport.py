@@ -16,6 +16,8 @@ from .config import load_config
 from .options import config_parser
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from mmseg_otseg.demo.samples import Sample
     from mmseg_otseg.inference import Inspection
     from mmseg_otseg.inference.sheets import Row
@@ -84,6 +86,20 @@ def row_of(sample: Sample, looks: dict[str, Inspection], none_below: float | Non
     return Row(image, sample.label, maps)
 
 
+def untrained(cfg: Config) -> Config:
+    """CLIP's own map, with the CLIP, the classes and the test pipeline of a resolved config."""
+    from mmengine.config import Config
+
+    from mmseg_otseg.inference.loading import installed_config
+
+    free = Config.fromfile(installed_config("shapes/training_free.py"))
+    free.model.update(clip=cfg.model.backbone.clip, split=cfg.model.neck.text.split)
+    free.model.update(data_preprocessor=cfg.model.data_preprocessor, test_cfg=cfg.model.test_cfg)
+    free.model.decode_head.seen_bias = 0.0
+    free.test_dataloader, free.val_dataloader = cfg.test_dataloader, cfg.val_dataloader
+    return free
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args, *([] if args.images else [args.subset]))
@@ -93,11 +109,10 @@ def main() -> None:
     from mmseg_otseg.errors import UserError
     from mmseg_otseg.imaging import read_image
     from mmseg_otseg.inference import OTSegInferencer
-    from mmseg_otseg.inference.loading import training_free
     from mmseg_otseg.inference.sheets import plan_sheet, segmentation_sheet
 
     ours = OTSegInferencer(cfg, args.checkpoint, args.device)
-    clip = OTSegInferencer(training_free(cfg), None, args.device)
+    clip = OTSegInferencer(untrained(ours.cfg), None, args.device)
     split = ours.model.neck.text.split
     unknown = sorted(set(args.classes or ()) - set(split.classes))
     if unknown:

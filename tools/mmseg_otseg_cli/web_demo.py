@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import socket
 import tempfile
@@ -38,27 +37,11 @@ def parse_args() -> argparse.Namespace:
         default="127.0.0.1",
         help="address to serve on; 0.0.0.0 lets other machines in. Default: 127.0.0.1",
     )
-    parser.add_argument("--port", type=int, default=7860, help="0 is any free one. Default: 7860")
+    parser.add_argument("--port", type=int, help="Default: the first free one from 7860 on")
     args = parser.parse_args()
     if (args.model is None) != (args.weights is None):
         parser.error("give both --model and --weights, or neither")
     return args
-
-
-def check_port(host: str, port: int) -> None:
-    """Try the address before the model is built.
-
-    Raises:
-        OSError: If another program uses the port.
-    """
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise OSError(
-            f"another program uses port {port} of {host}: choose one with --port (0: any free one)"
-        ) from None
 
 
 def main() -> None:
@@ -70,10 +53,11 @@ def main() -> None:
             raise FileNotFoundError(f"{file} does not exist")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError('the page needs gradio: pip install "mmseg_otseg[demo]"')
-    check_port(args.host, args.port)
+    if args.port is not None:  # a port in use is reported before the model is built
+        socket.create_server((args.host, args.port)).close()
     with tempfile.TemporaryDirectory(prefix="mmseg_otseg_page_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads end with the page
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_SHARE"] = "False"
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         from mmengine.config import Config
 
         from mmseg_otseg.demo.page import Page, build
