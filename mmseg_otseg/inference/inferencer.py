@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ class OTSegInferencer(Segmenter):
             set_precision(self.cfg.model, precision)
         self.pipeline = array_pipeline(self.cfg)
         self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
+        self._lock = Lock()
         # Keyed by all that a model of other classes is made from.
         self._renamed = lru_cache(VOCABULARIES_KEPT)(
             lambda classes, *changes: with_classes(self.model, classes)
@@ -176,4 +178,6 @@ class OTSegInferencer(Segmenter):
         if classes is None or classes == model.neck.text.split.full_names:
             return model
         names = classes.names if isinstance(classes, ClassSplit) else None  # no part of its hash
-        return self._renamed(classes, names, self.model.neck, self.model.data_preprocessor.device)
+        device = self.model.data_preprocessor.device
+        with self._lock:  # encoding names may build a CLIP, for one thread at a time
+            return self._renamed(classes, names, self.model.neck, device)
