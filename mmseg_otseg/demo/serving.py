@@ -45,7 +45,6 @@ textarea {field-sizing: content; height: auto !important}
 .rows .number {text-align: right; font-variant-numeric: tabular-nums}
 .rows .unseen {margin-left: .5em; padding: 0 .4em; border-radius: .6em; font-size: .75em;
   background: #f59e0b33; border: 1px solid #f59e0b; display: inline-block}
-.absent {opacity: .65; font-size: .85em; margin: .4em 0 0}
 .result img {cursor: crosshair}
 """
 

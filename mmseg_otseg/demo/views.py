@@ -15,7 +15,6 @@ from mmseg_otseg.inference import Inspection
 
 SHOWN_SIDE = 768
 MAX_BEST = 5
-MAX_ROWS = 30
 
 
 def shown_image(image: np.ndarray, side: int = SHOWN_SIDE) -> np.ndarray:
@@ -55,17 +54,13 @@ def legend(look: Inspection, labels: np.ndarray) -> str:
     share = np.bincount(labels.ravel(), minlength=len(look.names) + 1) / labels.size
     order = [int(label) for label in np.argsort(-share, kind="stable") if share[label] > 0]
     rows = []
-    for label in order[:MAX_ROWS]:
+    for label in order:
         none = label == len(look.names)
         name = NONE_NAME if none else look.names[label]
         color = NONE_COLOR if none else look.palette[label]
         rows.append(
             _row(name, share[label], f"{share[label]:.1%}", color, none or look.seen[label])
         )
-    absent = [name for name, part in zip(look.names, share) if part == 0]
-    if absent:
-        text = ", ".join(absent[:MAX_ROWS]) + (", ..." if len(absent) > MAX_ROWS else "")
-        rows.append(f'<p class="absent">nowhere: {escape(text)}</p>')
     return f'<div class="rows" id="legend-rows">{"".join(rows)}</div>'
 
 

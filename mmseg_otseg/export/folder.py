@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported import FORMAT, METADATA, MODEL, VOCABULARY
-from mmseg_otseg.inference.loading import test_pipeline
+from mmseg_otseg.inference.loading import test_pipeline, type_name
 from mmseg_otseg.models import SimilarityHead
 from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.version import __version__
@@ -145,7 +145,7 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
     """
     resize = None
     for step in test_pipeline(cfg):
-        name = step["type"] if isinstance(step["type"], str) else step["type"].__name__
+        name = type_name(step)
         if name == "Resize" and resize is None:
             scale = step.get("scale")
             if scale is None or step.get("scale_factor") is not None:

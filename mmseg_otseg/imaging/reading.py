@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,12 +69,12 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
 
 
 def check_image_file(path: str | os.PathLike) -> None:
-    """Refuse a file that would block its reader or exhaust the memory, by reading only its header.
+    """Refuse an image that would exhaust the memory, by reading only its header.
 
     A file of an unknown format passes, because another reader may support it.
 
     Raises:
-        ImageError: If it is a folder, pipe or device, or has more than ``MAX_PIXELS`` pixels.
+        ImageError: If it has more than ``MAX_PIXELS`` pixels.
         OSError: If the file does not exist or cannot be opened.
     """
     try:
@@ -127,8 +126,6 @@ _pillow = RLock()
 @contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     """Open an image file and read its header; the limit on its pixels is ours, not Pillow's."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ImageError("it is a folder, pipe or device, not a file")
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
     with _pillow, open(path, "rb") as file:

@@ -22,10 +22,11 @@ from mmseg_otseg.inference.loading import (
     installed_config,
     load_config,
     load_model,
-    set_precision,
 )
 from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory, names_alike
 from mmseg_otseg.inference.vocabulary import with_classes
+from mmseg_otseg.models.clip import check_precision
+from mmseg_otseg.models.segmentors import change_clip
 from mmseg_otseg.models.segmentors.sliding import ImageMaps
 from mmseg_otseg.structures import ClassSplit, SplitLike
 from mmseg_otseg.structures.class_split import KNOWN_CLASSES
@@ -77,7 +78,9 @@ class OTSegInferencer(Segmenter):
         named = getattr(model, "filename", None) if isinstance(model, Mapping | Config) else model
         self._source = {"config": named and str(named), "weights": weights and str(weights)}
         if precision is not None:
-            set_precision(self.cfg.model, precision)
+            check_precision(precision)
+            if not change_clip(self.cfg.model, precision=precision):
+                raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
         self.pipeline = array_pipeline(self.cfg)
         self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
         self._lock = Lock()
@@ -133,7 +136,7 @@ class OTSegInferencer(Segmenter):
             prompts=prompt_names(neck.text),
             align_corners=named.align_corners,
             plan=partial(self._plan, named.model, pixels),
-            warning=names_alike(named.texts, named.text),
+            warning=named.warning,
         )
 
     @torch.no_grad()
@@ -156,9 +159,13 @@ class OTSegInferencer(Segmenter):
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
         meta, text = model.dataset_meta, model.neck.text
-        table = text().detach().float().cpu().numpy()
-        corners = model.align_corners
-        return Named(model, meta["classes"], meta["palette"], corners, text.split.texts, table)
+        return Named(
+            model=model,
+            names=meta["classes"],
+            palette=meta["palette"],
+            align_corners=model.align_corners,
+            warning=names_alike(text.split.texts, text().detach().float().cpu().numpy()),
+        )
 
     def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
         """The config, the checkpoint, CLIP, the seen-class bias, and whether masks are refined."""

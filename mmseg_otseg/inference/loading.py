@@ -7,24 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import Compose, LoadAnnotations
-from mmengine.config import Config, ConfigDict
+from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader, load_state_dict
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 
 import mmseg_otseg
 from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
-from mmseg_otseg.models.clip import check_precision
-from mmseg_otseg.models.segmentors import change_clip
 
-# Label loaders of both stacks and of depth estimation; not all subclass mmcv's loader.
-LABEL_LOADERS = ("LoadAnnotations", "LoadOneDLAnnotations", "LoadDepthAnnotation")
 FROM_ARRAY = "LoadImageFromNDArray"
 NAMES_CONFIG = Path("training_free", "names.py")
 
@@ -61,17 +57,6 @@ def load_config(model: str | os.PathLike | Config | Mapping[str, Any]) -> Config
     return resolve(model)
 
 
-def set_precision(model: ConfigDict, precision: str) -> None:
-    """Set the precision of the frozen CLIP towers in a model's config; see ``load_clip``.
-
-    Raises:
-        UserError: If the model has no ``clip`` setting, or the precision is unknown.
-    """
-    check_precision(precision)
-    if not change_clip(model, precision=precision):
-        raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
-
-
 def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     """Build the config's model and load a checkpoint's weights and class colors.
 
@@ -98,20 +83,22 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
 def array_pipeline(cfg: Config) -> Compose:
     """The config's test pipeline for images that have already been read.
 
-    The first step is replaced, because it would read (or draw) the image. The input is
-    ``dict(img=...)`` with BGR values (H, W, 3), uint8.
+    The first step is replaced, because it would read (or draw) the image, and other loaders, which
+    would read labels, are left out. The input is ``dict(img=...)``, BGR values (H, W, 3), uint8.
 
     Raises:
         UserError: If the config has no test pipeline.
     """
     first, *steps = test_pipeline(cfg)
     built = [dict(first if first["type"] == "LoadImageFromFile" else {}, type=FROM_ARRAY)]
-    for step in steps:
-        kind = step["type"]
-        cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
-        if kind not in LABEL_LOADERS and not (cls and issubclass(cls, LoadAnnotations)):
-            built.append(step)
+    built += [step for step in steps if not type_name(step).startswith("Load")]
     return Compose(built)
+
+
+def type_name(step: Mapping[str, Any]) -> str:
+    """The name of a pipeline step's type, which a config may give with a scope or as a class."""
+    kind = step["type"]
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
 
 def test_pipeline(cfg: Config) -> Any:

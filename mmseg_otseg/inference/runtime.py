@@ -21,7 +21,7 @@ from mmseg_otseg.inference.exported import (
     read_metadata,
     read_vocabulary,
 )
-from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory
+from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory, names_alike
 
 
 class OTSegRuntime(Segmenter):
@@ -199,9 +199,14 @@ class OTSegRuntime(Segmenter):
     def named(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
         """The vocabulary of a call."""
         vocabulary = self.vocabulary(classes)
-        corners, names = self.metadata["align_corners"], vocabulary.names
         texts = [name for entry in vocabulary.full_names for name in names_of(entry)]
-        return Named(vocabulary, names, vocabulary.palette, corners, texts, vocabulary.text)
+        return Named(
+            model=vocabulary,
+            names=vocabulary.names,
+            palette=vocabulary.palette,
+            align_corners=self.metadata["align_corners"],
+            warning=names_alike(texts, vocabulary.text),
+        )
 
     def settings(self, model: Vocabulary, refine: bool | None) -> dict[str, Any]:
         """The folder, its checkpoint, the seen-class bias, and whether masks are refined."""

@@ -49,16 +49,14 @@ class Named(NamedTuple):
         names: The K class names.
         palette: RGB colors of the classes.
         align_corners: How the class maps are resized, as in ``interpolate``.
-        texts: The Q names of all classes, of which one may have several.
-        text: Their embeddings, shape (Q, N, D), for a warning about those that coincide.
+        warning: About names that this CLIP does not tell apart; empty if there are none.
     """
 
     model: Any
     names: tuple[str, ...]
     palette: Sequence[Sequence[int]]
     align_corners: bool
-    texts: Sequence[str]
-    text: np.ndarray
+    warning: str
 
 
 class Segmenter(ABC):
@@ -171,8 +169,8 @@ class Segmenter(ABC):
         named = self.named(classes)
         if none_below is None:
             none_below = (getattr(named.model, "test_cfg", None) or {}).get("none_below")
-        if warning := names_alike(named.texts, named.text):
-            logger.warning(warning)
+        if named.warning:
+            logger.warning(named.warning)
         out = None
         if out_dir is not None and out_dir != "":
             settings = {**self.settings(named.model, refine), "none_below": none_below}

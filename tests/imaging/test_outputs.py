@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import NONE_COLOR, OutputFolder, class_list
 from mmseg_otseg.imaging.outputs import output_names, save_image
 
@@ -88,6 +89,8 @@ def test_data_to_train_with(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/train/x.png").read_bytes() == Path(images[0]).read_bytes()
     assert (tmp_path / "out/images/val/00000000.png").is_file()
     assert class_list(tmp_path / "out/classes.txt") == NAMES
+    with pytest.raises(UserError, match="holds labels"):  # they may have been corrected
+        OutputFolder(tmp_path / "out", images, NAMES, PALETTE, layout="own_data")
 
 
 def test_a_full_disk_is_reported_with_the_file(
@@ -101,6 +104,16 @@ def test_a_full_disk_is_reported_with_the_file(
     with pytest.raises(OSError, match=r"No space left .*pred/x\.png"):
         save_image(Image.new("L", (2, 2)), tmp_path / "pred" / "x.png")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_masks_of_earlier_calls_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for images in (["x.jpg", "y.jpg"], ["y.jpg"]):
+        with OutputFolder(tmp_path, images, NAMES, PALETTE) as out:
+            assert not caplog.text or images == ["y.jpg"]
+            for image in images:
+                out.save(image, np.zeros((2, 2), np.uint8))
+    assert "keeps 1 masks" in caplog.text
 
 
 def test_arrays_are_numbered_on(tmp_path: Path) -> None:

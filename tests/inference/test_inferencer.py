@@ -82,6 +82,7 @@ def test_wrong_inputs(inferencer: OTSegInferencer, images: Path, tmp_path: Path)
     wrong: list[tuple[Any, dict[str, Any], str]] = [
         (images / "gone.jpg", {}, r"gone\.jpg"),
         ([], {}, r"\[\]"),
+        ([3], {}, "int"),
         (images / "empty", {}, "empty "),
         (image, {"classes": ["a", "a"]}, "numbers 1, 2"),
         (image, {"none_below": 90}, "none_below"),

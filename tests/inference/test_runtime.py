@@ -19,7 +19,11 @@ from mmseg_otseg.ops import refine
 from tests.helpers.exported import Exported
 from tests.helpers.paths import ROOT
 
-HEAVY = ("torch", "torchvision", "mmengine", "mmcv", "mmseg", "open_clip", "cv2")
+# All but numpy, Pillow, onnxruntime, tokenizers, ftfy, and what these bring.
+HEAVY = (
+    *("torch", "torchvision", "mmengine", "mmcv", "mmseg", "open_clip", "cv2", "scipy", "timm"),
+    *("matplotlib", "rich", "prettytable", "safetensors", "pycocotools"),
+)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def look_with(plan: np.ndarray | None) -> Inspection:
 def test_every_prompt_has_a_map_over_its_own_range() -> None:
     plan = np.zeros((3, 2, 2, 3), np.float32)
     plan[:, 0, 0], plan[:, 1, 1] = 1 / 6, 1 / 6  # one takes the upper row, one the lower
-    figure = plan_sheet([look_with(plan)], [[0, 2]])
+    figure = plan_sheet([look_with(plan)], [[0, 2]], [None])
     shown = texts(figure)
     assert {"cat", "sofa\n(unseen)"} <= set(shown)
     assert shown.count("a part of a {}.\n0% to 100%") == 2
