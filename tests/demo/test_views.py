@@ -64,13 +64,6 @@ def test_the_overlay_follows_the_sliders(look: Inspection) -> None:
     assert colors(none_below=0.6) == colors(opacity=0) == ["gray", "gray"]
 
 
-def test_a_place_is_marked_where_it_was_clicked(look: Inspection) -> None:
-    plain, marked = (views.overlay(look, 0, 0, 0.5, place) for place in (None, (700, 50)))
-    rows, columns = np.nonzero((plain != marked).any(-1))
-    assert abs(rows.mean() - 50) < 1 and abs(columns.mean() - 700) < 1
-    assert np.ptp(rows) < 30
-
-
 @pytest.mark.parametrize(("row", "column", "best", "taker"), [(0, 1, "cat", 0), (31, 63, "dog", 1)])
 def test_a_place_tells_its_class_and_who_takes_it(
     row: int, column: int, best: str, taker: int, look: Inspection

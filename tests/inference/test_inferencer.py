@@ -6,7 +6,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
@@ -125,14 +124,3 @@ def test_finds_the_pipeline(wrap: str | None, config: Config, weights: str, imag
         config.test_pipeline = steps
     found = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg")["predictions"]
     assert np.array_equal(found[0], expected[0])
-
-
-def test_precision(config: Config, weights: str, images: Path) -> None:
-    towers = OTSegInferencer(config, weights, device="cpu", precision="bf16")
-    assert towers.model.backbone.visual.conv1.weight.dtype == torch.bfloat16
-    assert "precision" not in config.model.clip  # which is the caller's
-    masks = towers(images / "0.jpg", classes=["cat", "zebra"])["predictions"]
-    exact = OTSegInferencer(config, weights, device="cpu")(images / "0.jpg", ["cat", "zebra"])
-    assert (masks[0] == exact["predictions"][0]).mean() > 0.9
-    with pytest.raises(ValueError, match="precision"):
-        OTSegInferencer(config, weights, precision="fp64")
