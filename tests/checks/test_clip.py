@@ -9,7 +9,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_otseg.checks.clip import PatchCheck
-from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
 
@@ -28,7 +28,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> PatchCheck:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[torch.Tensor, np.ndarray]]:
-    found = [render_scene(get_world("clean"), "val", index, 0) for index in range(20)]
+    found = [render_scene("val", index, 0) for index in range(20)]
     return [(torch.from_numpy(s.image[..., ::-1].copy()).permute(2, 0, 1), s.labels) for s in found]
 
 
@@ -56,7 +56,7 @@ def test_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     printed = capsys.readouterr().out
     for word in ("open_clip's ViT, 4 layers", "GELU", "decode_head trains", "Patches and text"):
         assert word in printed
-    scene = render_scene(get_world("clean"), "val", 0, 0)
+    scene = render_scene("val", 0, 0)
     for index in range(2):
         cv2.imwrite(str(tmp_path / f"{index}.png"), scene.image + index)
     arguments = ["--work-dir", tmp_path, "--images", tmp_path, "--classes", "red cross, blue ring"]

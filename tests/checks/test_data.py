@@ -24,7 +24,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind in ("images", "labels"):
             (root / kind / subset).mkdir(parents=True)
         for index in range(number):
-            scene = render_scene("clean", subset, index)
+            scene = render_scene(subset, index)
             Image.fromarray(scene.image).save(root / "images" / subset / f"{index}.png")
             Image.fromarray(scene.labels).save(root / "labels" / subset / f"{index}.png")
     return root

@@ -25,7 +25,7 @@ def crops() -> dict[int, list[np.ndarray]]:
     """Some regions of each class."""
     found: dict[int, list[np.ndarray]] = {label: [] for label in range(len(NAMES))}
     for index in range(80):
-        scene = render_scene("clean", "val", index)
+        scene = render_scene("val", index)
         for label in set(np.unique(scene.labels)) - {255}:
             rows, columns = np.nonzero(scene.labels == label)
             box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
