@@ -105,8 +105,7 @@ def patch_agreement(
     counts = np.zeros((len(backbone.out_indices), number, number), np.int64)
     for image, labels in samples:
         inputs = preprocessor({"inputs": [image], "data_samples": None})["inputs"]
-        inputs = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
-        size = backbone.visual.image_size
+        inputs, size = torch.stack([*inputs]), backbone.visual.image_size
         features = backbone(F.interpolate(inputs, size, mode="bilinear", antialias=True)).local
         known = labels < number
         for level, count in zip(features, counts):

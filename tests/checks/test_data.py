@@ -51,7 +51,7 @@ def test_names_in_another_order(shapes: Path) -> None:
     assert report_of(shapes, NAMES).can_train
     report = report_of(shapes, NAMES[1:] + NAMES[:1])
     (error,) = (text for level, text in report.findings if level == "error")
-    assert not report.can_train and "1 place earlier" in error
+    assert not report.can_train and "another order" in error
     assert all(f"{index} {name}" in error for index, name in enumerate(NAMES[1:4], 1))
 
 
