@@ -27,7 +27,7 @@ from mmseg_otseg.checks.labels import (
     warning,
 )
 from mmseg_otseg.checks.names import Reading, name_findings, read_names, region_findings
-from mmseg_otseg.checks.samples import Sample, draw_samples, places_of, read_samples
+from mmseg_otseg.checks.samples import Sample, draw_samples, read_samples
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import background_value
@@ -91,7 +91,7 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
     """
     init_default_scope("mmseg")
     report = DataReport()
-    complete = _attempt(report, partial(_complete, cfg), "")
+    complete = _attempt(report, partial(resolve, cfg), "the config is not complete: ")
     for subset in ("train", "val") if complete else ():
         dataset = _attempt(report, partial(_build, complete, subset), f"{subset}: ")
         if dataset is not None:
@@ -121,19 +121,11 @@ def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
     """Run an action; an error the user can fix becomes a finding, and the check continues."""
     try:
         return action()
-    except (ValueError, TypeError, KeyError, OSError) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
         text = str(problem.args[0] if isinstance(problem, KeyError) else problem)
         if all(known.text.split(": ", 1)[-1] != text for known in report.findings):
             report.findings.append(error(f"{prefix}{text}"))
         return None
-
-
-def _complete(cfg: Config) -> Config:
-    """The resolved config."""
-    try:
-        return resolve(cfg)
-    except AttributeError as problem:  # of a config that lacks a part
-        raise UserError(f"the model is not complete: {problem}") from problem
 
 
 def _build(cfg: Config, subset: str) -> ZeroShotDataset:
@@ -172,7 +164,7 @@ def _ask_clip(cfg: Config, report: DataReport) -> None:
     if clip.get("pretrained") is None:
         return
     subset = "val" if "val" in report.datasets else "train"
-    samples, places = report.samples[subset], places_of(report.datasets[subset])
+    samples, places = report.samples[subset], report.datasets[subset].places
     crops = {}
     for label in range(report.split.num_classes):
         largest = heapq.nlargest(MAX_CROPS, ((s.pixels[label], i) for i, s in enumerate(samples)))

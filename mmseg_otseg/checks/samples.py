@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.dataset import BaseDataset
 from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import PackSegInputs
 from PIL import Image
@@ -62,16 +61,11 @@ class Sample:
     digest: bytes = b""
 
 
-def places_of(dataset: ZeroShotDataset) -> list[tuple[BaseDataset, int]]:
-    """Where the samples are: innermost datasets and indices. Repeated samples occur only once."""
-    return [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
-
-
 class _Reader(Dataset):
     """The samples of a dataset as :class:`Sample`, each augmented once."""
 
     def __init__(self, dataset: ZeroShotDataset) -> None:
-        self.places = places_of(dataset)
+        self.places = dataset.places
 
     def __len__(self) -> int:
         return len(self.places)
@@ -168,7 +162,7 @@ def _some(dataset: ZeroShotDataset) -> list[tuple[np.ndarray, np.ndarray]]:
     Returns:
         Images (h, w, 3), RGB, uint8, and class indices (h, w) with nothing hidden.
     """
-    places, samples = places_of(dataset), []
+    places, samples = dataset.places, []
     for number in np.linspace(0, len(places) - 1, min(MAX_DRAWN, len(places))).astype(int).tolist():
         leaf, index = places[number]
         try:

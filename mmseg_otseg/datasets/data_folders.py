@@ -91,14 +91,12 @@ def _without_files(cls: Any, config: dict) -> BaseSegDataset:
     options = {name: value for name, value in config.items() if name not in ("type", "_scope_")}
     try:
         return cls(**{**options, "pipeline": [], "lazy_init": True})
-    except Exception:  # some read files even then: use a BaseSegDataset with the same paths
-        keys = ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
+    except Exception:  # mmseg's VOC and Context look for their files: take their suffixes alone
         own = inspect.signature(cls.__init__).parameters
-        given = {key: own[key].default for key in keys if key in own}
-        given = {key: config.get(key, value) for key, value in given.items()}
-        given |= {key: options[key] for key in (*keys, "backend_args") if key in options}
-        given = {key: value for key, value in given.items() if value is not inspect.Parameter.empty}
-        return BaseSegDataset(lazy_init=True, **given)
+        suffixes = {key: own[key].default for key in ("img_suffix", "seg_map_suffix") if key in own}
+        keys = ("ann_file", "data_root", "data_prefix", "backend_args", *suffixes)
+        given = {key: options[key] for key in keys if key in options}
+        return BaseSegDataset(lazy_init=True, **{**suffixes, **given})
 
 
 def _check_folders(dataset: BaseSegDataset, cls: type) -> None:
@@ -134,20 +132,11 @@ def _check_folders(dataset: BaseSegDataset, cls: type) -> None:
 
 def _check_list(path: str, cls: type) -> None:
     """Check the file from which a dataset reads the names of its images."""
-    if not path or os.path.isdir(path):
-        return
-    problem = "does not exist"
-    if os.path.isfile(path):
-        try:
-            with open(path, encoding="utf-8") as lines:
-                problem = "" if any(line.strip() for line in lines) else "is empty"
-        except UnicodeDecodeError:
-            problem = "is not text"
-    if problem:
+    if path and not os.path.isdir(path) and not (os.path.isfile(path) and os.path.getsize(path)):
         raise FileNotFoundError(
-            f"the list {where(path)}, from which {cls.__name__} reads the image names, {problem}. "
-            f"{_converter(cls, path) or 'Put one name on each line'}, or set `ann_file` in the "
-            f"config of {cls.__name__}."
+            f"the list {where(path)}, from which {cls.__name__} reads the image names, does not "
+            f"exist or is empty. {_converter(cls, path) or 'Put one name on each line'}, or set "
+            f"`ann_file` in the config of {cls.__name__}."
         )
 
 
