@@ -48,7 +48,6 @@ def judged(clip: dict, crops: dict, names: Sequence[str]) -> list:
 @pytest.mark.parametrize(
     "names",
     [
-        NAMES[-2:] + NAMES[:-2],
         NAMES[10:] + NAMES[:10],
         NAMES[::-1],
         sorted(NAMES),

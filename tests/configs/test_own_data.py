@@ -147,13 +147,6 @@ def test_a_setting_from_check_to_segment(
         assert re.findall(rf"\| +{name} +\| +([SU]) ", printed) == [mark, mark]
 
 
-def test_a_setting_without_effect(workspace: Path) -> None:
-    file = Path("configs/own_data/idle.py")
-    file.write_text('_base_ = "./streets.py"\nunseen = ["car"]\n')
-    with pytest.raises(ValueError, match=r"model=dict\(split="):
-        run_tool("train", file, "--work-dir", "work_dirs/idle")
-
-
 def test_only_seen_classes_are_labeled(workspace: Path) -> None:
     """Validation measures the seen classes, and the best checkpoint is theirs."""
     names = [name for name in NAMES if name not in UNSEEN]

@@ -63,26 +63,6 @@ def test_names_and_suffixes_are_found_by_looking(tmp_path: Path, image: str, lab
     assert labels_in(dataset) == {0}
 
 
-# What every value becomes with five classes.
-@pytest.mark.parametrize(
-    ("background", "values", "expected"),
-    [
-        (None, [0, 1, 2, 4, 255], [0, 1, 2, 4, 255]),
-        (0, [0, 1, 2, 3, 5, 255], [255, 0, 1, 2, 4, 255]),
-        (2, [0, 1, 2, 3, 5, 255], [0, 1, 255, 2, 4, 255]),
-        (200, [0, 4, 200, 255], [0, 4, 255, 255]),
-    ],
-)
-def test_background_is_no_class(
-    tmp_path: Path, background: int | None, values: list[int], expected: list[int]
-) -> None:
-    root = write_folders(tmp_path, train=1)
-    Image.fromarray(np.array([values] * 2, np.uint8)).save(label_files(root, "val")[0])
-    Image.new("RGB", (len(values), 2)).save(root / "images" / "val" / "val_0.jpg")
-    dataset = dataset_of(root, subset="val", background=background, test_mode=True)
-    assert dataset[0]["data_samples"].gt_sem_seg.data[0, 0].tolist() == expected
-
-
 def test_arguments(root: Path) -> None:
     with pytest.raises(ValueError, match="background=65536"):
         FolderDataset(str(root), background=65536)

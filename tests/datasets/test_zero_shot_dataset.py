@@ -10,7 +10,6 @@ import pytest
 import torch
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ReproducibleInfiniteSampler, ZeroShotDataset
@@ -265,19 +264,3 @@ def test_workers_do_not_matter(augmented):
 
     for alone, worked in zip(first_batches(0), first_batches(2)):
         assert same(alone, worked)
-
-
-# Images -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("mode", "backend"),
-    [("L", "cv2"), ("RGBA", "pillow"), ("P", "pillow")],
-)
-def test_gray_and_rgba_images(write_data, config_of, mode, backend):
-    root = write_data(random_labels(1))
-    path = root / "images" / "0.png"
-    Image.open(path).convert(mode).save(path)
-    pipeline = [dict(type="LoadImageFromFile", imdecode_backend=backend), *AUGMENT[1:]]
-    sample = ZeroShotDataset(config_of(root), SPLIT, pipeline=pipeline)[0]
-    assert sample["inputs"].shape == (3, 24, 24) and sample["inputs"].dtype == torch.uint8
