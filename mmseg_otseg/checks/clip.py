@@ -105,8 +105,9 @@ def patch_agreement(
     counts = np.zeros((len(backbone.out_indices), number, number), np.int64)
     for image, labels in samples:
         inputs = preprocessor({"inputs": [image], "data_samples": None})["inputs"]
-        inputs, size = torch.stack([*inputs]), backbone.visual.image_size
-        features = backbone(F.interpolate(inputs, size, mode="bilinear", antialias=True)).local
+        size: Any = backbone.visual.image_size
+        inputs = F.interpolate(torch.stack([*inputs]), size, mode="bilinear", antialias=True)
+        features = backbone(inputs).local
         known = labels < number
         for level, count in zip(features, counts):
             scores = torch.einsum("kd,bdhw->bkhw", text, F.normalize(level, dim=1))

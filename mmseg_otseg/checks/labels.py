@@ -17,8 +17,6 @@ from mmseg_otseg.structures import IGNORED, MAX_CLASSES, ClassSplit
 
 MAX_LABEL_VALUES = 40  # a gray photograph has more
 MAX_LISTED = 5  # items in a message
-MAX_IGNORED = 0.9  # share of the pixels
-MAX_BLIND = 0.2  # share of the training samples without a seen class
 BACKGROUND_0 = "background=0 (reduce_zero_label=True in mmseg's dataset classes)"
 COLOR_MODES = ("RGB", "RGBA", "LA", "CMYK", "YCbCr")
 
@@ -222,19 +220,12 @@ def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> It
 def _ignored(subset: str, samples: Sequence[Sample], counts: Counter[int]) -> Iterator[Finding]:
     """Images and pixels without any label."""
     empty = [sample for sample in samples if sample.ignored and not sample.pixels]
-    ignored = sum(sample.ignored for sample in samples)
-    share = ignored / (ignored + counts.total())
     if empty:
         yield warning(
             f"{subset}: {_named(empty)} no labels: every pixel is ignored. Label them or leave "
             "them out."
         )
-    if share > MAX_IGNORED:
-        yield warning(
-            f"{subset}: {100 * share:.0f} % of all pixels are ignored. Check that their value "
-            "(`ignore_index` or `background`) is really not a class."
-        )
-    if list(counts) == [0] and ignored:
+    if list(counts) == [0] and any(sample.ignored for sample in samples):
         yield warning(
             f"{subset}: the label files hold only one class and 255. If 255 marks your object "
             "(a mask of 0 and 255), the object is lost, because 255 is always ignored: write 1 "
@@ -275,7 +266,6 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
     for sample in usable:
         after.update(sample.trained)
     unseen, kept = set(split.unseen), sum(after[index] for index in split.unseen)
-    blind = [s for s in usable if unseen & {*s.pixels} and not {*split.seen} & {*s.trained}]
     if not unseen:
         yield note("no class is unseen: nothing is hidden, and hIoU is not computed.")
     elif kept:
@@ -291,9 +281,3 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
             f"{sum(total[i] for i in unseen):,} pixels of unseen classes in train; none keeps its "
             f"label in the training pipeline (all {len(usable)} samples, augmented once)."
         )
-        if len(blind) > MAX_BLIND * len(usable):
-            yield warning(
-                f"{len(blind)} of {len(usable)} training samples show no seen class after "
-                "augmentation, so nothing is learned from them. Choose fewer unseen classes, or "
-                "set drop_unseen_images."
-            )

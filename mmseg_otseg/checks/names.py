@@ -118,12 +118,6 @@ _TESTS = (
         'looks like a plural. The prompts say "a photo of a ...": use the singular if '
         "there is one.",
     ),
-    (
-        lambda name: "," in name,
-        note,
-        "has a comma, which separates names in tools/segment.py --classes: put it in double quotes "
-        "there.",
-    ),
 )
 
 

@@ -15,7 +15,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.reading import SUFFIXES
-from mmseg_otseg.structures import MAX_CLASSES, ClassSplit
+from mmseg_otseg.structures import ClassSplit
 
 from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
@@ -61,30 +61,19 @@ class FolderDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: If a folder is missing or empty, or an image has no label file.
-        UserError: If the data folder or the class names are missing, or the background is not a
-            label value.
+        UserError: If the class names are missing.
     """
 
     pipeline: Any
 
     def __init__(
         self,
-        data_root: str | None = None,
+        data_root: str = "",
         subset: str = "train",
         background: int | None = None,
         metainfo: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if not data_root:
-            raise UserError(
-                "FolderDataset has no data folder: set `data_root` at the top of the config to the "
-                "folder that holds `images` and `labels`."
-            )
-        if background is not None and not 0 <= background <= MAX_CLASSES:
-            raise UserError(
-                f"background={background} is not a label value: give 0 to {MAX_CLASSES}, or None "
-                "if every label value is a class."
-            )
         self.background = background
         super().__init__(
             data_root=data_root,

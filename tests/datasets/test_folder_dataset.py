@@ -64,10 +64,8 @@ def test_names_and_suffixes_are_found_by_looking(tmp_path: Path, image: str, lab
 
 
 def test_arguments(root: Path) -> None:
-    with pytest.raises(ValueError, match="background=65536"):
-        FolderDataset(str(root), background=65536)
-    with pytest.raises(ValueError, match="`data_root`"):
-        FolderDataset()
+    with pytest.raises(FileNotFoundError, match="`data_root`"):
+        FolderDataset(metainfo=dict(classes=CLASSES))
     with pytest.raises(ValueError, match=r"metainfo=dict\(classes="):
         FolderDataset(str(root))
     with pytest.raises(FileNotFoundError, match="images/test"):
