@@ -102,11 +102,6 @@ def _without_files(cls: Any, config: dict) -> BaseSegDataset:
 def _check_folders(dataset: BaseSegDataset, cls: type) -> None:
     """Check the folders of images and labels of a dataset whose config names the class."""
     root, name = dataset.data_root, cls.__name__
-    if root and not os.path.isdir(root):
-        raise FileNotFoundError(
-            f"the data folder {where(root)} of {name} does not exist. Put the data there, or set "
-            f"`data_root` in the config of {name} to where it is."
-        )
     for key, what, suffix in (
         ("img_path", "images", dataset.img_suffix),
         ("seg_map_path", "label files", dataset.seg_map_suffix),
