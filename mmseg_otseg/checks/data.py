@@ -91,7 +91,7 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
     """
     init_default_scope("mmseg")
     report = DataReport()
-    complete = _attempt(report, partial(resolve, cfg), "the config is not complete: ")
+    complete = _attempt(report, partial(resolve, cfg), "config: ")
     for subset in ("train", "val") if complete else ():
         dataset = _attempt(report, partial(_build, complete, subset), f"{subset}: ")
         if dataset is not None:

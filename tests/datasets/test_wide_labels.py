@@ -93,24 +93,6 @@ def test_formats(tmp_path: Path, suffix: str, dtype: Any) -> None:
     assert row(ZeroShotDataset(zero, split, pipeline=LOAD)) == [65535, 254, 298, 65535]
 
 
-@pytest.mark.parametrize(
-    ("setting", "labels"),
-    [
-        ("inductive", [254, 65535, 299, 65535]),
-        ("transductive", [254, 65536, 299, 65535]),
-        ("supervised", [254, 255, 299, 65535]),
-    ],
-)
-def test_hidden_classes(tmp_path: Path, setting: str, labels: list[int]) -> None:
-    root = write(tmp_path, [254, 255, 299, 65535])
-    folder = dict(type="FolderDataset", data_root=str(root))
-    split = ClassSplit(tuple(names(300)), (255,))
-    dataset = ZeroShotDataset(folder, split, setting, pipeline=LOAD)
-    assert row(dataset) == labels
-    without = {"inductive": 65535, "transductive": 65536, "supervised": None}
-    assert dataset.metainfo["hide_as"] == without[setting]
-
-
 def test_augmentation_neither_ignores_nor_pads_with_a_class(tmp_path: Path) -> None:
     """All of mmseg's and mmcv's transforms that a label passes; 255 is the only class here."""
     root = write(tmp_path, [255] * 40)
@@ -218,5 +200,3 @@ def test_a_background_that_is_nowhere(tmp_path: Path) -> None:
     for classes, mode in ((names(3), "threshold"), (names(4), "names")):
         with pytest.raises(ValueError, match=r"no value for it.*reduce_zero_label"):
             ZeroShotDataset(folder, ClassSplit(tuple(classes), (), mode))
-    with pytest.raises(ValueError, match="background='foreground'"):
-        ClassSplit(tuple(names(3)), (), "foreground")

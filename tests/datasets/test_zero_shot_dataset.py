@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ReproducibleInfiniteSampler, ZeroShotDataset
@@ -51,6 +52,27 @@ def test_labels_in_training_and_testing(write_data, config_of, label_of, setting
     for i, label in enumerate(labels):
         np.testing.assert_array_equal(label_of(train[i]), np.vectorize(expected.get)(label))
         np.testing.assert_array_equal(label_of(test[i]), label)
+
+
+@pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
+def test_pascal_voc20(write_data, setting, hidden):
+    """A label file with every value of VOC: 0 = background, 1..20, 255 = outline."""
+    label = np.array([*range(21), 255, 255, 255], dtype=np.uint8).reshape(4, 6)
+    root = write_data([label])
+    mask = Image.fromarray(label)  # with a palette, as VOC's own: the values are its indices
+    mask.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tolist())
+    mask.save(root / "labels" / "0.png")
+    Image.open(root / "images" / "0.png").save(root / "images" / "0.jpg")
+    (root / "val.txt").write_text("0\n")
+    config = dict(
+        type="PascalVOC20Dataset",
+        data_root=str(root),
+        data_prefix=dict(img_path="images", seg_map_path="labels"),
+        ann_file="val.txt",
+        pipeline=[dict(type="mmseg.LoadAnnotations")],
+    )
+    label = ZeroShotDataset(config, "voc", setting=setting)[0]["gt_seg_map"].ravel()
+    assert label.tolist() == [255, *range(15), *[hidden] * 5, 255, 255, 255]
 
 
 def test_metainfo(write_data, config_of):
