@@ -55,8 +55,6 @@ class GuardedPipeline(Compose):
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
-        if isinstance(transform, LoadLabels):  # of a FolderDataset on its own
-            return transform
         if type(transform) is LoadAnnotations8Bit:
             reduces = self.rule.reduce_zero_label
             if transform.reduce_zero_label not in (None, reduces):

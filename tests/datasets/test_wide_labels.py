@@ -200,3 +200,5 @@ def test_a_background_that_is_nowhere(tmp_path: Path) -> None:
     for classes, mode in ((names(3), "threshold"), (names(4), "names")):
         with pytest.raises(ValueError, match=r"no value for it.*reduce_zero_label"):
             ZeroShotDataset(folder, ClassSplit(tuple(classes), (), mode))
+    with pytest.raises(ValueError, match="background='foreground'"):
+        ClassSplit(tuple(names(3)), (), "foreground")
