@@ -17,6 +17,7 @@ from mmseg_otseg.structures import IGNORED, MAX_CLASSES, ClassSplit
 
 MAX_LABEL_VALUES = 40  # a gray photograph has more
 MAX_LISTED = 5  # items in a message
+MAX_BLIND = 0.2  # share of the training samples without a seen class
 BACKGROUND_0 = "background=0 (reduce_zero_label=True in mmseg's dataset classes)"
 COLOR_MODES = ("RGB", "RGBA", "LA", "CMYK", "YCbCr")
 
@@ -281,3 +282,10 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
             f"{sum(total[i] for i in unseen):,} pixels of unseen classes in train; none keeps its "
             f"label in the training pipeline (all {len(usable)} samples, augmented once)."
         )
+        blind = [s for s in usable if unseen & {*s.pixels} and not {*split.seen} & {*s.trained}]
+        if len(blind) > MAX_BLIND * len(usable):
+            yield warning(
+                f"{len(blind)} of {len(usable)} training samples show no seen class after "
+                "augmentation, so nothing is learned from them. Choose fewer unseen classes, or "
+                "set drop_unseen_images."
+            )
