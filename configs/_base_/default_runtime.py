@@ -32,7 +32,6 @@ default_hooks = dict(
     resume_check=dict(type="ResumeCheckHook"),
     finite_loss=dict(type="FiniteLossHook"),
     iteration_seed=dict(type="IterationSeedHook"),
-    seen_pixels=dict(type="SeenPixelsHook"),
     fine_tune=dict(type="FineTuneHook"),
     work_dir_lock=dict(type="WorkDirLockHook"),
 )

@@ -19,6 +19,7 @@ from mmseg_otseg.structures import ClassSplit
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
 LABEL_METRICS = {"ZeroShotIoUMetric", "IoUMetric"}  # these read labels, no class maps
+UNSEEN_METRICS = ("mIoU_U", "hIoU")
 # Top-level names that our dataset configs define and then use in their dataloaders.
 PIPELINE_SETTINGS = ("crop_size", "scale", "train_pipeline", "test_pipeline")
 
@@ -58,9 +59,11 @@ def resolve(cfg: Config) -> Config:
         return cfg
     split = ClassSplit.build(model.split)
     for name in LOADERS:
-        loader = cfg.get(name)
-        if loader and loader.get("dataset"):
-            _resolve_dataset(loader.dataset, cfg, split, name)
+        loader = cfg.get(name) or {}
+        if loader.get("batch_size", 1) == 0:
+            raise UserError(f"{name}.batch_size is 0: set it to 1 or more")
+        if loader.get("dataset"):
+            _resolve_dataset(loader["dataset"], cfg, split, name)
     if cfg.get("compile"):
         model.compile_losses = cfg.pop("compile")
     if cfg.get("train_dataloader"):
@@ -94,18 +97,9 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader
         if config.get("split") is not None:
             split.check_same(ClassSplit.build(config.split), "the model", loader)
         config.split = split.as_config()
-        tests = loader != "train_dataloader"
         for leaf in nested_datasets(config.dataset):
-            if "dataset" in leaf or "datasets" in leaf:
-                continue
-            if tests:
-                leaf.setdefault("test_mode", True)
-            if leaf.get("test_mode", False) != tests:
-                raise UserError(
-                    f"{loader}: a {type_name(leaf)} has test_mode={not tests}, but the labels of "
-                    f"unseen classes are {'whole in evaluation' if tests else 'hidden in training'}"
-                    f": set test_mode={tests} in it, or leave it out"
-                )
+            if loader != "train_dataloader" and not {"dataset", "datasets"} & leaf.keys():
+                leaf.test_mode = True  # labels of unseen classes are whole in evaluation
 
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
@@ -205,31 +199,32 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
 
 def _check_best(cfg: Config, split: ClassSplit) -> None:
     """Refuse to choose the best checkpoint by a metric that validation, after hours, lacks."""
-    if not cfg.get("val_evaluator") or not cfg.get("train_dataloader"):
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    best = hook.get("save_best") if type_name(hook) == "DurableCheckpointHook" else None
+    if best is None or not (cfg.get("val_evaluator") and cfg.get("train_dataloader")):
         return
     metrics = zero_shot_metrics(cfg.val_evaluator)
-    reports_unseen = split.unseen and any(m.get("unseen_labeled", True) for m in metrics)
-    names = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best") or []
-    names = [names] if isinstance(names, str) else list(names)
-    if not reports_unseen and {"mIoU_U", "hIoU"} & {*names}:
-        why = "no class is unseen" if metrics else "val_evaluator is not a ZeroShotIoUMetric"
-        if metrics and split.unseen:
-            why = "the unseen classes have no labels in validation (unseen_labeled=False)"
+    reported = ["mIoU", "mAcc", *(["pAcc", "mIoU_S"] if metrics else ["aAcc"])]
+    if split.unseen and any(metric.get("unseen_labeled", True) for metric in metrics):
+        reported += UNSEEN_METRICS
+    # Other metrics, and options of these, bring names of their own.
+    more = _metric_types(cfg) - LABEL_METRICS or any(len(metric) > 1 for metric in metrics)
+    if best not in reported and (best in UNSEEN_METRICS or not more):
         raise UserError(
-            f"the best checkpoint is chosen by {', '.join(names)}, but {why}: choose it by "
-            "another metric, default_hooks.checkpoint.save_best=mIoU_S, or name unseen classes "
-            "with model=dict(split=dict(unseen=[names]))"
+            f"default_hooks.checkpoint.save_best={best!r} is not among the metrics of "
+            f"val_evaluator, {', '.join(reported)}. hIoU and mIoU_U need a ZeroShotIoUMetric, "
+            "unseen classes in model.split, and data with labels of them (unseen_labeled)"
         )
 
 
 def _check_idle_settings(cfg: Config, split: Any) -> None:
     """Refuse settings at the top of a config that nothing reads; warn of idle pipelines."""
-    for key in ("split", "classes", "unseen", "seen"):
+    for key in ("split", "classes", "unseen"):
         if key in cfg and not (key == "split" and _text(cfg[key]) == _text(split)):
+            name = "model.split" if key == "split" else f"model.split.{key}"
             raise UserError(
-                f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
-                f"model=dict(split={'...' if key == 'split' else f'dict({key}=...)'}), or "
-                f"--cfg-options model.split{'' if key == 'split' else f'.{key}'}=..."
+                f"the setting {key}={cfg[key]} at the top of the config has no effect: set {name}, "
+                f"for example with --cfg-options {name}=..."
             )
     loaders = [cfg.get(name) or {} for name in LOADERS]
     given = [loader["dataset"] for loader in loaders if loader.get("dataset")]

@@ -40,7 +40,7 @@ def test_any_tool_can_read_what_a_run_writes(trained: Path) -> None:
 
 def test_plain_values() -> None:
     weights = nn.Linear(1, 1).state_dict()
-    value = dict(a=np.float32(0.5), b=np.arange(3), c=(Path("x"), [np.bool_(True)]), d=weights)
+    value = dict(a=np.float32(0.5), b=np.arange(3), c=("x", [np.bool_(True)]), d=weights)
     made = plain(value)
     assert made["a"] == 0.5 and made["b"] == [0, 1, 2] and made["c"] == ("x", [True])
     assert type(made["a"]) is float and vars(made["d"]) == vars(weights)

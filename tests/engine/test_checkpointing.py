@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,10 +17,11 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine import read_checkpoint
+from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
+from mmseg_otseg.engine.hooks import checkpointing
 from mmseg_otseg.engine.run_folder import latest_checkpoint, lock_folder, whole_file
+from tests.helpers.tiny_run import tiny_config, write_images
 from tests.helpers.toy_run import toy_runner
 
 
@@ -82,8 +84,6 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_work(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="greatest"):
-        HOOKS.build(dict(type="DurableCheckpointHook", rule="greatest"))
     with pytest.raises(ValueError, match=r"save_best='hIoU' .* score"):
         toy_runner(tmp_path, [1], save_best="hIoU").train()
 
@@ -206,3 +206,21 @@ def test_a_worker_ends_with_its_launcher(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert not list(tmp_path.glob("*.pth"))  # its only iteration was not saved
+
+
+# What a run logs --------------------------------------------------------------------------------
+
+
+def test_first_lines_come_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iteration 1, then 30 s after a line; mmengine logs every ``interval`` and each pass, of 2."""
+    seconds = iter([100.0, 110.0, 131.0, 140.0, 141.0])
+    monkeypatch.setattr(checkpointing, "monotonic", seconds.__next__)
+    write_images(tmp_path)
+    cfg = tiny_config(tmp_path, train_cfg=dict(max_iters=5, val_interval=9))
+    cfg.default_hooks.logger.interval = 5
+    runner = ZeroShotRunner.from_cfg(cfg)
+    lines: list[str] = []
+    monkeypatch.setattr(runner.logger, "info", lambda text, *_: lines.append(str(text)))
+    runner.train()
+    logged = [re.findall(r"Iter\(train\) \[(\d)/5\]", line) for line in lines]
+    assert [found[0] for found in logged if found] == ["1", "2", "3", "5"]

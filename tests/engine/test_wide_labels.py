@@ -77,14 +77,6 @@ def test_padding_is_no_class(config: Config) -> None:
     assert resolve(config).model.data_preprocessor.seg_pad_val == 255
 
 
-def test_padding_with_a_class_is_refused(config: Config) -> None:
-    """As in a config that is wired by hand, which nothing resolves."""
-    runner = ZeroShotRunner.from_cfg(config)
-    runner.model.data_preprocessor.seg_pad_val = 255
-    with pytest.raises(ValueError, match=r"seg_pad_val is 255.*65535"):
-        runner.train()
-
-
 def test_check_of_the_data(config: Config) -> None:
     report = check_data(config, ask_clip=False)
     texts = [finding.text for finding in report.findings if finding.level == "error"]

@@ -88,12 +88,8 @@ def test_labels_that_cannot_be_compared_are_refused_by_name():
         sample |= dict(img_path="street.png", seg_logits=dict(data=torch.rand(4, 2, 4)))
         with pytest.raises(ValueError, match=r"street\.png.*2 x 3.*2 x 4.*Resize"):
             metric.process({}, [sample])
-    with pytest.raises(ValueError, match=r" 255.* 4 classes.*ignore_index.* 254"):
-        evaluate(PREDICTIONS, LABELS, ignore_index=254)
     with pytest.raises(ValueError, match="ZeroShotDataset"):
         evaluate(PREDICTIONS, LABELS, dict(classes=META["classes"]))
-    with pytest.raises(ValueError, match="test_mode=True"):
-        evaluate(PREDICTIONS, LABELS, dict(META, hide_as=255))
 
 
 def test_harmonic_mean_is_zero_when_one_mean_is():

@@ -1,29 +1,26 @@
-"""What a run writes to its work folder, usable if the run is killed at any moment."""
+"""What a run writes: its log, and a work folder that is usable if it is killed at any moment."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process, master_only
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
 
-from mmseg_otseg.engine.checkpoint import make_plain
-from mmseg_otseg.engine.run_folder import (
-    POINTER,
-    UNFINISHED,
-    lock_folder,
-    whole_file,
-)
+from mmseg_otseg.engine.checkpoint import plain
+from mmseg_otseg.engine.config import UNSEEN_METRICS
+from mmseg_otseg.engine.run_folder import POINTER, UNFINISHED, lock_folder, whole_file
 from mmseg_otseg.errors import UserError
 
 NAME = "iter_{}.pth"
-UNSEEN_METRICS = ("mIoU_U", "hIoU")
+MAX_SILENCE = 30.0  # seconds
 
 
 @HOOKS.register_module()
@@ -106,10 +103,10 @@ class DurableCheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Reduce what is saved to tensors and plain values."""
-        if left_out := make_plain(checkpoint):
-            runner.logger.warning(
-                f"Left out of the checkpoint, because they are no plain values: {left_out}"
-            )
+        hub = checkpoint["message_hub"]
+        hub["log_scalars"] = {}  # the history of logged values, which a resumed run starts anew
+        hub["resumed_keys"] = dict.fromkeys(hub["runtime_info"], True)
+        checkpoint.update(plain(checkpoint))
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save after every ``interval`` iterations and after the last one."""
@@ -223,3 +220,33 @@ class WorkDirLockHook(Hook):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+@HOOKS.register_module()
+class MasterLoggerHook(LoggerHook):
+    """mmengine's ``LoggerHook``, with two differences.
+
+    It also logs the first iteration and, in a run of one process, whenever nothing was logged for
+    30 seconds; on a CPU, ``interval`` iterations can take minutes. And only the first process
+    writes the test metrics: if two wrote ``<time>.json`` at once, it would not be valid JSON.
+    """
+
+    interval: int
+    _last_line = 0.0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        interval, now = self.interval, monotonic()
+        # Several processes must log at the same iterations, because logging gathers from them.
+        silent = get_world_size() == 1 and now - self._last_line > MAX_SILENCE
+        if runner.iter == 0 or silent:
+            self.interval = 1
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            self._last_line = now
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        self.interval = interval
+
+    @master_only
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        super().after_test_epoch(runner, metrics)
