@@ -24,7 +24,6 @@ default_hooks = dict(
         interval=2000,
         max_keep_ckpts=3,
         save_best="hIoU",
-        rule="greater",
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),

@@ -130,15 +130,11 @@ def _check_background(cfg: Config, split: ClassSplit, none_below: float | None) 
     """Refuse an evaluation in which predictions or labels alone have a background."""
     if not any(cfg.get(name) for name in LOADERS[1:]):
         return
-    if split.background == "threshold" and none_below is None:
+    if (split.background is None) != (none_below is None) and split.background != "names":
         raise UserError(
-            "model.split has background='threshold', but no threshold: set model.test_cfg."
-            "none_below to the probability below which a pixel is background"
-        )
-    if split.background is None and none_below is not None:
-        raise UserError(
-            f"model.test_cfg.none_below={none_below} would make pixels background that no label "
-            "calls so: set model.split.background, or remove it"
+            f"model.split.background is {split.background!r}, and model.test_cfg.none_below, the "
+            f"probability below which a pixel is background, is {none_below}: set "
+            "background='threshold' and a probability, or neither"
         )
 
 

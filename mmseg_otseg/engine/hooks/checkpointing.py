@@ -43,15 +43,13 @@ class DurableCheckpointHook(Hook):
         interval: Iterations between two checkpoints; -1 saves the last one only.
         by_epoch: Must be False, as in mmengine's hook for iterations.
         max_keep_ckpts: How many of them to keep; -1 keeps all.
-        save_best: The metric that chooses the best checkpoint, which is saved without the state of
-            the optimizer; None saves none.
-            ``mIoU_S`` takes the place of ``mIoU_U`` and ``hIoU`` if the data has no labels of
-            unseen classes.
-        rule: Whether a ``"greater"`` or a ``"less"`` value of the metric is better.
+        save_best: The metric whose greatest value chooses the best checkpoint, which is saved
+            without the state of the optimizer; None saves none. ``mIoU_S`` takes the place of
+            ``mIoU_U`` and ``hIoU`` if the data has no labels of unseen classes.
 
     Raises:
-        UserError: If ``rule`` is unknown, training counts epochs, or ``save_best`` is not among the
-            validation's metrics.
+        UserError: If training counts epochs, or ``save_best`` is not among the validation's
+            metrics.
         OSError: Naming the file, if a checkpoint cannot be written.
     """
 
@@ -63,10 +61,7 @@ class DurableCheckpointHook(Hook):
         by_epoch: bool = False,
         max_keep_ckpts: int = -1,
         save_best: str | None = None,
-        rule: str = "greater",
     ) -> None:
-        if rule not in ("greater", "less"):
-            raise UserError(f"rule must be 'greater' or 'less', not {rule!r}.")
         if by_epoch:
             raise UserError(
                 "DurableCheckpointHook counts iterations: train with IterBasedTrainLoop, or save "
@@ -75,7 +70,6 @@ class DurableCheckpointHook(Hook):
         self.interval = interval
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
-        self.rule = rule
         self._folder = Path()
         self._trains = False
         self._saved_at = 0  # iteration of the last checkpoint
@@ -155,8 +149,7 @@ class DurableCheckpointHook(Hook):
             )
         hub, score = runner.message_hub, float(metrics[metric])
         best, old = (hub.runtime_info.get(key) for key in ("best_score", "best_file"))
-        worse = best is not None and (score <= best if self.rule == "greater" else score >= best)
-        if math.isnan(score) or worse:
+        if math.isnan(score) or (best is not None and score <= best):
             return
         name = f"best_{metric}_{NAME.format(runner.iter)}".replace("/", "_")
         hub.update_info("best_score", score)
