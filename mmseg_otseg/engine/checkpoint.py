@@ -217,21 +217,9 @@ def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
     return checkpoint
 
 
-def trained_classes(meta: Any) -> frozenset[str]:
-    """The classes that a checkpoint was trained on with labels; empty if it does not say.
-
-    Args:
-        meta: The checkpoint's ``meta``. Checkpoints of version 0.1 record the classes only in the
-            training data's ``dataset_meta``.
-    """
-    meta = meta if isinstance(meta, Mapping) else {}
-    data = meta.get("dataset_meta") or {}
-    names = meta.get("trained_classes")
-    if names is None and "seen" in data and "hide_as" in data:
-        names = data.get("classes") or ()
-        if data["hide_as"] is not None:
-            names = [names[index] for index in data["seen"]]
-    return frozenset(names or ())
+def trained_classes(meta: Mapping[str, Any] | None) -> frozenset[str]:
+    """The classes that a checkpoint, by its ``meta``, was trained on with labels; often none."""
+    return frozenset((meta or {}).get("trained_classes") or ())
 
 
 def load_for_mmengine(filename: str, map_location: MapLocation = None) -> dict[str, Any]:

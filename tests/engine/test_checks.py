@@ -14,7 +14,6 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from mmseg_otseg.engine.checkpoint import trained_classes
 from mmseg_otseg.engine.hooks import FiniteLossHook
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
@@ -96,15 +95,6 @@ def test_what_is_remembered_and_what_learns_nothing(cfg: Config, capsys: Any) ->
     printed = capsys.readouterr().out
     for said in ("one prompt per class", "SGD.*AdamW", "warms up for 1500 iterations.*after 4"):
         assert re.search(said, printed)
-
-
-def test_what_a_checkpoint_was_trained_on() -> None:
-    data = {"classes": ("a", "b", "c"), "seen": [0, 2], "unseen": [1], "hide_as": 255}
-    assert trained_classes({"dataset_meta": data}) == {"a", "c"}  # as version 0.1 wrote it
-    assert trained_classes({"dataset_meta": {**data, "hide_as": None}}) == {"a", "b", "c"}
-    assert trained_classes({"dataset_meta": data, "trained_classes": ["z"]}) == {"z"}
-    for unknown in (None, {"dataset_meta": {"classes": ("a", "b")}}):
-        assert trained_classes(unknown) == frozenset()
 
 
 @pytest.mark.parametrize("what", ["loss", "weights"])

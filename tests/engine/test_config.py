@@ -135,6 +135,8 @@ OWN = dict(classes="voc", unseen=["cow"])
             {"val_dataloader.dataset": dict(type="PascalVOC20Dataset")},
             "val_evaluator.*ZeroShotDataset",
         ),
+        ("otseg/voc_512.py", {"model.test_cfg.none_below": 0.4}, r"model\.split\.background"),
+        ("otseg/voc_512.py", {"model.split.background": "threshold"}, r"test_cfg\.none_below"),
         ("otseg/voc_512.py", {"model.data_preprocessor.mean": None}, "only one of mean and std"),
     ],
 )

@@ -13,7 +13,6 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from mmseg_otseg.engine.hooks import stages
-from mmseg_otseg.engine.hooks.stages import iteration_seed
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
 
@@ -40,11 +39,9 @@ def test_what_carries_over_and_what_does_not(
     runner.load_or_resume()
     weights = {n: p for n, p in runner.model.named_parameters() if p.requires_grad}
     assert all(torch.equal(weight, state[name]) for name, weight in weights.items())
-    total = sum(weight.numel() for weight in weights.values())
     told, warned = said
-    assert f"{file}: {total:,} of {total:,} " in told
+    assert str(file) in told and "bias" in told and " right, " in warned
     assert "(air, right, left)" in told and " left, right." in told
-    assert "bias" in told and "Optimizer" in told and " right, " in warned
     assert runner.model.decode_head.seen_bias == 0.1
     assert runner.model.neck.text.split.classes == CLASSES
 
@@ -122,9 +119,3 @@ def test_other_settings_than_those_of_the_run_are_reported(resume: Callable) -> 
     assert "end is 4, not 6" in log and "in another way" in log
     assert "lr is 0.02 times" in log
     assert "nothing is left" in resume(lambda saved: saved["meta"].update(iter=4))
-
-
-def test_processes_and_iterations_have_seeds_of_their_own() -> None:
-    seeds = {iteration_seed(s, r, i) for s in range(4) for r in range(4) for i in range(50)}
-    assert len(seeds) == 4 * 4 * 50
-    assert all(0 <= seed < 2**64 for seed in seeds)

@@ -1,4 +1,4 @@
-"""A background that counts, in metric and whole test runs, against counts made by NumPy."""
+"""Test runs with a background that counts, against counts made by NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_otseg.engine import ZeroShotRunner, resolve
-from mmseg_otseg.evaluation import ZeroShotIoUMetric, sweep_seen_bias
+from mmseg_otseg.evaluation import sweep_seen_bias
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.small_configs import small, write_data
 
@@ -26,28 +26,6 @@ def counted(predictions: Any, labels: Any, count: int, ignored: int) -> dict[str
     for k in np.union1d(predicted, label):
         iou[k] = ((predicted == k) & (label == k)).sum() / ((predicted == k) | (label == k)).sum()
     return dict(pAcc=100 * (predicted == label).mean(), mIoU=100 * np.nanmean(iou), iou=100 * iou)
-
-
-SPLIT = ClassSplit(("a", "b", "c", "d", "e"), (1, 3), "threshold")
-
-
-def test_background_is_a_class_of_its_own() -> None:
-    rng = np.random.default_rng(0)
-    labels, predictions = (rng.integers(0, 6, (3, 1, 6, 7)) for _ in range(2))
-    labels[:, :, 0] = 255
-    metric = ZeroShotIoUMetric()
-    metric.dataset_meta = SPLIT.metainfo
-    for maps in zip(predictions, labels):
-        data = ({"data": torch.tensor(values)} for values in maps)
-        metric.process({}, [dict(zip(("pred_sem_seg", "gt_sem_seg"), data))])
-    found, hand = metric.evaluate(3), counted(predictions, labels, 6, 255)
-    assert found["pAcc"] == pytest.approx(hand["pAcc"], abs=0.006)
-    assert found["mIoU"] == pytest.approx(hand["mIoU"], abs=0.006)
-    assert found["mIoU_S"] == pytest.approx(hand["iou"][[0, 2, 4]].mean(), abs=0.006)
-    assert found["mIoU_U"] == pytest.approx(hand["iou"][[1, 3]].mean(), abs=0.006)
-
-
-# Whole runs ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +91,3 @@ def test_sweep_of_a_model_with_a_threshold(data: Path) -> None:
     (row,) = sweep_seen_bias(cfg, data / "weights.pth", [0.05], "test")
     metrics, _ = run(cfg, data, "swept")
     assert row == pytest.approx(dict(metrics, seen_bias=0.05), abs=0.2)
-
-
-def test_half_a_background_is_refused(data: Path) -> None:
-    cfg = voc("otseg/voc_512.py", data, "threshold")
-    del cfg.model.test_cfg.none_below
-    with pytest.raises(ValueError, match=r"model\.test_cfg\.none_below"):
-        resolve(cfg)
-    cfg = voc("otseg/voc_512.py", data, "threshold")
-    del cfg.model.split.background
-    with pytest.raises(ValueError, match=r"model\.split\.background"):
-        resolve(cfg)

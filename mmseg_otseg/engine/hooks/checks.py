@@ -168,17 +168,14 @@ def _warn_of_settings(runner: Runner) -> None:
         and getattr(model.decode_head, "score_transport", None) == "sinkhorn"
     ):
         warn(
-            "The model has one prompt per class. Its plan is then the same for every image, and "
-            "its logits are cosines between -1 and 1, a range in which training tends to find no "
-            "class at all. Use several prompts (several copies of one keep the range of several), "
-            "or ZegCLIPHead."
+            "The model has one prompt per class, so its plan is the same for every image, and "
+            "training tends to find no class at all. Use several prompts, or ZegCLIPHead."
         )
     optimizer: Any = getattr(runner.optim_wrapper, "optimizer", None)
     if type(optimizer).__name__ == "SGD" and optimizer.defaults["lr"] > MAX_SGD_LR:
         warn(  # configs of other models bring it along
-            f"Prompts, neck and head train with SGD at a learning rate of "
-            f"{optimizer.defaults['lr']:g}, as in many configs of other models. They learn next to "
-            "nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules."
+            f"Prompts, neck and head learn next to nothing with SGD at a learning rate of "
+            f"{optimizer.defaults['lr']:g}: use AdamW at 2e-5, as in configs/_base_/schedules."
         )
     schedules = runner.param_schedulers
     for schedule in schedules if isinstance(schedules, list) else ():
@@ -186,7 +183,7 @@ def _warn_of_settings(runner: Runner) -> None:
             warn(
                 f"The learning rate warms up for {schedule.warmup_iters} iterations "
                 f"(param_scheduler.warmup_iters), but training ends after {schedule.end}, so it "
-                "never reaches its value. A short run needs a short warm-up, such as a tenth of it."
+                "never reaches its value: set warmup_iters to a tenth of the run or so."
             )
 
 

@@ -121,23 +121,21 @@ class IterationSeedHook(Hook):
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Seed the generators of iteration ``runner.iter`` (counted from 0)."""
-        torch.manual_seed(iteration_seed(runner.seed, get_rank(), runner.iter))
-
-
-def iteration_seed(seed: int, rank: int, iteration: int) -> int:
-    """A 64-bit hash of the arguments, so that successive iterations get uncorrelated seeds."""
-    return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0])
+        # A hash, so that successive iterations get uncorrelated seeds.
+        sequence = np.random.SeedSequence([runner.seed, get_rank(), runner.iter])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
 
 @HOOKS.register_module()
 class FineTuneHook(Hook):
-    """Adapts the ``load_from`` checkpoint to this run's classes, and logs which weights carry over.
+    """Adapts the ``load_from`` checkpoint to this run's classes, and logs what carries over.
 
-    Trainable weights carry over by name and shape, whatever the classes are. Class-specific parts
-    do not: text embeddings are recomputed, per-class contexts (:class:`LearnablePrompts` with
-    ``per_class``) carry over only for the class names that both runs have, and a calibrated
-    seen-class bias is dropped. If the checkpoint was trained with labels of this run's unseen
-    classes, the hook warns. It does nothing when a run is resumed or tested.
+    Trainable weights carry over by name and shape, whatever the classes are; which of them the file
+    lacks is logged when they are loaded. Class-specific parts do not carry over: text embeddings
+    are recomputed, per-class contexts (:class:`LearnablePrompts` with ``per_class``) are taken only
+    for the class names that both runs have, and a calibrated seen-class bias is dropped. If the
+    checkpoint was trained with labels of this run's unseen classes, the hook warns. It does nothing
+    when a run is resumed or tested.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -148,38 +146,24 @@ class FineTuneHook(Hook):
         state = checkpoint.get("state_dict", checkpoint)
         meta = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
         theirs = list(meta.get("classes") or ())
-        notes = ["Optimizer and schedule start from the beginning."]
+        file = runner.cfg.get("load_from")
+        notes = [f"Training starts from {file}, its optimizer and schedule from the beginning."]
         for key in [key for key in state if ".calibrated_seen_bias." in key]:
             del state[key]
-            notes.append("Its calibrated seen-class bias does not carry over.")
+            notes.append("The file's calibrated seen-class bias does not carry over.")
         text = getattr(neck(runner.model), "text", None)
         split: Any = getattr(text, "split", None)
         if text is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(
-                f"It was trained on {len(theirs)} classes ({some(theirs)}), of which this run has "
-                f"{some(both) if both else 'none'}. Text embeddings are recomputed for this run's "
-                "names."
+                f"The file was trained on {len(theirs)} classes ({some(theirs)}), of which this "
+                f"run has {some(both) if both else 'none'}. Text embeddings are recomputed."
             )
             if getattr(text, "per_class", False):
                 contexts = state["neck.text.contexts"]
                 state["neck.text.contexts"] = text.contexts_from(theirs, contexts)
                 state["neck.text.vocabulary_digest"] = text.vocabulary_digest.cpu()
-        shapes = {key.removeprefix("module."): getattr(v, "shape", 0) for key, v in state.items()}
-        weights = {
-            name: weight
-            for name, weight in segmentor(runner.model).named_parameters()
-            if weight.requires_grad
-        }
-        total = sum(weight.numel() for weight in weights.values())
-        anew = [name for name, weight in weights.items() if shapes.get(name) != weight.shape]
-        carried = total - sum(weights[name].numel() for name in anew)
-        print_log(
-            f"Training starts from {runner.cfg.get('load_from')}: {carried:,} of {total:,} "
-            f"trainable weights carry over{f', but not {some(anew)}' if anew else ''}. "
-            f"{' '.join(notes)}",
-            "current",
-        )
+        print_log(" ".join(notes), "current")
         known = trained_classes(checkpoint.get("meta"))
         leaked = [name for name in getattr(split, "unseen_names", ()) if name in known]
         if leaked:
