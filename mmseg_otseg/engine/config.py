@@ -180,9 +180,8 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
             if ignored is not None and 0 <= ignored < split.num_classes:
                 raise UserError(
                     f"ignore_index={ignored} of {name} would leave out the class "
-                    f"{split.classes[ignored]!r}: remove it. A background in the label files is "
-                    "a setting of the dataset: background of a FolderDataset, reduce_zero_label "
-                    "of others"
+                    f"{split.classes[ignored]!r}: remove it. A background is set in the dataset: "
+                    "background of a FolderDataset, reduce_zero_label of others"
                 )
         loader = cfg.get(name.replace("evaluator", "dataloader")) or {}
         datasets = map(type_name, nested_datasets(loader.get("dataset") or {}))
@@ -236,8 +235,7 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
     if root is not None and roots and root not in roots and not folders:
         raise UserError(
             f"the setting data_root={root} at the top of the config has no effect: the datasets "
-            f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them, for example "
-            "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
+            f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them"
         )
     if not datasets:  # inference reads the pipeline from the top of a config
         return
@@ -246,10 +244,9 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
         needed = key != "train_pipeline" or cfg.get("train_dataloader")
         if needed and key in cfg and _text(cfg[key]) not in used:
             print_log(
-                f"The setting {key} at the top of the config has no effect: no dataloader has it. "
-                "They keep the values of the config that defines them, so set the pipeline in the "
-                "dataloader too, for example train_dataloader=dict(dataset=dict("
-                "pipeline=train_pipeline)).",
+                f"The setting {key} at the top of the config has no effect, because no dataloader "
+                "has it: set the pipeline there too, for example train_dataloader=dict(dataset="
+                "dict(pipeline=train_pipeline)).",
                 "current",
                 logging.WARNING,
             )

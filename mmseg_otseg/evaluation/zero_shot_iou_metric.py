@@ -103,7 +103,14 @@ class ZeroShotIoUMetric(IoUMetric):
             predicted = sample["pred_sem_seg"]["data"][0]
             if not self.format_only:
                 labels, known = self.labels_of(sample)
-                self.results.append(_areas(predicted[known], labels[known], count))
+                found, labels = predicted[known].long(), labels[known]
+                counts = [
+                    torch.bincount(pixels, minlength=count)[:count]  # beyond are no classes
+                    for pixels in (labels[found == labels], found, labels)
+                ]
+                areas = torch.stack(counts).cpu()
+                occurring = areas.any(0).nonzero()[:, 0]
+                self.results.append(torch.cat([occurring[None], areas[:, occurring]]))
             if self.output_dir is not None:
                 values = predicted.cpu().numpy()
                 if sample.get("reduce_zero_label"):  # 0 is the background then
@@ -287,24 +294,6 @@ class ZeroShotIoUMetric(IoUMetric):
             if lost[kind]
         ]
         return f"At 0, although they have labels: {' and '.join(counts)}. {advice}"
-
-
-def _areas(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Count the pixels of the classes that occur in an image.
-
-    Args:
-        predicted: Predictions of M pixels, shape (M,), integer; those of no class are wrong.
-        labels: Their labels, shape (M,), int64.
-        count: Number of classes K.
-
-    Returns:
-        The C classes that occur and their areas of intersection, prediction and label in pixels,
-        shape (4, C), int64, on the CPU.
-    """
-    pixels = (labels[predicted == labels], predicted.long(), labels)
-    areas = torch.stack([torch.bincount(each, minlength=count)[:count] for each in pixels]).cpu()
-    occurring = areas.any(0).nonzero()[:, 0]
-    return torch.cat([occurring[None], areas[:, occurring]])
 
 
 def _mean(values: np.ndarray) -> float:
