@@ -34,8 +34,8 @@ from mmseg_otseg.errors import UserError
 
 MapLocation = str | torch.device | Callable | dict[str, str] | None
 
-PLAIN_TYPES = (Tensor, str, bytes, int, float, complex, type(None))
-PLAIN_TYPES += (torch.Size, torch.dtype, torch.device)  # type: ignore[assignment]
+PLAIN_VALUES = (str, bytes, int, float, complex, type(None))
+PLAIN_TYPES = (Tensor, torch.Size, torch.dtype, torch.device, *PLAIN_VALUES)
 # What mmengine would execute as Python code, to build a model from it.
 CONFIGS = ("config", "cfg")
 # The parts of a segmentor whose errors name the file that their weights come from.

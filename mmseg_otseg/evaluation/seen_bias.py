@@ -226,7 +226,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
 
     A model that loads it uses this bias for testing and inference, unless its config sets one. The
     file also records which validation images chose it, so that a test on the same images can say
-    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.checkpoint.image_set`).
+    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.checks.image_set`).
 
     Args:
         cfg: The config with which the bias was found. The bias applies only to the same
