@@ -7,16 +7,13 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, Runner
-from mmseg.registry import MODELS
 
 from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.engine import ZeroShotRunner, resolve
 from mmseg_otseg.inference import OTSegInferencer
-from mmseg_otseg.models import PrecomputedPrompts
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
 
@@ -184,11 +181,3 @@ def test_the_resolved_config_trains_with_the_stock_runner(data: Path, tmp_path: 
     runner = Runner.from_cfg(Config.fromfile(tmp_path / "resolved.py"))
     runner.train()
     assert runner.iter == 2 and "val/hIoU" in runner.message_hub.log_scalars
-
-
-def test_own_text_embeddings_are_one_line(data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "text.npy"
-    np.save(path, np.random.default_rng(0).standard_normal((20, 3, 32), np.float32))
-    cfg = small(changed("otseg/voc_512.py", {"model.neck.text": str(path)}), data)
-    text = MODELS.build(cfg.model).neck.text
-    assert isinstance(text, PrecomputedPrompts) and text.num_prompts == 3
