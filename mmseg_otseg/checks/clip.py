@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
 
 from mmseg_otseg.engine import resolve
-from mmseg_otseg.engine.hooks.parts import class_split
+from mmseg_otseg.engine.hooks.stages import class_split
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
 from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip, shared_clip
