@@ -188,6 +188,10 @@ class ZeroShotDataset:
         """The wrapped dataset's entry for a sample: its files and how to read them."""
         return self.dataset.get_data_info(int(idx))
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The seen classes in a sample, for a ``ClassBalancedDataset`` around this dataset."""
+        return self.dataset.get_cat_ids(idx)
+
     @force_full_init
     def __len__(self) -> int:
         return len(self.dataset)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.dataset import ClassBalancedDataset
+from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
@@ -81,8 +82,11 @@ def test_class_balanced_sampling_does_not_know_unseen_classes(root: Path) -> Non
     folder = dict(type="FolderDataset", data_root=str(root))
     balanced = dict(type="ClassBalancedDataset", oversample_thr=1.0, dataset=folder)
     dataset = ZeroShotDataset(balanced, dict(classes=names, unseen=list(UNSEEN)), pipeline=LOAD)
-    paths = [Path(dataset.get_data_info(index)["img_path"]).stem for index in range(len(dataset))]
-    assert paths == ["train_0", "train_0", "train_1", "train_2", "train_3"]
-    assert labels_in(dataset, 2) == {0, 255}
+    wrapped = dict(type="ZeroShotDataset", split=dataset.split, dataset=folder, pipeline=LOAD)
+    around = DATASETS.build(dict(balanced, dataset=wrapped))
+    for each in (dataset, around):
+        paths = [Path(each.get_data_info(index)["img_path"]).stem for index in range(len(each))]
+        assert paths == ["train_0", "train_0", "train_1", "train_2", "train_3"]
+        assert labels_in(each, 2) == {0, 255}
     plain = FolderDataset(str(root), metainfo=dict(classes=names))
     assert len(ClassBalancedDataset(plain, oversample_thr=1.0)) == 6
