@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import tempfile
 from importlib.util import find_spec
@@ -55,6 +56,7 @@ def main() -> None:
         raise ModuleNotFoundError('the page needs gradio: pip install "mmseg_otseg[demo]"')
     if args.port is not None:  # a port in use is reported before the model is built
         socket.create_server((args.host, args.port)).close()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it like Ctrl+C
     with tempfile.TemporaryDirectory(prefix="mmseg_otseg_page_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads end with the page
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
