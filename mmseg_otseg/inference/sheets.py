@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import NamedTuple
 
@@ -76,7 +76,7 @@ def segmentation_sheet(
         truth = {} if row.label is None else {"truth": row.label}
         for title, labels in {**truth, **row.predictions}.items():
             axes = line[titles.index(title)]
-            _draw_labels(axes, labels, palette, names, unseen)
+            draw_labels(axes, labels, palette, np.isin(labels, list(unseen)), names)
             shown |= set(np.unique(labels).tolist())
             if row.label is not None and title != "truth":
                 axes.text(
@@ -89,6 +89,54 @@ def segmentation_sheet(
                 )
     for axes, title in zip(grid[0], titles):
         axes.set_title(title, fontsize=12)
+    draw_legend(figure, shown, names, palette, unseen)
+    return figure
+
+
+def draw_labels(
+    axes: Axes,
+    labels: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    hatched: np.ndarray,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Draw class indices in their colors, pixels of no class gray, and hatch a region.
+
+    Args:
+        axes: Where to draw.
+        labels: Class indices (H, W).
+        palette: The color of each class, RGB.
+        hatched: The region, (H, W), bool.
+        names: The class names, to write those of the region's classes; None writes none.
+    """
+    colors = np.full((np.iinfo(np.uint16).max + 1, 3), GRAY, np.uint8)
+    colors[: len(palette)] = palette
+    axes.imshow(colors[labels], interpolation="nearest")
+    if not hatched.any():
+        return
+    axes.contourf(hatched, levels=[0.5, 1.5], colors="none", hatches=[HATCH])
+    _outline(axes, hatched)
+    if names is None:
+        return
+    for label in np.unique(labels[hatched]).tolist():
+        places = np.argwhere(labels == label)
+        if len(places) < MIN_NAMED * labels.size:
+            continue
+        row, column = places[np.square(places - places.mean(0)).sum(1).argmin()]
+        written = axes.text(
+            column, row, names[label], ha="center", va="center", fontsize=7, weight="bold"
+        )
+        written.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
+
+
+def draw_legend(
+    figure: Figure,
+    shown: Iterable[int],
+    names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    unseen: Sequence[int],
+) -> None:
+    """List the classes among the indices below a figure, the unseen ones hatched."""
     handles = [
         Patch(
             facecolor="#{:02x}{:02x}{:02x}".format(*palette[index]),
@@ -100,34 +148,6 @@ def segmentation_sheet(
         if index < len(names)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    return figure
-
-
-def _draw_labels(
-    axes: Axes,
-    labels: np.ndarray,
-    palette: Sequence[Sequence[int]],
-    names: Sequence[str],
-    unseen: Sequence[int],
-) -> None:
-    """Draw class indices in their colors, pixels of no class gray; hatch and name unseen ones."""
-    colors = np.full((np.iinfo(np.uint16).max + 1, 3), GRAY, np.uint8)
-    colors[: len(palette)] = palette
-    axes.imshow(colors[labels], interpolation="nearest")
-    hatched = np.isin(labels, list(unseen))
-    if not hatched.any():
-        return
-    axes.contourf(hatched, levels=[0.5, 1.5], colors="none", hatches=[HATCH])
-    _outline(axes, hatched)
-    for label in np.unique(labels[hatched]).tolist():
-        places = np.argwhere(labels == label)
-        if len(places) < MIN_NAMED * labels.size:
-            continue
-        row, column = places[np.square(places - places.mean(0)).sum(1).argmin()]
-        written = axes.text(
-            column, row, names[label], ha="center", va="center", fontsize=7, weight="bold"
-        )
-        written.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
 
 
 def plan_sheet(
