@@ -47,16 +47,16 @@ if [ "$out" = work_dirs/demo ]; then
     fresh=(test_dataloader.dataset.dataset.seed=1)
     draw "$trained.py" "$trained.safetensors" "${fresh[@]}" > "$out/sheet.log" 2>&1 &
     "$python" tools/shapes/run_benchmark.py --rows training_free checkpoint/otseg_plus \
-        --seeds 0 --show-bias calibrated --work-dir "$out" --cfg-options "${fresh[@]}" \
+        --seeds 0 --work-dir "$out" --cfg-options "${fresh[@]}" \
         test_dataloader.dataset.dataset.length=300 val_dataloader.dataset.dataset.length=100
     wait $! || { cat "$out/sheet.log" >&2; exit 1; }
 else
     say "training and testing two seeds, each on one core"
     "$python" tools/shapes/run_benchmark.py --rows training_free otseg otseg_plus --seeds 0 1 \
-        --jobs "$jobs" --show-bias calibrated --work-dir "$out"
+        --jobs "$jobs" --work-dir "$out"
     say "drawing sheets"
-    bias=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["bias"])' \
-        "$out/otseg/seed_0/evaluation/result.json")
+    bias=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["seen_bias"])' \
+        "$out/otseg/seed_0/evaluation/bias_chosen.json")
     draw configs/shapes/otseg.py "$(cat "$out/otseg/seed_0/last_checkpoint")" \
         model.decode_head.seen_bias="$bias"
 fi

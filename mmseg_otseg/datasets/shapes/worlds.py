@@ -78,8 +78,9 @@ class World:
             )
 
 
-# The severities below follow from the rule in `tools/shapes/evaluate_clip.py`, which looks at CLIP
-# alone. They belong to the shipped CLIP; do not tune them for a method.
+# The severities below are the largest multiples of 0.05 up to which CLIP names 90 % of images with
+# a single object (tools/shapes/evaluate_clip.py). They belong to the shipped CLIP; do not tune them
+# for a method.
 _CROWD = World("crowd", objects=(4, 7), radius=(0.10, 0.21), clutter=(2, 4))
 
 WORLDS: Mapping[str, World] = {
