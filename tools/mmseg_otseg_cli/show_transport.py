@@ -27,15 +27,8 @@ IMAGES = 4
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
-    parser.add_argument("--images", nargs="+", metavar="FILE", help="images to draw")
     parser.add_argument(
-        "--indices",
-        nargs="+",
-        type=int,
-        help="samples of the data to draw. Default: the first four with an unseen class",
-    )
-    parser.add_argument(
-        "--subset", choices=["val", "test"], default="test", help="data to draw from. Default: test"
+        "--images", nargs="+", metavar="FILE", help="images to draw. Default: four of the test data"
     )
     parser.add_argument(
         "--classes",
@@ -86,10 +79,10 @@ def row_of(sample: Sample, looks: dict[str, Inspection], none_below: float | Non
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args, *([] if args.images else [args.subset]))
+    cfg = load_config(args, *([] if args.images else ["test"]))
     from mmengine.logging import print_log
 
-    from mmseg_otseg.demo.samples import Sample, build_dataset, samples_with_unseen, take_samples
+    from mmseg_otseg.demo.samples import Sample, build_dataset, samples_with_unseen
     from mmseg_otseg.errors import UserError
     from mmseg_otseg.imaging import read_image
     from mmseg_otseg.inference import OTSegInferencer
@@ -106,12 +99,9 @@ def main() -> None:
         arrays = [read_image(file)[0][..., ::-1] for file in args.images]
         samples = [Sample(Path(f).stem, image, None) for f, image in zip(args.images, arrays)]
     else:
-        dataset = build_dataset(cfg, split, args.subset)
+        dataset = build_dataset(cfg, split)
         ours.model.dataset_meta = dataset.metainfo  # its colors
-        if args.indices:
-            samples = take_samples(dataset, args.indices)
-        else:
-            samples = samples_with_unseen(dataset, split, IMAGES)
+        samples = samples_with_unseen(dataset, split, IMAGES)
     looks = [ours.inspect(sample.image) for sample in samples]
     rows = []
     for sample, look in zip(samples, looks):

@@ -1,4 +1,4 @@
-"""Test a checkpoint: compute metrics, and write or show the predictions."""
+"""Test a checkpoint: compute metrics, and write the predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def parse_args() -> argparse.Namespace:
         help="a data set of configs/open_vocabulary, or a file like them: test on it instead",
     )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
-    parser.add_argument("--show", action="store_true", help="show the painted predictions")
     parser.add_argument(
         "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
     )
@@ -35,50 +34,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show_predictions(cfg: Config) -> None:
-    """Let the visualization hook show each prediction on the screen for two seconds."""
-    hook = cfg.get("default_hooks", {}).get("visualization")
-    if hook is None:
-        raise CommandError(
-            "--show needs a visualization hook: add visualization="
-            "dict(type='SegVisualizationHook') to default_hooks in the config."
-        )
-    hook.update(draw=True, interval=1, show=True, wait_time=2)
-
-
 def set_tta(cfg: Config) -> None:
     """Test with the config's ``tta_pipeline``, and merge the predictions with its ``tta_model``.
 
     Raises:
-        CommandError: If the config lacks one of them, or if no scale of ``tta_pipeline`` is the
-            one at which the data is tested, so it probably comes from another config.
+        CommandError: If the config lacks one of them.
     """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise CommandError("--tta needs tta_pipeline and tta_model in the config.")
-    scale = set(scales(cfg.test_dataloader.dataset))
-    augmented = sorted(set(scales(cfg.tta_pipeline)))
-    if scale and augmented and not scale & set(augmented):
-        raise CommandError(
-            f"--tta: images are tested at the scale {scale.pop()}, but tta_pipeline, which may "
-            f"come from a base config, resizes them to {augmented}. Define a matching "
-            "tta_pipeline in the config."
-        )
     for dataset in datasets_in(cfg.test_dataloader.dataset):
         if "pipeline" in dataset:
             dataset["pipeline"] = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)
-
-
-def scales(config: Any) -> list[tuple]:
-    """The ``scale`` of every ``Resize`` in a config."""
-    if isinstance(config, dict):
-        own = (
-            [tuple(config["scale"])] if config.get("type") == "Resize" and "scale" in config else []
-        )
-        return own + scales(list(config.values()))
-    if isinstance(config, (list, tuple)):
-        return [scale for item in config for scale in scales(item)]
-    return []
 
 
 def build_tester(cfg: Config) -> Any:
@@ -100,8 +67,6 @@ def main() -> None:
     cfg = load_config(args, "test")
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.show:
-        show_predictions(cfg)
     if args.show_dir is not None:
         hook = dict(type="OverlayHook", out_dir=args.show_dir)
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
