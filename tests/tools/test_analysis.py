@@ -57,14 +57,8 @@ def test_the_calibrated_bias_is_the_best_and_travels_in_the_checkpoint(
 
 def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
     sheet, plans = tmp_path / "new" / "sheet.png", tmp_path / "new" / "sheet_plans.png"
-    arguments = [SHAPES / "otseg_plus.py", checkpoint, "--out", sheet]
-    run_tool(SHOW, *arguments, "--classes", "red cross", "red circle", *tiny_options())
-    rows = {file: cv2.imread(str(file)).shape[0] for file in (sheet, plans)}
-    run_tool(SHOW, *arguments, *tiny_options())
-    assert cv2.imread(str(plans)).shape[0] < rows[plans]  # of one class
-    assert cv2.imread(str(sheet)).shape[0] == rows[sheet]
-    with pytest.raises(ValueError, match="'red line'"):
-        run_tool(SHOW, *arguments, "--classes", "red line", *tiny_options())
+    run_tool(SHOW, SHAPES / "otseg_plus.py", checkpoint, "--out", sheet, *tiny_options())
+    assert min(cv2.imread(str(file)).shape[0] for file in (sheet, plans)) > 400  # four rows
 
 
 @pytest.mark.parametrize("config", ["training_free", "zegclip"])

@@ -87,16 +87,16 @@ def test_an_interrupted_conversion_goes_on(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, expected = SOURCES[name](tmp_path)
-    whole = module.CONVERTERS[name]
+    samples, convert, download = module.CONVERTERS[name]
     interrupted: list[module.Sample] = []
 
     def stops(sample: module.Sample) -> np.ndarray:
         if interrupted:
             raise KeyboardInterrupt
         interrupted.append(sample)
-        return whole.convert(sample)
+        return convert(sample)
 
-    monkeypatch.setitem(module.CONVERTERS, name, whole._replace(convert=stops))
+    monkeypatch.setitem(module.CONVERTERS, name, (samples, stops, download))
     with pytest.raises(KeyboardInterrupt):
         convert_data(name, tmp_path)
     assert not file.exists()
