@@ -13,7 +13,7 @@ from pathlib import Path
 from .config import load_config
 from .options import add_launcher, config_parser
 
-CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
+METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,23 +34,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
-    """Some lines of the table: the best, and about sixteen others at equal distances."""
-    from prettytable import PrettyTable
-
-    shown = [*table[:: max(len(table) // 16, 1)], best]
-    text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
-    for row in table:
-        if row in shown:
-            mark = "best" if row is best else ""
-            text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in CURVES), mark])
-    return str(text)
-
-
 def main() -> None:
     args = parse_args()
     cfg = load_config(args, "val")
     from mmengine.dist import is_main_process
+    from prettytable import PrettyTable
 
     from mmseg_otseg.engine import process_group
     from mmseg_otseg.engine.checkpoint import check_target
@@ -63,7 +51,10 @@ def main() -> None:
         if not is_main_process():
             return
     best = best_bias(table)
-    print(as_text(table, best))
+    text = PrettyTable(["seen-class bias", *METRICS.values()])
+    for row in table[::15]:
+        text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in METRICS)])
+    print(text)
     use = f"use it with --cfg-options model.decode_head.seen_bias={best['seen_bias']:.4g}"
     if args.write is not None:
         target = args.write or args.checkpoint

@@ -155,8 +155,7 @@ def as_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.{digits}f}{spread}")
         lines.append(f"| {' | '.join(cells)} |")
-    seeds = max(map(len, results.values()))
-    lines += ["", f"Percent on test; mean ± standard deviation over {seeds} seed(s) of training."]
+    lines += ["", "Percent on test; mean ± standard deviation over the seeds of training."]
     return "\n".join(lines) + "\n"
 
 
