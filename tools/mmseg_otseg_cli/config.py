@@ -75,12 +75,15 @@ def read_config(args: argparse.Namespace) -> Config:
     options = getattr(args, "cfg_options", None) or {}
     try:
         cfg = Config.fromfile(args.config, import_custom_modules=False)
-    except FileNotFoundError as error:
-        raise CommandError(
-            f"{args.config}: {error}. Paths in `_base_` are relative to the config that names "
-            f"them; this project's configs are in {installed_configs()}. `mmseg-otseg config NAME "
-            "> FILE` writes a copy that needs no other file."
-        ) from error
+    except Exception as error:  # a config is a program and can raise any error
+        text = f"cannot read the config {args.config}: {error}"
+        if isinstance(error, FileNotFoundError):
+            text += (
+                ". Paths in `_base_` are relative to the config that names them; this project's "
+                f"are in {installed_configs()}. `mmseg-otseg config NAME > FILE` writes a copy "
+                "that needs no other file."
+            )
+        raise CommandError(text) from error
     if "protocols" in cfg and "model" not in cfg:
         raise CommandError(
             f"{args.config} is a data set, which takes the model of a config: tools/test.py CONFIG "
