@@ -32,4 +32,4 @@ bash "$root/tools/dist_train.sh" "$config" 2 --work-dir run --resume
 say "testing"
 python "$root/tools/test.py" "$config" "$(cat run/last_checkpoint)" --work-dir run/test --show-dir drawn
 
-say "done: checkpoints and logs in $out/run, overlays in $out/drawn"
+say "done: checkpoints and logs in $out/run, drawings in $out/drawn/vis_data/vis_image"

@@ -150,7 +150,7 @@ def test_a_setting_from_check_to_segment(
 def test_a_setting_without_effect(workspace: Path) -> None:
     file = Path("configs/own_data/idle.py")
     file.write_text('_base_ = "./streets.py"\nunseen = ["car"]\n')
-    with pytest.raises(ValueError, match=r"model=dict\(split="):
+    with pytest.raises(ValueError, match=r"model\.split\.unseen"):
         run_tool("train", file, "--work-dir", "work_dirs/idle")
 
 

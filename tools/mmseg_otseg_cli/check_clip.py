@@ -46,7 +46,7 @@ def main() -> None:
         read_images,
         verdict,
     )
-    from mmseg_otseg.engine.hooks.parts import class_split
+    from mmseg_otseg.engine.hooks.stages import class_split
     from mmseg_otseg.errors import UserError
     from mmseg_otseg.imaging import class_list, find_images
     from mmseg_otseg.inference.vocabulary import split_classes

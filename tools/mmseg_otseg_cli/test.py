@@ -28,7 +28,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument(
-        "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
+        "--show-dir",
+        metavar="DIR",
+        help="write labels and predictions, painted side by side, to DIR/vis_data/vis_image; "
+        "mmseg names these files by the image's name without its folder",
     )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     return parser.parse_args()
@@ -68,8 +71,8 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show_dir is not None:
-        hook = dict(type="OverlayHook", out_dir=args.show_dir)
-        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
+        cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
+        cfg.visualizer.save_dir = args.show_dir
     if args.tta:
         set_tta(cfg)
     if args.out is not None:
