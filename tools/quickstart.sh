@@ -22,7 +22,7 @@ cd "$out" # the config finds data/VOCdevkit/VOC2012 here
 
 say "writing scenes to $out/data"
 [ -e data/complete ] || {
-    python "$root/tools/shapes/export_voc.py" data --train 120 --aug 60 --val 20 --size 128 --world crowd
+    python "$root/tools/shapes/export_voc.py" data --train 120 --aug 60 --val 20 --size 128
     touch data/complete
 }
 

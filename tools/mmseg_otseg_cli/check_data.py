@@ -37,7 +37,7 @@ def tables(report: DataReport) -> str:
     """
     from prettytable import PrettyTable
 
-    from mmseg_otseg.checks.labels import sum_of
+    from mmseg_otseg.checks.samples import sum_of
 
     assert report.split is not None
     split, reading = report.split, report.reading

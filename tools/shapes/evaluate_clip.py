@@ -6,8 +6,6 @@ the image's global token. ``tools/test.py configs/shapes/training_free.py`` meas
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mmseg_otseg_cli import run
 from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
@@ -24,7 +22,7 @@ def main() -> None:
     import torch.nn.functional as F
     from mmengine.config import Config
 
-    from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, WORLDS, render_scene
+    from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, Composition, render_scene
     from mmseg_otseg.models.clip import load_clip
     from mmseg_otseg.models.text import OTSEG_6
 
@@ -39,15 +37,13 @@ def main() -> None:
             tokens = tokenize([t.format(name) for t in OTSEG_6], clip.context_length)
             rows.append(clip.encode_text(tokens, normalize=True).mean(0))
         text = F.normalize(torch.stack(rows), dim=-1)
-        for world in WORLDS.values():
-            single = replace(world, objects=(1, 1), radius=(0.15, 0.25), clutter=(0, 2))
-            correct = 0
-            for index in range(args.count):
-                scene = render_scene(single, args.subset, index)
-                image = ((torch.from_numpy(scene.image) - mean) / std).permute(2, 0, 1)[None]
-                guess = (clip.encode_image(image, normalize=True) @ text.T).argmax().item()
-                correct += guess == scene.objects[0].label
-            print(f"{world.name}: {100 * correct / args.count:.1f} % of {args.count}", flush=True)
+        correct, single = 0, Composition(objects=(1, 1), radius=(0.15, 0.25))
+        for index in range(args.count):
+            scene = render_scene(args.subset, index, composition=single)
+            image = ((torch.from_numpy(scene.image) - mean) / std).permute(2, 0, 1)[None]
+            guess = (clip.encode_image(image, normalize=True) @ text.T).argmax().item()
+            correct += guess == scene.objects[0].label
+    print(f"right: {100 * correct / args.count:.1f} % of {args.count} images")
 
 
 if __name__ == "__main__":
