@@ -24,7 +24,7 @@ python tools/analysis/show_transport.py "$trained.py" "$trained.safetensors" --w
     --out "$out/sheet.png" --none-below 0.15 --refine --cfg-options "${fresh[@]}" \
     > "$out/sheet.log" 2>&1 &
 python tools/shapes/run_benchmark.py --rows training_free checkpoint/otseg_plus --seeds 0 \
-    --work-dir "$out" --cfg-options "${fresh[@]}" \
+    --work-dir "$out" --cfg-options "${fresh[@]}" log_level=WARNING \
     test_dataloader.dataset.dataset.length=300 val_dataloader.dataset.dataset.length=100
 wait $! || { cat "$out/sheet.log" >&2; exit 1; }
 
