@@ -13,7 +13,6 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_otseg.engine import resolve
-from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import find_images, read_image
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.inference.loading import installed_config
@@ -55,20 +54,13 @@ class Sample(NamedTuple):
     label: np.ndarray | None
 
 
-def build_dataset(cfg: Config, split: ClassSplit, subset: str = "test") -> Any:
-    """The ``"val"`` or ``"test"`` dataset of a config, whose classes are those of ``split``."""
-    return DATASETS.build(resolve(cfg)[f"{subset}_dataloader"].dataset)
+def build_dataset(cfg: Config) -> Any:
+    """The test dataset of a config."""
+    return DATASETS.build(resolve(cfg).test_dataloader.dataset)
 
 
 def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
-    """Samples of a dataset by index.
-
-    Raises:
-        UserError: If an index is out of range.
-    """
-    wrong = [index for index in indices if not 0 <= index < len(dataset)]
-    if wrong:
-        raise UserError(f"the data has the samples 0 to {len(dataset) - 1}, not {wrong}")
+    """Samples of a dataset by index."""
     samples = []
     for packed in map(dataset.__getitem__, indices):
         image = packed["inputs"].permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
@@ -106,16 +98,13 @@ def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[tuple
     Args:
         inferencer: The model.
         files: Images and folders of them.
-
-    Raises:
-        UserError: If a given image cannot be read.
     """
     if files:
         paths = [Path(path) for path in find_images(list(files))[0] if isinstance(path, str)]
         return [(path.stem, load_image(path)) for path in paths]
     split = inferencer.model.neck.text.split
     try:
-        dataset = build_dataset(inferencer.cfg, split)
+        dataset = build_dataset(inferencer.cfg)
     except (OSError, KeyError, AttributeError):  # the data are not here, or there are none
         return []
     inferencer.model.dataset_meta = dataset.metainfo

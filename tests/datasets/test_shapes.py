@@ -91,7 +91,7 @@ def test_captions_are_true_and_made_of_the_vocabulary():
         caption, facts = caption_scene(scene, index), scene_facts(scene)
         assert caption.facts.shape == facts.shape == (NUM_FACTS,)
         assert not (caption.facts & ~facts).any(), caption.text
-        named = {n for i, n in enumerate(SHAPES_CLASSES) if caption.nouns[i]}
+        named = {n for i, n in enumerate(SHAPES_CLASSES) if caption.facts[i]}
         assert named == {n for n in SHAPES_CLASSES if n in caption.text}
         words = caption.text.replace(",", " ,").replace(".", " .").split()
         assert set(words) <= set(VOCABULARY), caption.text

@@ -33,7 +33,7 @@ def run_tool(name: str, *arguments: object) -> None:
     """
     forget_runs()
     folder, _, module = name.rpartition("/")
-    package = "tools.shapes" if folder == "shapes" else "mmseg_otseg_cli"
+    package = f"tools.{folder}" if folder in ("shapes", "benchmarks") else "mmseg_otseg_cli"
     tool = import_module(f"{package}.{module}")
     with (
         patch.object(sys, "argv", [name, *map(str, arguments)]),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
 from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.models.text import OTSEG_6
 from tests.helpers.paths import ROOT
 
 
@@ -31,7 +32,7 @@ def config():
             "clip.model.embed_dim": 16,
             "clip.model.text_cfg.width": 16,
             "clip.model.text_cfg.layers": 1,
-            "pretrain": dict(steps=6, batch_size=8, warmup=2, single_steps=2, noun_weight=1.0),
+            "pretrain": dict(steps=6, batch_size=8, warmup=2, single_steps=2),
         }
     )
     return config
@@ -48,7 +49,7 @@ def test_a_stopped_run_ends_in_the_same_file_which_loads_as_every_clip(tool, con
     assert clip.token_embedding.weight.shape == (49408, 16)
     assert torch.equal(clip.token_embedding.weight[ids], rows.float())
     words = open_clip.get_tokenizer("ViT-B-32")(
-        [t.format(n) for t in tool.TEMPLATES for n in SHAPES_CLASSES], context_length=32
+        [t.format(n) for t in OTSEG_6 for n in SHAPES_CLASSES], context_length=32
     )
     assert set(words.unique().tolist()) <= set(ids.tolist())  # no prompt uses an untrained row
 

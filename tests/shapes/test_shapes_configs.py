@@ -38,16 +38,6 @@ def test_two_iterations_and_an_evaluation(name: str, tmp_path: Path) -> None:
     assert "val/hIoU" in runner.message_hub.log_scalars
 
 
-def test_training_free_only_tests(tmp_path: Path) -> None:
-    cfg = tiny_config("training_free", tmp_path)
-    runner = ZeroShotRunner.from_cfg(cfg)
-    assert not any(parameter.requires_grad for parameter in runner.model.parameters())
-    assert {"mIoU_S", "mIoU_U", "hIoU"} <= runner.test().keys()
-    cfg.experiment_name = "training_free_training"
-    with pytest.raises(ValueError, match=r"CLIPEncoderDecoder.*gradient"):
-        ZeroShotRunner.from_cfg(cfg).train()
-
-
 def test_the_split_is_the_data_sets() -> None:
     cfg = Config.fromfile(SHAPES / "otseg.py")
     assert tuple(cfg.model.split.classes) == SHAPES_CLASSES

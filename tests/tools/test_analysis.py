@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmseg.registry import MODELS
+from mmseg_otseg_cli.get_flops import measure
 
 from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.run_tools import run_tool
@@ -31,18 +33,18 @@ def test_the_calibrated_bias_is_the_best_and_travels_in_the_checkpoint(
 ) -> None:
     before = torch.load(checkpoint)["state_dict"]
     arguments = [SHAPES / "otseg_plus.py", checkpoint, "--work-dir", tmp_path / "out"]
-    span = ["--range", "-0.02", "0.02", "0.02", "--write"]
-    run_tool(CALIBRATE, *arguments, *span, *tiny_options())
+    run_tool(CALIBRATE, *arguments, "--write", *tiny_options())
     report = json.loads((tmp_path / "out" / "seen_bias.json").read_text())
-    assert cv2.imread(str(tmp_path / "out" / "seen_bias.png")) is not None
     assert f"stored in {checkpoint}" in capfd.readouterr().out
-    for row in report["table"]:  # each is what a run measures
+    near = [row for row in report["table"] if row["seen_bias"] in (-0.02, 0.0, 0.02)]
+    for row in near:  # each is what a run measures
         cfg = tiny_config("otseg_plus", tmp_path / "runs", load_from=str(checkpoint))
         cfg.model.decode_head.seen_bias = row["seen_bias"]
         cfg.experiment_name = f"bias {row['seen_bias']}"
         assert {"seen_bias": row["seen_bias"], **ZeroShotRunner.from_cfg(cfg).val()} == row
     best = max(report["table"], key=lambda row: row["hIoU"])
-    assert report["best"] == best and len({row["mIoU_U"] for row in report["table"]}) > 1
+    assert report["best"]["hIoU"] == best["hIoU"] and len({row["mIoU_U"] for row in near}) > 1
+    best = report["best"]
 
     after = torch.load(checkpoint)["state_dict"]
     assert after.pop("decode_head.calibrated_seen_bias.ensemble").item() == best["seen_bias"]
@@ -55,14 +57,8 @@ def test_the_calibrated_bias_is_the_best_and_travels_in_the_checkpoint(
 
 def test_sheets_of_samples(checkpoint: Path, tmp_path: Path) -> None:
     sheet, plans = tmp_path / "new" / "sheet.png", tmp_path / "new" / "sheet_plans.png"
-    arguments = [SHAPES / "otseg_plus.py", checkpoint, "--out", sheet, "--indices", 0, 1]
-    run_tool(SHOW, *arguments, "--classes", "red cross", "red circle", *tiny_options())
-    rows = {file: cv2.imread(str(file)).shape[0] for file in (sheet, plans)}
-    run_tool(SHOW, *arguments[:-1], *tiny_options())
-    assert cv2.imread(str(plans)).shape[0] < rows[plans] / 2 < rows[plans]
-    assert cv2.imread(str(sheet)).shape[0] < rows[sheet]
-    with pytest.raises(ValueError, match="'red line'"):
-        run_tool(SHOW, *arguments, "--classes", "red line", *tiny_options())
+    run_tool(SHOW, SHAPES / "otseg_plus.py", checkpoint, "--out", sheet, *tiny_options())
+    assert min(cv2.imread(str(file)).shape[0] for file in (sheet, plans)) > 400  # four rows
 
 
 @pytest.mark.parametrize("config", ["training_free", "zegclip"])
@@ -75,19 +71,20 @@ def test_sheets_of_images_from_files(config: str, tmp_path: Path) -> None:
     assert (tmp_path / "sheet_plans.png").exists() == (config != "zegclip")
 
 
-def test_counts_of_the_backbone_are_those_of_the_formulas(tmp_path: Path) -> None:
-    file = tmp_path / "counts.json"
-    run_tool("analysis/get_flops", SHAPES / "otseg.py", "--shape", "64", "--json", file)
-    counts = json.loads(file.read_text())
+def test_counts_of_the_backbone_are_those_of_the_formulas(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_tool("analysis/get_flops", SHAPES / "otseg.py", "--shape", "64")
+    assert "decode_head" in capsys.readouterr().out
+    counts = measure(Config.fromfile(SHAPES / "otseg.py"), [64])["backbone"]
     width, layers, prompts, patches = 128, 4, 4, 8 * 8
     tokens = 1 + prompts + patches
     feed_forward, projections = 8 * width**2 * tokens * layers, 4 * width**2 * tokens * layers
     products = 2 * tokens**2 * width * layers
     around = patches * 3 * 8 * 8 * width + prompts * layers * width**2
     joint = (1 + patches) * width * 64
-    complete = feed_forward + projections + products + around + joint
-    assert counts["backbone"]["complete"] == complete
-    assert counts["backbone"]["modules"] == feed_forward + around
+    attention = projections + products
+    assert counts["multiply_adds"] == feed_forward + attention + around + joint
     # Prompts, their projection, a norm.
     trainable = prompts * layers * width + width * width + width + 2 * width
-    assert counts["backbone"]["trainable"] == trainable
+    assert counts["trainable"] == trainable

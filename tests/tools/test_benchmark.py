@@ -110,22 +110,19 @@ def test_classes_are_seen_if_the_checkpoint_says_so(name: str, here: Path) -> No
     assert "mIoU_S" in voc
 
 
-def test_results_of_another_checkpoint_are_measured_anew(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_of_another_checkpoint_are_measured_anew(here: Path) -> None:
     config, checkpoint = trained(here, "cocostuff_512")
     arguments = (config, checkpoint, "--work-dir", here / "run", "--only", "voc20", "--images", 0)
+    result = here / "run/benchmark/voc20.json"
     run_tool("benchmark", *arguments)
-    first = (here / "run/benchmark/voc20.json").stat().st_mtime_ns
+    first = result.stat().st_mtime_ns
     run_tool("benchmark", *arguments)
-    assert (here / "run/benchmark/voc20.json").stat().st_mtime_ns == first
+    assert result.stat().st_mtime_ns == first
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["neck.descriptor.linear.weight"].mul_(-1)
     torch.save(content, checkpoint)
-    capsys.readouterr()
     run_tool("benchmark", *arguments)
-    assert "another config or checkpoint" in capsys.readouterr().out
-    assert (here / "run/benchmark/voc20.json").stat().st_mtime_ns > first
+    assert result.stat().st_mtime_ns > first
 
 
 def test_none_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

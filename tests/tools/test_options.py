@@ -46,11 +46,11 @@ for tool in {tools}:
 
 def test_missing_data_are_reported_before_anything_slow_is_imported(tmp_path: Path) -> None:
     script = """
-from mmseg_otseg_cli.config import read_config
+from mmseg_otseg_cli.config import load_config
 from mmseg_otseg_cli.options import config_parser
 args = config_parser("").parse_args(["otseg/voc_512"])
 try:
-    read_config(args, "train", "val")
+    load_config(args, "train", "val")
 except FileNotFoundError as error:
     print(error)
 """
@@ -58,10 +58,9 @@ except FileNotFoundError as error:
     assert "data/VOCdevkit/VOC2012" in text and "data_root" in text
 
 
-@pytest.mark.parametrize("base", ["../_base_/models/otseg.py", "mmseg_otseg::otseg/voc_512.py"])
-def test_a_base_that_is_not_found_has_a_remedy(base: str, tmp_path: Path) -> None:
+def test_a_base_that_is_not_found_has_a_remedy(tmp_path: Path) -> None:
     """As in a config that was copied out of the project."""
-    (tmp_path / "copied.py").write_text(f'_base_ = "{base}"')
+    (tmp_path / "copied.py").write_text('_base_ = "../_base_/models/otseg.py"')
     with pytest.raises(CommandError, match=f"_base_.*{ROOT / 'configs'}.*mmseg-otseg config"):
         run_tool("train", tmp_path / "copied.py")
 
@@ -111,7 +110,6 @@ def test_mistakes_in_options_are_named() -> None:
     for wrong, right in (
         ("train_dataloder.batch_size", "train_dataloader.batch_size"),
         ("model.decode_head.predict_form", "model.decode_head.predict_from"),
-        ("xyz", "nothing would read it"),
     ):
         with pytest.raises(CommandError, match=right):
             check_keys(cfg, {wrong: None})
@@ -141,7 +139,6 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         f"load_from={tmp_path}/none.pth",
         "train_dataloader.dataset.dataset.data_root=nowhere",
         "train_dataloader.dataset.dataset.data_prefix.seg_map_path=labels/none",
-        "model.clip.pretrained=ViT-B-16.pt",
     ):
         with pytest.raises(FileNotFoundError, match=option.partition("=")[2]):
             run_tool("train", config, "--cfg-options", option, "model.type=Nothing")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +17,7 @@ from mmseg_otseg.structures import AlignedFeatures
 from .plain import plain_class_maps, plain_focal_dice
 
 
-@dataclass
-class Case:
+class Case(NamedTuple):
     """One thing, done the package's way and another way.
 
     Attributes:
@@ -32,7 +30,7 @@ class Case:
     ours: Callable[[], object]
     other: Callable[[], object]
     against: str
-    check: Callable[[], dict[str, float]] = field(default=dict)
+    check: Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -69,34 +67,29 @@ def relative(value: Tensor, expected: Tensor) -> float:
     return float((value - expected).detach().abs().max() / expected.detach().abs().max())
 
 
-def random_cost(problems: int, sizes: Sizes, spread: float, device: str) -> Tensor:
-    """Costs (P, M, N), uniform in an interval of length ``spread``."""
-    return spread * torch.rand(problems, sizes.grid**2, sizes.prompts, device=device)
+def sinkhorn_case(sizes: Sizes, spread: float, device: str, tol: float = 1e-6) -> Case:
+    """Sinkhorn of four images and its gradient against POT's batched solver.
 
-
-def text_cost(path: Path, sizes: Sizes, device: str) -> Tensor:
-    """Costs (P, M, N) between random pixels and the text embeddings (K, N, D) in a .npy file."""
-    text = torch.from_numpy(np.load(path, allow_pickle=False)).to(device, torch.float32)
-    pixels = torch.randn(sizes.batch, sizes.grid**2, text.shape[-1], device=device)
-    similarity = torch.einsum("bmd,knd->bkmn", F.normalize(pixels, dim=-1), text)
-    return 1 - similarity.flatten(0, 1)
-
-
-def sinkhorn_case(cost: Tensor, max_iters: int = 100, tol: float = 1e-6) -> Case:
-    """Sinkhorn and its gradient against POT's batched solver."""
+    Args:
+        sizes: Of the costs.
+        spread: Length of the interval in which the costs are uniform.
+        device: Where they are.
+        tol: When to stop before 100 iterations.
+    """
     from ot.batch import solve_batch
 
-    cost = cost.contiguous().requires_grad_()
+    shape = (sizes.classes * 4, sizes.grid**2, sizes.prompts)
+    cost = (spread * torch.rand(shape, device=device)).requires_grad_()
     weight = torch.randn_like(cost)
 
     def ours(cost: Tensor = cost, *stop: float) -> tuple[Tensor, Tensor]:
-        iters, tolerance = stop or (max_iters, tol)
+        iters, tolerance = stop or (100, tol)
         plan = sinkhorn(cost, 0.05, int(iters), tolerance).plan
         return plan.detach(), torch.autograd.grad(plan, cost, weight.to(cost))[0]
 
     def other() -> tuple[Tensor, Tensor]:
         plan = solve_batch(
-            cost, 0.05, max_iter=max_iters, tol=tol, method="log_sinkhorn", grad="autodiff"
+            cost, 0.05, max_iter=100, tol=tol, method="log_sinkhorn", grad="autodiff"
         ).plan
         return plan.detach(), torch.autograd.grad(plan, cost, weight)[0]
 

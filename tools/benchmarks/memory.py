@@ -4,18 +4,12 @@
 Every tensor is followed while it is alive, in a training step with AdamW and in the prediction of
 an image, over a CLIP with random weights. What an operation takes inside itself, a GPU's context
 and an allocator's slack come on top.
-
-    python tools/benchmarks/memory.py            # the tables
-    python tools/benchmarks/memory.py --check    # the count against what the system measures
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import logging
-import os
-import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +26,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
 
-from tools.benchmarks.measure import MIB, peak_memory
 from tools.benchmarks.models import build_model, predict, training_step
 
 METHODS = ("otseg", "zegot", "zegclip")
@@ -44,7 +37,6 @@ DATASETS = {
 }
 BATCHES = (1, 2, 4)
 GIB = 2**30
-THRESHOLD = "65536"  # larger pieces go back to the system as soon as they are free
 
 
 class LiveBytes(TorchDispatchMode):
@@ -137,29 +129,7 @@ def row(method: str, dataset: str, precision: str) -> str:
     return f"| {method} | {dataset} | {precision} | {' | '.join(cells)} | {flops / 1e12:.2f} |"
 
 
-def check() -> None:
-    """Print counted and measured bytes of a training step of two images, and of testing one."""
-    if os.environ.get("MALLOC_MMAP_THRESHOLD_") != THRESHOLD:  # the C library reads it at the start
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": THRESHOLD}
-        sys.exit(subprocess.call([sys.executable, *sys.argv], env=environment))
-    model = build_model("otseg/voc_512.py", False, "cpu")
-    for name, step in {
-        "training, 2 images": training(model, 512, 2),
-        "testing": testing(model, (512, 683)),
-    }.items():
-        step()
-        measured, count = peak_memory(step, "cpu"), counted(step) / MIB
-        print(f"{name}: {count:.0f} MiB counted, {measured:.0f} measured ({count / measured:.2f})")
-
-
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true")
-    if parser.parse_args().check:
-        return check()
     batches = " | ".join(f"training, {batch}" for batch in BATCHES)
     print(f"| method | data | tower | model | {batches} | testing | TFLOP |")
     print(f"|---|---|---|{'---|' * (len(BATCHES) + 3)}")

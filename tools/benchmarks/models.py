@@ -84,7 +84,7 @@ def zegot_case(tiny: bool, device: str) -> Case:
     # One learned token below the tower is enough for the graph to go through all of it.
     through = build_model(config, tiny, device, backbone=dict(visual_prompts=dict(num_tokens=1)))
     through.train()
-    return Case(lambda: step(frozen), lambda: step(through), "graph through the backbone")
+    return Case(lambda: step(frozen), lambda: step(through), "graph through the backbone", dict)
 
 
 def precision_step_case(tiny: bool, device: str, precision: str) -> Case:
@@ -126,41 +126,6 @@ def precision_inference_case(tiny: bool, device: str, precision: str) -> Case:
         return {"probability": relative(predict(half, image), predict(full, image))}
 
     return Case(lambda: predict(half, image), lambda: predict(full, image), "float32 tower", check)
-
-
-def exported_case(tiny: bool, folder: Path) -> Case:
-    """One window of 512 x 512 pixels by ONNX Runtime, against the model it was exported from.
-
-    Args:
-        tiny: Whether to put a very small CLIP in the place of ViT-B/16, and a window of 64 x 64.
-        folder: The exported model; written if it is not there, which takes minutes.
-    """
-    from mmseg_otseg.export import export_folder
-    from mmseg_otseg.inference import OTSegRuntime, with_classes
-
-    side = 64 if tiny else 512
-    window = dict(mode="slide", crop_size=(side, side), stride=(side, side))
-    model = with_classes(build_model("otseg/voc_512.py", tiny, "cpu", test_cfg=window).eval())
-    cfg = Config.fromfile(CONFIGS / "otseg/voc_512.py")
-    if not folder.exists():
-        export_folder(model, cfg, folder, size=(side, side))
-    runtime = OTSegRuntime(folder, threads=torch.get_num_threads())
-    image = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8)
-
-    def ours() -> Tensor:
-        return torch.from_numpy(runtime.run(image.numpy(), runtime.known))
-
-    @torch.no_grad()
-    def other() -> Tensor:
-        bgr = image.flip(3).permute(0, 3, 1, 2)
-        data = model.data_preprocessor({"inputs": list(bgr)}, False)
-        shape = torch.Size((side, side))
-        return model.encode_decode(data["inputs"], [dict(ori_shape=shape, img_shape=shape)])
-
-    def check() -> dict[str, float]:
-        return {"probability": relative(ours(), other())}
-
-    return Case(ours, other, "the model in torch", check)
 
 
 def inference_case(tiny: bool, device: str) -> Case:

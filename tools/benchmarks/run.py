@@ -9,56 +9,38 @@ GPU as torch's allocator counts it. Weights are random; nothing is downloaded.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import importlib.util
 import json
 import multiprocessing
 import os
 import platform
+import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
+sys.path.insert(0, str(ROOT))  # for the imports from `tools`
 from mmseg_otseg_cli import run as run_tool
 from mmseg_otseg_cli.options import new_parser
 
 
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument(
         "--only", nargs="+", metavar="WORD", help="cases whose name has a WORD; a wrong one: a list"
     )
-    parser.add_argument("--growth", action="store_true", help="growth curves instead of the table")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE")
-    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
-    parser.add_argument(
-        "--text-embeddings",
-        type=Path,
-        nargs="*",
-        default=[],
-        metavar="FILE",
-        help=".npy files (K, N, D), for Sinkhorn at realistic costs",
-    )
-    parser.add_argument(
-        "--exported",
-        type=Path,
-        metavar="FOLDER",
-        help="an exported model too; written to FOLDER, in minutes, unless it is there",
-    )
     parser.add_argument("--tiny", action="store_true", help="very small sizes, to try the tool")
-    args = parser.parse_args(arguments)
-    if args.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    if args.exported and args.device != "cpu":
-        parser.error("--exported is measured on a CPU: leave --device out")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
@@ -67,93 +49,40 @@ if __name__ == "__main__":
 
 import torch
 
-import mmseg_otseg
-from tools.benchmarks import cases
+from mmseg_otseg import __version__
+from tools.benchmarks import cases, models
 from tools.benchmarks.cases import Case
-from tools.benchmarks.measure import median_times, peak_memory
-from tools.benchmarks.models import (
-    exported_case,
-    inference_case,
-    precision_inference_case,
-    precision_step_case,
-    zegot_case,
-)
 
 Row = dict[str, Any]
+MIB = 2**20
 
 
-def all_cases(args: argparse.Namespace) -> dict[str, Callable[[], Case]]:
+def all_cases(device: str, tiny: bool) -> dict[str, Callable[[], Case]]:
     """Name of every case, and what builds it."""
-    device = args.device
     sizes = {"VOC": cases.VOC, "COCO-Stuff": cases.COCO_STUFF}
-    if args.tiny:
+    if tiny:
         sizes = {name: each.tiny() for name, each in sizes.items()}
     found: dict[str, Callable[[], Case]] = {}
-
-    def add_sinkhorn(name: str, cost: Callable[[], torch.Tensor], **options: Any) -> None:
-        if importlib.util.find_spec("ot"):
-            found[f"sinkhorn {name}"] = lambda: cases.sinkhorn_case(cost(), **options)
-
-    for name, each in sizes.items():
-        problems = each.classes * 4  # of four images
-        for spread in (0.1, 0.5):
-            cost = partial(cases.random_cost, problems, each, spread, device)
-            add_sinkhorn(f"{name}, spread {spread}", cost)
-        add_sinkhorn(f"{name}, 100 iterations", cost, tol=0.0)
-    for file in args.text_embeddings:
-        add_sinkhorn(f"text {file.stem}", partial(cases.text_cost, file, sizes["VOC"], device))
+    if importlib.util.find_spec("ot"):
+        for name, each in sizes.items():
+            for spread in (0.1, 0.5):
+                case = partial(cases.sinkhorn_case, each, spread, device)
+                found[f"sinkhorn {name}, spread {spread}"] = case
+            found[f"sinkhorn {name}, 100 iterations"] = partial(case, tol=0.0)
     for name, each in sizes.items():
         found[f"loss {name}"] = partial(cases.loss_case, each, device)
         found[f"head step {name}"] = partial(cases.head_case, each, device)
-    found["ZegOT step VOC"] = partial(zegot_case, args.tiny, device)
-    found["inference VOC"] = partial(inference_case, args.tiny, device)
+    found["ZegOT step VOC"] = partial(models.zegot_case, tiny, device)
+    found["inference VOC"] = partial(models.inference_case, tiny, device)
     for kind in ("bf16",) if device == "cpu" else ("bf16", "fp16"):
-        found[f"OTSeg step VOC, {kind}"] = partial(precision_step_case, args.tiny, device, kind)
-        found[f"inference VOC, {kind}"] = partial(precision_inference_case, args.tiny, device, kind)
-    if args.exported:
-        found["inference exported, VOC"] = partial(exported_case, args.tiny, args.exported)
-    if args.growth:
-        found = growth_cases(args, sizes["VOC"])
-    if args.only:
-        words = [word.lower() for word in args.only]
-        names = [name for name in found if any(word in name.lower() for word in words)]
-        if not names:
-            raise ValueError(f"--only: no case has a name like that. There are: {', '.join(found)}")
-        found = {name: found[name] for name in names}
+        step, inference = models.precision_step_case, models.precision_inference_case
+        found[f"OTSeg step VOC, {kind}"] = partial(step, tiny, device, kind)
+        found[f"inference VOC, {kind}"] = partial(inference, tiny, device, kind)
     return found
 
 
-def growth_cases(args: argparse.Namespace, base: cases.Sizes) -> dict[str, Callable[[], Case]]:
-    """One image, one size at a time: how cost grows with pixels, classes and prompts."""
-    base, device = replace(base, batch=1), args.device
-    found: dict[str, Callable[[], Case]] = {}
-    for size in (base.size // 2, base.size, base.size * 2):
-        each = replace(base, size=size, grid=size // 16)
-        found[f"loss, {size} x {size} pixels"] = partial(cases.loss_case, each, device)
-    for classes in (15, 60, 156, 300):
-        each = replace(base, classes=classes)
-        found[f"loss, {classes} classes"] = partial(cases.loss_case, each, device)
-    for classes in (15, 60, 156):
-        each = replace(base, classes=classes)
-        found[f"head step, {classes} classes"] = partial(cases.head_case, each, device)
-    for prompts in (1, 2, 4, 8, 16):
-        each = replace(base, prompts=prompts)
-        found[f"head step, {prompts} prompts"] = partial(cases.head_case, each, device)
-    return found
-
-
-def measure(name: str, args: argparse.Namespace) -> Row:
-    """One row of the table."""
-    row: Row = _in_new_process(times_of, name, args)
-    if not args.no_memory:
-        memory = {side: _in_new_process(memory_of, name, args, side) for side in ("ours", "other")}
-        row["peak_mib"] = memory
-        row["times_less_memory"] = memory["other"] / max(memory["ours"], 1.0)
-    return row
-
-
-def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    # The server has imported everything but computed nothing; its children start from there.
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process that has imported everything but computed nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.benchmarks.run"])
     with ProcessPoolExecutor(1, mp_context=context) as executor:
@@ -163,24 +92,50 @@ def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def times_of(name: str, args: argparse.Namespace) -> Row:
     """Differences and times of a case in this process: a row without memory."""
     torch.manual_seed(0)
-    case = all_cases(args)[name]()
+    case = all_cases(args.device, args.tiny)[name]()
     row: Row = {"case": name, "against": case.against, "difference": case.check()}
-    seconds = median_times({"ours": case.ours, "other": case.other}, args.repeats, args.device)
-    row["seconds"] = seconds
-    row["times_faster"] = seconds["other"] / seconds["ours"]
-    row["load"] = os.getloadavg()[0]
-    return row
+    times: dict[str, list[float]] = {"ours": [], "other": []}
+    for turn in range(args.repeats + 1):  # what else the machine does hits both sides alike
+        for side, values in times.items():
+            gc.collect()
+            start = time.perf_counter()
+            getattr(case, side)()
+            if args.device != "cpu":
+                torch.cuda.synchronize()
+            if turn:  # each runs once before it counts
+                values.append(time.perf_counter() - start)
+    seconds = {side: statistics.median(values) for side, values in times.items()}
+    return row | {"seconds": seconds, "times_faster": seconds["other"] / seconds["ours"]}
 
 
 def memory_of(name: str, args: argparse.Namespace, side: str) -> float:
-    """Peak memory of one side of a case in this process, in MiB."""
+    """Largest memory in use while a side runs, above what is in use before, in MiB.
+
+    On a GPU: of torch's allocator. On a CPU: resident memory of this process, as Linux counts it.
+    """
     torch.manual_seed(0)
-    case = all_cases(args)[name]()
+    case = all_cases(args.device, args.tiny)[name]()
     # What libraries set up once, such as threads and their buffers, is not of this case.
     warm_up = cases.head_case(cases.VOC.tiny(), args.device)
     warm_up.ours()
     warm_up.other()
-    return peak_memory(case.ours if side == "ours" else case.other, args.device)
+    gc.collect()
+    if args.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        getattr(case, side)()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # sets the recorded peak to what is in use now
+    before = resident("VmRSS")
+    getattr(case, side)()
+    return (resident("VmHWM") - before) / MIB
+
+
+def resident(field: str) -> int:
+    """Bytes of this process that Linux gives under a name."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def as_table(rows: Sequence[Row]) -> str:
@@ -190,53 +145,48 @@ def as_table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        seconds, memory = row["seconds"], row.get("peak_mib")
+        seconds, memory = row["seconds"], row["peak_mib"]
         cells = [
             row["case"],
             row["against"],
             f"{seconds['ours']:.3g} / {seconds['other']:.3g}",
-            _ratio(row["times_faster"]),
-            f"{memory['ours']:.0f} / {memory['other']:.0f}" if memory else "",
-            _ratio(row["times_less_memory"]) if memory else "",
+            f"{row['times_faster']:.1f}",
+            f"{memory['ours']:.0f} / {memory['other']:.0f}",
+            f"{row['times_less_memory']:.1f}",
             ", ".join(f"{name} {value:.0e}" for name, value in row["difference"].items()),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def environment(args: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
+def main() -> None:
+    args = parse_args()
+    paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # for the new processes
+    found, words = all_cases(args.device, args.tiny), [word.lower() for word in args.only or [""]]
+    names = [name for name in found if any(word in name.lower() for word in words)]
+    if not names:
+        raise ValueError(f"--only: no case has a name like that. There are: {', '.join(found)}")
+    about = {
         "torch": torch.__version__,
-        "mmseg_otseg": mmseg_otseg.__version__,
+        "mmseg_otseg": __version__,
         "device": torch.cuda.get_device_name() if args.device != "cpu" else platform.machine(),
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
         "repeats": args.repeats,
         "load_before": os.getloadavg()[0],
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parse_args(arguments)
-    if args.device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"--device {args.device}: torch sees no GPU; use --device cpu")
-    paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # for the new processes
-    found = all_cases(args)
-    about, rows = environment(args), []
-    for name in found:
+    rows = []
+    for name in names:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows.append(measure(name, args))
+        row = in_new_process(times_of, name, args)
+        memory = {side: in_new_process(memory_of, name, args, side) for side in ("ours", "other")}
+        row |= {"peak_mib": memory, "times_less_memory": memory["other"] / max(memory["ours"], 1)}
+        rows.append(row)
         if args.json:
             args.json.write_text(json.dumps({"environment": about, "rows": rows}, indent=1))
     print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n")
     print("Ours / other:", as_table(rows), sep="\n")
-    if not args.growth and not importlib.util.find_spec("ot"):
+    if not importlib.util.find_spec("ot"):
         print("\nSinkhorn is left out: install POT to compare with it.")
 
 

@@ -8,15 +8,14 @@ complete, and an interrupted benchmark goes on after it. In several processes:
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from .benchmark_table import write_table
-from .config import fetch_weights, load_config
+from .config import fetch_weights, installed_configs, load_config
 from .errors import CommandError
 from .open_vocabulary import data_configs, on_data, read_data
 from .options import add_launcher, config_parser
@@ -27,24 +26,17 @@ if TYPE_CHECKING:
 
 #: Settings that say where and how a test runs, not what it measures.
 NOT_MEASURED = ("work_dir", "launcher", "model_wrapper_cfg", "load_from")
+#: What is measured, and its column.
+MEASURES = {
+    "mIoU": "mIoU",
+    "mIoU_S": "seen",
+    "mIoU_U": "unseen",
+    "images_per_second": "images/s",
+    "peak_gib": "peak GiB",
+}
+DASH = "\N{EN DASH}"
 DPI = 110
 Row = dict[str, Any]
-
-
-class DataSet(NamedTuple):
-    """A data set to test on.
-
-    Attributes:
-        name: That of its config.
-        title: What the table calls it.
-        test: Config that tests the model on it.
-        lacks: What is not here, and where it belongs; empty if all is here.
-    """
-
-    name: str
-    title: str
-    test: Config
-    lacks: str
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,8 +54,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_data(cfg: Config, names: Sequence[str] | None) -> list[DataSet]:
+def find_data(cfg: Config, names: Sequence[str] | None) -> tuple[dict[str, Config], dict[str, str]]:
     """The data sets of these names, by default all, and whether they are here.
+
+    Returns:
+        The configs that test the model on each, and what is missing of those that are not here.
 
     Raises:
         CommandError: If none of them is here.
@@ -71,18 +66,17 @@ def find_data(cfg: Config, names: Sequence[str] | None) -> list[DataSet]:
     from mmseg_otseg.datasets.data_folders import check_config
     from mmseg_otseg.engine import resolve
 
-    found = []
-    for name in names or data_configs():
-        data = read_data(name)
-        test, lacks = on_data(cfg, data), ""
+    tests, lacking = {}, {}
+    for given in names or data_configs():
+        name = Path(given).stem
+        tests[name] = on_data(cfg, read_data(given))
         try:
-            check_config(resolve(test).test_dataloader.dataset)
+            check_config(resolve(tests[name]).test_dataloader.dataset)
         except FileNotFoundError as error:
-            lacks = f"{error} {data.prepare}"
-        found.append(DataSet(Path(name).stem, data.title, test, lacks))
-    if all(data.lacks for data in found):
-        raise CommandError(f"none of the data sets is here. {found[0].lacks}")
-    return found
+            lacking[name] = f"{error} {tests[name].prepare}"
+    if tests.keys() == lacking.keys():
+        raise CommandError(f"none of the data sets is here. {next(iter(lacking.values()))}")
+    return tests, lacking
 
 
 def set_unseen(cfg: Config, trained: Collection[str]) -> int:
@@ -115,24 +109,8 @@ def digest(cfg: Config, *files: str | None) -> str:
     for file in files:
         found.update(str(file).encode())
         if file and Path(file).is_file():
-            with open(file, "rb") as content:
-                while part := content.read(2**24):
-                    found.update(part)
+            found.update(Path(file).read_bytes())
     return found.hexdigest()
-
-
-def known_result(file: Path, key: str) -> Row | None:
-    """The result in a file; None if there is none, or it is of another config or checkpoint."""
-    if not file.is_file():
-        return None
-    row = json.loads(file.read_text(encoding="utf-8"))
-    same = row["measured_with"] == key
-    print(
-        f"{file}: measured before"
-        if same
-        else f"{file} is of another config or checkpoint and is measured anew"
-    )
-    return row if same else None
 
 
 def measure(cfg: Config, seen: int | None, sheet: Path, images: int) -> Row:
@@ -146,15 +124,16 @@ def measure(cfg: Config, seen: int | None, sheet: Path, images: int) -> Row:
 
     Returns:
         The metrics in percent; the numbers of ``classes`` and ``images``; ``images_per_second``;
-        and ``peak_gib``, the memory at its peak, None where it cannot be measured.
+        and ``peak_gib``, a GPU's memory at its peak, None without one.
     """
     import torch
     from mmengine.dist import all_reduce, is_main_process
 
-    runner = build_tester(cfg)
-    _start_of_memory()
+    runner, gpu = build_tester(cfg), torch.cuda.is_available()
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
     metrics = runner.test()
-    memory = torch.tensor(_peak_of_memory())
+    memory = torch.tensor(torch.cuda.max_memory_allocated() / 2**30 if gpu else 0.0)
     all_reduce(memory, "max")
     seconds, _ = runner.message_hub.get_scalar("test/time").data
     dataset: Any = runner.test_dataloader.dataset
@@ -172,29 +151,6 @@ def measure(cfg: Config, seen: int | None, sheet: Path, images: int) -> Row:
     )
 
 
-def _start_of_memory() -> None:
-    """Begin to count the peak of memory: a GPU's, or on Linux this process's."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_of_memory() -> float:
-    """The peak in GiB; 0 where it is not known."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 2**20
-    return 0.0
-
-
 def _draw(runner: Any, file: Path, number: int) -> None:
     """Draw images, evenly spread over the test data, with their labels and predictions."""
     import numpy as np
@@ -202,7 +158,7 @@ def _draw(runner: Any, file: Path, number: int) -> None:
 
     from mmseg_otseg.engine.hooks.checks import segmentor
     from mmseg_otseg.imaging import palette_for, read_image
-    from mmseg_otseg.inference.sheets import Row, segmentation_sheet
+    from mmseg_otseg.inference import sheets
 
     loader, model, rows = runner.test_dataloader, segmentor(runner.model), []
     number, last = min(number, len(loader.dataset)), len(loader.dataset) - 1
@@ -212,21 +168,67 @@ def _draw(runner: Any, file: Path, number: int) -> None:
         label, found = (
             sample.get(key).data[0].cpu().numpy() for key in ("gt_sem_seg", "pred_sem_seg")
         )
-        rows.append(Row(read_image(sample.img_path)[0], label, {"prediction": found}))
+        rows.append(sheets.Row(read_image(sample.img_path)[0], label, {"prediction": found}))
     meta = loader.dataset.metainfo
     names, unseen = meta["classes"], list(meta["unseen"])
-    segmentation_sheet(rows, names, palette_for(names, meta), unseen).savefig(file, dpi=DPI)
+    sheet = sheets.segmentation_sheet(rows, names, palette_for(names, meta), unseen)
+    sheet.savefig(file, dpi=DPI)
+
+
+def write_table(
+    folder: Path,
+    titles: Mapping[str, str],
+    lacking: Mapping[str, str],
+    results: Mapping[str, Row],
+) -> str:
+    """Write the table as Markdown, JSON and CSV, with what papers report.
+
+    Args:
+        folder: Where to.
+        titles: Titles of the data sets by name; each is a row.
+        lacking: What is not here of some of them.
+        results: What was measured on the others.
+
+    Returns:
+        The table in Markdown.
+    """
+    import yaml
+
+    source = installed_configs() / "open_vocabulary" / "reported.yaml"
+    papers = yaml.safe_load(source.read_text(encoding="utf-8"))["Reported"]
+    head = ["data set", "images", *MEASURES.values(), *(paper["Method"] for paper in papers)]
+    rows = []
+    for name, title in titles.items():
+        row = results.get(name, {})
+        cells = [row.get(key) for key in MEASURES]
+        cells += [paper["mIoU"].get(name) for paper in papers]
+        cells = [DASH if cell is None else cell for cell in cells]
+        rows.append([title, row.get("images", "not here"), *cells])
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
+    lines.insert(1, "|---" * len(head) + "|")
+    lines += ["", "mIoU in percent, measured here. To the right of it, as reported:", ""]
+    lines += [f"- {paper['Method']}, {paper['CLIP']}: {paper['Source']}" for paper in papers]
+    if lacking:
+        lines += ["", "Not here:", ""]
+        lines += [f"- {titles[name]}: {text}" for name, text in lacking.items()]
+    text = "\n".join(lines)
+    whole = dict(measured=results, reported=papers, not_here=lacking)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    (folder / "table.json").write_text(json.dumps(whole, indent=2), encoding="utf-8")
+    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
+    return text
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    data = find_data(cfg, args.only)
+    tests, lacking = find_data(cfg, args.only)
     if args.check_only:
         fetch_weights(cfg)
         return
-    from mmengine.dist import broadcast_object_list, is_main_process
+    from mmengine.dist import is_main_process
     from mmengine.runner import CheckpointLoader
 
     from mmseg_otseg.engine import process_group
@@ -240,8 +242,8 @@ def main() -> None:
         if args.checkpoint is not None:
             loaded = CheckpointLoader.load_checkpoint(args.checkpoint, "cpu")
             trained = trained_classes(loaded.get("meta")) or None
-        for name, _, test, lacks in data:
-            if lacks:
+        for name, test in tests.items():
+            if name in lacking:
                 continue
             test.model_wrapper_cfg = cfg.get("model_wrapper_cfg")
             test.work_dir, test.experiment_name = str(folder / name), f"benchmark {name}"
@@ -249,18 +251,15 @@ def main() -> None:
             seen = None if trained is None else set_unseen(test, trained)
             file = folder / f"{name}.json"
             key = digest(test, args.checkpoint, cfg.model.clip.get("pretrained"))
-            found = [known_result(file, key) if is_main_process() else None]
-            broadcast_object_list(found)
-            row = found[0]
-            if row is None:
+            row = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            if row.get("measured_with") != key:
                 row = measure(test, seen, folder / f"{name}.png", args.images)
                 row["measured_with"] = key
                 if is_main_process():
                     with whole_file(file) as part:
                         part.write_text(json.dumps(row, indent=2), encoding="utf-8")
             results[name] = row
-        titles = {each.name: each.title for each in data}
-        lacking = {each.name: each.lacks for each in data if each.lacks}
         if is_main_process():
+            titles = {name: test.title for name, test in tests.items()}
             print(write_table(folder, titles, lacking, results))
             print(f"written to {folder}")

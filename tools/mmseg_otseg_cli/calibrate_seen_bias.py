@@ -1,7 +1,7 @@
 """Choose the seen-class bias of a trained model on the validation data.
 
 Predicts every image once and evaluates all biases on the same probabilities. Writes the table as
-``seen_bias.json`` and the curves as ``seen_bias.png`` to the work folder, and names the best.
+``seen_bias.json`` to the work folder, and names the best.
 """
 
 from __future__ import annotations
@@ -11,23 +11,15 @@ import json
 from pathlib import Path
 
 from .config import load_config
-from .errors import CommandError
 from .options import add_launcher, config_parser
 
-CURVES = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
+METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU"}
 
 
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     add_launcher(parser)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
-    parser.add_argument(
-        "--range",
-        nargs=3,
-        type=float,
-        metavar=("FIRST", "LAST", "STEP"),
-        help="biases to try. Default: -0.3 0.9 0.005",
-    )
     parser.add_argument(
         "--write",
         nargs="?",
@@ -42,56 +34,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def biases_between(first: float, last: float, step: float) -> list[float]:
-    """Biases from ``first`` to ``last``, both included.
-
-    Raises:
-        CommandError: If there are none, or more than ten thousand.
-    """
-    if step <= 0 or last < first or (last - first) / step > 10_000:
-        raise CommandError(
-            f"--range {first:g} {last:g} {step:g} is not a range of biases: give the first, a last "
-            "that is not smaller, and a step above 0 that makes at most 10000 of them"
-        )
-    number = int((last - first) / step + 1e-6) + 1
-    return [round(first + index * step, 9) for index in range(number)]
-
-
-def as_text(table: list[dict[str, float]], best: dict[str, float]) -> str:
-    """Some lines of the table: the best, and about sixteen others at equal distances."""
-    from prettytable import PrettyTable
-
-    shown = [*table[:: max(len(table) // 16, 1)], best]
-    text = PrettyTable(["seen-class bias", *CURVES.values(), ""])
-    for row in table:
-        if row in shown:
-            mark = "best" if row is best else ""
-            text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in CURVES), mark])
-    return str(text)
-
-
-def plot(table: list[dict[str, float]], best: dict[str, float], file: Path) -> None:
-    """Draw the three numbers against the bias."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    biases = [row["seen_bias"] for row in table]
-    for name, title in CURVES.items():
-        axes.plot(biases, [row[name] for row in table], label=title, lw=2 if name == "hIoU" else 1)
-    label = f"best, {best['seen_bias']:.4g}: hIoU {best['hIoU']:.2f}"
-    axes.axvline(best["seen_bias"], color="black", lw=0.8, ls="--", label=label)
-    axes.set(xlabel="seen-class bias (probability)", ylabel="percent, on the validation data")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=120)
-
-
 def main() -> None:
     args = parse_args()
-    biases = biases_between(*args.range) if args.range else None
     cfg = load_config(args, "val")
     from mmengine.dist import is_main_process
+    from prettytable import PrettyTable
 
     from mmseg_otseg.engine import process_group
     from mmseg_otseg.engine.checkpoint import check_target
@@ -100,11 +47,14 @@ def main() -> None:
     if args.write is not None:  # before the work, not after it
         check_target(args.write or args.checkpoint)
     with process_group(cfg):
-        table = sweep_seen_bias(cfg, args.checkpoint, biases)
+        table = sweep_seen_bias(cfg, args.checkpoint)
         if not is_main_process():
             return
     best = best_bias(table)
-    print(as_text(table, best))
+    text = PrettyTable(["seen-class bias", *METRICS.values()])
+    for row in table[::15]:
+        text.add_row([f"{row['seen_bias']:.4g}", *(row[name] for name in METRICS)])
+    print(text)
     use = f"use it with --cfg-options model.decode_head.seen_bias={best['seen_bias']:.4g}"
     if args.write is not None:
         target = args.write or args.checkpoint
@@ -114,8 +64,7 @@ def main() -> None:
         f"best on the validation data: seen_bias={best['seen_bias']:.4g}, hIoU {best['hIoU']:.2f}; "
         f"{use}"
     )
-    folder = Path(cfg.work_dir)
     report = {"config": args.config, "checkpoint": args.checkpoint, "best": best, "table": table}
-    (folder / "seen_bias.json").write_text(json.dumps(report, indent=2))
-    plot(table, best, folder / "seen_bias.png")
-    print(f"written: {folder / 'seen_bias.json'} and {folder / 'seen_bias.png'}")
+    file = Path(cfg.work_dir, "seen_bias.json")
+    file.write_text(json.dumps(report, indent=2))
+    print(f"written: {file}")

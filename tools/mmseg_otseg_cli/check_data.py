@@ -30,57 +30,42 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def data_table(report: DataReport) -> str:
-    """Images, their sizes and what their pixels are, for each subset."""
-    from prettytable import PrettyTable
+def tables(report: DataReport) -> str:
+    """What the pixels of each subset are, and the classes.
 
-    from mmseg_otseg.checks.samples import sum_of
-
-    assert report.split is not None
-    table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
-    for subset, samples in report.samples.items():
-        pixels = sum_of(samples)
-        groups = (report.split.seen, report.split.unseen)
-        shares = [sum(pixels[index] for index in group) for group in groups]
-        shares.append(sum(sample.ignored for sample in samples))
-        total = max(pixels.total() + shares[-1], 1)
-        sizes = sorted({sample.size for sample in samples if sample.size})
-        shown = [f"{width} x {height}" for height, width in sizes]
-        span = " to ".join(dict.fromkeys(shown[:: max(len(shown) - 1, 1)]))
-        percent = [f"{100 * share / total:.1f} %" for share in shares]
-        table.add_row([subset, len(samples), span, *percent])
-    return str(table)
-
-
-def class_table(report: DataReport) -> str:
-    """For each class the share of the pixels, in how many images it is, and the nearest name."""
+    Of each class: the share of the pixels, in how many images it is, and the nearest name.
+    """
     from prettytable import PrettyTable
 
     from mmseg_otseg.checks.samples import sum_of
 
     assert report.split is not None
     split, reading = report.split, report.reading
-    table = PrettyTable(["", "class", "S/U"])
-    table.align["class"] = "l"
+    data = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
+    classes = PrettyTable(["", "class", "S/U"])
+    classes.align["class"] = "l"
     for index, name in enumerate(split.classes):
-        table.add_row([index, name, "U" if index in split.unseen else "S"])
+        classes.add_row([index, name, "U" if index in split.unseen else "S"])
     for subset, samples in report.samples.items():
         pixels = sum_of(samples)
-        known = max(pixels.total(), 1)
-        share = [f"{100 * pixels[index] / known:.2f} %" for index in range(split.num_classes)]
-        held = [
-            sum(bool(sample.pixels[index]) for sample in samples)
-            for index in range(split.num_classes)
-        ]
-        table.add_column(f"{subset} pixels", share)
-        table.add_column("images" if subset == "train" else "images ", held)
+        shares = [sum(pixels[index] for index in group) for group in (split.seen, split.unseen)]
+        shares.append(sum(sample.ignored for sample in samples))
+        total = max(pixels.total() + shares[-1], 1)
+        sizes = sorted({sample.size for sample in samples if sample.size})
+        shown = [f"{width} x {height}" for height, width in sizes]
+        span = " to ".join(dict.fromkeys(shown[:: max(len(shown) - 1, 1)]))
+        percent = [f"{100 * share / total:.1f} %" for share in shares]
+        data.add_row([subset, len(samples), span, *percent])
+        known, indices = max(pixels.total(), 1), range(split.num_classes)
+        share = [f"{100 * pixels[index] / known:.2f} %" for index in indices]
+        held = [sum(bool(sample.pixels[index]) for sample in samples) for index in indices]
+        classes.add_column(f"{subset} pixels", share)
+        classes.add_column("images" if subset == "train" else "images ", held)
     if reading is not None:
-        nearest = [
-            f"{split.classes[index]} ({cosine:.2f})"
-            for index, cosine in zip(reading.nearest, reading.cosine)
-        ]
-        table.add_column("nearest name to CLIP", nearest)
-    return str(table)
+        nearest = zip(reading.nearest, reading.cosine)
+        names = [f"{split.classes[index]} ({cosine:.2f})" for index, cosine in nearest]
+        classes.add_column("nearest name to CLIP", names)
+    return f"{data}\n{classes}"
 
 
 def main() -> None:
@@ -92,8 +77,7 @@ def main() -> None:
     report = check_data(cfg, args.workers, not args.no_clip)
     print()
     if report.samples:
-        print(data_table(report))
-        print(class_table(report))
+        print(tables(report))
     for level in ("error", "warning", "note"):
         for finding in report.findings:
             if finding.level == level:

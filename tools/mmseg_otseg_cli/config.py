@@ -6,7 +6,6 @@ import argparse
 import difflib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,6 @@ from .errors import CommandError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-#: Top-level keys that mmengine, mmseg or this project reads, whether or not a config has them.
-TOP_LEVEL = frozenset(
-    """
-    about auto_scale_lr background compile custom_hooks custom_imports data_preprocessor data_root
-    default_hooks default_scope env_cfg experiment_name find_unused_parameters launcher load_from
-    log_level log_processor model model_wrapper_cfg optim_wrapper param_scheduler protocol
-    randomness resume runner_type sync_bn test_cfg test_dataloader test_evaluator train_cfg
-    train_dataloader tta_model tta_pipeline val_cfg val_dataloader val_evaluator visualizer work_dir
-    """.split()  # noqa: SIM905
-)
 NEAR = 0.85  # similarity of a key to an existing one from which it counts as mistyped
 
 
@@ -66,8 +55,8 @@ def find_config(config: str) -> str:
     )
 
 
-def read_config(args: argparse.Namespace, *subsets: str) -> Config:
-    """Read the config file, apply the options, and check the paths that it names.
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config file, apply the options, and check that the checkpoints it names exist.
 
     This takes about a second. ``args.config`` becomes the file that was found.
 
@@ -75,26 +64,25 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
         args: Parsed arguments with ``config`` and, optionally, ``data`` (see
             :func:`~mmseg_otseg_cli.open_vocabulary.on_data`), ``cfg_options``, ``work_dir``,
             ``launcher``, ``checkpoint`` and ``resume``.
-        subsets: Subsets of the data that the tool reads: "train", "val" or "test".
 
     Raises:
         CommandError: If the config cannot be read, or an option does not fit it.
-        FileNotFoundError: If it, a data folder, a checkpoint or CLIP's weights do not exist.
+        FileNotFoundError: If it or a checkpoint does not exist.
     """
-    args.config = find_config(args.config)
-    try:
-        from mmengine.config import Config
-    except ModuleNotFoundError:
-        from mmseg_otseg import engine  # noqa: F401  its error says what to install
+    from mmengine.config import Config
 
-        raise
+    args.config = find_config(args.config)
     options = getattr(args, "cfg_options", None) or {}
     try:
         cfg = Config.fromfile(args.config, import_custom_modules=False)
     except Exception as error:  # a config is a program and can raise any error
         text = f"cannot read the config {args.config}: {error}"
-        if _lacks_base(error):
-            text = f"{text.rstrip('.')}. {_base_hint()}"
+        if isinstance(error, FileNotFoundError):
+            text += (
+                ". Paths in `_base_` are relative to the config that names them; this project's "
+                f"are in {installed_configs()}. `mmseg-otseg config NAME > FILE` writes a copy "
+                "that needs no other file."
+            )
         raise CommandError(text) from error
     if "protocols" in cfg and "model" not in cfg:
         raise CommandError(
@@ -111,38 +99,12 @@ def read_config(args: argparse.Namespace, *subsets: str) -> Config:
     except (AssertionError, KeyError, TypeError) as error:
         raise CommandError(f"--cfg-options does not fit {args.config}: {error}") from error
     cfg.launcher = getattr(args, "launcher", "none")
-    os.environ.setdefault("LOCAL_RANK", "0")
     if getattr(args, "work_dir", None) is not None:
         cfg.work_dir = args.work_dir
-    for subset in subsets:
-        for dataset in datasets_in((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
-            with _preparation(cfg):
-                _check_data_root(dataset, cfg.get("data_root"))
-    for checkpoint in (getattr(args, "checkpoint", None), getattr(args, "resume", None)):
-        _check_file("checkpoint", checkpoint)
-    _check_file("checkpoint", cfg.get("load_from"))
-    weights = str(((cfg.get("model") or {}).get("clip") or {}).get("pretrained") or "")
-    if Path(weights).suffix or "/" in weights:  # not a tag of open_clip
-        _check_file("file with CLIP's weights", weights)
+    given = (getattr(args, name, None) for name in ("checkpoint", "resume"))
+    for checkpoint in (*given, cfg.get("load_from")):
+        _check_file(checkpoint)
     return cfg
-
-
-def _lacks_base(error: Exception) -> bool:
-    """Whether a file of ``_base_`` was not found, or is named as ``PACKAGE::FILE``."""
-    if isinstance(error, FileNotFoundError):
-        return str(error.filename).endswith(".py")
-    return any(words in str(error) for words in ("does not support to load", "please install"))
-
-
-def _base_hint() -> str:
-    spec, theirs = find_spec("mmseg"), ""
-    if spec is not None and spec.origin is not None:
-        theirs = f", mmseg's in {Path(spec.origin).parent / '.mim' / 'configs'}"
-    return (
-        "Name a file of `_base_` by its path, which is relative to the config that names it. "
-        f"This project's configs are in {installed_configs()}{theirs}. `mmseg-otseg config NAME "
-        "> FILE` writes a copy that needs no other file."
-    )
 
 
 def load_config(args: argparse.Namespace, *subsets: str) -> Config:
@@ -150,12 +112,27 @@ def load_config(args: argparse.Namespace, *subsets: str) -> Config:
 
     Without ``work_dir``, the config gets the default one of its file.
 
+    Args:
+        args: See :func:`read_config`.
+        subsets: Subsets of the data that the tool reads: "train", "val" or "test".
+
     Raises:
         CommandError: As in :func:`read_config`, or if a module of ``custom_imports`` is missing.
         FileNotFoundError: As in :func:`read_config`, or if a data folder or list is missing or
             empty.
     """
-    cfg = read_config(args, *subsets)
+    cfg = read_config(args)
+    try:
+        _check_roots(cfg, subsets)  # before the imports, which take seconds
+        return _with_components(cfg, args, subsets)
+    except FileNotFoundError as error:
+        if "prepare" not in cfg:
+            raise
+        raise FileNotFoundError(f"{error} To prepare {cfg.title}, {cfg.prepare}.") from None
+
+
+def _with_components(cfg: Config, args: argparse.Namespace, subsets: tuple[str, ...]) -> Config:
+    """The second half of :func:`load_config`."""
     from mmengine.utils import import_modules_from_strings
 
     import mmseg_otseg  # noqa: F401  registers the components
@@ -170,17 +147,15 @@ def load_config(args: argparse.Namespace, *subsets: str) -> Config:
     try:
         import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": None}))
     except ImportError as error:
-        cause = error.__cause__ or error.__context__
         raise CommandError(
-            f"{error}, which the config names in custom_imports ({cause}). If it is a file of "
-            "yours, put its folder on PYTHONPATH."
+            f"{error}, which the config names in custom_imports ({error.__context__}). If it is a "
+            "file of yours, put its folder on PYTHONPATH."
         ) from error
     complete = resolve(cfg)
     for subset in subsets:
-        loader = complete.get(f"{subset}_dataloader") or {}
-        if isinstance(loader.get("dataset"), dict):
-            with _preparation(cfg):
-                check_config(loader["dataset"])
+        dataset = (complete.get(f"{subset}_dataloader") or {}).get("dataset")
+        if isinstance(dataset, dict):
+            check_config(dataset)
     return cfg
 
 
@@ -210,62 +185,47 @@ def datasets_in(config: Any) -> Iterator[dict]:
 
 
 def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse mistyped keys of ``--cfg-options``, which would have no effect.
-
-    A new key is mistyped if it is much like one beside it, or if it is at the top level, where
-    nothing would read it.
+    """Refuse mistyped keys of ``--cfg-options``: new ones that are much like one beside them.
 
     Raises:
         CommandError: The message names the nearest key.
     """
     for option in options:
         here: Any = config
-        known = [*config, *TOP_LEVEL]
         parts = option.split(".")
         for index, part in enumerate(parts):
             if isinstance(here, (list, tuple)) and part.isdecimal() and int(part) < len(here):
                 here = here[int(part)]
-            elif isinstance(here, dict) and (part in here or part in known):
-                here = here.get(part)
+            elif isinstance(here, dict) and part in here:
+                here = here[part]
             else:
-                near = difflib.get_close_matches(part, known, 1, NEAR if index else 0.6)
-                if near or not index:
+                known = here if isinstance(here, dict) else ()
+                near = difflib.get_close_matches(part, known, 1, NEAR)
+                if near and near[0] != "type":  # which is like dtype
                     right = ".".join([*parts[:index], *near, *parts[index + 1 :]])
-                    hint = f"did you mean {right}?" if near else "nothing would read it"
-                    raise CommandError(f"--cfg-options {option}: no such setting; {hint}")
+                    raise CommandError(f"--cfg-options {option}: did you mean {right}?")
                 break
-            known = [k for k in here if k != "type"] if isinstance(here, dict) else []  # vs. dtype
 
 
-@contextmanager
-def _preparation(cfg: Config) -> Iterator[None]:
-    """Add to an error about a missing data set of ``--data`` how it is prepared."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if "prepare" not in cfg:
-            raise
-        raise FileNotFoundError(f"{error} To prepare {cfg.title}, {cfg.prepare}.") from None
+def _check_roots(cfg: Config, subsets: tuple[str, ...]) -> None:
+    """Check that the folders of datasets exist, without the classes of the datasets."""
+    for subset in subsets:
+        for dataset in datasets_in((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
+            root = dataset.get("data_root")
+            if root is None and dataset.get("type") == "FolderDataset":
+                root = cfg.get("data_root")
+            if not root or dataset.get("backend_args") or ":" in root or Path(root).is_dir():
+                continue
+            raise FileNotFoundError(
+                f"the data folder {root} ({Path(root).absolute()}) of {dataset.get('type')} does "
+                "not exist. Put the data there, or set `data_root` of that dataset in the config."
+            )
 
 
-def _check_data_root(dataset: Mapping[str, Any], of_folders: str | None) -> None:
-    root = dataset.get("data_root")
-    if root is None and dataset.get("type") == "FolderDataset":  # from the top level of the config
-        root = of_folders
-    if not root or dataset.get("backend_args") or ":" in root or Path(root).is_dir():
-        return
-    full = Path(root).absolute()
-    where = root if root == str(full) else f"{root} ({full})"
-    raise FileNotFoundError(
-        f"the data folder {where} of {dataset.get('type')} does not exist. Put the data there, or "
-        "set `data_root` of that dataset in the config to where it is."
-    )
-
-
-def _check_file(what: str, path: str | None) -> None:
+def _check_file(path: str | None) -> None:
     if not path or path == "auto" or "://" in path:
         return
     file = Path(path).expanduser().absolute()  # the message shows where it was looked for
     if not file.is_file():
         problem = "is a folder: name a file in it" if file.is_dir() else "does not exist"
-        raise FileNotFoundError(f"the {what} {file} {problem}")
+        raise FileNotFoundError(f"the checkpoint {file} {problem}")

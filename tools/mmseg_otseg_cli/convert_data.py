@@ -128,25 +128,22 @@ def convert_ade20k_847(sample: Sample) -> np.ndarray:
     return labels
 
 
-class Converter(NamedTuple):
-    """How a data set is converted, and what to do if its files are not there."""
-
-    samples: Callable[[Path], list[Sample]]
-    convert: Callable[[Sample], np.ndarray]
-    download: str
-
-
-CONVERTERS = {
-    "coco_object": Converter(
+#: Which files are converted, how, and what to do if they are not there.
+CONVERTERS: dict[str, tuple[Callable, Callable, str]] = {
+    "coco_object": (
         coco_object,
         convert_coco_object,
         "unpack stuffthingmaps_trainval2017.zip of COCO-Stuff into annotations/",
     ),
-    "context459": Converter(
-        context459, convert_context459, "unpack trainval.tar.gz of Pascal Context there"
+    "context459": (
+        context459,
+        convert_context459,
+        "unpack trainval.tar.gz of Pascal Context there",
     ),
-    "ade20k_847": Converter(
-        ade20k_847, convert_ade20k_847, "unpack ADE20K_2021_17_01 of the ADE20K data set there"
+    "ade20k_847": (
+        ade20k_847,
+        convert_ade20k_847,
+        "unpack ADE20K_2021_17_01 of the ADE20K data set there",
     ),
 }
 

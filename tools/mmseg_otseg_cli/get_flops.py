@@ -1,31 +1,20 @@
 """Count parameters and multiply-adds of a model, part by part.
 
-Two counts of one image through the model in testing, in multiply-adds ("FLOPs" in the papers):
-
-- complete: every matrix product and convolution, those inside attention and of Sinkhorn too;
-- modules: what counters see that hook Linear and Conv modules and nothing else. They miss the
-  whole of ``nn.MultiheadAttention``, projections and products. OTSeg's 61.9 GFLOPs is such a count.
-
-CLIP has random weights here, so nothing is downloaded. Text is encoded before the count begins, as
-once per vocabulary.
+One image through the model in testing; multiply-adds ("FLOPs" in the papers) of every matrix
+product and convolution, those inside attention and of Sinkhorn too. CLIP has random weights, so
+nothing is downloaded. Text is encoded before the count begins, as once per vocabulary.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-from collections import Counter
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .config import load_config
 from .options import add_cfg_options, new_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-    from torch import Tensor
 
 PARTS = ("backbone", "neck", "decode_head")
 
@@ -41,7 +30,6 @@ def parse_args() -> argparse.Namespace:
         metavar="PIXELS",
         help="height and width of the image, or its side (default: 512 512)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE")
     add_cfg_options(parser)
     args = parser.parse_args()
     if len(args.shape) > 2 or min(args.shape) < 1:
@@ -49,18 +37,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def without_weights(config: Any) -> Any:
-    """A model config in which every ``clip`` keeps its model and loses its weights."""
-    if isinstance(config, dict):
-        config = {key: without_weights(value) for key, value in config.items()}
-        if isinstance(config.get("clip"), dict):
-            config["clip"].pop("pretrained", None)
-    elif isinstance(config, (list, tuple)):
-        config = type(config)(without_weights(value) for value in config)
-    return config
-
-
-def measure(cfg: Config, shape: list[int]) -> dict[str, Any]:
+def measure(cfg: Config, shape: list[int]) -> dict[str, dict[str, int]]:
     """Counts of the model of a config.
 
     Args:
@@ -68,49 +45,41 @@ def measure(cfg: Config, shape: list[int]) -> dict[str, Any]:
         shape: Height and width in pixels, or the side of a square.
 
     Returns:
-        For each of :data:`PARTS` and ``total``: ``parameters``, ``trainable``, ``complete`` and
-        ``modules``; and the ``shape`` as (height, width).
+        For each of :data:`PARTS` and ``total``: ``parameters``, ``trainable`` and
+        ``multiply_adds``.
     """
     import torch
-    from mmengine.config import ConfigDict
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from mmseg_otseg.models.segmentors import change_clip
+
     init_default_scope("mmseg")
-    model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict()))).eval()
+    change_clip(cfg.model, pretrained=None)
+    model = MODELS.build(cfg.model).eval()
     size = (shape[0], shape[-1])
     inputs = torch.zeros(1, 3, *size), [dict(ori_shape=size, img_shape=size)]
-    modules: Counter[str] = Counter()
-
-    def count(name: str, module: Any, _: Any, output: Tensor) -> None:
-        modules[name] += output.numel() * math.prod(module.weight.shape[1:])
-
     torch.backends.mha.set_fastpath_enabled(False)  # one kernel in which nothing can be counted
-    counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model.encode_decode(*inputs)  # encodes the text
-        for name, module in model.named_modules():
-            if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)):
-                module.register_forward_hook(partial(count, name.split(".")[0]))
-        with counter:
+        with FlopCounterMode(display=False) as counter:
             model.encode_decode(*inputs)
-    counts = {name: sum(found.values()) // 2 for name, found in counter.get_flop_counts().items()}
-    complete = {part: counts.get(type(getattr(model, part)).__name__, 0) for part in PARTS}
+    found = {name: sum(each.values()) // 2 for name, each in counter.get_flop_counts().items()}
+    counts = {part: found.get(type(getattr(model, part)).__name__, 0) for part in PARTS}
     # The head's method for testing is no forward pass: what is left is the head's.
-    complete["decode_head"] = counts["Global"] - complete["backbone"] - complete["neck"]
-
-    def row(part: torch.nn.Module, name: str) -> dict[str, int]:
-        return {
-            "parameters": sum(p.numel() for p in part.parameters()),
-            "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
-            "complete": complete.get(name, counts["Global"]),
-            "modules": modules[name] if name in PARTS else modules.total(),
+    counts["decode_head"] = found["Global"] - counts["backbone"] - counts["neck"]
+    counts["total"] = found["Global"]
+    table = {}
+    for name, number in counts.items():
+        weights = list((model if name == "total" else getattr(model, name)).parameters())
+        table[name] = {
+            "parameters": sum(p.numel() for p in weights),
+            "trainable": sum(p.numel() for p in weights if p.requires_grad),
+            "multiply_adds": number,
         }
-
-    table = {part: row(getattr(model, part), part) for part in PARTS}
-    return {"shape": size, **table, "total": row(model, "total")}
+    return table
 
 
 def main() -> None:
@@ -118,14 +87,10 @@ def main() -> None:
     result = measure(load_config(args), args.shape)
     from prettytable import PrettyTable
 
-    table = PrettyTable(["", "parameters", "trainable", "G (complete)", "G (modules)"], align="r")
+    table = PrettyTable(["", "parameters", "trainable", "G"], align="r")
     table.align[""] = "l"
-    for name in (*PARTS, "total"):
-        row = result[name]
-        giga = (f"{row[key] / 1e9:.2f}" for key in ("complete", "modules"))
-        table.add_row([name, f"{row['parameters']:,}", f"{row['trainable']:,}", *giga])
+    for name, row in result.items():
+        giga = f"{row['multiply_adds'] / 1e9:.2f}"
+        table.add_row([name, f"{row['parameters']:,}", f"{row['trainable']:,}", giga])
     print(table)
-    height, width = result["shape"]
-    print(f"G: 10^9 multiply-adds for one image of {height} x {width} pixels.")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+    print(f"G: 10^9 multiply-adds for one image of {args.shape[0]} x {args.shape[-1]} pixels.")

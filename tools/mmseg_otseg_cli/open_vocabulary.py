@@ -12,11 +12,10 @@ from .errors import CommandError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-FOLDER = "open_vocabulary"
 #: Names of CAT-Seg, of OpenSeg, and those of SCLIP and NACLIP.
 PROTOCOLS = ("trained", "openseg", "training_free")
-#: The data sets in the order of a table; others in the folder come after them.
-ORDER = """
+#: The data sets in the order of a table.
+NAMES = """
     voc20 voc20b voc21 context59 context60 context459 coco_object cocostuff ade20k_150 ade20k_847
     cityscapes
     """.split()  # noqa: SIM905
@@ -27,12 +26,7 @@ NOT_TESTING = """
 
 def data_configs() -> dict[str, Path]:
     """The config files of the data sets by name, in the order of a table."""
-    files = {file.stem: file for file in sorted((installed_configs() / FOLDER).glob("*.py"))}
-    return {name: files[name] for name in sorted(files, key=_place)}
-
-
-def _place(name: str) -> int:
-    return ORDER.index(name) if name in ORDER else len(ORDER)
+    return {name: installed_configs() / "open_vocabulary" / f"{name}.py" for name in NAMES}
 
 
 def read_data(data: str) -> Config:

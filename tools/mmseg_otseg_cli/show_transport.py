@@ -2,8 +2,8 @@
 
 Two sheets are written. The first has a row for each image: the image, its labels, CLIP's own
 map and the prediction, unseen classes hatched and named, with the IoU of each below. The second has
-a row for each chosen class: which prompt takes the most of every place, and each prompt's share of
-the transport plan, the mass that a patch gives to the prompt relative to 1/M.
+a row for a class of each image: which prompt takes the most of every place, and each prompt's share
+of the transport plan, the mass that a patch gives to the prompt relative to 1/M.
 """
 
 from __future__ import annotations
@@ -29,21 +29,8 @@ IMAGES = 4
 def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint. Default: initial weights")
-    parser.add_argument("--images", nargs="+", metavar="FILE", help="images to draw")
     parser.add_argument(
-        "--indices",
-        nargs="+",
-        type=int,
-        help="samples of the data to draw. Default: the first four with an unseen class",
-    )
-    parser.add_argument(
-        "--subset", choices=["val", "test"], default="test", help="data to draw from. Default: test"
-    )
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="classes to draw the plan of. Default: one that occurs, if possible an unseen one",
+        "--images", nargs="+", metavar="FILE", help="images to draw. Default: four of the test data"
     )
     parser.add_argument(
         "--none-below",
@@ -54,7 +41,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--refine", action="store_true", help="one more column, with edges at those of the image"
     )
-    parser.add_argument("--device", help="e.g. cuda:0 or cpu. Default: the GPU if there is one")
     parser.add_argument(
         "--out",
         default="sheet.png",
@@ -102,31 +88,24 @@ def untrained(cfg: Config) -> Config:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args, *([] if args.images else [args.subset]))
+    cfg = load_config(args, *([] if args.images else ["test"]))
     from mmengine.logging import print_log
 
-    from mmseg_otseg.demo.samples import Sample, build_dataset, samples_with_unseen, take_samples
-    from mmseg_otseg.errors import UserError
+    from mmseg_otseg.demo.samples import Sample, build_dataset, samples_with_unseen
     from mmseg_otseg.imaging import read_image
     from mmseg_otseg.inference import OTSegInferencer
     from mmseg_otseg.inference.sheets import plan_sheet, segmentation_sheet
 
-    ours = OTSegInferencer(cfg, args.checkpoint, args.device)
-    clip = OTSegInferencer(untrained(ours.cfg), None, args.device)
+    ours = OTSegInferencer(cfg, args.checkpoint)
+    clip = OTSegInferencer(untrained(ours.cfg), None)
     split = ours.model.neck.text.split
-    unknown = sorted(set(args.classes or ()) - set(split.classes))
-    if unknown:
-        raise UserError(f"unknown classes {unknown}; there are {', '.join(split.classes)}")
     if args.images:
         arrays = [read_image(file)[0][..., ::-1] for file in args.images]
         samples = [Sample(Path(f).stem, image, None) for f, image in zip(args.images, arrays)]
     else:
-        dataset = build_dataset(cfg, split, args.subset)
+        dataset = build_dataset(cfg)
         ours.model.dataset_meta = dataset.metainfo  # its colors
-        if args.indices:
-            samples = take_samples(dataset, args.indices)
-        else:
-            samples = samples_with_unseen(dataset, split, IMAGES)
+        samples = samples_with_unseen(dataset, split, IMAGES)
     looks = [ours.inspect(sample.image) for sample in samples]
     rows = []
     for sample, look in zip(samples, looks):
@@ -141,8 +120,7 @@ def main() -> None:
     if looks[0].share is None:
         print_log(f"{type(ours.model.decode_head).__name__} has no transport plan to draw")
         return
-    wanted = [split.classes.index(name) for name in args.classes or ()]
-    chosen = [wanted or class_of(sample, look) for sample, look in zip(samples, looks)]
+    chosen = [class_of(sample, look) for sample, look in zip(samples, looks)]
     plans = args.out.with_name(f"{args.out.stem}_plans{args.out.suffix}")
     plan_sheet(looks, chosen, [sample.label for sample in samples]).savefig(plans, dpi=DPI)
     print(f"written: {plans}")

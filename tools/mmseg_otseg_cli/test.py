@@ -1,4 +1,4 @@
-"""Test a checkpoint: compute metrics, and write or show the predictions."""
+"""Test a checkpoint: compute metrics, and write the predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def parse_args() -> argparse.Namespace:
         help="a data set of configs/open_vocabulary, or a file like them: test on it instead",
     )
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
-    parser.add_argument("--show", action="store_true", help="show the painted predictions")
     parser.add_argument(
         "--show-dir",
         metavar="DIR",
@@ -38,52 +37,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_predictions(cfg: Config, show: bool, folder: str | None) -> None:
-    """Let mmseg's hook show each prediction for two seconds, or write it to a folder."""
-    hook = cfg.get("default_hooks", {}).get("visualization")
-    if hook is None:
-        raise CommandError(
-            "--show and --show-dir need a visualization hook: add visualization="
-            "dict(type='SegVisualizationHook') to default_hooks in the config."
-        )
-    hook.update(draw=True, interval=1, show=show, wait_time=2)
-    if folder is not None:
-        cfg.visualizer.save_dir = folder
-
-
 def set_tta(cfg: Config) -> None:
     """Test with the config's ``tta_pipeline``, and merge the predictions with its ``tta_model``.
 
     Raises:
-        CommandError: If the config lacks one of them, or if no scale of ``tta_pipeline`` is the
-            one at which the data is tested, so it probably comes from another config.
+        CommandError: If the config lacks one of them.
     """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise CommandError("--tta needs tta_pipeline and tta_model in the config.")
-    scale = set(scales(cfg.test_dataloader.dataset))
-    augmented = sorted(set(scales(cfg.tta_pipeline)))
-    if scale and augmented and not scale & set(augmented):
-        raise CommandError(
-            f"--tta: images are tested at the scale {scale.pop()}, but tta_pipeline, which may "
-            f"come from a base config, resizes them to {augmented}. Define a matching "
-            "tta_pipeline in the config."
-        )
     for dataset in datasets_in(cfg.test_dataloader.dataset):
         if "pipeline" in dataset:
             dataset["pipeline"] = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)
-
-
-def scales(config: Any) -> list[tuple]:
-    """The ``scale`` of every ``Resize`` in a config."""
-    if isinstance(config, dict):
-        own = (
-            [tuple(config["scale"])] if config.get("type") == "Resize" and "scale" in config else []
-        )
-        return own + scales(list(config.values()))
-    if isinstance(config, (list, tuple)):
-        return [scale for item in config for scale in scales(item)]
-    return []
 
 
 def build_tester(cfg: Config) -> Any:
@@ -105,8 +70,9 @@ def main() -> None:
     cfg = load_config(args, "test")
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.show or args.show_dir is not None:
-        draw_predictions(cfg, args.show, args.show_dir)
+    if args.show_dir is not None:
+        cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
+        cfg.visualizer.save_dir = args.show_dir
     if args.tta:
         set_tta(cfg)
     if args.out is not None:

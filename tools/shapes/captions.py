@@ -8,7 +8,7 @@ circle").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,19 +31,11 @@ VOCABULARY: tuple[str, ...] = (
 """All words and punctuation marks in captions. Each is a single token for CLIP's tokenizer."""
 
 
-@dataclass(frozen=True)
-class Caption:
-    """A caption and its facts.
-
-    Args:
-        text: The sentence.
-        facts: (NUM_FACTS,) bool, the facts that must all hold for the sentence to be true.
-        nouns: (20,) bool, the classes that the sentence names.
-    """
+class Caption(NamedTuple):
+    """A sentence and (NUM_FACTS,) bool, the facts that must all hold for it to be true."""
 
     text: str
     facts: np.ndarray
-    nouns: np.ndarray
 
 
 def _named(scene: Scene) -> list[SceneObject]:
@@ -58,15 +50,9 @@ def _size(thing: SceneObject) -> int:
 
 
 def scene_facts(scene: Scene) -> np.ndarray:
-    """The facts that are true of a scene.
+    """The facts that are true of a scene, (NUM_FACTS,) bool.
 
     Objects that are mostly covered or tiny do not count.
-
-    Args:
-        scene: The scene.
-
-    Returns:
-        (NUM_FACTS,) bool.
     """
     facts = np.zeros((2 + len(SIZES), len(SHAPES_CLASSES)), bool)
     for thing in _named(scene):
@@ -95,14 +81,14 @@ def caption_scene(scene: Scene, seed: int = 0) -> Caption:
     facts = np.zeros((2 + len(SIZES), len(SHAPES_CLASSES)), bool)
     things = _named(scene)
     if not things:
-        return Caption("a background.", facts.ravel(), facts[0])
+        return Caption("a background.", facts.ravel())
 
     hidden = [o for o in things if o.visible < 0.75]
     if next(draws) < 0.125 and hidden:
         label = hidden[int(next(draws) * len(hidden))].label
         facts[0, label] = facts[1 + len(SIZES), label] = True
         text = _PART[int(next(draws) * len(_PART))].format(SHAPES_CLASSES[label])
-        return Caption(text, facts.ravel(), facts[0])
+        return Caption(text, facts.ravel())
 
     by_label = {o.label: o for o in things}  # name each class once
     order = sorted(by_label, key=lambda _: next(draws))[:4]
@@ -121,4 +107,4 @@ def caption_scene(scene: Scene, seed: int = 0) -> Caption:
         phrases.append(" ".join(words))
     listing = " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
     text = _WHOLE[int(next(draws) * len(_WHOLE))].format(listing)
-    return Caption(text, facts.ravel(), facts[0])
+    return Caption(text, facts.ravel())

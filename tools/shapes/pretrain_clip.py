@@ -2,8 +2,7 @@
 """Train the tiny CLIP of the shapes benchmark from images and captions, never from masks.
 
 Plain CLIP: global image token against caption, softmax over the batch in both directions. A caption
-is a positive for every image of the batch of which it is true. With ``noun_weight`` above 0, each
-class noun is also matched, at image level, with the log-mean-exp of its cosines to the patches.
+is a positive for every image of the batch of which it is true.
 
 In the first ``single_steps`` every image shows one large object and the text tower stands still.
 Otherwise the two towers soon agree on colors, which explain most of the loss, texts that differ in
@@ -19,10 +18,8 @@ import argparse
 import copy
 import hashlib
 import math
-import os
 import sys
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the imports from `tools`
 from mmseg_otseg_cli import run
@@ -52,14 +49,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, Composition, render_scene
+from mmseg_otseg.datasets.shapes import Composition, render_scene
 from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.models.clip import load_clip
+from mmseg_otseg.engine.run_folder import whole_file
 from tools.shapes.captions import VOCABULARY, caption_scene, scene_facts
-from tools.shapes.evaluate_clip import TEMPLATES, encode, evaluate, tokenize
 
 SAVE_INTERVAL = 500  # steps between checkpoints
-EVAL_INTERVAL = 2000  # steps between measurements on val scenes
+TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
 
 
 class CaptionedScenes(Dataset):
@@ -77,7 +73,6 @@ class CaptionedScenes(Dataset):
         self.length = settings["steps"] * settings["batch_size"]
         self.singles = settings["single_steps"] * settings["batch_size"]
         self.size, self.context_length = size, context_length
-        self.tokenizer = open_clip.get_tokenizer("ViT-B-32")
 
     def __len__(self) -> int:
         return self.length
@@ -88,7 +83,7 @@ class CaptionedScenes(Dataset):
         caption = caption_scene(scene, seed=index)
         return (
             torch.from_numpy(scene.image.transpose(2, 0, 1).copy()),
-            self.tokenizer(caption.text, context_length=self.context_length)[0],
+            TOKENIZER(caption.text, context_length=self.context_length)[0],
             torch.from_numpy(scene_facts(scene)),
             torch.from_numpy(caption.facts),
         )
@@ -96,7 +91,7 @@ class CaptionedScenes(Dataset):
 
 def used_tokens() -> Tensor:
     """Sorted CLIP token ids that captions can contain, with padding, start and end."""
-    return tokenize(["", *VOCABULARY], 8).unique()
+    return TOKENIZER(["", *VOCABULARY], 8).unique()
 
 
 def build(model: dict, vocabulary: int) -> open_clip.CLIP:
@@ -127,15 +122,9 @@ def contrastive(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 def batch_loss(
-    clip: open_clip.CLIP,
-    images: Tensor,
-    tokens: Tensor,
-    facts: Tensor,
-    claims: Tensor,
-    nouns: Tensor | None,
-    settings: dict,
+    clip: open_clip.CLIP, images: Tensor, tokens: Tensor, facts: Tensor, claims: Tensor
 ) -> Tensor:
-    """The training loss of one batch.
+    """The training loss of one batch, a scalar.
 
     Args:
         clip: The model.
@@ -143,26 +132,11 @@ def batch_loss(
         tokens: (B, context_length) caption tokens.
         facts: (B, NUM_FACTS) bool, what the images show.
         claims: (B, NUM_FACTS) bool, what the captions claim.
-        nouns: (20, context_length) tokens of the class nouns, or None for plain CLIP.
-        settings: ``noun_weight`` and ``noun_beta``.
-
-    Returns:
-        Scalar loss.
     """
-    count = len(tokens)
-    pooled, patches = encode(clip, images)
-    text = clip.encode_text(tokens if nouns is None else torch.cat([tokens, nouns]), True)
-    pooled, patches, text = pooled.float(), patches.float(), text.float()
-    scale = clip.logit_scale.exp()
+    pooled = clip.encode_image(images, normalize=True).float()
+    text = clip.encode_text(tokens, normalize=True).float()
     true = claims.float() @ (~facts).float().T == 0  # (captions, images)
-    loss = contrastive(scale * text[:count] @ pooled.T, true)
-    if nouns is not None:
-        beta = settings["noun_beta"]
-        cosines = beta * torch.einsum("kd,bmd->kbm", text[count:], patches)
-        pool = (cosines.logsumexp(-1) - math.log(cosines.shape[-1])) / beta
-        shown = facts[:, : len(SHAPES_CLASSES)].T
-        loss = loss + settings["noun_weight"] * contrastive(scale * pool, shown)
-    return loss
+    return contrastive(clip.logit_scale.exp() * text @ pooled.T, true)
 
 
 def learning_rate(step: int, settings: dict) -> float:
@@ -189,14 +163,6 @@ def shipped_state(clip: open_clip.CLIP, ids: Tensor) -> dict[str, Tensor]:
     state = {k: v.detach().cpu().half().contiguous() for k, v in clip.state_dict().items()}
     rows = state.pop("token_embedding.weight")
     return {**state, "token_embedding.ids": ids, "token_embedding.rows": rows}
-
-
-def measure(clip: open_clip.CLIP, ids: Tensor, config: Config, count: int) -> dict[str, float]:
-    """`evaluate` on clean val scenes with the weights as they would be shipped."""
-    with NamedTemporaryFile(suffix=".safetensors") as file:
-        save_file(shipped_state(clip, ids), file.name)
-        whole = load_clip(config.clip.model.to_dict(), file.name)
-    return evaluate(whole, config.preprocess, count=count)
 
 
 def train(config: Config, work_dir: Path, device: str, stop_at: int | None = None) -> Path | None:
@@ -241,24 +207,17 @@ def train(config: Config, work_dir: Path, device: str, stop_at: int | None = Non
     mean, std = (
         torch.tensor(config.preprocess[k], device=device).view(1, 3, 1, 1) for k in ("mean", "std")
     )
-    nouns = None
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
     clip.train()
     running, bar = 0.0, tqdm(loader, initial=start, total=steps, mininterval=5, dynamic_ncols=True)
     for step, (images, tokens, facts, claims) in enumerate(bar, start=start):
-        if settings["noun_weight"] > 0:
-            template = TEMPLATES[step % 2]  # "a photo of a {}." and "a portrait of a {}."
-            nouns = tokenize([template.format(n) for n in SHAPES_CLASSES], context)
-            nouns = torch.searchsorted(ids, nouns).to(device)
         tokens = torch.searchsorted(ids, tokens).to(device)
         images = (images.to(device, torch.float32) - mean) / std
         for group in optim.param_groups:
             group["lr"] = learning_rate(step, settings)
         # The plain attention kernel is the faster one for 65 tokens on a CPU.
         with autocast, sdpa_kernel(SDPBackend.MATH):
-            loss = batch_loss(
-                clip, images, tokens, facts.to(device), claims.to(device), nouns, settings
-            )
+            loss = batch_loss(clip, images, tokens, facts.to(device), claims.to(device))
         optim.zero_grad()
         loss.backward()
         if step < settings["single_steps"]:
@@ -279,10 +238,8 @@ def train(config: Config, work_dir: Path, device: str, stop_at: int | None = Non
             state = dict(
                 model=clip.state_dict(), optimizer=optim.state_dict(), step=done, plan=plan
             )
-            torch.save(state, last.with_suffix(".tmp"))
-            os.replace(last.with_suffix(".tmp"), last)
-        if done % EVAL_INTERVAL == 0:
-            logger.info(f"step {done} val {measure(clip, ids, config, 300)}")
+            with whole_file(last) as part:
+                torch.save(state, part)
         if done == stop_at and done < steps:
             return None
 

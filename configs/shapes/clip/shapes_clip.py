@@ -18,6 +18,4 @@ pretrain = dict(
     lr=6e-4,
     warmup=200,
     weight_decay=0.05,
-    noun_weight=0.0,  # weight of the noun-pooled term; 0 is plain CLIP
-    noun_beta=10.0,
 )
