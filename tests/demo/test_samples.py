@@ -21,7 +21,6 @@ from tests.helpers.shapes_run import tiny_config
 
 def test_samples_are_images_of_the_data(tmp_path: Path) -> None:
     cfg = tiny_config("otseg", tmp_path)
-    split = ClassSplit.build(cfg.model.split)
     dataset = build_dataset(cfg)
     samples = take_samples(dataset, [2, 0])
     for sample, index in zip(samples, (2, 0)):
