@@ -22,17 +22,9 @@ SHAPES = [(1, 1, 1), (2, 17, 1), (2, 50, 6), (1, 64, 8), (1, 300, 32)]
 
 
 def solve(cost: torch.Tensor, max_iters: int = 100) -> tuple[torch.Tensor, ...]:
-    """Plans (P, N, M), iterations and convergence of costs (P, M, N) with uniform marginals."""
-    problems, rows, columns = cost.shape
-    return fused.fused_sinkhorn(
-        cost.transpose(1, 2).contiguous(),
-        torch.full((problems, rows), 1 / rows),
-        torch.full((problems, columns), 1 / columns),
-        0.05,
-        max_iters,
-        1e-6,
-        MIN_KERNEL_VALUE,
-    )
+    """Plans (P, N, M), iterations and convergence of costs (P, M, N)."""
+    options = (0.05, max_iters, 1e-6, MIN_KERNEL_VALUE)
+    return fused.fused_sinkhorn(cost.transpose(1, 2).contiguous(), *options)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

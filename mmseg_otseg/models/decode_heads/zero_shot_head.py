@@ -45,7 +45,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             others. None takes the value that was calibrated for the loaded checkpoint
             (``tools/analysis/calibrate_seen_bias.py --write``), or else 0.1.
         loss_decode: Config of the loss.
-        align_corners: How class maps are upsampled.
 
     Attributes:
         predict_from: Which maps predict.
@@ -66,7 +65,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         num_levels: int = 1,
         seen_bias: float | None = None,
         loss_decode: Mapping[str, Any] | None = None,
-        align_corners: bool = False,
         num_names: int | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -79,7 +77,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             threshold=1.0,
             dropout_ratio=0.0,
             loss_decode=dict(loss_decode or {"type": "FocalDiceLoss"}),
-            align_corners=align_corners,
             init_cfg=init_cfg,
         )
         del self.conv_seg  # maps come from matching text, not from a classifier
@@ -231,7 +228,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             pseudo = self._pseudo_labels(maps, inputs.unseen, labels.shape[1:])
             target = torch.where(labels == unlabeled_label(self.num_classes), pseudo, target)
         for name, class_map in maps.items():
-            loss = self.loss_decode(class_map, target, self.align_corners)
+            loss = self.loss_decode(class_map, target)
             losses |= {f"{name}.{key}": value for key, value in loss.items()}
         return losses
 
@@ -306,7 +303,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         best, index = logits.new_full((), -torch.inf), torch.zeros_like(unseen[0])
         for start in range(0, len(unseen), PSEUDO_CLASSES):  # what is upsampled at a time
             part = logits[:, start : start + PSEUDO_CLASSES]
-            part = F.interpolate(part, size, mode="bilinear", align_corners=self.align_corners)
+            part = F.interpolate(part, size, mode="bilinear")
             value, winner = part.max(1)
             index = torch.where(value > best, winner + start, index)
             best = torch.maximum(best, value)

@@ -40,8 +40,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         backbone: Config of the backbone.
-        decode_head: Config of the head.
-        neck: Config of the neck.
+        decode_head: Config of the head, a :class:`~mmseg_otseg.models.ZeroShotHead`.
+        neck: Config of the neck, a :class:`~mmseg_otseg.models.DLFANeck`.
         split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`.
         data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
             they are those that the CLIP was trained with.
@@ -61,7 +61,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         clip: Mapping[str, Any],
         backbone: Mapping[str, Any],
         decode_head: Mapping[str, Any],
-        neck: Mapping[str, Any] | None = None,
+        neck: Mapping[str, Any],
         split: SplitLike | None = None,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         compile_losses: bool | Mapping[str, Any] = False,
@@ -132,8 +132,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
         maps = torch.stack([each.whole() for each in self._image_maps(inputs, batch_img_metas)])
         if self.test_cfg.get("refine", False) if refine is None else refine:
             maps = refined(maps, inputs)
-        if not hasattr(self.decode_head, "finish"):  # a head that needs no text
-            return maps
         names_per_class, seen = self._vocabulary()
         return self.decode_head.finish(maps, names_per_class.tolist(), seen.to(maps.device))
 
@@ -158,12 +156,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
     def _needs_all_maps(self, samples: SampleList) -> bool:
         """Whether labels take all maps at once: for refinement, or the values of a softmax."""
         head, config = self.decode_head, self.test_cfg
-        if config.get("refine", False) or not hasattr(head, "finish"):
-            return True
         resized = any(tuple(s.ori_shape) != tuple(s.get("img_shape", s.ori_shape)) for s in samples)
-        return head.normalizes and bool(
-            resized or head.seen_bias or config.get("none_below") is not None
-        )
+        softmax = resized or head.seen_bias or config.get("none_below") is not None
+        return bool(config.get("refine", False) or (head.normalizes and softmax))
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: OptSampleList = None
@@ -190,28 +185,27 @@ class CLIPEncoderDecoder(EncoderDecoder):
         maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
         none_label = None if none_below is None else self.background_label
         size = sample.metainfo.get("ori_shape", maps.size)
-        labels, _ = place_labels([maps], size, self.align_corners, none_below, none_label)
+        labels, _ = place_labels([maps], size, none_below, none_label)
         sample.pred_sem_seg = PixelData(data=labels[None])
         return maps
 
     def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:
         """What the head makes of each image: maps of all names, at the resolution of patches."""
-        head, more = self.decode_head, dict[str, Any](align_corners=self.align_corners)
-        predict = self.encode_decode
-        if hasattr(head, "name_maps"):
-            names_per_class, seen = (each.to(inputs.device) for each in self._vocabulary())
-            of_names = seen.repeat_interleave(names_per_class)
-            more["values"] = lambda maps, names: head.values(maps, of_names[names])
-            classes = torch.arange(len(seen), device=seen.device)
-            more["classes"] = classes.repeat_interleave(names_per_class)
+        head = self.decode_head
+        names_per_class, seen = (each.to(inputs.device) for each in self._vocabulary())
+        of_names = seen.repeat_interleave(names_per_class)
+        classes = torch.arange(len(seen), device=seen.device).repeat_interleave(names_per_class)
 
-            def predict(crops: Tensor, metas: list[dict]) -> Tensor:
-                return head.name_maps(self.extract_feat(crops))
+        def predict(crops: Tensor, metas: list[dict]) -> Tensor:
+            return head.name_maps(self.extract_feat(crops))
+
+        def values(maps: Tensor, names: Any) -> Tensor:
+            return head.values(maps, of_names[names])
 
         found = predict_windows(predict, inputs, metas, self.test_cfg, self.out_channels)
         size = (inputs.shape[2], inputs.shape[3])
         return [
-            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], **more)
+            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], values, classes)
             for index in range(len(inputs))
         ]
 
@@ -290,8 +284,7 @@ class ZeroShotTTAModel(BaseTTAModel):
         none_label = getattr(self.module, "background_label", None)  # mmseg's own has none
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            options = (self.module.align_corners, none_below, none_label)
-            labels, _ = place_labels([*total.values()], size, *options)
+            labels, _ = place_labels([*total.values()], size, none_below, none_label)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 

@@ -19,7 +19,7 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     ``clip`` of backbone, neck and text prompts; ``split`` of neck and text prompts; ``adapters`` of
     the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head, and ``num_names`` where
     a class has several; the mean and standard deviation of the pixels where they are None; and the
-    label of padded pixels where 255 is that of a class. A head without a neck is left as it is.
+    label of padded pixels where 255 is that of a class.
 
     Args:
         config: The config; it is not changed. A model for test-time augmentation has it in
@@ -40,8 +40,6 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     model.backbone = ConfigDict(model.backbone)
     _fill("model.backbone", model.backbone, clip=clip)
     model.data_preprocessor = _with_statistics(model.get("data_preprocessor"), clip)
-    if model.get("neck") is None:
-        return model
     neck, head = ConfigDict(model.neck), ConfigDict(model.decode_head)
     text: Any = neck.text
     text = ConfigDict(dict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text)
