@@ -131,12 +131,3 @@ def test_text_of_another_clip_is_refused(clip: dict) -> None:
     for other in ({**clip, "seed": 3}, {**clip, "quick_gelu": True}):
         with pytest.raises(ValueError, match="pretrained"):
             TemplatePrompts(other, {"classes": ["dog"]}).load_state_dict(state)
-
-
-def test_damaged_embeddings_in_a_checkpoint_are_refused(clip: dict) -> None:
-    prompts = TemplatePrompts(clip, SPLIT)
-    state = prompts.state_dict()
-    state["embeddings"] = state["embeddings"].clone()
-    state["embeddings"][1, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"damaged.*embeddings"):
-        prompts.load_state_dict(state)
