@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
 from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.clip.towers import POSITION_INTERPOLATIONS
@@ -28,7 +28,7 @@ class DeepVisualPrompts(nn.Module):
     """Learned tokens between the class token and the patches, new ones before every layer.
 
     Args:
-        num_tokens: Tokens per layer, n, at least 1.
+        num_tokens: Tokens per layer, n.
         num_layers: Layers of the tower, L.
         width: Token width, C.
         patch_size: Patch side in pixels; sets the scale of the initial values.
@@ -43,8 +43,6 @@ class DeepVisualPrompts(nn.Module):
         self, num_tokens: int, num_layers: int, width: int, patch_size: int, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        if num_tokens < 1:
-            raise UserError(f"visual prompts need at least one token, got num_tokens={num_tokens}")
         self.num_tokens = num_tokens
         bound = math.sqrt(6 / (3 * patch_size**2 + width))
         self.embeddings = nn.Parameter(
@@ -133,16 +131,8 @@ class CLIPBackbone(TrainedModule):
             )
         self.local_attention = local_attention
         self.position_interpolation = position_interpolation
-        if position_interpolation not in POSITION_INTERPOLATIONS:
-            raise UserError(
-                f"position_interpolation must be one of {', '.join(POSITION_INTERPOLATIONS)}, got "
-                f"{position_interpolation!r}"
-            )
-        if local_attention not in (None, *LOCAL_ATTENTIONS):
-            raise UserError(
-                f"local_attention must be one of {', '.join(LOCAL_ATTENTIONS)} or None, got "
-                f"{local_attention!r}"
-            )
+        check_option("position_interpolation", position_interpolation, POSITION_INTERPOLATIONS)
+        check_option("local_attention", local_attention, (None, *LOCAL_ATTENTIONS))
         if local_attention is not None:
             if visual_prompts is not None or self.out_indices != (layers - 1,):
                 raise UserError(
@@ -150,7 +140,11 @@ class CLIPBackbone(TrainedModule):
                     "model.backbone.visual_prompts=None and out_indices=(-1,), or "
                     "local_attention=None"
                 )
-            tower.check_local_attention()
+            if not tower.takes_local_attention:
+                raise UserError(
+                    "local_attention needs a ViT with a class token and a norm before the "
+                    "attention of its last layer: set model.backbone.local_attention=None"
+                )
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
@@ -186,17 +180,8 @@ class CLIPBackbone(TrainedModule):
         Returns:
             Local tokens of the chosen layers and the global token, in the images' type whatever the
             tower runs in.
-
-        Raises:
-            RuntimeError: If something would train, but mmengine's ``activation_checkpointing`` cuts
-                its gradients off.
         """
         trains = any(parameter.requires_grad for parameter in self.parameters())
-        if trains and self.training and "forward" in vars(self) and not torch.is_grad_enabled():
-            raise RuntimeError(
-                "activation_checkpointing=['backbone'] would train the backbone without gradients, "
-                "since its images have none: leave it out and set model.backbone.with_cp=True"
-            )
         with nullcontext() if trains else torch.no_grad():
             return self._encode(images)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
@@ -98,10 +98,7 @@ class DLFANeck(TrainedModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if train_classes not in TRAIN_CLASSES:
-            raise UserError(
-                f"train_classes must be one of {', '.join(TRAIN_CLASSES)}, got {train_classes!r}"
-            )
+        check_option("train_classes", train_classes, TRAIN_CLASSES)
         self.train_classes = train_classes
         self.text: TextPrompts = MODELS.build({"clip": clip, "split": split, **text})
         width = clip_embed_dim(clip["model"])

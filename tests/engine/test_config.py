@@ -143,7 +143,6 @@ OWN = dict(classes="voc", unseen=["cow"])
             {"val_dataloader.dataset": dict(type="PascalVOC20Dataset")},
             "val_evaluator.*ZeroShotDataset",
         ),
-        ("otseg/voc_512.py", {"model.data_preprocessor.mean": None}, "only one of mean and std"),
     ],
 )
 def test_contradictions_and_idle_settings(

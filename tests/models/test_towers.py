@@ -20,7 +20,7 @@ from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference import set_classes
 from mmseg_otseg.models import CLIPBackbone, load_clip
-from mmseg_otseg.models.clip import timm_towers, towers
+from mmseg_otseg.models.clip import towers
 from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.text import build_text_tower, encode_texts
 from tests.helpers.paths import ROOT
@@ -200,12 +200,11 @@ def test_local_attention_sees_the_tokens_of_the_last_block(
             local = CLIPBackbone(weights, local_attention=kind)(images)
             assert torch.equal(local.global_token, own.global_token)
             assert not torch.allclose(local.local[0], own.local[0], atol=1e-3)
-        for module in (towers, timm_towers):
-            monkeypatch.setattr(
-                module,
-                "local_attention",
-                lambda _, *heads: F.scaled_dot_product_attention(*heads[:3]),
-            )
+        monkeypatch.setattr(
+            towers,
+            "local_attention",
+            lambda _, *heads: F.scaled_dot_product_attention(*heads[:3]),
+        )
         local = CLIPBackbone(weights, local_attention="sclip")(images)
         assert torch.allclose(local.local[0], own.local[0], atol=1e-5)
         alone = CLIPBackbone(weights, local_attention="kk")

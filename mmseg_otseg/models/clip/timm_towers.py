@@ -9,14 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
-from timm.layers import PatchEmbed, apply_rot_embed_cat, build_rotary_pos_embed
+from timm.layers import PatchEmbed, build_rotary_pos_embed
 from timm.models import ConvNeXt, FastVit
-from timm.models.eva import EvaAttention, EvaBlockPostNorm
-from timm.models.vision_transformer import Attention
+from timm.models.eva import EvaBlockPostNorm
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.ops import local_attention
 
 from .towers import ImageTower, PlainViT, resize_positions
 
@@ -112,6 +110,10 @@ class TimmViT(ImageTower):
         before, after = still.expand(num_prompts, -1), still.expand(num_extra, -1)
         return {"rope": torch.cat([before, rotation, after])}
 
+    def attend(self, block: Any, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+        attended: Tensor = block.attn(block.norm1(tokens), **options)
+        return attended
+
     def branches(
         self, block: Any, options: dict[str, Any]
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
@@ -122,7 +124,7 @@ class TimmViT(ImageTower):
             )
         first, second = self._scales(block)
         return (
-            lambda x: first(block.attn(block.norm1(x), **options)),
+            lambda x: first(self.attend(block, x, options)),
             lambda x: second(block.mlp(block.norm2(x))),
         )
 
@@ -139,37 +141,10 @@ class TimmViT(ImageTower):
             for factor, layer in pairs
         ]
 
-    def check_local_attention(self) -> None:
-        kind, block = type(self.trunk).__name__, self.blocks[-1]
-        reason = ""
-        if self.trunk.attn_pool is not None:
-            reason = "its text is compared with an attention pool and not with its tokens"
-        elif isinstance(block, EvaBlockPostNorm):
-            reason = "its last block has no norm before the attention"
-        elif not isinstance(getattr(block, "attn", None), Attention | EvaAttention):
-            reason = f"its last block is a {type(block).__name__} with another attention"
-        if reason:
-            raise UserError(
-                f"this CLIP's {kind} does not take local_attention, since {reason}: set "
-                "model.backbone.local_attention=None"
-            )
-
-    def local_block(
-        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
-    ) -> Tensor:
-        block: Any = self.blocks[-1]
-        attention, normed = block.attn, block.norm1(tokens)
-        q, k, v = _heads(attention, normed, self.num_prefix, options.get("rope"))
-        attended = local_attention(kind, q, k, v, grid).transpose(1, 2).flatten(2)
-        attended = attention.norm(attended)
-        if getattr(attention, "gate", None) is not None:  # not in every version of timm
-            attended = attended * attention.gate(normed).sigmoid()
-        attended = attention.proj(attended)
-        if kind != "sclip":
-            return attended
-        scale, feed_forward = self._scales(block)[0], self.branches(block, options)[1]
-        tokens = tokens + scale(attended)
-        return tokens + feed_forward(tokens)
+    @property
+    def takes_local_attention(self) -> bool:
+        """As in the base class: not beside an attention pool, or without a norm to start with."""
+        return self.trunk.attn_pool is None and not isinstance(self.blocks[-1], EvaBlockPostNorm)
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         trunk = self.trunk
@@ -208,33 +183,6 @@ class TimmViT(ImageTower):
         _, value = pool.kv.weight.chunk(2)
         bias = None if pool.kv.bias is None else pool.kv.bias.chunk(2)[1]
         return [(value, bias), (pool.proj.weight, pool.proj.bias)]
-
-
-def _heads(
-    attention: Any, tokens: Tensor, num_prefix: int, rope: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, (B, h, L, d) each, of a timm attention's tokens (B, L, C)."""
-    biases: list[Any] = [getattr(attention, f"{name}_bias", None) for name in "qkv"]  # of Eva's
-    if attention.qkv is None:
-        projected = [
-            layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
-        ]
-    elif biases[0] is None:
-        projected = list(attention.qkv(tokens).chunk(3, dim=-1))
-    else:
-        projected = list(F.linear(tokens, attention.qkv.weight, torch.cat(biases)).chunk(3, dim=-1))
-    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in projected)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    if rope is not None:
-        half = getattr(attention, "rotate_half", False)
-        q, k = (
-            torch.cat(
-                [part[:, :, :num_prefix], apply_rot_embed_cat(part[:, :, num_prefix:], rope, half)],
-                dim=2,
-            ).type_as(v)
-            for part in (q, k)
-        )
-    return q, k, v
 
 
 class FeatureMapTower(ImageTower):

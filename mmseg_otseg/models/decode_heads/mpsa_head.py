@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.ops import (
     multi_prompt_plan,
     multi_prompt_score,
@@ -192,10 +192,7 @@ class MPSAHead(ZeroShotHead):
         predict_from: str = "ensemble",
         **kwargs: Any,
     ) -> None:
-        if predict_from not in PREDICTIONS:
-            raise UserError(
-                f"predict_from must be one of {', '.join(PREDICTIONS)}, got {predict_from!r}"
-            )
+        check_option("predict_from", predict_from, PREDICTIONS)
         if not decoder_layers and predict_from != "score":
             raise UserError("without a decoder (decoder_layers=0) set predict_from='score'")
         super().__init__(num_classes, embed_dim, num_levels, **kwargs)

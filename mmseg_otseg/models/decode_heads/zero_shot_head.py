@@ -131,20 +131,14 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
                     "calibrate it again with tools/analysis/calibrate_seen_bias.py --write"
                 )
             self._calibrated_bias = bias.item()
-        if self.bias_is_calibrated:
-            message = f"Seen-class bias {self.seen_bias:g}, calibrated, from the checkpoint."
-        elif self._calibrated_bias is not None:
-            message = (
-                f"The config's seen-class bias {self.seen_bias:g} is used, not "
-                f"{self._calibrated_bias:g}, which the checkpoint was calibrated to."
-            )
-        else:
-            message = (
-                "The checkpoint's seen-class bias was calibrated for predict_from="
-                f"{', '.join(found)}, not for {self.predict_from}: {self.seen_bias:g} is used."
-            )
         if found:
-            print_log(message, "current")
+            others = ", ".join(f"{value.item():g} for {kind}" for kind, value in found.items())
+            rest = (
+                "calibrated, from the checkpoint"
+                if self.bias_is_calibrated
+                else f"not the checkpoint's, which was calibrated: {others}"
+            )
+            print_log(f"Seen-class bias {self.seen_bias:g}, {rest}.", "current")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
@@ -184,8 +178,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             Maps by name, shape (B, K, H, W), logits for every class that has queries.
 
         Raises:
-            UserError: If the neck returns another number of levels, or :meth:`class_maps`
-                something else than maps of that size.
+            UserError: If the neck returns another number of levels.
         """
         if len(inputs.pixels) != self.num_levels:
             raise UserError(
@@ -195,14 +188,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
         maps = self.class_maps(inputs.queries, levels)
-        expected = (*inputs.queries.shape[:2], levels[-1].shape[1])
-        found = {name: tuple(class_map.shape) for name, class_map in maps.items()}
-        checks = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        if checks and (not found or set(found.values()) != {expected}):
-            raise UserError(
-                f"{type(self).__name__}.class_maps returned maps of the shapes {found}; expected "
-                f"(B, K, M) = {expected}"
-            )
         return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
 
     def loss(
@@ -252,8 +237,15 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
         Returns:
             Shape (B, Q, H, W).
+
+        Raises:
+            UserError: If there are not as many queries as names.
         """
-        self.check_vocabulary(inputs)
+        if len(inputs.classes) != self.out_channels:
+            raise UserError(
+                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
+                f"{self.num_classes} and num_names={self.out_channels}"
+            )
         return self.predicting_map(self.forward(inputs))
 
     def values(self, maps: Tensor, seen: Tensor) -> Tensor:
@@ -268,14 +260,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """
         maps = maps.sigmoid()
         return maps - self.seen_bias * seen[:, None, None].to(maps) if self.seen_bias else maps
-
-    def check_vocabulary(self, inputs: AlignedFeatures) -> None:
-        """Raise a UserError unless there are as many queries as names."""
-        if len(inputs.classes) != self.out_channels:
-            raise UserError(
-                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
-                f"{self.num_classes} and num_names={self.out_channels}"
-            )
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Class maps from the maps of all names, once windows are averaged and maps refined.

@@ -110,13 +110,8 @@ def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
             "images are read as BGR, but every CLIP was trained on RGB: set "
             "model.data_preprocessor.bgr_to_rgb=True"
         )
-    given = [preprocessor[key] for key in ("mean", "std") if preprocessor.get(key) is not None]
-    if len(given) == 1:
-        raise UserError(
-            "the data preprocessor has only one of mean and std: give it both, or neither to use "
-            "those that CLIP was trained with"
-        )
-    if given:
+    missing = [key for key in ("mean", "std") if preprocessor.get(key) is None]
+    if not missing:
         return preprocessor
     source = resolve_clip(**clip)
-    return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
+    return ConfigDict({**preprocessor, **{key: list(getattr(source, key)) for key in missing}})

@@ -37,9 +37,6 @@ class TextTower(nn.Module):
     Args:
         clip: The open_clip model whose text tower is taken (the image tower can then be freed).
         tokenizer: Maps a list of strings to token indices (n, context length).
-
-    Raises:
-        UserError: If the text tower is not open_clip's own transformer.
     """
 
     token_embedding: nn.Embedding
@@ -52,18 +49,6 @@ class TextTower(nn.Module):
     def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
         super().__init__()
         source: Any = getattr(clip, "text", clip)
-        parts = (
-            "token_embedding",
-            "positional_embedding",
-            "transformer",
-            "ln_final",
-            "text_projection",
-        )
-        if not all(hasattr(source, part) for part in parts):
-            raise UserError(
-                f"this CLIP's text tower ({type(source).__name__}) is not open_clip's own "
-                "transformer; encode the prompts elsewhere and use PrecomputedPrompts"
-            )
         self.token_embedding = source.token_embedding
         self.positional_embedding = source.positional_embedding
         self.transformer = source.transformer
