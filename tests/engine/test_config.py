@@ -72,7 +72,6 @@ def test_what_is_filled_in() -> None:
     assert resolve(changed("otseg/voc_512.py", {})).model.neck.adapters == 0
     supervised = resolve(changed("otseg/voc_512_supervised.py", {}))
     assert supervised.model.neck.train_classes == "all"
-    assert resolve(changed("otseg/voc_512.py", {"compile": True})).model.compile_losses is True
 
 
 def test_folders_are_named_once() -> None:

@@ -12,8 +12,7 @@ import torch
 
 from mmseg_otseg.ops import sinkhorn
 from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
-from mmseg_otseg.ops.optimal_transport.plan import implicit_cost_gradient
-from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE
+from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE, implicit_cost_gradient
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 

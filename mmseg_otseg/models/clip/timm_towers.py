@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,27 +38,14 @@ class TimmViT(ImageTower):
     single token, an attention pool reduces to its value path, so local tokens take that path.
     """
 
-    @property
-    def trunk(self) -> Any:
-        """timm's model."""
-        return self.visual.trunk
-
-    @property
-    def num_prefix(self) -> int:
-        return int(self.trunk.num_prefix_tokens)
-
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return list(self.trunk.blocks)
-
-    @property
-    def width(self) -> int:
-        return int(self.trunk.embed_dim)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        rows, columns = self.trunk.patch_embed.feat_ratio(as_scalar=False)
-        return rows, columns
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.trunk = trunk = visual.trunk
+        self.blocks = list(trunk.blocks)
+        self.width, self.num_prefix = trunk.embed_dim, trunk.num_prefix_tokens
+        self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
+        starts_with_norm = not isinstance(self.blocks[-1], EvaBlockPostNorm)
+        self.takes_local_attention = trunk.attn_pool is None and starts_with_norm
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
@@ -141,11 +128,6 @@ class TimmViT(ImageTower):
             for factor, layer in pairs
         ]
 
-    @property
-    def takes_local_attention(self) -> bool:
-        """As in the base class: not beside an attention pool, or without a norm to start with."""
-        return self.trunk.attn_pool is None and not isinstance(self.blocks[-1], EvaBlockPostNorm)
-
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         trunk = self.trunk
         tokens = trunk.norm(tokens)
@@ -195,19 +177,12 @@ class FeatureMapTower(ImageTower):
     num_prefix = 0
     takes_prompts = False
 
-    @property
-    def trunk(self) -> Any:
-        """timm's model."""
-        return self.visual.trunk
-
-    @property
-    def width(self) -> int:
-        return int(self.trunk.num_features)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        stride = int(self.trunk.feature_info[-1]["reduction"])
-        return stride, stride
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.trunk = trunk = visual.trunk
+        self.width = trunk.num_features
+        stride = trunk.feature_info[-1]["reduction"]
+        self.patch_size = (stride, stride)
 
     def block_options(
         self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
@@ -221,9 +196,9 @@ class FeatureMapTower(ImageTower):
 class ConvNeXtTower(FeatureMapTower):
     """timm's ConvNeXt in open_clip: the blocks of its last stage."""
 
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.blocks = [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
@@ -256,9 +231,9 @@ class FastViTTower(FeatureMapTower):
     It has one level: the convolution that gives the map its last width.
     """
 
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return [partial(on_map, self.trunk.final_conv)]
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.blocks = [partial(on_map, self.trunk.final_conv)]
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"

@@ -23,37 +23,30 @@ Module = TypeVar("Module", bound=nn.Module)
 class ImageTower(ABC):
     """One interface to the image towers of open_clip: blocks of tokens [prefix, patches].
 
-    It holds no weights of its own and may be made anew at any time. Shapes: B images, M patches in
-    a grid of H x W, P prefix tokens (the class token, if there is one), width C, joint width D.
+    It holds no weights of its own. Shapes: B images, M patches in a grid of H x W, P prefix tokens
+    (the class token, if there is one), width C, joint width D.
 
     Args:
         visual: The image tower of an open_clip model.
+
+    Attributes:
+        blocks: The blocks, in their order.
+        width: Token width, C.
+        patch_size: Rows and columns of a patch, in pixels.
+        num_prefix: Number of tokens before the patches, P.
+        takes_prompts: Whether it takes tokens besides prefix and patches.
+        takes_local_attention: Whether :meth:`local_block` can be the last block.
     """
 
-    takes_prompts = True  # tokens besides prefix and patches
+    blocks: Sequence[Callable[..., Tensor]]
+    width: int
+    patch_size: tuple[int, int]
+    num_prefix: int
+    takes_prompts = True
+    takes_local_attention = False
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
-
-    @property
-    @abstractmethod
-    def num_prefix(self) -> int:
-        """Number of tokens before the patches, P."""
-
-    @property
-    @abstractmethod
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        """The blocks, in their order."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Token width, C."""
-
-    @property
-    @abstractmethod
-    def patch_size(self) -> tuple[int, int]:
-        """Rows and columns of a patch, in pixels."""
 
     @abstractmethod
     def embed(
@@ -88,11 +81,6 @@ class ImageTower(ABC):
         Only towers that take prompts need them. ``options`` are those of :meth:`block_options`.
         """
         raise NotImplementedError
-
-    @property
-    def takes_local_attention(self) -> bool:
-        """Whether :meth:`local_block` can be the last block."""
-        return False
 
     def local_block(
         self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
@@ -154,22 +142,13 @@ class _LocalAttention(TorchFunctionMode):
 class PlainViT(ImageTower):
     """open_clip's ``VisionTransformer``: OpenAI's, LAION's, DFN's, MetaCLIP's and more."""
 
-    @property
-    def num_prefix(self) -> int:
-        return 1
+    takes_local_attention = True
 
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return list(self.visual.transformer.resblocks)
-
-    @property
-    def width(self) -> int:
-        return len(self.visual.class_embedding)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        rows, columns = self.visual.patch_size
-        return rows, columns
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.blocks = list(visual.transformer.resblocks)
+        self.width, self.num_prefix = len(visual.class_embedding), 1
+        self.patch_size = tuple(visual.patch_size)
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
@@ -201,10 +180,6 @@ class PlainViT(ImageTower):
             lambda x: block.ls_1(self.attend(block, x, options)),
             lambda x: block.ls_2(block.mlp(block.ln_2(x))),
         )
-
-    @property
-    def takes_local_attention(self) -> bool:
-        return True
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         aligned: Tensor = self.visual.ln_post(tokens) @ self.visual.proj

@@ -82,7 +82,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         del self.conv_seg  # maps come from matching text, not from a classifier
         self.out_channels = num_names or num_classes
         self.num_levels = num_levels
-        if seen_bias is not None and not _is_bias(seen_bias):
+        if seen_bias is not None and not -1 <= seen_bias <= 1:
             raise UserError(
                 "seen_bias is subtracted from probabilities, so it must be a number between -1 and "
                 f"1, or None for the checkpoint's own; got {seen_bias!r}"
@@ -124,13 +124,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         }
         self._calibrated_bias = None
         if self.predict_from in found:
-            bias = found[self.predict_from]
-            if not (isinstance(bias, Tensor) and bias.numel() == 1 and _is_bias(bias.item())):
-                raise UserError(
-                    "the checkpoint's calibrated seen-class bias is not a number between -1 and 1; "
-                    "calibrate it again with tools/analysis/calibrate_seen_bias.py --write"
-                )
-            self._calibrated_bias = bias.item()
+            self._calibrated_bias = found[self.predict_from].item()
         if found:
             others = ", ".join(f"{value.item():g} for {kind}" for kind, value in found.items())
             rest = (
@@ -292,10 +286,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             index = torch.where(value > best, winner + start, index)
             best = torch.maximum(best, value)
         return unseen[index]
-
-
-def _is_bias(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1 <= value <= 1
 
 
 def _mean(maps: Mapping[str, Tensor]) -> Tensor:

@@ -119,30 +119,11 @@ def build_text_tower(clip: nn.Module, model: str | Mapping[str, Any]) -> TextTow
 
 
 def build_tokenizer(model: str | Mapping[str, Any]) -> Any:
-    """open_clip's tokenizer of a CLIP model (name or configuration).
-
-    Raises:
-        ImportError: If it is one of Hugging Face's and ``transformers`` is not installed.
-        ConnectionError: If its files are not there and cannot be downloaded.
-    """
+    """open_clip's tokenizer of a CLIP model (name or configuration)."""
     text = clip_config(model)["text_cfg"]
     name = text.get("hf_tokenizer_name")
     options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
-    if not name:
-        return open_clip.SimpleTokenizer(**options)
-    try:
-        return HFTokenizer(name, **options)
-    except ImportError as error:
-        raise ImportError(
-            f"the tokenizer {name} needs further packages: "
-            f"pip install transformers sentencepiece ({error})"
-        ) from error
-    except OSError as error:
-        raise ConnectionError(
-            f"cannot load the tokenizer {name}: {str(error).strip().splitlines()[0]}. Without "
-            "network access, copy its files into a folder and give the model as a dict (as in "
-            "open_clip's model_configs) with that folder as text_cfg.hf_tokenizer_name."
-        ) from error
+    return HFTokenizer(name, **options) if name else open_clip.SimpleTokenizer(**options)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from .solvers import (
     MAX_KERNEL_EXPONENT,
     MIN_KERNEL_VALUE,
-    products,
+    implicit_cost_gradient,
     solve_in_loop,
     solve_on_kernel,
     solve_on_logarithms,
@@ -128,17 +128,15 @@ def sinkhorn(
             if cost_span is None:
                 row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
                 cost_span = float(row_span.max()) if len(cost) else 0.0
-            # Only the plan is kept for the backward pass. In a compiled graph, and with the fused
-            # kernels, the solution is one operation and its gradient another.
-            as_operation = torch.compiler.is_compiling() or runs_fused(transposed)
-            run = sinkhorn_operation if as_operation else _ImplicitSinkhorn.apply
-            plan, iterations, converged = run(transposed, epsilon, max_iters, tol, cost_span)
+            plan, iterations, converged = _ImplicitSinkhorn.apply(
+                transposed, epsilon, max_iters, tol, cost_span
+            )
         else:
             plan, iterations, converged = solve_on_logarithms(transposed, epsilon, max_iters, tol)
         rows = cost.shape[1]
         error = (plan.detach().sum(1) - 1 / rows).abs().amax(1)
     checks = backward == "implicit" and cost.requires_grad
-    if checks and not (exporting or torch.compiler.is_compiling()):
+    if checks and not exporting:
         _warn_of_inexact_gradients(rows * error, epsilon, max_iters)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
 
@@ -235,86 +233,20 @@ def _parts(cost: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(cost), size))
 
 
-def _keep_plan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    plan, iterations, converged = output
-    ctx.epsilon = inputs[1]
-    ctx.save_for_backward(plan)
-    ctx.mark_non_differentiable(iterations, converged)
-
-
 class _ImplicitSinkhorn(torch.autograd.Function):
-    """For eager steps: autograd and tracers see every operation inside."""
+    """:func:`_solve`; only the plan is kept for the backward pass."""
 
     forward = staticmethod(_solve)
-    setup_context = staticmethod(_keep_plan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        plan, iterations, converged = output
+        ctx.epsilon = inputs[1]
+        ctx.save_for_backward(plan)
+        ctx.mark_non_differentiable(iterations, converged)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_plan: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (plan,) = ctx.saved_tensors
         return _gradient(plan, grad_plan, ctx.epsilon), *([None] * 4)
-
-
-sinkhorn_operation = torch.library.custom_op("mmseg_otseg::sinkhorn", _solve, mutates_args=())
-gradient_operation = torch.library.custom_op(
-    "mmseg_otseg::sinkhorn_gradient", _gradient, mutates_args=()
-)
-
-
-@sinkhorn_operation.register_fake
-def _(cost: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    iterations = cost.new_empty(len(cost), dtype=torch.int64)
-    return torch.empty_like(cost), iterations, cost.new_empty(len(cost), dtype=torch.bool)
-
-
-@gradient_operation.register_fake
-def _(plan: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(plan)
-
-
-def _operation_backward(ctx: Any, grad_plan: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    (plan,) = ctx.saved_tensors
-    return gradient_operation(plan, grad_plan, ctx.epsilon), *([None] * 4)
-
-
-sinkhorn_operation.register_autograd(_operation_backward, setup_context=_keep_plan)
-
-
-def implicit_cost_gradient(
-    plan: Tensor, grad_plan: Tensor, epsilon: float, out: Tensor | None = None
-) -> Tensor:
-    r"""Gradient with respect to the costs, given the one with respect to the plan.
-
-    Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
-    Eliminating the M row potentials leaves an N x N Schur complement, which is the Laplacian of the
-    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant
-    to all column potentials) is filled by a rank-one term, which changes no plan.
-
-    Args:
-        plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).
-        grad_plan: Gradient of the loss with respect to ``plan``, same shape.
-        epsilon: The entropy weight the plan was solved with.
-        out: Where to write the result, same shape.
-
-    Returns:
-        Gradient of the loss with respect to the costs, shape (P, N, M).
-    """
-    row_mass = plan.sum(1, keepdim=True).clamp_min_(torch.finfo(plan.dtype).tiny)  # (P, 1, M)
-    scratch = plan / row_mass
-    coupling = torch.bmm(scratch, plan.transpose(1, 2)).double()  # (P, N, N)
-    coupling.diagonal(dim1=1, dim2=2).zero_()
-    # Diagonal from the off-diagonal sums, so that nothing cancels when the plan is almost hard.
-    laplacian = torch.diag_embed(coupling.sum(2)) - coupling
-    columns = plan.shape[1]
-    scale = plan.sum(2).mean(1).double()[:, None, None]
-    identity = torch.eye(columns, dtype=laplacian.dtype, device=plan.device)
-    laplacian += scale * (1.0 / columns + 1e-12 * identity)
-
-    out = torch.mul(plan, grad_plan, out=out)
-    row_load = out.sum(1, keepdim=True) / row_mass  # (P, 1, M)
-    torch.add(row_load / epsilon, grad_plan, alpha=-1 / epsilon, out=out)
-    # plan * (row_load - grad) sums to zero over all: the right-hand side has no null-space part.
-    residual = torch.mul(plan, out, out=scratch).sum(2)  # (P, N)
-    y = torch.linalg.solve_ex(laplacian, residual.double()[:, :, None])[0].to(plan.dtype)
-    x = products(y.transpose(1, 2), plan) / row_mass  # (P, 1, M)
-    return out.add_(x).sub_(y).mul_(plan)

@@ -1,4 +1,4 @@
-"""Sinkhorn's iterations: on the kernel ``exp(-C/epsilon)``, on logarithms, and as one graph."""
+"""Sinkhorn's iterations on a kernel, on logarithms and as one graph; its implicit gradient."""
 
 from __future__ import annotations
 
@@ -111,6 +111,46 @@ def solve_in_loop(
     )
     plan = kernel * (a / torch.bmm(before, kernel)) * v.transpose(1, 2)
     return plan, iterations, ~running
+
+
+def implicit_cost_gradient(
+    plan: Tensor, grad_plan: Tensor, epsilon: float, out: Tensor | None = None
+) -> Tensor:
+    r"""Gradient with respect to the costs, given the one with respect to the plan.
+
+    Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
+    Eliminating the M row potentials leaves an N x N Schur complement, which is the Laplacian of the
+    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant
+    to all column potentials) is filled by a rank-one term, which changes no plan.
+
+    Args:
+        plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).
+        grad_plan: Gradient of the loss with respect to ``plan``, same shape.
+        epsilon: The entropy weight the plan was solved with.
+        out: Where to write the result, same shape.
+
+    Returns:
+        Gradient of the loss with respect to the costs, shape (P, N, M).
+    """
+    row_mass = plan.sum(1, keepdim=True).clamp_min_(torch.finfo(plan.dtype).tiny)  # (P, 1, M)
+    scratch = plan / row_mass
+    coupling = torch.bmm(scratch, plan.transpose(1, 2)).double()  # (P, N, N)
+    coupling.diagonal(dim1=1, dim2=2).zero_()
+    # Diagonal from the off-diagonal sums, so that nothing cancels when the plan is almost hard.
+    laplacian = torch.diag_embed(coupling.sum(2)) - coupling
+    columns = plan.shape[1]
+    scale = plan.sum(2).mean(1).double()[:, None, None]
+    identity = torch.eye(columns, dtype=laplacian.dtype, device=plan.device)
+    laplacian += scale * (1.0 / columns + 1e-12 * identity)
+
+    out = torch.mul(plan, grad_plan, out=out)
+    row_load = out.sum(1, keepdim=True) / row_mass  # (P, 1, M)
+    torch.add(row_load / epsilon, grad_plan, alpha=-1 / epsilon, out=out)
+    # plan * (row_load - grad) sums to zero over all: the right-hand side has no null-space part.
+    residual = torch.mul(plan, out, out=scratch).sum(2)  # (P, N)
+    y = torch.linalg.solve_ex(laplacian, residual.double()[:, :, None])[0].to(plan.dtype)
+    x = products(y.transpose(1, 2), plan) / row_mass  # (P, 1, M)
+    return out.add_(x).sub_(y).mul_(plan)
 
 
 class _StoppingRule:
