@@ -135,7 +135,8 @@ class _LocalAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
-            return local_attention(self.kind, *args[:3], self.grid)
+            query, key, value = args[:3]
+            return local_attention(self.kind, query, key, value, self.grid)
         return func(*args, **(kwargs or {}))
 
 

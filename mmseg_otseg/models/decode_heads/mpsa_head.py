@@ -51,10 +51,6 @@ class MPSAMap(nn.Module):
         plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
         return transport_score(similarity, plan), plan
 
-    def score(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """The map alone, see :meth:`forward`."""
-        return multi_prompt_score(self.similarity(queries, pixels), self.transport, self.epsilon)
-
     def similarity(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Cosine similarities of projected prompts and pixels, shape (B, K, N, M)."""
         query = F.normalize(self.query(queries), dim=-1)
@@ -145,7 +141,7 @@ class MPSADecoder(Decoder):
         for layer in self.layers:
             queries, class_map = layer(queries, pixels)
             log_gates.append(F.logsigmoid(class_map))
-        class_map = self.last.score(queries, pixels)
+        class_map, _ = self.last(queries, pixels)
         if not log_gates:
             return class_map
         return class_map * torch.stack(log_gates).mean(0).exp()

@@ -126,17 +126,38 @@ class CLIPEncoderDecoder(EncoderDecoder):
 
         Class maps never have the size of the original images, which can be large. With
         ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
-        images, unless that takes all of them at once, and samples have no ``seg_logits``. A run
-        sets it if no metric reads them.
+        images, unless a softmax or refinement takes all of them at once. A run sets it if no metric
+        reads them.
+
+        Args:
+            inputs: Normalized images, shape (B, 3, h, w).
+            data_samples: Samples with the images' meta information; None stands for images that
+                are not resized.
+
+        Returns:
+            Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
+            original image; and, unless ``keep_maps=False``, ``seg_logits`` (K, h', w'), at the size
+            that the test pipeline gave the image, without padding and flip. With ``EncoderDecoder``
+            the latter have the original size.
+
+        Raises:
+            UserError: If a value is not finite.
         """
         samples = data_samples or [
             SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:])) for _ in inputs
         ]
-        if self.test_cfg.get("keep_maps", True) or self._needs_all_maps(samples):
-            return super().predict(inputs, data_samples)
-        metas = [sample.metainfo for sample in samples]
-        for sample, maps in zip(samples, self._image_maps(inputs, metas)):
-            self._place(maps, sample)
+        metas, keeps = [each.metainfo for each in samples], self.test_cfg.get("keep_maps", True)
+        if keeps or self._needs_all_maps(samples):
+            maps = [ImageMaps.of(values) for values in self.inference(inputs, metas)]
+        else:
+            maps = self._image_maps(inputs, metas)
+        none_below = self.test_cfg.get("none_below")
+        for sample, each in zip(samples, maps):
+            upright, size = each.upright(sample.metainfo), sample.ori_shape
+            labels, _ = place_labels([upright], size, none_below, self.background_label)
+            sample.pred_sem_seg = PixelData(data=labels[None])
+            if keeps:
+                sample.seg_logits = PixelData(data=upright.whole())
         return samples
 
     def _needs_all_maps(self, samples: SampleList) -> bool:
@@ -145,35 +166,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
         resized = any(tuple(s.ori_shape) != tuple(s.get("img_shape", s.ori_shape)) for s in samples)
         softmax = resized or head.seen_bias or config.get("none_below") is not None
         return bool(config.get("refine", False) or (head.normalizes and softmax))
-
-    def postprocess_result(
-        self, seg_logits: Tensor, data_samples: OptSampleList = None
-    ) -> SampleList:
-        """Take the best class of each pixel of the original images, from maps (B, K, h, w).
-
-        Returns:
-            Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
-            original image; and ``seg_logits`` (K, h', w'), at the size that the test pipeline gave
-            the image, without padding and flip. With ``EncoderDecoder`` the latter have the
-            original size.
-
-        Raises:
-            UserError: If a value is not finite.
-        """
-        samples = data_samples or [SegDataSample() for _ in seg_logits]
-        for sample, values in zip(samples, seg_logits):
-            maps = self._place(ImageMaps.of(values), sample)
-            sample.seg_logits = PixelData(data=maps.whole())
-        return samples
-
-    def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
-        """Put the labels of an image into its sample; returns the maps without padding and flip."""
-        maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
-        none_label = None if none_below is None else self.background_label
-        size = sample.metainfo.get("ori_shape", maps.size)
-        labels, _ = place_labels([maps], size, none_below, none_label)
-        sample.pred_sem_seg = PixelData(data=labels[None])
-        return maps
 
     def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:
         """What the head makes of each image: maps of all names, at the resolution of patches."""
@@ -260,7 +252,7 @@ class ZeroShotTTAModel(BaseTTAModel):
                 values = ImageMaps.of(values).upright(meta).whole().float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
         none_below = self.module.test_cfg.get("none_below")
-        none_label = getattr(self.module, "background_label", None)  # mmseg's own has none
+        none_label = getattr(self.module, "background_label", -1)  # mmseg's own has none
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
             labels, _ = place_labels([*total.values()], size, none_below, none_label)

@@ -185,7 +185,7 @@ def place_labels(
     maps: Sequence[Tensor | ImageMaps],
     size: tuple[int, int],
     none_below: float | None = None,
-    none_label: int | None = None,
+    none_label: int = -1,
 ) -> tuple[Tensor, Tensor]:
     """Resize class maps bilinearly and take the best class of each pixel.
 
@@ -198,8 +198,7 @@ def place_labels(
         maps: Class maps of the image, shape (K, h, w) each, in any unit. Those of several views,
             which may differ in h and w, are added up at the size of the image.
         size: Rows and columns (H, W) of the image.
-        none_below: Pixels whose best value is below this get the label ``none_label``.
-        none_label: Default: K.
+        none_below, none_label: Pixels whose best value is below the former get the latter.
 
     Returns:
         Class indices, shape (H, W), int64; and their values, shape (H, W), float32.
@@ -235,7 +234,7 @@ def place_labels(
             best[rows, columns], index = sum(resized[1:], resized[0]).max(0)
             labels[rows, columns] = possible[index]
     if none_below is not None:
-        labels[best < none_below] = len(least) if none_label is None else none_label
+        labels[best < none_below] = none_label
     return labels, best
 
 
