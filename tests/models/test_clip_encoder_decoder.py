@@ -6,24 +6,21 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmseg_otseg.models.segmentors import resolve_model
 from tests.helpers.small_configs import small
 from tests.helpers.tiny_clip import tiny_clip
 
 
 def test_one_line_changes_the_clip_of_all_parts(tmp_path: Path) -> None:
     cfg = small("zegot/voc_512.py", tmp_path)
-    other = {**tiny_clip(patch_size=8, width=60, head_width=20, layers=7), "embed_dim": 24}
-    (tmp_path / "base.py").write_text(f"model = {cfg.model.to_dict()!r}\n")
-    (tmp_path / "mine.py").write_text(
-        f'_base_ = "base.py"\nmodel = dict(clip=dict(model={other!r}))\n'
-    )
-    cfg = Config.fromfile(tmp_path / "mine.py")
+    other = tiny_clip(patch_size=8, width=60, head_width=20, layers=7)
+    cfg.model.clip.model = {**other, "embed_dim": 24}
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
     assert model.backbone.visual.conv1.weight.shape == (60, 3, 8, 8)
@@ -54,11 +51,8 @@ def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
     config = small("otseg/voc_512.py", tmp_path).model
     torch.manual_seed(0)
     ours = MODELS.build(config)
-    plain = {key: value for key, value in config.items() if key not in ("clip", "split")}
-    for part in ("backbone", "neck"):
-        plain[part] = {**plain[part], "clip": config.clip}
-    plain["neck"]["split"] = config.split
-    plain["decode_head"] = {**plain["decode_head"], "embed_dim": 32, "num_classes": 20}
+    resolved = resolve_model(config)
+    plain = {key: value for key, value in resolved.items() if key not in ("clip", "split")}
     torch.manual_seed(0)
     theirs = MODELS.build(ConfigDict({**plain, "type": "EncoderDecoder"}))
     assert type(theirs).__name__ == "EncoderDecoder"
