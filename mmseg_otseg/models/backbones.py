@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,9 +88,9 @@ class CLIPBackbone(TrainedModule):
             less memory for more time.
 
     Raises:
-        UserError: If the model's image tower cannot run here, or a layer does not exist; if it
-            has no tokens for visual prompts, or no class token to double; if ``local_attention`` is
-            unknown, or stands beside visual prompts or in a tower or layers where it cannot be.
+        UserError: If the model's image tower cannot run here, or a layer does not exist; if it has
+            no tokens for visual prompts; if ``local_attention`` is unknown, or stands beside visual
+            prompts or in a tower or layers where it cannot be.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.1; NACLIP (arXiv 2404.08181), section 3.
@@ -122,29 +121,22 @@ class CLIPBackbone(TrainedModule):
         self.out_indices = _resolve_layers(out_indices, layers)
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
-        if double_class_embedding and not tower.num_prefix:
-            raise UserError("double_class_embedding needs a class token, but this CLIP has none")
         if visual_prompts is not None and not tower.takes_prompts:
             raise UserError(
                 "visual prompts need a sequence of tokens, but this CLIP computes a feature map: "
                 "set model.backbone.visual_prompts=None, or use a ViT"
             )
-        self.local_attention = local_attention
-        self.position_interpolation = position_interpolation
         check_option("position_interpolation", position_interpolation, POSITION_INTERPOLATIONS)
         check_option("local_attention", local_attention, (None, *LOCAL_ATTENTIONS))
-        if local_attention is not None:
-            if visual_prompts is not None or self.out_indices != (layers - 1,):
-                raise UserError(
-                    "local_attention changes the last layer of a CLIP without visual prompts: set "
-                    "model.backbone.visual_prompts=None and out_indices=(-1,), or "
-                    "local_attention=None"
-                )
-            if not tower.takes_local_attention:
-                raise UserError(
-                    "local_attention needs a ViT with a class token and a norm before the "
-                    "attention of its last layer: set model.backbone.local_attention=None"
-                )
+        self.local_attention = local_attention
+        self.position_interpolation = position_interpolation
+        last_alone = visual_prompts is None and self.out_indices == (layers - 1,)
+        if local_attention is not None and not (last_alone and tower.takes_local_attention):
+            raise UserError(
+                "local_attention changes the last layer of a ViT with a class token, a norm before "
+                "its attention, and no visual prompts: set model.backbone.visual_prompts=None and "
+                "out_indices=(-1,), or local_attention=None"
+            )
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
             self.visual_prompts = DeepVisualPrompts(
@@ -221,16 +213,11 @@ class CLIPBackbone(TrainedModule):
         if size != tuple(images.shape[-2:]):
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
         tokens = self.tower.embed(pixels, self.class_embedding_times, self.position_interpolation)
-        features = self._run_blocks(tokens, grid, plain)
-        return replace(
-            features,
-            local=tuple(level.to(images.dtype) for level in features.local),
-            # Scaled once more, unrounded.
-            global_token=F.normalize(features.global_token.to(images.dtype), dim=-1),
-            extra=None if features.extra is None else features.extra.to(images.dtype),
-        )
+        return self._run_blocks(tokens, grid, plain, images.dtype)
 
-    def _run_blocks(self, tokens: Tensor, grid: tuple[int, int], plain: bool) -> CLIPFeatures:
+    def _run_blocks(
+        self, tokens: Tensor, grid: tuple[int, int], plain: bool, dtype: torch.dtype
+    ) -> CLIPFeatures:
         """Tokens [prefix, patches] (B, P + M, C) through all layers, to features at M = H * W.
 
         With V visual prompts and E extra tokens, the layers see [prefix, prompts, patches, extra],
@@ -276,9 +263,9 @@ class CLIPBackbone(TrainedModule):
             levels = [tower.to_joint_space(level) for level in levels]
             extra = None if extra is None else tower.to_joint_space(extra)
         return CLIPFeatures(
-            tuple(level.transpose(1, 2).unflatten(2, grid) for level in levels),
-            F.normalize(global_token, dim=-1),
-            extra,
+            tuple(level.to(dtype).transpose(1, 2).unflatten(2, grid) for level in levels),
+            F.normalize(global_token.to(dtype), dim=-1),
+            None if extra is None else extra.to(dtype),
         )
 
     def _run_block(

@@ -54,7 +54,8 @@ def test_layer_and_its_gradients_are_the_formulas(monkeypatch: pytest.MonkeyPatc
     stop: dict[str, Any] = {"max_iters": 5000, "tol": 1e-13}
     monkeypatch.setattr(multi_prompt, "sinkhorn", partial(sinkhorn, **stop))
     generator = torch.Generator(torch.get_default_device()).manual_seed(0)
-    layer = MPSADecoderLayer(16, epsilon=0.2).double().eval()  # at which it converges
+    # At this epsilon it converges.
+    layer = MPSADecoderLayer(MPSAMap(16, epsilon=0.2), 16, 0.1).double().eval()
     forwards: tuple[Any, ...] = (layer, partial(plain_layer, layer, **stop))
     for _ in range(20):
         sizes = torch.randint(1, 9, (4,), generator=generator).tolist()

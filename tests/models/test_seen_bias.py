@@ -39,7 +39,7 @@ def test_comes_with_the_checkpoint_and_ends_with_training(said: Callable[[], str
     assert model.seen_bias == 0.1
     model.load_state_dict(state(ensemble=0.25))
     model.train()
-    assert model.seen_bias == 0.1 and " 0.1 " in said()
+    assert model.seen_bias == 0.1 and " 0.1." in said()
     assert not any("calibrated" in key for key in model.state_dict())
 
 

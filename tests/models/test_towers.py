@@ -151,8 +151,6 @@ def test_adapters_start_from_the_towers_own_alignment(name: str, weights: dict) 
 def test_what_feature_maps_lack_is_refused(name: str, weights: dict) -> None:
     with pytest.raises(ValueError, match="visual_prompts=None"):
         CLIPBackbone(weights, visual_prompts={"num_tokens": 2})
-    with pytest.raises(ValueError, match="double_class_embedding"):
-        CLIPBackbone(weights, double_class_embedding=True)
 
 
 @pytest.mark.parametrize("name", slow_but_for_one_of_each(ALL), indirect=True)

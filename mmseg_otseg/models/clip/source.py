@@ -64,11 +64,8 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: A model name of open_clip (``"ViT-B-16"``; ``"ViT-B/16"`` is the same), or such a
-            configuration itself: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and anything else
-            that ``open_clip.CLIP`` takes.
-
-    Returns:
-        A copy of the configuration.
+            configuration itself, which is copied: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and
+            anything else that ``open_clip.CLIP`` takes.
 
     Raises:
         UserError: If open_clip has no such model, or keys are missing.
@@ -121,8 +118,7 @@ def resolve_clip(
 
     Args:
         model: As in :func:`load_clip`, whose other options are accepted and ignored.
-        pretrained: Tag or path of the weights.
-        quick_gelu: Whether the activation is QuickGELU.
+        pretrained, quick_gelu: As there.
 
     Raises:
         UserError: If the model or tag is unknown, or ``open_clip_config.json`` cannot be read.

@@ -63,21 +63,12 @@ class MPSAMap(nn.Module):
 class MPSADecoderLayer(DecoderLayer):
     """Multi-Prompts Sinkhorn Attention and a feed-forward, with residual and LayerNorm after each.
 
-    ``dropout`` also acts on the plan. The arguments are those of :class:`MPSAMap` and
-    :class:`DecoderLayer`.
+    ``dropout`` also acts on the plan. The arguments are those of :class:`DecoderLayer`; the
+    attention is an :class:`MPSAMap`.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.3.
     """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        dropout: float = 0.1,
-        transport: str = "sinkhorn",
-        epsilon: float = 0.05,
-    ) -> None:
-        super().__init__(MPSAMap(embed_dim, transport, epsilon), embed_dim, dropout)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to.
@@ -109,7 +100,8 @@ class MPSADecoder(Decoder):
     Args:
         embed_dim: Width D.
         num_layers: Layers L, at least 1.
-        dropout, transport, epsilon: See :class:`MPSADecoderLayer`.
+        dropout: See :class:`MPSADecoderLayer`.
+        transport, epsilon: See :class:`MPSAMap`.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.3.
@@ -126,13 +118,8 @@ class MPSADecoder(Decoder):
         transport: str = "sinkhorn",
         epsilon: float = 0.05,
     ) -> None:
-        super().__init__(
-            (
-                MPSADecoderLayer(embed_dim, dropout, transport, epsilon)
-                for _ in range(num_layers - 1)
-            ),
-            MPSAMap(embed_dim, transport, epsilon),
-        )
+        *maps, last = (MPSAMap(embed_dim, transport, epsilon) for _ in range(num_layers))
+        super().__init__((MPSADecoderLayer(each, embed_dim, dropout) for each in maps), last)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit pixels (B, M, D)."""

@@ -109,11 +109,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """Switch to training or testing; training ends the validity of a calibrated bias."""
         if mode and self.bias_is_calibrated:
             self._calibrated_bias = None
-            print_log(
-                "Training changes what the seen-class bias was calibrated for: "
-                f"{self.seen_bias:g} is used from now on.",
-                "current",
-            )
+            ended = f"Training ends what was calibrated: the seen-class bias is {self.seen_bias:g}."
+            print_log(ended, "current")
         return super().train(mode)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -127,12 +124,10 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             self._calibrated_bias = found[self.predict_from].item()
         if found:
             others = ", ".join(f"{value.item():g} for {kind}" for kind, value in found.items())
-            rest = (
-                "calibrated, from the checkpoint"
-                if self.bias_is_calibrated
-                else f"not the checkpoint's, which was calibrated: {others}"
-            )
-            print_log(f"Seen-class bias {self.seen_bias:g}, {rest}.", "current")
+            source = f"not the checkpoint's, which was calibrated: {others}"
+            if self.bias_is_calibrated:
+                source = "calibrated, from the checkpoint"
+            print_log(f"Seen-class bias {self.seen_bias:g}, {source}.", "current")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
@@ -163,7 +158,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     def predicting_map(self, maps: Mapping[str, Tensor]) -> Tensor:
         """The map that predicts: here the mean of all class maps, which have one shape, logits."""
-        return _mean(maps)
+        return torch.stack(list(maps.values())).mean(0)
 
     def forward(self, inputs: AlignedFeatures) -> dict[str, Tensor]:
         """Class maps at patch resolution, from the output of the neck.
@@ -277,7 +272,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         self, maps: Mapping[str, Tensor], unseen: Tensor, size: torch.Size
     ) -> Tensor:
         """Best of the ``unseen`` queries (U,) for every pixel, (B, h, w), as an index into all."""
-        logits = _mean(maps)[:, unseen]
+        logits = torch.stack(list(maps.values())).mean(0)[:, unseen]
         best, index = logits.new_full((), -torch.inf), torch.zeros_like(unseen[0])
         for start in range(0, len(unseen), PSEUDO_CLASSES):  # what is upsampled at a time
             part = logits[:, start : start + PSEUDO_CLASSES]
@@ -286,11 +281,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             index = torch.where(value > best, winner + start, index)
             best = torch.maximum(best, value)
         return unseen[index]
-
-
-def _mean(maps: Mapping[str, Tensor]) -> Tensor:
-    """The mean of maps of one shape."""
-    return torch.stack(list(maps.values())).mean(0)
 
 
 def query_targets(labels: Tensor, classes: Tensor) -> Tensor:
