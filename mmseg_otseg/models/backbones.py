@@ -139,12 +139,8 @@ class CLIPBackbone(TrainedModule):
             )
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
-            self.visual_prompts = DeepVisualPrompts(
-                num_layers=layers,
-                width=tower.width,
-                patch_size=tower.patch_size[0],
-                **visual_prompts,
-            )
+            sizes = dict(num_layers=layers, width=tower.width, patch_size=tower.patch_size[0])
+            self.visual_prompts = DeepVisualPrompts(**sizes, **visual_prompts)
             rates = torch.linspace(0, drop_path_rate, layers).tolist()
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
 
