@@ -6,11 +6,23 @@ Importing the package registers its models, datasets, metrics and hooks with mms
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from mmseg_otseg.quiet import quiet_imports
 from mmseg_otseg.version import __version__
+
+#: Regular expressions that match the beginning of a warning that is harmless here.
+_HARMLESS_WARNINGS = (
+    "Fail to import ``MultiScaleDeformableAttention``",  # not used by any model here
+    "The draw is False, it means that the hook for visualization",  # intended
+    "The shape of value will convert from",  # mmengine makes (H, W) to (1, H, W)
+    "`broadcast_buffers` is deprecated",  # mmengine names it that way
+    r"This DataLoader will create \d+ worker processes",  # on machines with few cores
+    "Setting (OMP|MKL)_NUM_THREADS environment variable",
+)
 
 _STACK = ("mmengine", "mmcv", "mmseg")
 _missing = [name for name in _STACK if find_spec(name) is None]
@@ -22,7 +34,10 @@ _MESSAGE = (
     "With neither, only mmseg_otseg.inference can be used, which runs exported models."
 )
 if not _missing:
-    with quiet_imports():
+    for _message in _HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", _message)
+    # mmseg prints a line if a storage service is not installed that nothing here uses.
+    with contextlib.redirect_stdout(io.StringIO()):
         from mmseg_otseg import datasets, engine, evaluation, models, ops, structures
 elif len(_missing) < len(_STACK):
     raise ImportError(_MESSAGE)

@@ -104,6 +104,6 @@ def test_no_file_elsewhere_is_deleted(hook: str, folder: Path, tmp_path: Path) -
         content["message_hub"]["runtime_info"].update(entries, last_ckpt=str(victim))
 
     checkpoint = dict(type=hook, _delete_=True, by_epoch=False, interval=2, max_keep_ckpts=1)
-    checkpoint.update(save_best="mIoU", rule="greater")
+    checkpoint.update(save_best="mIoU")
     run(folder, changed(folder, change), default_hooks=dict(checkpoint=checkpoint))
     assert victim.exists() and (folder / "other" / "iter_4.pth").exists()

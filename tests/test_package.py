@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 import runpy
@@ -48,32 +47,6 @@ def test_the_requirements_leave_the_choice_of_the_stack(options: dict[str, Any])
     for others in (options["install_requires"], extras["test"]):
         assert not any(name.startswith(("mm", "onedl")) for name in names(others))
     assert options["version"] == mmseg_otseg.__version__
-
-
-#: Packages whose modules are called otherwise.
-MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip", "POT": "ot", "pyyaml": "yaml"}
-# Triton comes with torch, on the platforms that have it; without it nothing here needs it.
-BROUGHT_BY_A_STACK = {"mmengine", "mmcv", "mmseg", "triton"}
-OWN = {"mmseg_otseg", "mmseg_otseg_cli", "tools"}
-
-
-def imported_by(folder: str) -> set[str]:
-    """The packages that the code of a folder imports, by the names of their modules."""
-    found: set[str] = set()
-    for file in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {name.name.split(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - BROUGHT_BY_A_STACK - OWN
-
-
-@pytest.mark.parametrize("folder", ["mmseg_otseg", "tools"])
-def test_what_is_imported_is_required(folder: str, options: dict[str, Any]) -> None:
-    extras = [name for extra in options["extras_require"].values() for name in extra]
-    required = names([*options["install_requires"], *extras])
-    assert imported_by(folder) <= {MODULES.get(name, name) for name in required}
 
 
 def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ cd "$out" # the config finds data/VOCdevkit/VOC2012 here
 
 say "writing scenes to $out/data"
 [ -e data/complete ] || {
-    python "$root/tools/shapes/export_voc.py" data --train 120 --aug 60 --val 20 --size 128 --world crowd
+    python "$root/tools/shapes/export_voc.py" data --train 120 --aug 60 --val 20 --size 128
     touch data/complete
 }
 
@@ -32,4 +32,4 @@ bash "$root/tools/dist_train.sh" "$config" 2 --work-dir run --resume
 say "testing"
 python "$root/tools/test.py" "$config" "$(cat run/last_checkpoint)" --work-dir run/test --show-dir drawn
 
-say "done: checkpoints and logs in $out/run, overlays in $out/drawn"
+say "done: checkpoints and logs in $out/run, drawings in $out/drawn/vis_data/vis_image"

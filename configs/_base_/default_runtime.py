@@ -24,7 +24,6 @@ default_hooks = dict(
         interval=2000,
         max_keep_ckpts=3,
         save_best="hIoU",
-        rule="greater",
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
@@ -32,7 +31,6 @@ default_hooks = dict(
     resume_check=dict(type="ResumeCheckHook"),
     finite_loss=dict(type="FiniteLossHook"),
     iteration_seed=dict(type="IterationSeedHook"),
-    seen_pixels=dict(type="SeenPixelsHook"),
     fine_tune=dict(type="FineTuneHook"),
     work_dir_lock=dict(type="WorkDirLockHook"),
 )

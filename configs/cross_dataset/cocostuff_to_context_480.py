@@ -9,7 +9,6 @@ _base_ = [
 
 model = dict(
     split=dict(classes="context"),
-    data_preprocessor=dict(size=(480, 480)),
     backbone=dict(visual_prompts=dict(num_tokens=100)),
     decode_head=dict(seen_bias=0.0),
     test_cfg=dict(crop_size=(480, 480), stride=(80, 80)),

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
 
 from mmseg_otseg.engine import resolve
+from mmseg_otseg.engine.hooks.stages import class_split
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import names_of, read_image
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
-from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip
-from mmseg_otseg.structures.class_split import ClassSplit
+from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip, shared_clip
+from mmseg_otseg.structures import ClassSplit
 
 PERMUTATIONS = 500
 MIN_BEATEN = 0.99  # fraction of the permutations that a map must beat
@@ -30,7 +29,7 @@ class Agreement(NamedTuple):
 
     Attributes:
         layer: The layer, counted from 0.
-        score: mIoU in percent, or correlation with the global score.
+        score: mIoU in percent.
         chance: Mean score for permuted names.
         beaten: Fraction of the permutations with a lower score, 0..1.
     """
@@ -40,23 +39,105 @@ class Agreement(NamedTuple):
     chance: float
     beaten: float
 
-    @property
-    def aligned(self) -> bool:
-        """Whether the patches agree with the text better than chance."""
-        return self.beaten >= MIN_BEATEN
+
+class ClipReport(NamedTuple):
+    """Result of the check.
+
+    Attributes:
+        parts: What the CLIP and the parts on top of it are, by title.
+        levels: The agreement of each of the tower's layers.
+        advice: What follows, one line; it begins with "Warning" if something should be changed.
+    """
+
+    parts: dict[str, str]
+    levels: list[Agreement]
+    advice: str
 
 
-def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> dict[str, str]:
-    """Describe a CLIP and the parts that train on top of it, as rows of a table.
+def check_clip(cfg: Config, number: int = 50) -> ClipReport:
+    """Compare a config's CLIP with its labeled validation data, without training anything.
 
     Args:
-        model: The segmentor.
-        clip: The ``clip`` setting.
-        backbone: The CLIP's image tower.
+        cfg: A config with a model that has class names, and ``val_dataloader``.
+        number: How many images to read.
 
-    Returns:
-        The text of each row by its title, in the order of the table.
+    Raises:
+        UserError: If the model has no class names, or no pixel has the label of a class.
     """
+    clip = dict(cfg.model.get("clip") or cfg.model.backbone.clip)
+    with shared_clip():
+        model = MODELS.build(cfg.model).eval()
+        split = class_split(model)
+        if split is None:
+            raise UserError("the model of this config has no class names")
+        backbone = CLIPBackbone(clip).eval()
+        text = TemplatePrompts(clip, ClassSplit(split.classes), "otseg6", average=True)()[:, 0]
+    dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
+    samples = (dataset[index] for index in range(min(number, len(dataset))))
+    labeled = ((s["inputs"], s["data_samples"].gt_sem_seg.data[0].numpy()) for s in samples)
+    levels = patch_agreement(backbone, text, model.data_preprocessor, labeled)
+    advice = _advice(levels, len(text), clip.get("pretrained") is not None)
+    return ClipReport(_parts(model, clip, backbone), levels, advice)
+
+
+@torch.no_grad()
+def patch_agreement(
+    backbone: CLIPBackbone,
+    text: Tensor,
+    preprocessor: Any,
+    samples: Iterable[tuple[Tensor, np.ndarray]],
+) -> list[Agreement]:
+    """mIoU of each layer's map of cosines on labeled images, compared with permuted names.
+
+    Images are resized to the tower's native size without keeping their aspect ratio.
+
+    Args:
+        backbone: The CLIP's image tower.
+        text: Unit-length text embeddings, (K, D).
+        preprocessor: The data preprocessor; its output goes into the tower.
+        samples: Images (3, h, w), BGR, with class indices (h', w'); other values are ignored.
+
+    Raises:
+        UserError: If no pixel has the label of a class.
+    """
+    number = len(text)
+    backbone.out_indices = tuple(range(len(backbone.tower.blocks)))
+    counts = np.zeros((len(backbone.out_indices), number, number), np.int64)
+    for image, labels in samples:
+        inputs = preprocessor({"inputs": [image], "data_samples": None})["inputs"]
+        size: Any = backbone.visual.image_size
+        inputs = F.interpolate(torch.stack([*inputs]), size, mode="bilinear", antialias=True)
+        features = backbone(inputs).local
+        known = labels < number
+        for level, count in zip(features, counts):
+            scores = torch.einsum("kd,bdhw->bkhw", text, F.normalize(level, dim=1))
+            found = F.interpolate(scores, labels.shape, mode="bilinear")[0].argmax(0).numpy()
+            pairs = labels[known].astype(np.int64) * number + found[known]
+            count += np.bincount(pairs, minlength=number**2).reshape(number, number)
+    if not counts.any():
+        raise UserError(
+            f"no pixel of the images has a label from 0 to {number - 1}: give images with "
+            "labels of these classes"
+        )
+    own, random, levels = np.arange(number), np.random.default_rng(0), []
+    orders = [random.permutation(number) for _ in range(PERMUTATIONS)]
+    for layer, count in enumerate(counts):
+        score = _mean_iou(count, own)
+        chance = np.array([_mean_iou(count, order) for order in orders if (order != own).any()])
+        levels.append(Agreement(layer, score, chance.mean(), float((chance < score).mean())))
+    return levels
+
+
+def _mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
+    """mIoU in percent of pixel counts (K, K), by class and by prediction, in an order (K,)."""
+    counts = counts[:, order]
+    hits, rows = counts.diagonal(), counts.sum(1)
+    union = np.maximum(rows + counts.sum(0) - hits, 1)
+    return float(100 * (hits / union)[rows > 0].mean())
+
+
+def _parts(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> dict[str, str]:
+    """What a CLIP is, and what trains on top of it, by title."""
     source, config = resolve_clip(**clip), clip_config(clip["model"])
     text, tower = config["text_cfg"], backbone.tower
     native: Any = backbone.visual.image_size
@@ -96,160 +177,14 @@ def describe_clip(model: Any, clip: dict[str, Any], backbone: CLIPBackbone) -> d
     return lines
 
 
-class PatchCheck:
-    """Compares a CLIP's patches with its text, at every layer, without training anything.
-
-    Images are resized to the tower's native size without keeping their aspect ratio.
-
-    Args:
-        clip: The ``clip`` setting.
-        classes: Class names.
-        preprocessor: The data preprocessor; its output goes into the tower.
-        templates: Prompt templates for the names.
-    """
-
-    def __init__(
-        self,
-        clip: dict[str, Any],
-        classes: Sequence[str],
-        preprocessor: Any,
-        templates: str | Sequence[str] = "otseg6",
-    ) -> None:
-        self.backbone = CLIPBackbone(clip).eval()
-        self.backbone.out_indices = tuple(range(len(self.backbone.tower.blocks)))
-        self.preprocessor = preprocessor
-        split = ClassSplit(tuple(names_of(name)[0] for name in classes))
-        self.text = TemplatePrompts(clip, split, templates, average=True)()[:, 0]  # (K, D)
-
-    @torch.no_grad()
-    def scores(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Cosine similarities of one image (3, h, w), BGR, with the names.
-
-        Returns:
-            The similarities of each layer's patches, (K, H, W), and of the global token, (K,).
-        """
-        inputs = self.preprocessor({"inputs": [image], "data_samples": None})["inputs"]
-        inputs = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
-        size = self.backbone.visual.image_size
-        features = self.backbone(F.interpolate(inputs, size, mode="bilinear", antialias=True))
-        maps = [
-            torch.einsum("kd,dhw->khw", self.text, F.normalize(level[0], dim=0))
-            for level in features.local
-        ]
-        return maps, self.text @ features.global_token[0]
-
-    def on_labels(self, samples: Iterable[tuple[Tensor, np.ndarray]]) -> list[Agreement]:
-        """mIoU of each layer's map on labeled images, compared with permuted names.
-
-        Args:
-            samples: Images (3, h, w), BGR, with class indices (h', w'); other values are ignored.
-
-        Returns:
-            The agreement of each layer, with mIoU in percent as its score.
-
-        Raises:
-            UserError: If no pixel has the label of a class.
-        """
-        number = len(self.text)
-        counts = np.zeros((len(self.backbone.out_indices), number, number), np.int64)
-        for image, labels in samples:
-            known = labels < number
-            for level, scores in enumerate(self.scores(image)[0]):
-                resized = F.interpolate(scores[None], labels.shape, mode="bilinear")
-                found = resized[0].argmax(0).numpy()
-                pairs = labels[known].astype(np.int64) * number + found[known]
-                counts[level] += np.bincount(pairs, minlength=number**2).reshape(number, number)
-        if not counts.any():
-            raise UserError(
-                f"no pixel of the images has a label from 0 to {number - 1}: give images with "
-                "labels of these classes"
-            )
-        return self._compare([partial(_mean_iou, level) for level in counts])
-
-    def on_images(self, images: Iterable[Tensor]) -> list[Agreement]:
-        """Correlation of each layer's mean score with the global score, over images and names.
-
-        Args:
-            images: Images (3, h, w), BGR, at least two.
-
-        Returns:
-            The agreement of each layer, with the correlation as its score.
-
-        Raises:
-            UserError: If there are fewer than two.
-        """
-        pooled, whole = [], []
-        for image in images:
-            maps, scores = self.scores(image)
-            pooled.append(torch.stack([level.mean((1, 2)) for level in maps]))
-            whole.append(scores)
-        if len(whole) < 2:
-            raise UserError("images without labels are compared with each other: give 2 or more")
-        target = _centered(torch.stack(whole))
-        levels = [_centered(level) for level in torch.stack(pooled, dim=1)]
-        return self._compare([partial(_correlation, target, level) for level in levels])
-
-    def _compare(self, measures: Sequence[Callable[[np.ndarray], float]]) -> list[Agreement]:
-        number, random = len(self.text), np.random.default_rng(0)
-        own, found = np.arange(number), []
-        orders = [random.permutation(number) for _ in range(PERMUTATIONS)]
-        others = [order for order in orders if (order != own).any()]
-        for layer, measure in zip(self.backbone.out_indices, measures, strict=True):
-            score, chance = measure(own), np.array([measure(order) for order in others])
-            found.append(Agreement(layer, score, chance.mean(), float((chance < score).mean())))
-        return found
-
-
-def _mean_iou(counts: np.ndarray, order: np.ndarray) -> float:
-    """mIoU in percent of pixel counts (K, K), by class and by prediction, in an order (K,)."""
-    counts = counts[:, order]
-    hits, rows = counts.diagonal(), counts.sum(1)
-    union = np.maximum(rows + counts.sum(0) - hits, 1)
-    return float(100 * (hits / union)[rows > 0].mean())
-
-
-def _centered(scores: Tensor) -> Tensor:
-    """Scores (n, K) minus their means over images and over names."""
-    scores = scores - scores.mean(0)
-    return scores - scores.mean(1, keepdim=True)
-
-
-def _correlation(first: Tensor, second: Tensor, order: np.ndarray) -> float:
-    """Correlation of centered scores (n, K), with the names of the second permuted."""
-    return float(F.cosine_similarity(first.flatten(), second[:, order].flatten(), dim=0))
-
-
-def labeled_samples(cfg: Config, split: ClassSplit, number: int) -> Iterable[tuple[Any, Any]]:
-    """The first images (3, h, w), BGR, and labels (h', w') of a config's validation data."""
-    dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
-    for index in range(min(number, len(dataset))):
-        sample = dataset[index]
-        yield sample["inputs"], sample["data_samples"].gt_sem_seg.data[0].numpy()
-
-
-def read_images(paths: Sequence[Any]) -> Iterable[Tensor]:
-    """Read image files as tensors (3, h, w), BGR."""
-    for path in paths:
-        yield torch.from_numpy(read_image(path)[0][..., ::-1].copy()).permute(2, 0, 1)
-
-
-def verdict(levels: Sequence[Agreement], names: int, trained: bool) -> str:
-    """The conclusion from the measured agreement, and what to do.
-
-    Args:
-        levels: The agreement of each layer, at least one; the last is the tower's last layer.
-        names: Number of names the layers were compared with.
-        trained: Whether CLIP's weights are pretrained.
-
-    Returns:
-        One line of text, which begins with "Warning" if something should be changed.
-    """
+def _advice(levels: Sequence[Agreement], names: int, trained: bool) -> str:
+    """The conclusion from the measured agreement with ``names`` names, and what to do."""
     last, best = levels[-1], max(levels, key=lambda level: (level.beaten, level.score))
     if not trained:
         return "The weights are random, so patches and text cannot agree: set clip.pretrained."
     if names < MIN_NAMES:
         return f"{names} names are too few to tell agreement from chance: give {MIN_NAMES}."
-    if last.aligned:
+    if last.beaten >= MIN_BEATEN:
         return "Patches and text agree better than chance at the last layer."
     adapters = (
         "adapters learn the alignment (project=False, several out_indices, as configs/zegot does)"

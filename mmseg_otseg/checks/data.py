@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
+from torch import Tensor
 
 from mmseg_otseg.checks.labels import (
     Finding,
-    Sample,
     count_findings,
     error,
     hidden_findings,
     image_findings,
     problem_findings,
-    read_samples,
     warning,
 )
-from mmseg_otseg.checks.names import NameReader, Reading, name_findings
-from mmseg_otseg.checks.sheet import draw_samples
+from mmseg_otseg.checks.names import Reading, name_findings, read_names, region_findings
+from mmseg_otseg.checks.samples import Sample, draw_samples, read_samples
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import background_value
@@ -92,7 +91,7 @@ def check_data(cfg: Config, workers: int = 0, ask_clip: bool = True) -> DataRepo
     """
     init_default_scope("mmseg")
     report = DataReport()
-    complete = _attempt(report, partial(_complete, cfg), "")
+    complete = _attempt(report, partial(resolve, cfg), "config: ")
     for subset in ("train", "val") if complete else ():
         dataset = _attempt(report, partial(_build, complete, subset), f"{subset}: ")
         if dataset is not None:
@@ -122,19 +121,11 @@ def _attempt(report: DataReport, action: Callable[[], Any], prefix: str) -> Any:
     """Run an action; an error the user can fix becomes a finding, and the check continues."""
     try:
         return action()
-    except (ValueError, TypeError, KeyError, OSError) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
         text = str(problem.args[0] if isinstance(problem, KeyError) else problem)
         if all(known.text.split(": ", 1)[-1] != text for known in report.findings):
             report.findings.append(error(f"{prefix}{text}"))
         return None
-
-
-def _complete(cfg: Config) -> Config:
-    """The resolved config."""
-    try:
-        return resolve(cfg)
-    except AttributeError as problem:  # of a config that lacks a part
-        raise UserError(f"the model is not complete: {problem}") from problem
 
 
 def _build(cfg: Config, subset: str) -> ZeroShotDataset:
@@ -166,40 +157,32 @@ def _lone_labels(subset: str, dataset: ZeroShotDataset) -> Iterator[Finding]:
 def _ask_clip(cfg: Config, report: DataReport) -> None:
     """Check the names with the config's CLIP, and image regions too if it is pretrained."""
     assert report.split is not None
-    model = cfg.model
-    templates = model.neck.text.get("templates", "otseg6")
-    preprocessor = model.get("data_preprocessor") or {}
-    statistics = {key: preprocessor[key] for key in ("mean", "std") if preprocessor.get(key)}
+    model, names = cfg.model, report.split.full_names
     clip = model.get("clip") or model.neck.clip
-    reader = NameReader(clip, templates, **statistics)
-    report.reading = reader.read(report.split.full_names)
+    report.reading = read_names(clip, names, model.neck.text.get("templates", "otseg6"))
     report.findings += report.reading.findings
-    if reader.trained:
-        subset = "val" if "val" in report.datasets else "train"
-        covered: dict[int, list[tuple[int, int]]] = defaultdict(list)  # pixels and image
-        for image, sample in enumerate(report.samples[subset]):
-            for label, pixels in sample.pixels.items():
-                covered[label].append((pixels, image))
-        leaves = report.datasets[subset].leaves
-        places = [(leaf, index) for leaf in leaves for index in range(len(leaf))]
-        crops = {
-            label: [
-                _crop(places[image], label)
-                for _, image in heapq.nlargest(MAX_CROPS, covered[label])
-            ]
-            for label in range(report.split.num_classes)
-        }
-        report.findings += reader.names_of_regions(
-            crops, report.split.classes, report.reading.embeddings
-        )
+    if clip.get("pretrained") is None:
+        return
+    subset = "val" if "val" in report.datasets else "train"
+    samples, places = report.samples[subset], report.datasets[subset].places
+    crops = {}
+    for label in range(report.split.num_classes):
+        largest = heapq.nlargest(MAX_CROPS, ((s.pixels[label], i) for i, s in enumerate(samples)))
+        crops[label] = [_crop(*places[index], label) for pixels, index in largest if pixels]
+    report.findings += region_findings(
+        clip,
+        MODELS.build(model.data_preprocessor),
+        crops,
+        report.split.classes,
+        report.reading.embeddings,
+    )
 
 
-def _crop(place: tuple[BaseDataset, int], label: int) -> np.ndarray:
-    """The part of the image around all pixels of a class, (h, w, 3), RGB."""
-    leaf, index = place
+def _crop(leaf: BaseDataset, index: int, label: int) -> Tensor:
+    """The part of the image around all pixels of a class, (3, h, w), BGR."""
     results = leaf.pipeline.run_whole(
         leaf.get_data_info(index), lambda step: type(step).__name__.startswith("Load")
     )
     rows, columns = np.nonzero(results[WHOLE_LABEL] == label)
     image = results["img"][rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    return np.ascontiguousarray(image[..., ::-1])
+    return torch.from_numpy(image).permute(2, 0, 1)

@@ -1,39 +1,25 @@
-"""Reads every sample of a dataset once, and checks its labels and the numbers of pixels."""
+"""What is wrong with the labels and images of samples, and what to do."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.utils import track_iter_progress
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from mmseg_otseg.datasets import ZeroShotDataset
-from mmseg_otseg.datasets.label_rule import (
-    COCO_STUFF_HINT,
-    SampleError,
-    is_raw_coco_stuff,
-)
-from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
-from mmseg_otseg.imaging import check_image_file
+from mmseg_otseg.checks.samples import UNREADABLE, Sample, sum_of
+from mmseg_otseg.datasets.label_rule import COCO_STUFF_HINT, is_raw_coco_stuff
 from mmseg_otseg.structures import IGNORED, MAX_CLASSES, ClassSplit
 
-MAX_VALUES = 1000  # kept of each label file
 MAX_LABEL_VALUES = 40  # a gray photograph has more
 MAX_LISTED = 5  # items in a message
-MAX_IGNORED = 0.9  # share of the pixels
 MAX_BLIND = 0.2  # share of the training samples without a seen class
 BACKGROUND_0 = "background=0 (reduce_zero_label=True in mmseg's dataset classes)"
 COLOR_MODES = ("RGB", "RGBA", "LA", "CMYK", "YCbCr")
-UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError)
 
 
 class Finding(NamedTuple):
@@ -52,125 +38,6 @@ class Finding(NamedTuple):
 error = partial(Finding, "error")
 warning = partial(Finding, "warning")
 note = partial(Finding, "note")
-
-
-# Reading -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Sample:
-    """The content of one sample.
-
-    Attributes:
-        image: Path of the image; empty for data that is not read from files.
-        label: Path of the label file; empty for data that is not read from files.
-        pixels: Number of pixels of each class index that occurs, before anything is hidden; empty
-            when the sample cannot be used.
-        ignored: Number of ignored pixels.
-        trained: Number of pixels of each label that occurs after the whole pipeline.
-        size: Height and width of the label map.
-        values: The values in the label file, only if the sample cannot be used.
-        wrong: Those of them, at most 1000, that must not occur.
-        mode: Pillow's name of the label file's pixel format, or "JPEG".
-        image_is_label: Whether the image has one channel and few values; checked only if the sample
-            cannot be used.
-        problem: Why the sample cannot be used; empty if it can.
-        digest: Digest of the image file, to find equal images.
-    """
-
-    image: str = ""
-    label: str = ""
-    pixels: Counter[int] = field(default_factory=Counter)
-    ignored: int = 0
-    trained: Counter[int] = field(default_factory=Counter)
-    size: tuple[int, ...] = ()
-    values: tuple[int, ...] = ()
-    wrong: tuple[int, ...] = ()
-    mode: str = ""
-    image_is_label: bool = False
-    problem: str = ""
-    digest: bytes = b""
-
-
-class SampleReader(Dataset):
-    """The samples of a dataset as :class:`Sample`, each augmented once.
-
-    Args:
-        dataset: The dataset; samples repeated by a wrapper in it occur only once.
-        seed: Seed of the augmentation.
-    """
-
-    def __init__(self, dataset: ZeroShotDataset, seed: int = 0) -> None:
-        self.seed = seed
-        self.places = [(leaf, index) for leaf in dataset.leaves for index in range(len(leaf))]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, number: int) -> Sample:
-        leaf, index = self.places[number]
-        info = leaf.get_data_info(index)
-        sample = Sample(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
-        if Path(sample.image).is_file():
-            sample.digest = hashlib.sha256(Path(sample.image).read_bytes()).digest()
-        sample.mode, _ = _mode_and_values(sample.label, only_mode=True)
-        try:
-            if sample.mode == "JPEG":
-                raise SampleError(f"label file {sample.label} is a JPEG.")
-            label = leaf.pipeline.read_label(info)
-            with seeded_by(draw_seed(self.seed, number)):
-                packed = leaf[index]
-            sample.trained = _count(packed["data_samples"].gt_sem_seg.data.numpy())
-            sample.size, sample.pixels = label.shape, _count(label)
-            sample.ignored = sample.pixels.pop(leaf.pipeline.rule.ignored, 0)
-        except SampleError as problem:
-            sample.problem = str(problem)
-            sample.values = tuple(_mode_and_values(sample.label)[1])
-            sample.wrong = leaf.pipeline.rule.wrong(sample.values)[:MAX_VALUES]
-            sample.image_is_label = 0 < len(_mode_and_values(sample.image)[1]) < MAX_LABEL_VALUES
-        return sample
-
-
-def read_samples(dataset: ZeroShotDataset, workers: int = 0) -> list[Sample]:
-    """Read every sample of a dataset once, with a progress bar.
-
-    Args:
-        dataset: The dataset.
-        workers: Number of worker processes; 0 reads in this process.
-    """
-    reader = SampleReader(dataset)
-    loader = DataLoader(reader, batch_size=None, num_workers=workers)
-    return list(track_iter_progress((iter(loader), len(reader)), file=sys.stderr))
-
-
-def _count(label: np.ndarray) -> Counter[int]:
-    counts = np.bincount(label.ravel())
-    occurring = np.flatnonzero(counts)
-    return Counter(dict(zip(occurring.tolist(), counts[occurring].tolist())))
-
-
-def _mode_and_values(path: str, only_mode: bool = False) -> tuple[str, list[int]]:
-    """Pixel format of an image file, or "JPEG", and its values if it has one channel of integers.
-
-    Both are empty for a file that cannot be read; reading the sample reports why.
-    """
-    try:
-        check_image_file(path)
-        with Image.open(path) as image:
-            mode = "JPEG" if image.format == "JPEG" else image.mode
-            values = np.zeros(0, int) if only_mode else np.asarray(image)
-    except UNREADABLE:
-        return "", []
-    plain = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
-    return mode, np.unique(values).tolist() if plain else []
-
-
-def sum_of(samples: Iterable[Sample]) -> Counter[int]:
-    """Number of pixels of each class index that occurs in the samples."""
-    total: Counter[int] = Counter()
-    for sample in samples:
-        total.update(sample.pixels)
-    return total
 
 
 # Samples that cannot be used ---------------------------------------------------------------------
@@ -195,7 +62,7 @@ def problem_findings(
             kinds["JPEG" if sample.mode == "JPEG" else kind].append(sample)
     if bad := kinds["color"]:
         remedy = "Convert them to single-channel PNGs with the index of the class."
-        if any(sample.image_is_label for sample in bad):
+        if any(_is_label_map(sample.image) for sample in bad[:MAX_LISTED]):
             remedy = "The images look like label maps: `images` and `labels` are swapped."
         yield error(f"{subset}: {_named(bad)} colors, not one class index per pixel. {remedy}")
     if bad := kinds["JPEG"]:
@@ -259,6 +126,16 @@ def _hint(wrong: Sequence[int], zero: bool, split: ClassSplit, background: int |
         f"The class list has {number} names{and_background}. Give every value a name, in the order "
         "of the values, or write the ignored value for pixels without a class."
     )
+
+
+def _is_label_map(path: str) -> bool:
+    """Whether an image file has one channel and few values."""
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except UNREADABLE:
+        return False
+    return values.ndim == 2 and len(np.unique(values)) < MAX_LABEL_VALUES
 
 
 def _named(samples: Sequence[Sample]) -> str:
@@ -344,19 +221,12 @@ def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> It
 def _ignored(subset: str, samples: Sequence[Sample], counts: Counter[int]) -> Iterator[Finding]:
     """Images and pixels without any label."""
     empty = [sample for sample in samples if sample.ignored and not sample.pixels]
-    ignored = sum(sample.ignored for sample in samples)
-    share = ignored / (ignored + counts.total())
     if empty:
         yield warning(
             f"{subset}: {_named(empty)} no labels: every pixel is ignored. Label them or leave "
             "them out."
         )
-    if share > MAX_IGNORED:
-        yield warning(
-            f"{subset}: {100 * share:.0f} % of all pixels are ignored. Check that their value "
-            "(`ignore_index` or `background`) is really not a class."
-        )
-    if list(counts) == [0] and ignored:
+    if list(counts) == [0] and any(sample.ignored for sample in samples):
         yield warning(
             f"{subset}: the label files hold only one class and 255. If 255 marks your object "
             "(a mask of 0 and 255), the object is lost, because 255 is always ignored: write 1 "
@@ -397,7 +267,6 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
     for sample in usable:
         after.update(sample.trained)
     unseen, kept = set(split.unseen), sum(after[index] for index in split.unseen)
-    blind = [s for s in usable if unseen & {*s.pixels} and not {*split.seen} & {*s.trained}]
     if not unseen:
         yield note("no class is unseen: nothing is hidden, and hIoU is not computed.")
     elif kept:
@@ -413,6 +282,7 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
             f"{sum(total[i] for i in unseen):,} pixels of unseen classes in train; none keeps its "
             f"label in the training pipeline (all {len(usable)} samples, augmented once)."
         )
+        blind = [s for s in usable if unseen & {*s.pixels} and not {*split.seen} & {*s.trained}]
         if len(blind) > MAX_BLIND * len(usable):
             yield warning(
                 f"{len(blind)} of {len(usable)} training samples show no seen class after "

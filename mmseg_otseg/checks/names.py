@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv import imresize
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mmseg_otseg.checks.labels import Finding, error, note, warning
+from mmseg_otseg.inference.segmenter import SAME, names_alike
 from mmseg_otseg.models import TemplatePrompts
 from mmseg_otseg.models.clip import load_clip
-from mmseg_otseg.structures import ClassSplit
 
 NOT_THINGS = frozenset(
     (
@@ -32,7 +31,6 @@ MIN_LOSS = 0.3  # of the best order's fit, which another order must lack to be a
 NOISE_DRAWS = 200
 MIN_SWAP_GAIN = 2.0  # standard deviations of the similarities
 MAX_NAMES_LISTED = 30
-SAME = 0.999  # cosine from which two names are one to CLIP
 
 
 def name_findings(names: Sequence[str]) -> Iterator[Finding]:
@@ -120,12 +118,6 @@ _TESTS = (
         'looks like a plural. The prompts say "a photo of a ...": use the singular if '
         "there is one.",
     ),
-    (
-        lambda name: "," in name,
-        note,
-        "has a comma, which separates names in tools/segment.py --classes: put it in double quotes "
-        "there.",
-    ),
 )
 
 
@@ -146,92 +138,69 @@ class Reading(NamedTuple):
     findings: list[Finding]
 
 
-class NameReader:
-    """A CLIP that encodes names and image regions.
+def read_names(
+    clip: Mapping[str, Any], names: Sequence[str], templates: str | Sequence[str] = "otseg6"
+) -> Reading:
+    """Find the nearest other name of each class name, and names that are too similar.
 
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
+            With random weights, which know no language, no names are too similar.
+        names: The class names; those of one class may be written ``"sofa | couch"``.
         templates: Prompt templates for the names.
-        mean: Mean of the images, RGB, 0..255.
-        std: Standard deviation of the images, RGB, 0..255.
     """
-
-    def __init__(
-        self,
-        clip: Mapping[str, Any],
-        templates: str | Sequence[str] = "otseg6",
-        mean: Sequence[float] = (123.675, 116.28, 103.53),
-        std: Sequence[float] = (58.395, 57.12, 57.375),
-    ) -> None:
-        self.clip, self.templates = dict(clip), templates
-        self.trained = clip.get("pretrained") is not None  # random weights know no language
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
-
-    def read(self, names: Sequence[str]) -> Reading:
-        """Find the nearest other name of each class name, and names that are too similar.
-
-        Args:
-            names: The class names; those of one class may be written ``"sofa | couch"``.
-        """
-        prompts = TemplatePrompts(self.clip, {"classes": names}, self.templates, average=True)
-        split, embeddings = prompts.split, prompts()[:, 0]
-        names = split.classes
-        findings = list(_same_names(split, embeddings)) if self.trained else []
-        embeddings = embeddings[[split.texts.index(name) for name in names]]
-        if len(names) == 1:
-            return Reading([0], [1.0], embeddings, findings)
-        cosine, nearest = (embeddings @ embeddings.T).fill_diagonal_(-1).max(1)
-        near, usual = 1 - cosine, (1 - cosine).median()
-        close = (near <= NEAR * usual) & (cosine > NEAR_COSINE) & (cosine <= SAME) & self.trained
-        pairs = {tuple(sorted((i, int(nearest[i])))) for i in torch.nonzero(close)[:, 0].tolist()}
-        for first, second in sorted(pairs):
-            findings.append(
-                warning(
-                    f"{names[first]!r} and {names[second]!r} mean nearly the same to CLIP (cosine "
-                    f"{cosine[first]:.3f}; {1 - usual:.3f} is usual in this list). Choose words "
-                    "that describe a visible difference."
-                )
+    prompts = TemplatePrompts(clip, {"classes": names}, templates, average=True)
+    split, embeddings = prompts.split, prompts()[:, 0]
+    trained, findings = clip.get("pretrained") is not None, []
+    if trained and (alike := names_alike(split.texts, embeddings[:, None].numpy())):
+        findings.append(warning(alike))
+    names = split.classes
+    embeddings = embeddings[[split.texts.index(name) for name in names]]
+    if len(names) == 1:
+        return Reading([0], [1.0], embeddings, findings)
+    cosine, nearest = (embeddings @ embeddings.T).fill_diagonal_(-1).max(1)
+    near, usual = 1 - cosine, (1 - cosine).median()
+    close = (near <= NEAR * usual) & (cosine > NEAR_COSINE) & (cosine <= SAME) & trained
+    pairs = {tuple(sorted((i, int(nearest[i])))) for i in torch.nonzero(close)[:, 0].tolist()}
+    for first, second in sorted(pairs):
+        findings.append(
+            warning(
+                f"{names[first]!r} and {names[second]!r} mean nearly the same to CLIP (cosine "
+                f"{cosine[first]:.3f}; {1 - usual:.3f} is usual in this list). Choose words "
+                "that describe a visible difference."
             )
-        return Reading(nearest.tolist(), cosine.tolist(), embeddings, findings)
-
-    @torch.no_grad()
-    def names_of_regions(
-        self, crops: Mapping[int, Sequence[np.ndarray]], names: Sequence[str], embeddings: Tensor
-    ) -> list[Finding]:
-        """Check whether the names fit the regions with their labels better than other orders.
-
-        Args:
-            crops: For each class index, some images of its regions, (h, w, 3), RGB, uint8.
-            names: The class names.
-            embeddings: Their unit-length text embeddings, (K, D).
-        """
-        shown = sorted(index for index, found in crops.items() if found)
-        if len(shown) < 3:
-            return []
-        clip, rows = load_clip(**self.clip), []
-        size = clip.visual.image_size
-        height, width = size if isinstance(size, tuple) else (size, size)
-        for index in shown:
-            images = torch.from_numpy(
-                np.stack([imresize(crop, (width, height)) for crop in crops[index]])
-            )
-            inputs = ((images - self.mean) / self.std).permute(0, 3, 1, 2)
-            rows.append(F.normalize(clip.encode_image(inputs), dim=-1).mean(0) @ embeddings.T)
-        return list(order_findings(torch.stack(rows).numpy(), shown, names))
-
-
-def _same_names(split: ClassSplit, embeddings: Tensor) -> Iterator[Finding]:
-    """Names of different classes that CLIP cannot tell apart, by their unit embeddings (Q, D)."""
-    owners = torch.tensor([index for index, own in enumerate(split.names) for _ in own])
-    same = (embeddings @ embeddings.T > SAME) & (owners[:, None] != owners)
-    texts, found = split.texts, int(same.any(1).sum())
-    if found:
-        pairs = torch.nonzero(same.triu())[:MAX_NAMES_LISTED].tolist()
-        listed = ", ".join(f"{texts[one]!r} and {texts[other]!r}" for one, other in pairs)
-        yield warning(
-            f"this CLIP cannot tell names of different classes apart ({found} of {len(texts)} "
-            f"names): {listed}. Use another CLIP, or other words."
         )
+    return Reading(nearest.tolist(), cosine.tolist(), embeddings, findings)
+
+
+@torch.no_grad()
+def region_findings(
+    clip: Mapping[str, Any],
+    preprocessor: Any,
+    crops: Mapping[int, Sequence[Tensor]],
+    names: Sequence[str],
+    embeddings: Tensor,
+) -> list[Finding]:
+    """Check whether the names fit the regions with their labels better than other orders.
+
+    Args:
+        clip: As for :func:`read_names`.
+        preprocessor: The data preprocessor; its output goes into CLIP.
+        crops: For each class index, some images of its regions, (3, h, w), BGR.
+        names: The class names.
+        embeddings: Their unit-length text embeddings, (K, D).
+    """
+    shown = sorted(index for index, found in crops.items() if found)
+    if len(shown) < 3:
+        return []
+    model, rows = load_clip(**clip), []
+    for index in shown:
+        size = model.visual.image_size
+        images = [F.interpolate(crop[None].float(), size, mode="bilinear") for crop in crops[index]]
+        inputs = preprocessor({"inputs": [*torch.cat(images)], "data_samples": None})["inputs"]
+        encoded = model.encode_image(torch.stack([*inputs]))
+        rows.append(F.normalize(encoded, dim=-1).mean(0) @ embeddings.T)
+    return list(order_findings(torch.stack(rows).numpy(), shown, names))
 
 
 def order_findings(
@@ -267,7 +236,13 @@ def order_findings(
         and loss > MIN_LOSS * score
         and score - np.mean(noise) > MIN_SIGNAL * np.std(noise)
     ):
-        yield error(_another_order(given, best, names))
+        likely = [f"{label} {names[name]}" for label, name in zip(given, best)]
+        listed = ", ".join(likely[:MAX_NAMES_LISTED]) + ", ..." * (len(likely) > MAX_NAMES_LISTED)
+        yield error(
+            "the list of names looks in another order than the labels. By CLIP, the label values "
+            f"are {listed}. Check that each name is at the position of its label value; see the "
+            "sheet."
+        )
         return
     for row in moved.tolist():
         later = int(np.searchsorted(given, best[row]))
@@ -281,28 +256,3 @@ def order_findings(
                 f"{names[first]!r} and {names[second]!r} look swapped: CLIP finds each where the "
                 "other is labeled. Check the order of `classes`; see the sheet."
             )
-
-
-def _another_order(given: np.ndarray, best: np.ndarray, names: Sequence[str]) -> str:
-    """The message that names the best order of the names, and what it is if it follows a rule.
-
-    For each label value that occurs, ``best`` is the index of the name that fits, shape (S,) both.
-    """
-    number = len(names)
-    shifts = (best - given) % number
-    what = "in another order than the labels"
-    if (shifts == shifts[0]).all():
-        shift = int(min(shifts[0], number - shifts[0]))
-        direction = "later" if shift == shifts[0] else "earlier"
-        what = (
-            f"shifted: the names fit better {shift} place{'s' * (shift > 1)} {direction} in the "
-            "list"
-        )
-    elif (best == number - 1 - given).all():
-        what = "in reverse"
-    likely = [f"{label} {names[name]}" for label, name in zip(given, best)]
-    listed = ", ".join(likely[:MAX_NAMES_LISTED]) + (", ..." * (len(likely) > MAX_NAMES_LISTED))
-    return (
-        f"the list of names looks {what}. By CLIP, the label values are {listed}. Check that each "
-        "name is at the position of its label value; see the sheet."
-    )

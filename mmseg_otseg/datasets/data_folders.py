@@ -63,8 +63,7 @@ def check_config(config: dict) -> None:
         elif getattr(cls, "load_data_list", None) is BaseSegDataset.load_data_list:
             dataset = _without_files(cls, leaf)
             if not dataset.backend_args:  # local files
-                _check_folders(dataset, cls)
-                _check_list(dataset.ann_file, cls)
+                _check_files(dataset, cls)
 
 
 def with_names(config: dict, split: SplitLike) -> dict:
@@ -91,63 +90,41 @@ def _without_files(cls: Any, config: dict) -> BaseSegDataset:
     options = {name: value for name, value in config.items() if name not in ("type", "_scope_")}
     try:
         return cls(**{**options, "pipeline": [], "lazy_init": True})
-    except Exception:  # some read files even then: use a BaseSegDataset with the same paths
-        keys = ("ann_file", "data_root", "data_prefix", "img_suffix", "seg_map_suffix")
+    except Exception:  # mmseg's VOC and Context look for their files: take their suffixes alone
         own = inspect.signature(cls.__init__).parameters
-        given = {key: own[key].default for key in keys if key in own}
-        given = {key: config.get(key, value) for key, value in given.items()}
-        given |= {key: options[key] for key in (*keys, "backend_args") if key in options}
-        given = {key: value for key, value in given.items() if value is not inspect.Parameter.empty}
-        return BaseSegDataset(lazy_init=True, **given)
+        suffixes = {key: own[key].default for key in ("img_suffix", "seg_map_suffix") if key in own}
+        keys = ("ann_file", "data_root", "data_prefix", "backend_args", *suffixes)
+        given = {key: options[key] for key in keys if key in options}
+        return BaseSegDataset(lazy_init=True, **{**suffixes, **given})
 
 
-def _check_folders(dataset: BaseSegDataset, cls: type) -> None:
-    """Check the folders of images and labels of a dataset whose config names the class."""
-    root, name = dataset.data_root, cls.__name__
-    if root and not os.path.isdir(root):
-        raise FileNotFoundError(
-            f"the data folder {where(root)} of {name} does not exist. Put the data there, or set "
-            f"`data_root` in the config of {name} to where it is."
-        )
-    for key, what, suffix in (
-        ("img_path", "images", dataset.img_suffix),
-        ("seg_map_path", "label files", dataset.seg_map_suffix),
+def _check_files(dataset: BaseSegDataset, cls: type) -> None:
+    """Check the folders, and the list of image names, of a dataset of a class."""
+    name = cls.__name__
+    for key, what, option in (
+        ("img_path", "images", "img_suffix"),
+        ("seg_map_path", "label files", "seg_map_suffix"),
     ):
-        folder = dataset.data_prefix.get(key)
-        if not folder or (key == "seg_map_path" and folder == os.path.join(root or "", "")):
-            continue  # no label folder given: a dataset without labels
+        folder, suffix = dataset.data_prefix.get(key), getattr(dataset, option)
+        if not folder or (what != "images" and folder == os.path.join(dataset.data_root or "", "")):
+            continue  # no folder given: a dataset without labels
         convert = _converter(cls, folder)
-        change = f"set `data_root` or `data_prefix=dict({key}=...)` in the config of {name}"
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(
-                f"the folder {where(folder)}, where {name} looks for {what}, does not exist. "
-                f"{convert or 'Put them there'}, or {change}."
-            )
-        found = list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True)
-        if next(iter(found), None) is None:
-            other = f"Put them there, {change}, or correct `img_suffix` and `seg_map_suffix`"
-            raise FileNotFoundError(
-                f"the folder {where(folder)} holds no {what}: {name} looked for files that end in "
-                f"'{suffix}'. {convert or other}."
-            )
-
-
-def _check_list(path: str, cls: type) -> None:
-    """Check the file from which a dataset reads the names of its images."""
-    if not path or os.path.isdir(path):
-        return
-    problem = "does not exist"
-    if os.path.isfile(path):
-        try:
-            with open(path, encoding="utf-8") as lines:
-                problem = "" if any(line.strip() for line in lines) else "is empty"
-        except UnicodeDecodeError:
-            problem = "is not text"
-    if problem:
+        problem, change = "does not exist", f"`data_root` or `data_prefix=dict({key}=...)`"
+        if os.path.isdir(folder):
+            problem = f"holds no files that end in '{suffix}'"
+            change += "" if convert else f" or `{option}`"
+            if any(list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True)):
+                continue
         raise FileNotFoundError(
-            f"the list {where(path)}, from which {cls.__name__} reads the image names, {problem}. "
-            f"{_converter(cls, path) or 'Put one name on each line'}, or set `ann_file` in the "
-            f"config of {cls.__name__}."
+            f"the folder {where(folder)}, where {name} looks for {what}, {problem}. "
+            f"{convert or 'Put them there'}, or set {change} in the config of {name}."
+        )
+    path = dataset.ann_file
+    if path and not os.path.isdir(path) and not (os.path.isfile(path) and os.path.getsize(path)):
+        raise FileNotFoundError(
+            f"the list {where(path)}, from which {name} reads the image names, does not exist or "
+            f"is empty. {_converter(cls, path) or 'Put one name on each line'}, or set `ann_file` "
+            f"in the config of {name}."
         )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
@@ -16,7 +15,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.reading import SUFFIXES
-from mmseg_otseg.structures import MAX_CLASSES, ClassSplit
+from mmseg_otseg.structures import ClassSplit
 
 from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
@@ -25,12 +24,7 @@ LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
 MAX_LISTED = 5  # files in a message
 
 
-class DataFolderError(FileNotFoundError):
-    """A data folder or a file in it is missing; the message says which and what to do."""
-
-
-@dataclass(frozen=True)
-class FolderPairs:
+class FolderPairs(NamedTuple):
     """Images in one folder and label files in another, paired by name.
 
     Attributes:
@@ -39,59 +33,17 @@ class FolderPairs:
         lone_labels: Label files without an image.
     """
 
-    pairs: tuple[tuple[str, str], ...]
-    lone_images: tuple[str, ...]
-    lone_labels: tuple[str, ...]
-
-    @classmethod
-    def find(cls, images: str, labels: str) -> FolderPairs:
-        """Pair the files in two folders and all their subfolders.
-
-        A label file has the same name as its image except for the suffix. All label files may also
-        have the same additional ending, as in ``0001.jpg`` and ``0001_L.png``.
-
-        Args:
-            images: Folder of the images.
-            labels: Folder of the label files.
-
-        Raises:
-            DataFolderError: If a folder does not exist or holds no such files, the label files are
-                JPEGs, two files in a folder differ only in the suffix, or no label file has the
-                name of an image.
-        """
-        image_of = _files(images, "images", SUFFIXES)
-        label_files = _files(labels, "label files", LABEL_SUFFIXES)
-        ending = _common_ending(label_files, image_of)
-        label_of = {
-            name.removesuffix(ending): path
-            for name, path in label_files.items()
-            if name.endswith(ending)
-        }
-        pairs = tuple((path, label_of[name]) for name, path in image_of.items() if name in label_of)
-        used = {label for _, label in pairs}
-        found = cls(
-            pairs,
-            tuple(path for name, path in image_of.items() if name not in label_of),
-            tuple(path for path in label_files.values() if path not in used),
-        )
-        if not pairs:
-            remedy = "Give each label file the name of its image."
-            if {Path(name).name for name in image_of} & {Path(name).name for name in label_files}:
-                remedy = "The names agree, the sub-folders do not: use the same ones in both."
-            raise DataFolderError(
-                f"no label file in {labels} has the name of an image in {images}: the images are "
-                f"{some_names(found.lone_images, images)}, the label files "
-                f"{some_names(found.lone_labels, labels)}. {remedy}"
-            )
-        return found
+    pairs: list[tuple[str, str]]
+    lone_images: list[str]
+    lone_labels: list[str]
 
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
     """Images in ``images/<subset>`` and their label files in ``labels/<subset>``.
 
-    File suffixes, and an ending shared by all label files, are detected; see
-    :class:`FolderPairs`. A label file of 8 or 16 bits holds one value per pixel:
+    File suffixes, and an ending shared by all label files, are detected; see :meth:`find_pairs`.
+    A label file of 8 or 16 bits holds one value per pixel:
     the index of its class among the class names, or ``ignore_index`` for an ignored pixel; see
     :class:`LabelRule`.
 
@@ -108,31 +60,20 @@ class FolderDataset(BaseSegDataset):
         **kwargs: As in ``BaseSegDataset``.
 
     Raises:
-        DataFolderError: If a folder is missing or empty, or an image has no label file.
-        UserError: If the data folder or the class names are missing, or the background is not a
-            label value.
+        FileNotFoundError: If a folder is missing or empty, or an image has no label file.
+        UserError: If the class names are missing.
     """
 
     pipeline: Any
 
     def __init__(
         self,
-        data_root: str | None = None,
+        data_root: str = "",
         subset: str = "train",
         background: int | None = None,
         metainfo: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if not data_root:
-            raise UserError(
-                "FolderDataset has no data folder: set `data_root` at the top of the config to the "
-                "folder that holds `images` and `labels`."
-            )
-        if background is not None and not 0 <= background <= MAX_CLASSES:
-            raise UserError(
-                f"background={background} is not a label value: give 0 to {MAX_CLASSES}, or None "
-                "if every label value is a class."
-            )
         self.background = background
         super().__init__(
             data_root=data_root,
@@ -148,18 +89,39 @@ class FolderDataset(BaseSegDataset):
             self.pipeline = GuardedPipeline(self.pipeline.transforms, LabelRule(split, self))
 
     def find_pairs(self) -> FolderPairs:
-        """Find the images and label files that the folders hold at the time of the call.
+        """Pair the files in the two folders and all their subfolders, as they are now.
+
+        A label file has the same name as its image except for the suffix. All label files may also
+        have the same additional ending, as in ``0001.jpg`` and ``0001_L.png``.
 
         Raises:
-            DataFolderError: If a folder is missing or empty, or an image has no label file.
+            FileNotFoundError: If a folder does not exist or holds no such files, the label files
+                are JPEGs, two files in a folder differ only in the suffix, or an image has no label
+                file.
         """
         images, labels = (self.data_prefix[key] for key in ("img_path", "seg_map_path"))
-        found = FolderPairs.find(images, labels)
+        image_of = _files(images, "images", SUFFIXES)
+        label_files = _files(labels, "label files", LABEL_SUFFIXES)
+        ending = _common_ending(label_files, image_of)
+        label_of = {n.removesuffix(ending): p for n, p in label_files.items() if n.endswith(ending)}
+        found = FolderPairs(
+            [(path, label_of[name]) for name, path in image_of.items() if name in label_of],
+            [path for name, path in image_of.items() if name not in label_of],
+            [p for n, p in label_files.items() if n.removesuffix(ending) not in image_of],
+        )
+        if not found.pairs:
+            remedy = "Give each label file the name of its image."
+            if {Path(name).name for name in image_of} & {Path(name).name for name in label_files}:
+                remedy = "The names agree, the sub-folders do not: use the same ones in both."
+            raise FileNotFoundError(
+                f"no label file in {labels} has the name of an image in {images}: the images are "
+                f"{some_names(found.lone_images, images)}, the label files "
+                f"{some_names(found.lone_labels, labels)}. {remedy}"
+            )
         if found.lone_images:
-            raise DataFolderError(
-                f"{len(found.lone_images)} of {len(found.pairs) + len(found.lone_images)} images "
-                f"in {images} have no label file in {labels}: "
-                f"{some_names(found.lone_images, images)}. "
+            raise FileNotFoundError(
+                f"{len(found.lone_images)} of {len(image_of)} images in {images} have no label "
+                f"file in {labels}: {some_names(found.lone_images, images)}. "
                 "Add the label files, or remove the images."
             )
         return found
@@ -168,7 +130,7 @@ class FolderDataset(BaseSegDataset):
         """The samples: their files.
 
         Raises:
-            DataFolderError, UserError: As in :meth:`find_pairs`, or if there are no class names.
+            FileNotFoundError, UserError: As in :meth:`find_pairs`, or if there are no class names.
         """
         if not self.metainfo.get("classes"):
             raise UserError("FolderDataset has no class names: give metainfo=dict(classes=[...]).")
@@ -211,7 +173,7 @@ def some_names(paths: Iterable[str], folder: str) -> str:
 def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """The files with one of the suffixes, sorted: their paths by relative name without suffix."""
     if not os.path.isdir(folder):
-        raise DataFolderError(
+        raise FileNotFoundError(
             f"the folder {where(folder)}, where the {what} should be, does not exist. Put them "
             "there, or set `data_root` to the folder that holds `images` and `labels`."
         )
@@ -221,7 +183,7 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         if path.suffix.lower() in suffixes:
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
-                raise DataFolderError(
+                raise FileNotFoundError(
                     f"{files[name]} and {path} have the same name except for the suffix. Remove or "
                     "rename one of them."
                 )
@@ -234,7 +196,7 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
                 "JPEG changes the values of labels: save them as PNG. If these are the images, "
                 "`images` and `labels` are swapped."
             )
-        raise DataFolderError(
+        raise FileNotFoundError(
             f"the folder {folder} holds no {what} ({', '.join(suffixes)}), only files of the kinds "
             f"{', '.join(others) or '(none)'}. {remedy}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,6 @@ class GuardedPipeline(Compose):
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
             return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
-        if isinstance(transform, LoadLabels):  # of a FolderDataset on its own
-            return transform
         if type(transform) is LoadAnnotations8Bit:
             reduces = self.rule.reduce_zero_label
             if transform.reduce_zero_label not in (None, reduces):
@@ -148,14 +146,9 @@ class GuardedPipeline(Compose):
                 pipeline reads labels.
         """
 
-        def flat(transforms: Sequence[Callable]) -> Iterator[Callable]:
-            for step in transforms:
-                yield from flat(step.transforms) if isinstance(step, COMPOSED) else [step]
-
-        steps = list(flat(self.transforms))
         # mmseg's loaders need only the label file; others may depend on earlier transforms.
-        steps = [step for step in steps if isinstance(step, LoadAnnotations)][:1] or steps
-        for step in steps:
+        loaders = [step for step in self.transforms if isinstance(step, LoadAnnotations)]
+        for step in loaders[:1] or self.transforms:
             results = GuardedPipeline([step], self.rule, keep_whole=True).transform(info)
             if results is None:
                 break

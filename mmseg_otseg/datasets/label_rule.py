@@ -25,7 +25,16 @@ COCO_STUFF_HINT = (
 
 
 class SampleError(UserError):
-    """A sample cannot be used; the message names its files and the remedy."""
+    """A sample cannot be used; the message names its files and the remedy.
+
+    Attributes:
+        values: The values in its label file, if some of them must not occur.
+        wrong: Those that must not.
+    """
+
+    def __init__(self, message: str, values: Sequence[int] = (), wrong: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.values, self.wrong = values, wrong
 
 
 def background_value(dataset: Any) -> int | None:
@@ -118,22 +127,22 @@ class LabelRule:
         with np.errstate(invalid="ignore"):  # NaN
             index = values.astype(np.int64).clip(0, MAX_CLASSES)
         labels = table[index]
-        if (wrong := (labels < 0) | (index != values)).any():
-            raise SampleError(f"label file {path} {self._problem(np.unique(values[wrong]), table)}")
+        if (unknown := (labels < 0) | (index != values)).any():
+            wrong = np.unique(values[unknown])
+            if (wrong != np.rint(wrong)).any():
+                raise SampleError(
+                    f"label file {path} holds numbers that are not integers. Save class indices as "
+                    "integers."
+                )
+            known = np.unique(values).astype(int).tolist()
+            raise SampleError(self._problem(path, wrong, table), known, wrong.astype(int).tolist())
         return labels.astype(self._shown.dtype, copy=False)
-
-    def wrong(self, values: Sequence[int]) -> tuple[int, ...]:
-        """Those of the values of a file that must not occur."""
-        known = range(MAX_CLASSES + 1)
-        return tuple(v for v in values if v not in known or self._of_files[v] < 0)
 
     def hide(self, labels: np.ndarray) -> np.ndarray:
         """The labels (H, W) to train or test with, from those of :meth:`labels`."""
         return self._shown[labels]
 
-    def _problem(self, wrong: np.ndarray, table: np.ndarray) -> str:
-        if (wrong != np.rint(wrong)).any():
-            return "holds numbers that are not integers. Save class indices as integers."
+    def _problem(self, path: str, wrong: np.ndarray, table: np.ndarray) -> str:
         shown = ", ".join(map(str, wrong[:10])) + (", ..." if len(wrong) > 10 else "")
         allowed = np.flatnonzero(table >= 0)
         runs = np.split(allowed, np.flatnonzero(np.diff(allowed) > 1) + 1)
@@ -147,8 +156,8 @@ class LabelRule:
             "`ignore_index` of the dataset and the classes of the split."
         )
         return (
-            f"holds the values {shown}, but with {len(self.classes)} classes only {ranges} are "
-            f"allowed. {hint}"
+            f"label file {path} holds the values {shown}, but with {len(self.classes)} classes "
+            f"only {ranges} are allowed. {hint}"
         )
 
 

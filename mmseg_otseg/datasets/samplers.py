@@ -17,8 +17,6 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmseg.registry import DATA_SAMPLERS
 
-from mmseg_otseg.errors import UserError
-
 
 def draw_seed(run_seed: int, number: int) -> int:
     """The 32-bit seed of the augmentation of a draw.
@@ -92,10 +90,5 @@ class ReproducibleInfiniteSampler(InfiniteSampler):
 
         Args:
             num_samples: Samples that this process has drawn since the start of training.
-
-        Raises:
-            UserError: For a negative number.
         """
-        if num_samples < 0:
-            raise UserError(f"cannot skip {num_samples} samples; give 0 or more.")
         self.indices = self._draws(num_samples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.structures import (
-    MAX_CLASSES,
     ClassSplit,
     SplitLike,
     ignored_label,
@@ -31,7 +29,6 @@ from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule, background_value
 from .samplers import seeded_by
 
-MIN_KEPT = 0.1  # share of the images: warn if drop_unseen_images keeps fewer
 _HIDE_AS = {"inductive": ignored_label, "transductive": unlabeled_label, "supervised": None}
 
 
@@ -69,9 +66,8 @@ class ZeroShotDataset:
     Raises:
         FileNotFoundError: If a data folder or list is missing or empty.
         UserError: If ``dataset`` is not an mmengine dataset, the split is missing or invalid, the
-            setting is unknown, the class names differ from the split's, there are more than 65,535
-            classes, the data has no background that could count, only some of the wrapped datasets
-            are in test mode, or ``drop_unseen_images`` is used in testing, is used with a setting
+            setting is unknown, the class names differ from the split's, the data has no background
+            that could count, or ``drop_unseen_images`` is used in testing, is used with a setting
             other than "inductive", or leaves no image. Loading a sample raises it for files that
             are missing or invalid, and names them.
     """
@@ -98,7 +94,7 @@ class ZeroShotDataset:
             if isinstance(dataset, dict):
                 config = with_names(dataset, split)
                 check_config(config)
-                dataset = _built(config)
+                dataset = DATASETS.build(config)
         leaves = _leaves(dataset)
         for leaf in leaves:  # a wrapper may state other names than the data in it
             name, classes = type(leaf).__name__, leaf.metainfo.get("classes")
@@ -109,13 +105,7 @@ class ZeroShotDataset:
             split = ClassSplit.build(split, classes=classes)
         assert isinstance(split, ClassSplit)
         self.split = split
-        if len(split.foreground) + bool(split.background) > MAX_CLASSES:
-            raise UserError(
-                f"{split.num_classes} classes are too many: labels of 16 bits hold {MAX_CLASSES}."
-            )
-        self.test_mode = leaves[0].test_mode
-        if any(leaf.test_mode != self.test_mode for leaf in leaves):
-            raise UserError("some of the wrapped datasets have test_mode=True and some do not.")
+        self.test_mode = all(leaf.test_mode for leaf in leaves)
         if drop_unseen_images and (self.test_mode or setting != "inductive"):
             raise UserError(
                 "drop_unseen_images is for training with setting='inductive', not for "
@@ -156,6 +146,11 @@ class ZeroShotDataset:
         """The innermost datasets, which hold the samples, in the order of the samples."""
         return _leaves(self.dataset)
 
+    @property
+    def places(self) -> list[tuple[BaseDataset, int]]:
+        """Where the samples are, those that a wrapper repeats once: innermost dataset and index."""
+        return [(leaf, index) for leaf in self.leaves for index in range(len(leaf))]
+
     def full_init(self) -> None:
         """Initialize the wrapped dataset; leave out images with unseen classes if requested."""
         if self._fully_initialized:
@@ -166,11 +161,10 @@ class ZeroShotDataset:
         self._fully_initialized = True
 
     def _drop_unseen_images(self) -> None:
-        leaves = _leaves(self.dataset)
-        total = sum(len(leaf) for leaf in leaves)
+        samples = self.places
+        total = len(samples)
         print_log(f"Reading {total} label files to leave out images with unseen classes", "current")
-        samples = [(leaf, index) for leaf in leaves for index in range(len(leaf))]
-        kept: dict[int, list[int]] = {id(leaf): [] for leaf in leaves}
+        kept: dict[int, list[int]] = {id(leaf): [] for leaf in self.leaves}
         progress = track_iter_progress(samples, file=sys.stderr) if is_main_process() else samples
         for leaf, index in progress:
             label = leaf.pipeline.read_label(leaf.get_data_info(index))
@@ -181,7 +175,6 @@ class ZeroShotDataset:
             f"{left} of {total} images contain no unseen class and are kept "
             "(drop_unseen_images=False keeps all)",
             "current",
-            logging.WARNING if left < MIN_KEPT * total else logging.INFO,
         )
         if not left:
             raise UserError(
@@ -209,19 +202,6 @@ class ZeroShotDataset:
         index, seed = idx if isinstance(idx, tuple) else (idx, None)
         with seeded_by(seed):
             return self.dataset[int(index)]
-
-
-def _built(config: dict) -> Any:
-    """The dataset of a config."""
-    try:
-        return DATASETS.build(config)
-    except UserError:
-        raise
-    except ValueError as error:  # mmseg's, about class names
-        raise UserError(
-            f"{config['type']} cannot be built: {error} For names of your own, use "
-            "type='BaseSegDataset' with img_suffix, seg_map_suffix and metainfo=dict(classes=...)."
-        ) from error
 
 
 def _mmseg_scope() -> Any:

@@ -34,7 +34,8 @@ from mmseg_otseg.errors import UserError
 
 MapLocation = str | torch.device | Callable | dict[str, str] | None
 
-PLAIN_TYPES = (Tensor, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
+PLAIN_VALUES = (str, bytes, int, float, complex, type(None))
+PLAIN_TYPES = (Tensor, torch.Size, torch.dtype, torch.device, *PLAIN_VALUES)
 # What mmengine would execute as Python code, to build a model from it.
 CONFIGS = ("config", "cfg")
 # The parts of a segmentor whose errors name the file that their weights come from.
@@ -159,52 +160,23 @@ def plain(value: Any) -> Any:
         TypeError: If ``value`` holds an object of another type.
     """
     if isinstance(value, Mapping):
-        made: dict = OrderedDict() if isinstance(value, OrderedDict) else {}
-        made.update((key, plain(item)) for key, item in value.items())
+        made: dict = {key: plain(item) for key, item in value.items()}
         if hasattr(value, "_metadata"):  # the versions of the modules in a state dict
+            made = OrderedDict(made)
             made._metadata = value._metadata  # type: ignore[attr-defined]
         return made
-    if isinstance(value, list | set | frozenset):
-        return (list if isinstance(value, list) else set)(map(plain, value))
-    if isinstance(value, tuple):
-        return value if isinstance(value, torch.Size) else tuple(map(plain, value))
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, _Array):
         return value.values.tolist()
     if isinstance(value, _Ignored):
         return None
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
     if isinstance(value, PLAIN_TYPES):
         return value
+    for kind in (list, tuple, set):
+        if isinstance(value, kind):
+            return kind(map(plain, value))
     raise TypeError(f"a {type(value).__name__} is neither a tensor nor a plain value")
-
-
-def make_plain(checkpoint: dict[str, Any]) -> list[str]:
-    """Turn a checkpoint that mmengine is about to save into plain values, in place.
-
-    The history of the logged values is left out; a resumed run starts it anew.
-
-    Returns:
-        Names of the entries about the run that are no plain values and were left out.
-    """
-    hub = checkpoint["message_hub"]
-    places = {"meta": checkpoint["meta"], "runtime_info": hub["runtime_info"]}
-    left_out = []
-    for place, entries in places.items():
-        for key, value in list(entries.items()):
-            try:
-                entries[key] = plain(value)
-            except TypeError:
-                left_out.append(f"{place}.{key}")
-                del entries[key]
-    info = hub["runtime_info"]
-    resumed = {key: value for key, value in hub["resumed_keys"].items() if key in info}
-    checkpoint["message_hub"] = dict(log_scalars={}, runtime_info=info, resumed_keys=resumed)
-    for key in checkpoint.keys() - {"meta", "message_hub"}:
-        checkpoint[key] = plain(checkpoint[key])
-    return left_out
 
 
 def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
@@ -221,27 +193,20 @@ def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
     Returns:
         A checkpoint with ``meta``, ``message_hub`` and ``state_dict``. A file that holds only
         named tensors becomes a ``state_dict``; any other dict without one keeps its content.
-
-    Raises:
-        UserError: If the information about the run does not have mmengine's form.
     """
     if content and all(isinstance(value, Tensor) for value in content.values()):
         content = {"state_dict": content}
-    checkpoint = dict(content)
-    try:
-        meta, hub = dict(content.get("meta") or {}), dict(content.get("message_hub") or {})
-        info, resumed = (dict(hub.get(key) or {}) for key in ("runtime_info", "resumed_keys"))
-        for key in list(info):
-            if key.startswith("best_ckpt") and info[key] is not None:
-                info[key.replace("best_ckpt", "best_file")] = Path(str(info[key])).name
-            if key == "keep_ckpt_ids":  # mmengine deletes files with these numbers in their names
-                info[key] = [int(number) for number in info[key]]
-            if key.startswith("best_ckpt") or key in (*CONFIGS, "last_ckpt", "validated_iter"):
-                del info[key]
-        resumed = {key: bool(resumed.get(key, True)) for key in info}
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file} is not a checkpoint of mmengine: {error}") from error
+    checkpoint, meta = dict(content), content.get("meta") or {}
+    info = dict((content.get("message_hub") or {}).get("runtime_info") or {})
+    for key in list(info):
+        if key.startswith("best_ckpt") and info[key] is not None:
+            info[key.replace("best_ckpt", "best_file")] = Path(str(info[key])).name
+        if key == "keep_ckpt_ids":  # mmengine deletes files with these numbers in their names
+            info[key] = [int(number) for number in info[key]]
+        if key.startswith("best_ckpt") or key in (*CONFIGS, "last_ckpt", "validated_iter"):
+            del info[key]
     checkpoint["meta"] = {key: value for key, value in meta.items() if key not in CONFIGS}
+    resumed = dict.fromkeys(info, True)
     checkpoint["message_hub"] = dict(log_scalars={}, runtime_info=info, resumed_keys=resumed)
     if isinstance(content.get("state_dict"), Mapping):
         weights = OrderedDict(content["state_dict"])
@@ -252,28 +217,9 @@ def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
     return checkpoint
 
 
-def trained_classes(meta: Any) -> frozenset[str]:
-    """The classes that a checkpoint was trained on with labels; empty if it does not say.
-
-    Args:
-        meta: The checkpoint's ``meta``. Checkpoints of version 0.1 record the classes only in the
-            training data's ``dataset_meta``.
-    """
-    meta = meta if isinstance(meta, Mapping) else {}
-    data = meta.get("dataset_meta") or {}
-    names = meta.get("trained_classes")
-    if names is None and "seen" in data and "hide_as" in data:
-        names = data.get("classes") or ()
-        if data["hide_as"] is not None:
-            names = [names[index] for index in data["seen"]]
-    return frozenset(names or ())
-
-
-def image_set(dataset: Any) -> str:
-    """A digest of a dataset's images: of the last three parts of their paths, in any order."""
-    paths = (Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
-    names = sorted("/".join(path.parts[-3:]) for path in paths)
-    return sha256("\n".join(names).encode()).hexdigest()
+def trained_classes(meta: Mapping[str, Any] | None) -> frozenset[str]:
+    """The classes that a checkpoint, by its ``meta``, was trained on with labels; often none."""
+    return frozenset((meta or {}).get("trained_classes") or ())
 
 
 def load_for_mmengine(filename: str, map_location: MapLocation = None) -> dict[str, Any]:

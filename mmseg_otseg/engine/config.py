@@ -19,6 +19,7 @@ from mmseg_otseg.structures import ClassSplit
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
 LABEL_METRICS = {"ZeroShotIoUMetric", "IoUMetric"}  # these read labels, no class maps
+UNSEEN_METRICS = ("mIoU_U", "hIoU")
 # Top-level names that our dataset configs define and then use in their dataloaders.
 PIPELINE_SETTINGS = ("crop_size", "scale", "train_pipeline", "test_pipeline")
 
@@ -57,9 +58,11 @@ def resolve(cfg: Config) -> Config:
         return cfg
     split = ClassSplit.build(model.split)
     for name in LOADERS:
-        loader = cfg.get(name)
-        if loader and loader.get("dataset"):
-            _resolve_dataset(loader.dataset, cfg, split, name)
+        loader = cfg.get(name) or {}
+        if loader.get("batch_size", 1) == 0:
+            raise UserError(f"{name}.batch_size is 0: set it to 1 or more")
+        if loader.get("dataset"):
+            _resolve_dataset(loader["dataset"], cfg, split, name)
     if cfg.get("train_dataloader"):
         _resolve_setting(cfg, model.neck, split)
     _check_background(cfg, split, (model.get("test_cfg") or {}).get("none_below"))
@@ -91,18 +94,9 @@ def _resolve_dataset(dataset: ConfigDict, cfg: Config, split: ClassSplit, loader
         if config.get("split") is not None:
             split.check_same(ClassSplit.build(config.split), "the model", loader)
         config.split = split.as_config()
-        tests = loader != "train_dataloader"
         for leaf in nested_datasets(config.dataset):
-            if "dataset" in leaf or "datasets" in leaf:
-                continue
-            if tests:
-                leaf.setdefault("test_mode", True)
-            if leaf.get("test_mode", False) != tests:
-                raise UserError(
-                    f"{loader}: a {type_name(leaf)} has test_mode={not tests}, but the labels of "
-                    f"unseen classes are {'whole in evaluation' if tests else 'hidden in training'}"
-                    f": set test_mode={tests} in it, or leave it out"
-                )
+            if loader != "train_dataloader" and not {"dataset", "datasets"} & leaf.keys():
+                leaf.test_mode = True  # labels of unseen classes are whole in evaluation
 
 
 def _resolve_setting(cfg: Config, neck: ConfigDict, split: ClassSplit) -> None:
@@ -133,15 +127,11 @@ def _check_background(cfg: Config, split: ClassSplit, none_below: float | None) 
     """Refuse an evaluation in which predictions or labels alone have a background."""
     if not any(cfg.get(name) for name in LOADERS[1:]):
         return
-    if split.background == "threshold" and none_below is None:
+    if (split.background is None) != (none_below is None) and split.background != "names":
         raise UserError(
-            "model.split has background='threshold', but no threshold: set model.test_cfg."
-            "none_below to the probability below which a pixel is background"
-        )
-    if split.background is None and none_below is not None:
-        raise UserError(
-            f"model.test_cfg.none_below={none_below} would make pixels background that no label "
-            "calls so: set model.split.background, or remove it"
+            f"model.split.background is {split.background!r}, and model.test_cfg.none_below, the "
+            f"probability below which a pixel is background, is {none_below}: set "
+            "background='threshold' and a probability, or neither"
         )
 
 
@@ -187,9 +177,8 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
             if ignored is not None and 0 <= ignored < split.num_classes:
                 raise UserError(
                     f"ignore_index={ignored} of {name} would leave out the class "
-                    f"{split.classes[ignored]!r}: remove it. A background in the label files is "
-                    "a setting of the dataset: background of a FolderDataset, reduce_zero_label "
-                    "of others"
+                    f"{split.classes[ignored]!r}: remove it. A background is set in the dataset: "
+                    "background of a FolderDataset, reduce_zero_label of others"
                 )
         loader = cfg.get(name.replace("evaluator", "dataloader")) or {}
         datasets = map(type_name, nested_datasets(loader.get("dataset") or {}))
@@ -202,31 +191,32 @@ def _check_metrics(cfg: Config, split: ClassSplit) -> None:
 
 def _check_best(cfg: Config, split: ClassSplit) -> None:
     """Refuse to choose the best checkpoint by a metric that validation, after hours, lacks."""
-    if not cfg.get("val_evaluator") or not cfg.get("train_dataloader"):
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    best = hook.get("save_best") if type_name(hook) == "DurableCheckpointHook" else None
+    if best is None or not (cfg.get("val_evaluator") and cfg.get("train_dataloader")):
         return
     metrics = zero_shot_metrics(cfg.val_evaluator)
-    reports_unseen = split.unseen and any(m.get("unseen_labeled", True) for m in metrics)
-    names = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best") or []
-    names = [names] if isinstance(names, str) else list(names)
-    if not reports_unseen and {"mIoU_U", "hIoU"} & {*names}:
-        why = "no class is unseen" if metrics else "val_evaluator is not a ZeroShotIoUMetric"
-        if metrics and split.unseen:
-            why = "the unseen classes have no labels in validation (unseen_labeled=False)"
+    reported = ["mIoU", "mAcc", *(["pAcc", "mIoU_S"] if metrics else ["aAcc"])]
+    if split.unseen and any(metric.get("unseen_labeled", True) for metric in metrics):
+        reported += UNSEEN_METRICS
+    # Other metrics, and options of these, bring names of their own.
+    more = _metric_types(cfg) - LABEL_METRICS or any(len(metric) > 1 for metric in metrics)
+    if best not in reported and (best in UNSEEN_METRICS or not more):
         raise UserError(
-            f"the best checkpoint is chosen by {', '.join(names)}, but {why}: choose it by "
-            "another metric, default_hooks.checkpoint.save_best=mIoU_S, or name unseen classes "
-            "with model=dict(split=dict(unseen=[names]))"
+            f"default_hooks.checkpoint.save_best={best!r} is not among the metrics of "
+            f"val_evaluator, {', '.join(reported)}. hIoU and mIoU_U need a ZeroShotIoUMetric, "
+            "unseen classes in model.split, and data with labels of them (unseen_labeled)"
         )
 
 
 def _check_idle_settings(cfg: Config, split: Any) -> None:
     """Refuse settings at the top of a config that nothing reads; warn of idle pipelines."""
-    for key in ("split", "classes", "unseen", "seen"):
+    for key in ("split", "classes", "unseen"):
         if key in cfg and not (key == "split" and _text(cfg[key]) == _text(split)):
+            name = "model.split" if key == "split" else f"model.split.{key}"
             raise UserError(
-                f"the setting {key}={cfg[key]} at the top of the config has no effect: write "
-                f"model=dict(split={'...' if key == 'split' else f'dict({key}=...)'}), or "
-                f"--cfg-options model.split{'' if key == 'split' else f'.{key}'}=..."
+                f"the setting {key}={cfg[key]} at the top of the config has no effect: set {name}, "
+                f"for example with --cfg-options {name}=..."
             )
     loaders = [cfg.get(name) or {} for name in LOADERS]
     given = [loader["dataset"] for loader in loaders if loader.get("dataset")]
@@ -242,8 +232,7 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
     if root is not None and roots and root not in roots and not folders:
         raise UserError(
             f"the setting data_root={root} at the top of the config has no effect: the datasets "
-            f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them, for example "
-            "train_dataloader=dict(dataset=dict(dataset=dict(data_root=...)))"
+            f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them"
         )
     if not datasets:  # inference reads the pipeline from the top of a config
         return
@@ -252,10 +241,9 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
         needed = key != "train_pipeline" or cfg.get("train_dataloader")
         if needed and key in cfg and _text(cfg[key]) not in used:
             print_log(
-                f"The setting {key} at the top of the config has no effect: no dataloader has it. "
-                "They keep the values of the config that defines them, so set the pipeline in the "
-                "dataloader too, for example train_dataloader=dict(dataset=dict("
-                "pipeline=train_pipeline)).",
+                f"The setting {key} at the top of the config has no effect, because no dataloader "
+                "has it: set the pipeline there too, for example train_dataloader=dict(dataset="
+                "dict(pipeline=train_pipeline)).",
                 "current",
                 logging.WARNING,
             )

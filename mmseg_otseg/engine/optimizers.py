@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +10,8 @@ import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.optim.scheduler import PolyParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
-from mmengine.registry import OPTIMIZERS
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
 from torch import nn
-
-from mmseg_otseg.errors import UserError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -49,25 +45,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     group["weight_decay"] = self.base_wd * norm_decay
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer of ``model``.
-
-        Raises:
-            UserError: If no parameter of the model requires a gradient, or there is no such
-                optimizer.
-        """
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise UserError(
-                f"No parameter of the {type(model).__name__} requires a gradient: every part "
-                "of it is frozen, so there is nothing to train."
-            )
-        kind = self.optimizer_cfg.get("type")
-        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
-            known = {name.lower(): name for name in OPTIMIZERS.module_dict}
-            near = difflib.get_close_matches(kind.lower(), known, 1)
-            raise UserError(
-                f"optim_wrapper.optimizer.type={kind!r}: there is no such optimizer"
-                + (f"; did you mean {known[near[0]]}?" if near else "")
-            )
+        """Build the optimizer of ``model``."""
         # Without paramwise options the base class would use all parameters, even frozen ones.
         self.paramwise_cfg = self.paramwise_cfg or dict(custom_keys={})
         return super().__call__(model)

@@ -46,15 +46,14 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         The path; None if the folder holds no checkpoint yet.
 
     Raises:
-        UserError: If the folder holds or names checkpoints, but none can be resumed from.
+        UserError: If the folder holds checkpoints, but none can be resumed from.
     """
     folder = Path(work_dir)
     pointer = folder / POINTER
     named = Path(pointer.read_text(errors="replace").strip()).name if pointer.is_file() else ""
     files = [*folder.glob("iter_*.pth"), *folder.glob("epoch_*.pth")]
-    files.sort(key=lambda file: (len(file.name), file.name), reverse=True)
-    files.sort(key=lambda file: file.name != named)
-    problems = []
+    files.sort(key=lambda file: (file.name == named, len(file.name), file.name), reverse=True)
+    problem = ""
     for file in files:
         try:
             if "optimizer" in read_checkpoint(file):
@@ -62,15 +61,12 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
             problem = f"{file} holds no optimizer."
         except (UserError, OSError) as error:
             problem = str(error)
-        problems.append(problem)
         print_log(f"Skipped a checkpoint. {problem}", logger="current", level=logging.WARNING)
-    if not files and not named:
-        return None
     if not files:
-        problems.append(f"{POINTER} names {named[:100]!r}, which does not exist.")
+        return None
     raise UserError(
-        f"{folder} holds no checkpoint to resume from. {' '.join(problems)} Name one with --resume "
-        "PATH, or remove these files to start from the beginning."
+        f"{folder} holds no checkpoint to resume from. {problem} Name one with --resume PATH, or "
+        "remove these files to start from the beginning."
     )
 
 
@@ -87,22 +83,13 @@ def whole_file(file: Path) -> Iterator[Path]:
     part = file.with_name(file.name + UNFINISHED)
     try:
         yield part
-        _sync(part)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
         part.replace(file)
-        if os.name != "nt":  # Windows cannot open a folder
-            _sync(file.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)  # frees the space of an incomplete file
         raise OSError(error.errno, f"{error.strerror or error}, while writing", str(file)) from None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def lock_folder(folder: str | os.PathLike) -> int | None:

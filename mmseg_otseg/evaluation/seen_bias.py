@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import MMLogger, print_log
-from mmseg.registry import DATASETS, METRICS, MODELS
+from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
 
-from mmseg_otseg.engine.checkpoint import check_target, image_set, read_checkpoint
+from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.config import resolve, zero_shot_metrics
+from mmseg_otseg.engine.hooks.checks import image_set
 from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
 from mmseg_otseg.models.segmentors.sliding import place_labels
 
-from .zero_shot_iou_metric import PIXELS_AT_ONCE, ZeroShotIoUMetric
+from .zero_shot_iou_metric import ZeroShotIoUMetric
 
 #: -0.3 to 0.9 in steps of 0.005; negative biases are for models that favor unseen classes.
 DEFAULT_BIASES = tuple(float(bias) for bias in np.arange(-300, 901, 5) / 1000)
@@ -51,8 +52,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        UserError: If there is no bias. In an evaluation: if no class is unseen, no class is seen,
-            or :func:`best_bias` cannot choose.
+        UserError: In an evaluation, if no class is unseen, or :func:`best_bias` cannot choose.
 
     Source:
         Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning for Object
@@ -67,8 +67,6 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     ) -> None:
         super().__init__(**kwargs)
         biases = DEFAULT_BIASES if biases is None else biases
-        if not len(biases):
-            raise UserError("SeenBiasMetric needs at least one bias to try")
         self.biases = sorted({float(bias) for bias in biases})
         self.none_below = -math.inf if none_below is None else none_below
         self.table: list[dict[str, float]] = []
@@ -82,24 +80,21 @@ class SeenBiasMetric(ZeroShotIoUMetric):
                 ``pred_sem_seg`` and ``gt_sem_seg``, class indices (1, H, W).
         """
         self.reported_classes()  # refuses data without a split
-        meta = self.dataset_meta
-        if not len(meta["unseen"]) or not len(meta["seen"]):
+        if not self.dataset_meta["unseen"]:
             raise UserError(
-                "a seen-class bias decides between seen and unseen classes, but the dataset has "
-                f"{len(meta['seen'])} seen and {len(meta['unseen'])} unseen ones: choose another "
-                "dataset or split"
+                "a seen-class bias decides between seen and unseen classes, but the dataset has no "
+                "unseen ones: choose another dataset or split"
             )
         for sample in data_samples:
             labels, known = self.labels_of(sample)
             height, width = labels.shape
-            best = [labels[known]]
+            best = []
             for kind in ("seen", "unseen"):
-                classes = torch.as_tensor(meta[kind], device=labels.device)
+                classes = torch.as_tensor(self.dataset_meta[kind], device=labels.device)
                 maps = [sample["seg_logits"]["data"][classes]]
                 found, values = place_labels(maps, (height, width))
                 best += [classes[found[known]], values[known]]
-            parts = zip(*(values.split(PIXELS_AT_ONCE) for values in best))
-            areas = torch.stack([self._areas(*part) for part in parts]).sum(0)
+            areas = self._areas(labels[known], *best)
             # Keep a running sum, because the areas of each image and bias would fill the memory.
             # The last image is kept apart, because `evaluate` may have to leave it out.
             number, total, last = self.results or (0, 0, 0)
@@ -133,37 +128,27 @@ class SeenBiasMetric(ZeroShotIoUMetric):
         prediction and label in pixels, shape (biases, 3, K), or K + 1 with a background,
         int64.
         """
-        count = len(self.names)
-        # The number of biases at which the seen class wins; these are always the smallest. Ties go
-        # to the class with the lower index, as in argmax. At some of them it may be background.
-        first = seen_class < unseen_class
-        wins, shown = torch.zeros_like(labels), torch.zeros_like(labels)
-        for bias in self.biases:
-            left = best_seen - bias
-            won = (left > best_unseen) | ((left == best_unseen) & first)
-            wins += won
-            shown += won & (left >= self.none_below)
-
-        def by_wins(wins: Tensor, found: Tensor, taken: Tensor) -> Tensor:
-            """Number of the ``taken`` pixels with each number of wins and class."""
-            index = (wins * count + found)[taken]
-            return torch.bincount(index, minlength=(len(self.biases) + 1) * count).view(-1, count)
-
-        def predicted(to_seen: Tensor, to_unseen: Tensor) -> Tensor:
-            """Number of pixels (of those given for each winner) predicted as each class."""
-            # At bias number i, the seen class wins at the pixels that have more than i wins.
-            seen = by_wins(shown, seen_class, to_seen).flip(0).cumsum(0).flip(0)[1:]
-            to_unseen = to_unseen & (best_unseen >= self.none_below)
-            return seen + by_wins(wins, unseen_class, to_unseen).cumsum(0)[:-1]
-
+        count, number = len(self.names), len(self.biases)
+        biases = torch.tensor(self.biases, device=labels.device)
+        # The seen class wins at the first of the biases. Ties go to the lower index, as in argmax.
+        margin, first = best_seen - best_unseen, seen_class < unseen_class
+        ties_won, ties_lost = (torch.searchsorted(biases, margin, right=r) for r in (True, False))
+        wins = torch.where(first, ties_won, ties_lost)
+        # At the last of these it may be background, which is the last class.
+        shown = torch.searchsorted(biases, best_seen - self.none_below, right=True).minimum(wins)
+        background = torch.full_like(labels, count - 1)
+        unseen_class = torch.where(best_unseen < self.none_below, background, unseen_class)
+        # So a pixel is predicted as one class from the first bias on, as others from `shown` and
+        # from `wins` on. Areas are sums over biases of what begins less what ends there.
         everywhere = torch.ones_like(first)
-        intersection = predicted(seen_class == labels, unseen_class == labels)
-        prediction = predicted(everywhere, everywhere)
-        # The background, the last of all, has what no class was predicted at: with no threshold,
-        # nothing.
-        none = labels == count - 1
-        intersection[:, -1] += none.sum() - predicted(none, none).sum(1)
-        prediction[:, -1] += len(labels) - prediction.sum(1)
+        edges = [torch.zeros_like(labels), shown, wins, torch.full_like(labels, number)]
+        areas = labels.new_zeros(2, (number + 1) * count)
+        for begin, end, found in zip(edges, edges[1:], (seen_class, background, unseen_class)):
+            for area, taken in zip(areas, (found == labels, everywhere)):
+                for edge, sign in ((begin, 1), (end, -1)):
+                    places = (edge * count + found)[taken]
+                    area += sign * torch.bincount(places, minlength=len(area))
+        intersection, prediction = areas.view(2, number + 1, count).cumsum(1)[:, :-1]
         label = torch.bincount(labels, minlength=count).expand_as(prediction)
         return torch.stack([intersection, prediction, label], dim=1).cpu()
 
@@ -216,29 +201,16 @@ def sweep_seen_bias(
         ``mIoU_U``, ``hIoU`` and the other metrics of :class:`ZeroShotIoUMetric`, in percent.
 
     Raises:
-        UserError: If the model's head has no seen-class bias, or the config says that unseen
-            classes have no labels in this data.
+        UserError: As in :class:`SeenBiasMetric`.
     """
     cfg = _evaluation_only(cfg, subset)
-    head = MODELS.get(cfg.model.decode_head.type)
-    if head is None or not issubclass(head, ZeroShotHead):
-        raise UserError(
-            f"{cfg.model.decode_head.type} has no seen-class bias; use a config whose head derives "
-            "from ZeroShotHead, such as MPSAHead"
-        )
     cfg.model.decode_head.seen_bias = 0.0
     metrics = zero_shot_metrics(cfg[f"{subset}_evaluator"])
-    options: Mapping[str, Any] = metrics[0] if metrics else {}
-    if not options.get("unseen_labeled", True):
-        raise UserError(
-            f"no seen-class bias can be chosen: {subset}_evaluator has unseen_labeled=False, so "
-            "the unseen classes have no labels. Set the bias, model.decode_head.seen_bias"
-        )
     cfg[f"{subset}_evaluator"] = dict(
         type="SeenBiasMetric",
         biases=None if biases is None else list(biases),
         none_below=(cfg.model.get("test_cfg") or {}).get("none_below"),
-        ignore_index=options.get("ignore_index"),
+        ignore_index=metrics[0].get("ignore_index") if metrics else None,
     )
     cfg.load_from = None if checkpoint is None else str(checkpoint)
     runner = ZeroShotRunner.from_cfg(cfg)
@@ -251,7 +223,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
 
     A model that loads it uses this bias for testing and inference, unless its config sets one. The
     file also records which validation images chose it, so that a test on the same images can say
-    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.checkpoint.image_set`).
+    so (``meta.calibrated_on``, see :func:`~mmseg_otseg.engine.hooks.checks.image_set`).
 
     Args:
         cfg: The config with which the bias was found. The bias applies only to the same

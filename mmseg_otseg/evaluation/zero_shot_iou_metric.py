@@ -16,12 +16,10 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmseg_otseg.engine.hooks.stages import some
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging.outputs import save_image
-from mmseg_otseg.structures import ignored_label
 
-MAX_NAMES = 10
-PIXELS_AT_ONCE = 2**20
 CALIBRATE = "tools/analysis/calibrate_seen_bias.py finds one that fits, without training"
 CHECK_NAMES = (
     "use class names that CLIP knows (tools/analysis/check_data.py shows which of them are close "
@@ -55,12 +53,11 @@ class ZeroShotIoUMetric(IoUMetric):
     If the split has ``background="threshold"``, the label K is one more class, in the table and in
     ``mIoU``, which is neither seen nor unseen.
 
-    Labels may have any integer type and any ``ignore_index``. What is kept of an image grows with
-    the classes that occur in it, not with the classes of the split.
+    Labels may have any integer type; those of a :class:`ZeroShotDataset` are classes or ignored.
+    What is kept of an image grows with the classes that occur in it, not with those of the split.
 
     Args:
-        ignore_index: Label of the pixels that are left out; None is that of a
-            :class:`ZeroShotDataset`: 255, or 65535 for more than 254 labels.
+        ignore_index: Label of the pixels that are left out, besides those that are no class.
         unseen_labeled: Whether the data has labels of the unseen classes. If False, these classes
             are left out of all means. A pixel of a seen class that is predicted as an unseen class
             still counts as wrong.
@@ -81,7 +78,7 @@ class ZeroShotIoUMetric(IoUMetric):
         asked = kwargs.pop("iou_metrics", "mIoU")
         asked = [asked] if isinstance(asked, str) else list(asked)
         asked = asked if "mIoU" in asked else ["mIoU", *asked]
-        super().__init__(ignore_index, iou_metrics=asked, **kwargs)
+        super().__init__(-1 if ignore_index is None else ignore_index, iou_metrics=asked, **kwargs)
         self._warned = False
 
     @property
@@ -99,15 +96,21 @@ class ZeroShotIoUMetric(IoUMetric):
                 (1, H, W).
 
         Raises:
-            UserError: If the labels of an image do not have the size of its prediction, or hold
-                another value than those of classes and ``ignore_index``.
+            UserError: If the labels of an image do not have the size of its prediction.
         """
         count = len(self.names)
         for sample in data_samples:
             predicted = sample["pred_sem_seg"]["data"][0]
             if not self.format_only:
                 labels, known = self.labels_of(sample)
-                self.results.append(_areas(predicted, labels, known, count))
+                found, labels = predicted[known].long(), labels[known]
+                counts = [
+                    torch.bincount(pixels, minlength=count)[:count]  # beyond are no classes
+                    for pixels in (labels[found == labels], found, labels)
+                ]
+                areas = torch.stack(counts).cpu()
+                occurring = areas.any(0).nonzero()[:, 0]
+                self.results.append(torch.cat([occurring[None], areas[:, occurring]]))
             if self.output_dir is not None:
                 values = predicted.cpu().numpy()
                 if sample.get("reduce_zero_label"):  # 0 is the background then
@@ -131,24 +134,15 @@ class ZeroShotIoUMetric(IoUMetric):
             UserError: As in :meth:`process`.
         """
         predicted, labels = (sample[key]["data"][0] for key in ("pred_sem_seg", "gt_sem_seg"))
-        name = sample.get("img_path", "an image")
-        sizes = [" x ".join(map(str, data.shape)) for data in (labels, predicted)]
-        if sizes[0] != sizes[1]:
+        if labels.shape != predicted.shape:
+            sizes = [" x ".join(map(str, data.shape)) for data in (labels, predicted)]
             raise UserError(
-                f"{name}: its labels have {sizes[0]} pixels, but the prediction has {sizes[1]}, "
-                "like the image on disk. Put LoadAnnotations after Resize in the test pipeline, so "
-                "that the labels are not resized."
+                f"{sample.get('img_path', 'an image')}: its labels have {sizes[0]} pixels, but the "
+                f"prediction has {sizes[1]}, like the image on disk. Put LoadAnnotations after "
+                "Resize in the test pipeline, so that the labels are not resized."
             )
-        labels, count = labels.to(predicted.device).long(), len(self.names)
-        ignored = ignored_label(count) if self.ignore_index is None else self.ignore_index
-        known = labels != ignored
-        outside = labels[known & ((labels < 0) | (labels >= count))]
-        if len(outside):
-            raise UserError(
-                f"{name}: its labels have the value {int(outside[0])}, which is none of the "
-                f"{count} classes (0 to {count - 1}) and not ignored: leave ignore_index of the "
-                f"metric out, which is {ignored}, or correct the labels"
-            )
+        labels = labels.to(predicted.device).long()
+        known = (labels >= 0) & (labels < len(self.names)) & (labels != self.ignore_index)
         return labels, known
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -162,7 +156,7 @@ class ZeroShotIoUMetric(IoUMetric):
             The metrics by name, in percent.
 
         Raises:
-            UserError: If the dataset has no class split, or hides labels.
+            UserError: If the dataset has no class split.
         """
         if self.format_only:
             return super().compute_metrics(results)
@@ -212,8 +206,8 @@ class ZeroShotIoUMetric(IoUMetric):
         metrics |= {f"m{name}": _mean(values) for name, values in by_class.items()}
         metrics["mIoU_S"] = _mean(by_class["IoU"][seen])
         if measured:
-            metrics["mIoU_U"] = _mean(by_class["IoU"][unseen])
-            metrics["hIoU"] = _harmonic_mean(metrics["mIoU_S"], metrics["mIoU_U"])
+            both = metrics["mIoU_S"], _mean(by_class["IoU"][unseen])
+            metrics["mIoU_U"], metrics["hIoU"] = both[1], 2 * both[0] * both[1] / (sum(both) or 1)
         return {name: float(self._in_percent(value)) for name, value in metrics.items()}, by_class
 
     def _in_percent(self, values: Any) -> np.ndarray:
@@ -235,11 +229,6 @@ class ZeroShotIoUMetric(IoUMetric):
                 "ZeroShotIoUMetric needs the class split of the dataset: wrap the dataset of "
                 "this dataloader in ZeroShotDataset, or use IoUMetric."
             )
-        if meta.get("hide_as") is not None:
-            raise UserError(
-                "the labels of unseen classes are hidden in this dataset, so a model cannot be "
-                "tested on it: set test_mode=True in the dataset that ZeroShotDataset wraps here."
-            )
         unseen, trained = list(meta["unseen"]), self._trained()
         return list(meta["seen"]), [index for index in unseen if index not in trained] or unseen
 
@@ -253,18 +242,15 @@ class ZeroShotIoUMetric(IoUMetric):
         self, metrics: dict[str, float], by_class: dict[str, np.ndarray], labeled: np.ndarray
     ) -> None:
         """Log the tables and what they mean; ``labeled`` (K,) are the classes with labels."""
-        logger = MMLogger.get_current_instance()
-        names, split_unseen = self.names, self.dataset_meta["unseen"]
+        logger, names = MMLogger.get_current_instance(), self.names
         seen, unseen = self.reported_classes()
         trained, at_zero = self._trained(), labeled & (by_class["IoU"] == 0)
+        kinds = ["S"] * len(self.dataset_meta["classes"]) + ["B"]
+        for index in self.dataset_meta["unseen"]:
+            kinds[index] = "T" if index in trained else "U"
         table = PrettyTable()
         table.add_column("Class", list(names))
-        kinds = ["U" if index in split_unseen else "S" for index in range(len(names))]
-        if len(names) > len(self.dataset_meta["classes"]):
-            kinds[-1] = "B"
-        for index in trained:
-            kinds[index] = "T"
-        table.add_column("S/U", kinds)
+        table.add_column("S/U", kinds[: len(names)])
         for name, values in by_class.items():
             table.add_column(name, self._in_percent(values).tolist())
         table.add_column("", ["at 0" if zero else "" for zero in at_zero])
@@ -275,82 +261,42 @@ class ZeroShotIoUMetric(IoUMetric):
             f"per class results:\n{table}\nsummary (S = seen, U = unseen):\n{summary}", logger
         )
         if trained:
-            left_out = not {*trained}.intersection(unseen)
             print_log(
                 "T = unseen in this split, but the model was trained with labels: "
-                f"{', '.join(names[index] for index in trained)}. "
-                + (
-                    "They are left out of mIoU(S) and mIoU(U)."
-                    if left_out
-                    else "mIoU(U) is not zero-shot."
-                ),
+                f"{', '.join(names[index] for index in trained)}. mIoU(U) "
+                f"{'is not zero-shot' if {*trained} & {*unseen} else 'leaves them out'}.",
                 logger,
                 logging.WARNING,
             )
         groups = [[index for index in group if labeled[index]] for group in (seen, unseen)]
-        advice = self._advice(groups[0], groups[1], at_zero)
-        if advice:
+        if advice := self._advice(groups[0], groups[1], at_zero):
             print_log(advice, logger, logging.WARNING)
 
     def _advice(self, seen: list[int], unseen: list[int], at_zero: np.ndarray) -> str:
         """What to do about the labeled classes at 0; empty if there is nothing to say."""
         names, calibrated = self.dataset_meta["classes"], self.dataset_meta.get("calibrated")
-        lost = [[names[index] for index in group if at_zero[index]] for group in (seen, unseen)]
-        no_seen, no_unseen = (2 * len(a) > len(b) for a, b in zip(lost, (seen, unseen)))
-        if no_seen and (no_unseen or not unseen or calibrated):
+        groups = {"seen": seen, "unseen": unseen}
+        lost = {kind: [names[i] for i in group if at_zero[i]] for kind, group in groups.items()}
+        few_found = {kind: 2 * len(lost[kind]) > len(group) for kind, group in groups.items()}
+        if few_found["seen"] and (few_found["unseen"] or not unseen or calibrated):
             advice = f"The model finds little of what it was trained on: {CHECK_TRAINING}."
-        elif no_seen:
+        elif few_found["seen"]:
             advice = f"The seen-class bias is probably too large: {CALIBRATE}."
-        elif not lost[1]:
+        elif not lost["unseen"]:
             return ""
         elif calibrated:
             advice = f"The seen-class bias is calibrated already: {CHECK_NAMES}."
         else:
-            advice = (
-                f"Perhaps the seen-class bias is too small: {CALIBRATE}. Otherwise {CHECK_NAMES}."
-            )
+            advice = f"The seen-class bias may be too small: {CALIBRATE}. Otherwise {CHECK_NAMES}."
         counts = [
-            f"{len(group)} of {len(all_of_them)} {kind} classes ({_listed(group)})"
-            for group, all_of_them, kind in zip(lost, (seen, unseen), ("seen", "unseen"))
-            if group
+            f"{len(lost[kind])} of {len(group)} {kind} classes ({some(lost[kind])})"
+            for kind, group in groups.items()
+            if lost[kind]
         ]
         return f"At 0, although they have labels: {' and '.join(counts)}. {advice}"
-
-
-def _areas(predicted: Tensor, labels: Tensor, known: Tensor, count: int) -> Tensor:
-    """Count the pixels of the classes that occur in an image.
-
-    Args:
-        predicted: Predictions, shape (H, W), integer; a value that is no class index is wrong.
-        labels: Labels, shape (H, W), int64.
-        known: Which of them count, shape (H, W), bool.
-        count: Number of classes K.
-
-    Returns:
-        The C classes that occur and their areas of intersection, prediction and label in pixels,
-        shape (4, C), int64, on the CPU.
-    """
-    areas = labels.new_zeros(3, count)
-    pixels = (each.flatten().split(PIXELS_AT_ONCE) for each in (predicted, labels, known))
-    for found, true, counted in zip(*pixels):
-        found, true = found[counted].long(), true[counted]
-        for area, values in zip(areas, (true[found == true], found, true)):
-            area += torch.bincount(values, minlength=count)[:count]
-    areas = areas.cpu()
-    occurring = areas.any(0).nonzero()[:, 0]
-    return torch.cat([occurring[None], areas[:, occurring]])
 
 
 def _mean(values: np.ndarray) -> float:
     """The mean of the values (K,) that are not nan; nan if all are nan."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
-
-
-def _harmonic_mean(first: float, second: float) -> float:
-    return 0.0 if first == second == 0 else 2 * first * second / (first + second)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

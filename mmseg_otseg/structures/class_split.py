@@ -1,8 +1,7 @@
-"""The class split: all classes, and which of them have no labels in training."""
+"""The class split, which classes have no labels in training, and the values of label maps."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +32,29 @@ KNOWN_UNSEEN: dict[str, tuple[int, ...]] = {
     "ade20k": (),  # used only to test models trained on other datasets
 }
 
+IGNORED = 255
+"""Label of a pixel of no class, mmseg's ``ignore_index``; see :func:`ignored_label`.
+
+The metrics leave it out. :class:`~mmseg_otseg.models.FocalDiceLoss` by default counts it as a
+negative for every class, as the authors do; ``ignored="masked"`` leaves it out there as well.
+"""
+
+UNLABELED = 254
+"""Label of a pixel of some unseen class (transductive training); see :func:`unlabeled_label`."""
+
+MAX_CLASSES = 65535
+"""Values of a file with 16 bits, of which one is for ignored pixels."""
+
+
+def ignored_label(count: int) -> int:
+    """The label of ignored pixels beside ``count`` others: 255; 65535 if 8 bits are too few."""
+    return IGNORED if count <= UNLABELED else MAX_CLASSES
+
+
+def unlabeled_label(count: int) -> int:
+    """The label of pixels of some unseen class, beside ``count`` classes: 254, or 65536."""
+    return UNLABELED if count <= UNLABELED else MAX_CLASSES + 1
+
 
 @dataclass(frozen=True)
 class ClassSplit:
@@ -58,8 +80,8 @@ class ClassSplit:
             further names are equal: labels mean the same in both.
 
     Raises:
-        UserError: If there is no name, a name or index is given twice, an index is outside 0..K-1,
-            no class is seen, or ``background`` is something else.
+        UserError: If there is no name, a name is given twice, an index is outside 0..K-1, no class
+            is seen, or ``background`` is something else.
     """
 
     classes: tuple[str, ...]
@@ -71,7 +93,7 @@ class ClassSplit:
         entries = class_list(self.classes, KNOWN_CLASSES, in_config=True)
         names = tuple(map(names_of, entries))
         classes = tuple(first for first, *_ in names)
-        unseen = _indices(self.unseen, classes, "unseen")
+        unseen = _indices(self.unseen, classes)
         if len(unseen) == len(classes):
             raise UserError(
                 f"all {len(classes)} classes are unseen; at least one class must be seen, since "
@@ -93,10 +115,8 @@ class ClassSplit:
         Args:
             split: A split; the name of a known one ("voc", "context", "cocostuff", "ade20k"); or a
                 dict with ``classes`` (in any form that
-                :func:`~mmseg_otseg.imaging.classes.class_list` reads), ``unseen`` (names, indices,
-                or the name of a known split) and, optionally, ``seen`` (names or indices) and
-                ``background``. If only one of the two lists is given, the other one is the rest of
-                the classes; if neither is, all classes are seen.
+                :func:`~mmseg_otseg.imaging.classes.class_list` reads) and, optionally, ``unseen``
+                (names, indices, or the name of a known split; none by default) and ``background``.
             classes: The class names of the data. They are used if the dict has no ``classes``;
                 otherwise both must be the same, a background among the classes left out.
 
@@ -106,8 +126,7 @@ class ClassSplit:
         Raises:
             FileNotFoundError: If ``classes`` names a text file that does not exist.
             UserError: If ``split`` is none of the above; if a split, key or class name is unknown,
-                seen and unseen classes overlap or do not cover all classes, the names differ from
-                ``classes``, or the constructor refuses the classes.
+                the names differ from ``classes``, or the constructor refuses the classes.
         """
         if isinstance(split, str) and split in KNOWN_CLASSES:
             built = cls(KNOWN_CLASSES[split], KNOWN_UNSEEN[split])
@@ -133,19 +152,19 @@ class ClassSplit:
 
     @classmethod
     def _from_mapping(cls, split: Mapping, default_names: Sequence[str] | None) -> ClassSplit:
-        unknown = sorted(set(split) - {"classes", "seen", "unseen", "background"})
+        unknown = sorted(set(split) - {"classes", "unseen", "background"})
         if unknown:
             raise UserError(
                 f"a class split has no key {', '.join(map(repr, unknown))}; "
-                "it takes `classes`, `unseen`, `seen` and `background`."
+                "it takes `classes`, `unseen` and `background`."
             )
         given = split.get("classes", default_names)
         if given is None:
             raise UserError("the class split has no `classes`: list the class names.")
         entries = tuple(class_list(given, KNOWN_CLASSES, in_config=True))
-        names = tuple(names_of(entry)[0] for entry in entries)
-        seen, unseen, background = (split.get(key) for key in ("seen", "unseen", "background"))
+        unseen = split.get("unseen")
         if isinstance(unseen, str) and unseen in KNOWN_CLASSES:
+            names = tuple(names_of(entry)[0] for entry in entries)
             if names != KNOWN_CLASSES[unseen]:
                 raise UserError(
                     f"`unseen={unseen!r}` stands for the unseen classes of the split {unseen!r}, "
@@ -153,19 +172,7 @@ class ClassSplit:
                     "the unseen classes, unseen=[names or indices]."
                 )
             unseen = KNOWN_UNSEEN[unseen]
-        if seen is None:
-            return cls(entries, () if unseen is None else unseen, background)
-        given_seen = set(_indices(seen, names, "seen"))
-        rest = [index for index in range(len(names)) if index not in given_seen]
-        given_unseen = set(rest if unseen is None else _indices(unseen, names, "unseen"))
-        wrong = {
-            "are in both `seen` and `unseen`, which overlap": given_seen & given_unseen,
-            "are in neither `seen` nor `unseen`": set(rest) - given_unseen,
-        }
-        for problem, indices in wrong.items():
-            if indices:
-                raise UserError(f"{', '.join(names[i] for i in sorted(indices))} {problem}.")
-        return cls(entries, tuple(rest), background)
+        return cls(entries, () if unseen is None else unseen, split.get("background"))
 
     def as_config(self) -> dict[str, Any]:
         """The split as a config has it: plain lists of names, and ``background`` if it counts."""
@@ -183,20 +190,18 @@ class ClassSplit:
         Raises:
             UserError: If the two differ.
         """
-        if other != self:
-            raise UserError(
-                f"{who} and {whose} do not mean the same classes: {self.difference(other)}. Name "
-                "the split in one place, `model.split`"
-            )
-
-    def difference(self, other: ClassSplit) -> str:
-        """How another split differs, for a message."""
-        unseen = [", ".join(split.unseen_names) or "none" for split in (self, other)]
-        if self.unseen == other.unseen:
-            both = f"background is {self.background} in the first, {other.background} in the second"
-        else:
-            both = f"unseen are {unseen[0]} in the first, {unseen[1]} in the second"
-        return _difference(self.classes, other.classes, "the first", "the second") or both
+        if other == self:
+            return
+        problem = _difference(self.classes, other.classes, who, whose)
+        if not problem and self.unseen == other.unseen:
+            problem = f"background is {self.background} in {who}, {other.background} in {whose}"
+        elif not problem:
+            mine, theirs = (", ".join(split.unseen_names) or "none" for split in (self, other))
+            problem = f"unseen are {mine} in {who}, {theirs} in {whose}"
+        raise UserError(
+            f"{who} and {whose} do not mean the same classes: {problem}. Name the split in one "
+            "place, `model.split`"
+        )
 
     @property
     def num_classes(self) -> int:
@@ -262,32 +267,26 @@ class ClassSplit:
 SplitLike = str | Mapping[str, Any] | ClassSplit
 
 
-def _indices(items: Iterable[str | int], names: tuple[str, ...], what: str) -> tuple[int, ...]:
+def _indices(unseen: Iterable[str | int], names: tuple[str, ...]) -> tuple[int, ...]:
     """Turn class names or indices into sorted indices into ``names``."""
-    if isinstance(items, (str, int, os.PathLike)):
-        raise UserError(f"`{what}` must be a list of class names or indices, not {items!r}.")
-    indices: list[int] = []
-    for item in items:
+    if isinstance(unseen, (str, int)):
+        raise UserError(f"`unseen` must be a list of class names or indices, not {unseen!r}.")
+    indices: set[int] = set()
+    for item in unseen:
         if isinstance(item, str):
             item = item.strip()
             if item not in names:
                 raise UserError(
-                    f"`{what}` names the unknown class {item!r}; the classes are "
+                    f"`unseen` names the unknown class {item!r}; the classes are "
                     f"{', '.join(names)}."
                 )
-            index = names.index(item)
-        elif isinstance(item, bool) or not hasattr(item, "__index__"):
-            raise UserError(f"`{what}` must hold class names or indices, but {item!r} is neither.")
-        else:
-            index = int(item)
-        if not 0 <= index < len(names):
+            item = names.index(item)
+        if not 0 <= item < len(names):
             raise UserError(
-                f"`{what}` holds the index {item}, which is out of range: the {len(names)} classes "
+                f"`unseen` holds the index {item}, which is out of range: the {len(names)} classes "
                 f"have the indices 0 to {len(names) - 1}."
             )
-        if index in indices:
-            raise UserError(f"`{what}` holds a class more than once: {index} ({names[index]}).")
-        indices.append(index)
+        indices.add(int(item))
     return tuple(sorted(indices))
 
 

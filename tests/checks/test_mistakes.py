@@ -257,11 +257,6 @@ def test_mistakes(said: str, root: Path) -> None:
     has(report_of(root, **options), level, *words.split("; "))
 
 
-def test_sixteen_bits_with_class_indices_are_fine(root: Path) -> None:
-    change_labels(root, lambda x: x.astype(np.uint16))
-    assert report_of(root).can_train
-
-
 def test_no_finding_follows_from_another(root: Path) -> None:
     """Samples that cannot be used are not counted as samples without a class."""
     turned(root)

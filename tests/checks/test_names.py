@@ -1,68 +1,77 @@
-"""What CLIP says of names and regions, with the tiny CLIP that knows shapes and colors."""
+"""What CLIP says of names and regions, with the tiny CLIP that knows the shapes; and the sheet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
-from mmseg_otseg.checks.names import NameReader, order_findings
+from mmseg_otseg.checks import DataReport, check_data
+from mmseg_otseg.checks.names import order_findings, read_names
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
-from tests.helpers.paths import ROOT
+from tests.helpers.shapes_run import SHAPES
 
 NAMES = list(SHAPES_CLASSES)
+CLIP: dict[str, Any] = Config.fromfile(SHAPES / "clip" / "shapes_clip.py").clip
 
 
 @pytest.fixture(scope="module")
-def reader() -> NameReader:
-    return NameReader(Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip)
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shapes benchmark as two folders."""
+    root = tmp_path_factory.mktemp("shapes")
+    for subset, number in (("train", 1), ("val", 60)):
+        for kind in ("images", "labels"):
+            (root / kind / subset).mkdir(parents=True)
+        for index in range(number):
+            scene = render_scene(subset, index)
+            Image.fromarray(scene.image).save(root / "images" / subset / f"{index}.png")
+            Image.fromarray(scene.labels).save(root / "labels" / subset / f"{index}.png")
+    return root
 
 
-@pytest.fixture(scope="module")
-def crops() -> dict[int, list[np.ndarray]]:
-    """Some regions of each class."""
-    found: dict[int, list[np.ndarray]] = {label: [] for label in range(len(NAMES))}
-    for index in range(80):
-        scene = render_scene("clean", "val", index)
-        for label in set(np.unique(scene.labels)) - {255}:
-            rows, columns = np.nonzero(scene.labels == label)
-            box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-            if len(rows) > 60 and len(found[label]) < 4:
-                found[label].append(np.ascontiguousarray(scene.image[box]))
-    return found
+def report_of(root: Path, names: Sequence[str]) -> DataReport:
+    steps = [dict(type=name) for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")]
 
+    def loader(subset: str) -> dict:
+        folder = dict(
+            type="FolderDataset", data_root=str(root), subset=subset, test_mode=subset == "val"
+        )
+        return dict(dataset=dict(type="ZeroShotDataset", dataset=folder, pipeline=steps))
 
-def judged(reader: NameReader, crops: dict, names: Sequence[str]) -> list:
-    return reader.names_of_regions(crops, names, reader.read(names).embeddings)
+    model = Config.fromfile(SHAPES / "otseg_plus.py").model
+    model.clip.pretrained = str(SHAPES / "clip" / "shapes_clip.safetensors")
+    model.split = dict(classes=list(names), unseen=list(names[:2]))
+    cfg = dict(model=model, train_dataloader=loader("train"), val_dataloader=loader("val"))
+    return check_data(Config(cfg))
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    "names",
     [
-        (NAMES[-2:] + NAMES[:-2], "2 place"),
-        (NAMES[10:] + NAMES[:10], "10 place"),
-        (NAMES[::-1], "in reverse"),
-        (sorted(NAMES), "another order"),
-        ([*NAMES[:10], *NAMES[11:], NAMES[10]], "another order"),
+        NAMES[1:] + NAMES[:1],
+        NAMES[10:] + NAMES[:10],
+        NAMES[::-1],
+        sorted(NAMES),
+        [*NAMES[:10], *NAMES[11:], NAMES[10]],
     ],
 )
-def test_a_list_in_another_order(
-    reader: NameReader, crops: dict, names: list[str], words: str
-) -> None:
-    (finding,) = judged(reader, crops, names)
-    assert finding.level == "error" and words in finding.text
+def test_a_list_in_another_order(shapes: Path, names: list[str]) -> None:
+    (error,) = (text for level, text in report_of(shapes, names).findings if level == "error")
     moved = [index for index, name in enumerate(NAMES) if names[index] != name]
-    assert all(f"{index} {NAMES[index]}" in finding.text for index in moved)
+    assert all(f"{index} {NAMES[index]}" in error for index in moved)
 
 
-def test_two_names_exchanged(reader: NameReader, crops: dict) -> None:
+def test_two_names_exchanged(shapes: Path) -> None:
     names = NAMES.copy()
     names[2], names[9] = names[9], names[2]
-    (finding,) = judged(reader, crops, names)
-    assert finding.level == "warning" and "swapped" in finding.text
-    assert names[2] in finding.text and names[9] in finding.text
+    report = report_of(shapes, names)
+    (found,) = (text for _, text in report.findings if "look swapped" in text)
+    assert report.can_train and names[2] in found and names[9] in found
 
 
 @pytest.mark.parametrize(("number", "knowledge"), [(4, 0), (20, 0), (20, 2)])
@@ -74,21 +83,31 @@ def test_a_clip_that_knows_little_accuses_nobody(number: int, knowledge: int) ->
         assert all(finding.level != "error" for finding in found)
 
 
-def test_names_that_read_alike(reader: NameReader) -> None:
-    (finding,) = reader.read([*NAMES, "Red  Circle"]).findings
-    assert finding.level == "warning"
-    assert "'red circle' and 'Red  Circle'" in finding.text and "2 of 21 names" in finding.text
-    assert not reader.read(["red circle | Red  Circle", *NAMES[1:]]).findings  # of one class
+def test_names_that_read_alike() -> None:
+    (finding,) = read_names(CLIP, [*NAMES, "Red  Circle"]).findings
+    assert finding.level == "warning" and "red circle, Red  Circle" in finding.text
+    random = dict(CLIP, pretrained=None)  # knows no language
+    assert not read_names(random, ["car", "cars", "road"]).findings
 
 
-def test_names_that_do_not_fit(reader: NameReader) -> None:
+def test_names_that_do_not_fit() -> None:
     long = " ".join(["very"] * 30 + ["red circle"])
     with pytest.raises(ValueError, match=r"very .* 32 "):
-        reader.read([*NAMES, long])
+        read_names(CLIP, [*NAMES, long])
 
 
-def test_a_random_clip_is_not_asked_for_its_opinion() -> None:
-    config = Config.fromfile(ROOT / "configs/shapes/clip/shapes_clip.py").clip
-    reader = NameReader(dict(model=config.model, pretrained=None))
-    assert not reader.trained
-    assert reader.read(["car", "cars", "road"]).findings == []
+def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_path: Path) -> None:
+    report = report_of(shapes, NAMES)
+    assert report.can_train
+    assert report.draw_samples(tmp_path / "new" / "sheet.png")
+    assert Image.open(tmp_path / "new" / "sheet.png").width > 300
+    path = tmp_path / "new" / "sheet.png" / "below.png"
+    with pytest.raises(OSError, match=str(path)):
+        report.draw_samples(path)
+
+
+def test_a_model_without_a_part_is_a_finding() -> None:
+    cfg = Config.fromfile(SHAPES / "otseg_plus.py")
+    cfg.model.pop("backbone")
+    report = check_data(cfg)
+    assert not report.can_train and "backbone" in report.findings[0].text

@@ -61,8 +61,7 @@ IN_FOLDERS: list[tuple[Callable[[Path], Any], dict[str, str], tuple[str, ...]]] 
     (lambda root: emptied(root, "labels"), {}, ("/labels", "files that end in '.png'")),
     (lambda root: None, {"img_suffix": ".jpg"}, ("images", "end in '.jpg'", "`img_suffix`")),
     (lambda root: None, {"ann_file": "list.txt"}, ("list.txt", "does not exist", "`ann_file`")),
-    (lambda root: a_list(root, b"\n\n"), {"ann_file": "list.txt"}, ("list.txt", "is empty")),
-    (lambda root: a_list(root, b"\xff\xfe\0"), {"ann_file": "list.txt"}, ("list.txt", "not text")),
+    (lambda root: a_list(root, b""), {"ann_file": "list.txt"}, ("list.txt", "is empty")),
 ]
 
 
@@ -161,11 +160,6 @@ def test_label_values_out_of_range(root, config_of):
         ZeroShotDataset(config_of(root), SPLIT, drop_unseen_images=True)
 
 
-def test_zero_as_the_background(write_data, config_of):
-    root = write_data([np.arange(20).reshape(4, 5) % 5])
-    ZeroShotDataset(config_of(root, reduce_zero_label=True), SPLIT)[0]
-
-
 def whole(dtype: type, *other: float) -> Any:
     """A label map with the values 0, 1 and others."""
     label: Any = np.array([[0, 1, 1, 0, 1]] * 4, dtype)
@@ -176,10 +170,8 @@ def whole(dtype: type, *other: float) -> Any:
 @pytest.mark.parametrize(
     ("label", "suffix", "words"),
     [
-        (whole(np.uint16), "png", None),
         (whole(np.float32), "tif", None),
         (whole(bool), "png", None),
-        (whole(np.uint16, 256), "png", "holds the values 256, but"),
         (whole(np.int32, -1), "tif", "holds the values -1, but"),
         (whole(np.float32, 1.5), "tif", "not integers"),
         (np.zeros((4, 5, 3), np.uint8), "png", r"shape \(4, 5, 3\).*single-channel"),
@@ -254,11 +246,6 @@ def test_a_config_without_class_names_takes_those_of_the_split(root, config_of):
         ({}, dict(split=None), "no class split"),
         (dict(test_mode=True), dict(drop_unseen_images=True), "drop_unseen_images is for training"),
         (dict(ignore_index=0), {}, "ignore_index=0 .*class 'sky'.*background"),
-        (
-            dict(metainfo=dict(classes=[f"class {i}" for i in range(65536)])),
-            dict(split=dict(unseen=[1])),
-            "65536 classes are too many",
-        ),
     ],
 )
 def test_arguments(root, config_of, changes, options, message):
@@ -267,8 +254,5 @@ def test_arguments(root, config_of, changes, options, message):
 
 
 def test_what_cannot_be_wrapped(root, config_of):
-    both = [config_of(root), config_of(root, test_mode=True)]
-    with raised(ValueError, "some of the wrapped datasets have test_mode=True"):
-        ZeroShotDataset(dict(type="ConcatDataset", datasets=both), SPLIT)
     with raised(ValueError, "not ZeroShotDataset"):
         ZeroShotDataset(ZeroShotDataset(config_of(root), SPLIT), SPLIT)

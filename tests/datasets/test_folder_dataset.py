@@ -11,7 +11,6 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
-from mmseg_otseg.datasets.folder_dataset import DataFolderError
 from tests.helpers.folder_data import CLASSES, UNSEEN, label_files, write_folders
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
@@ -65,34 +64,12 @@ def test_names_and_suffixes_are_found_by_looking(tmp_path: Path, image: str, lab
     assert labels_in(dataset) == {0}
 
 
-# What every value becomes with five classes.
-@pytest.mark.parametrize(
-    ("background", "values", "expected"),
-    [
-        (None, [0, 1, 2, 4, 255], [0, 1, 2, 4, 255]),
-        (0, [0, 1, 2, 3, 5, 255], [255, 0, 1, 2, 4, 255]),
-        (2, [0, 1, 2, 3, 5, 255], [0, 1, 255, 2, 4, 255]),
-        (200, [0, 4, 200, 255], [0, 4, 255, 255]),
-    ],
-)
-def test_background_is_no_class(
-    tmp_path: Path, background: int | None, values: list[int], expected: list[int]
-) -> None:
-    root = write_folders(tmp_path, train=1)
-    Image.fromarray(np.array([values] * 2, np.uint8)).save(label_files(root, "val")[0])
-    Image.new("RGB", (len(values), 2)).save(root / "images" / "val" / "val_0.jpg")
-    dataset = dataset_of(root, subset="val", background=background, test_mode=True)
-    assert dataset[0]["data_samples"].gt_sem_seg.data[0, 0].tolist() == expected
-
-
 def test_arguments(root: Path) -> None:
-    with pytest.raises(ValueError, match="background=65536"):
-        FolderDataset(str(root), background=65536)
-    with pytest.raises(ValueError, match="`data_root`"):
-        FolderDataset()
+    with pytest.raises(FileNotFoundError, match="`data_root`"):
+        FolderDataset(metainfo=dict(classes=CLASSES))
     with pytest.raises(ValueError, match=r"metainfo=dict\(classes="):
         FolderDataset(str(root))
-    with pytest.raises(DataFolderError, match="images/test"):
+    with pytest.raises(FileNotFoundError, match="images/test"):
         dataset_of(root, subset="test")
 
 

@@ -51,6 +51,8 @@ CASES = [
     (300, dict(background=0), [0, 1, 255, 256, 300, 65535], [65535, 0, 254, 255, 299, 65535]),
     (300, dict(background=256), [255, 256, 257, 300], [255, 65535, 256, 299]),
     (20, dict(background=999), [0, 19, 255, 999], [0, 19, 255, 255]),
+    (5, dict(background=0), [0, 1, 2, 3, 5, 255], [255, 0, 1, 2, 4, 255]),
+    (5, dict(background=2), [0, 1, 2, 3, 5, 255], [0, 1, 255, 2, 4, 255]),
     (65534, {}, [254, 255, 65533, 65535], [254, 255, 65533, 65535]),
     (65534, {}, [65534], None),
     (65535, dict(background=0), [0, 1, 65535], [65535, 0, 65534]),
@@ -89,24 +91,6 @@ def test_formats(tmp_path: Path, suffix: str, dtype: Any) -> None:
     assert row(ZeroShotDataset(dataset, split, pipeline=LOAD)) == [0, 255, 299, 65535]
     zero = dict(dataset, reduce_zero_label=True)
     assert row(ZeroShotDataset(zero, split, pipeline=LOAD)) == [65535, 254, 298, 65535]
-
-
-@pytest.mark.parametrize(
-    ("setting", "labels"),
-    [
-        ("inductive", [254, 65535, 299, 65535]),
-        ("transductive", [254, 65536, 299, 65535]),
-        ("supervised", [254, 255, 299, 65535]),
-    ],
-)
-def test_hidden_classes(tmp_path: Path, setting: str, labels: list[int]) -> None:
-    root = write(tmp_path, [254, 255, 299, 65535])
-    folder = dict(type="FolderDataset", data_root=str(root))
-    split = ClassSplit(tuple(names(300)), (255,))
-    dataset = ZeroShotDataset(folder, split, setting, pipeline=LOAD)
-    assert row(dataset) == labels
-    without = {"inductive": 65535, "transductive": 65536, "supervised": None}
-    assert dataset.metainfo["hide_as"] == without[setting]
 
 
 def test_augmentation_neither_ignores_nor_pads_with_a_class(tmp_path: Path) -> None:
@@ -173,43 +157,41 @@ def test_files_of_8_bits_are_read_as_mmseg_reads_them(
 
 
 @pytest.mark.parametrize(
-    ("mode", "test_mode", "label"),
+    ("count", "mode", "test_mode", "values", "labels"),
     [
-        (None, True, 255),
-        ("threshold", True, 3),
-        ("threshold", False, 255),
-        ("names", True, 3),
-        ("names", False, 3),
+        (3, None, True, [0, 1, 2, 3, 255], [255, 0, 1, 2, 255]),
+        (3, "threshold", True, [0, 1, 2, 3, 255], [3, 0, 1, 2, 255]),
+        (3, "threshold", False, [0, 1, 2, 3, 255], [255, 0, 1, 2, 255]),
+        (3, "names", True, [0, 1, 2, 3, 255], [3, 0, 1, 2, 255]),
+        (3, "names", False, [0, 1, 2, 3, 255], [3, 0, 1, 2, 255]),
+        (3, "threshold", True, [0, 4], None),  # 4 would become the label of the background
+        (254, "threshold", True, [0, 1, 254, 255], [254, 0, 253, 65535]),
     ],
 )
-@pytest.mark.parametrize("background", [0, 2, 200])
 def test_background(
-    tmp_path: Path, mode: str | None, test_mode: bool, label: int, background: int
+    tmp_path: Path,
+    count: int,
+    mode: str | None,
+    test_mode: bool,
+    values: list[int],
+    labels: list[int] | None,
 ) -> None:
-    values = [value for value in range(4) if value != background][:3]
-    root = write(tmp_path, [*values, background, 255], dtype=np.uint8)
-    classes = (*names(3), *(["background"] if mode == "names" else []))
-    folder = dict(type="FolderDataset", data_root=str(root), background=background)
-    dataset = ZeroShotDataset(
-        dict(folder, test_mode=test_mode), ClassSplit(classes, (), mode), pipeline=LOAD
-    )
-    assert row(dataset) == [0, 1, 2, label, 255]
-    assert dataset.metainfo.get("background") == mode
-
-
-def test_a_class_too_many_is_not_the_background(tmp_path: Path) -> None:
-    """The value after the last class would become the label of the background."""
-    root = write(tmp_path, [0, 1, 2, 3, 4], dtype=np.uint8)
+    root = write(tmp_path, values, dtype=np.uint8)
+    classes = (*names(count), *(["background"] if mode == "names" else []))
     folder = dict(
         type="FolderDataset",
         data_root=str(root),
         serialize_data=False,
         background=0,
-        test_mode=True,
+        test_mode=test_mode,
     )
-    dataset = ZeroShotDataset(folder, ClassSplit(tuple(names(3)), (), "threshold"), pipeline=LOAD)
-    with pytest.raises(SampleError, match=r"the values 4, .* 0\.\.3 and 255"):
-        dataset[0]
+    dataset = ZeroShotDataset(folder, ClassSplit(classes, (), mode), pipeline=LOAD)
+    assert dataset.metainfo.get("background") == mode
+    if labels is None:
+        with pytest.raises(SampleError, match=r"the values 4, .* 0\.\.3 and 255"):
+            dataset[0]
+    else:
+        assert row(dataset) == labels
 
 
 def test_a_background_that_is_nowhere(tmp_path: Path) -> None:
@@ -220,16 +202,3 @@ def test_a_background_that_is_nowhere(tmp_path: Path) -> None:
             ZeroShotDataset(folder, ClassSplit(tuple(classes), (), mode))
     with pytest.raises(ValueError, match="background='foreground'"):
         ClassSplit(tuple(names(3)), (), "foreground")
-
-
-def test_254_classes_and_a_background_need_16_bits(tmp_path: Path) -> None:
-    root = write(tmp_path, [0, 1, 254, 255], dtype=np.uint8)
-    folder = dict(
-        type="FolderDataset",
-        data_root=str(root),
-        serialize_data=False,
-        background=0,
-        test_mode=True,
-    )
-    split = ClassSplit(tuple(names(254)), (), "threshold")
-    assert row(ZeroShotDataset(folder, split, pipeline=LOAD)) == [254, 0, 253, 65535]

@@ -54,6 +54,27 @@ def test_labels_in_training_and_testing(write_data, config_of, label_of, setting
         np.testing.assert_array_equal(label_of(test[i]), label)
 
 
+@pytest.mark.parametrize(("setting", "hidden"), [("inductive", 255), ("transductive", 254)])
+def test_pascal_voc20(write_data, setting, hidden):
+    """A label file with every value of VOC: 0 = background, 1..20, 255 = outline."""
+    label = np.array([*range(21), 255, 255, 255], dtype=np.uint8).reshape(4, 6)
+    root = write_data([label])
+    mask = Image.fromarray(label)  # with a palette, as VOC's own: the values are its indices
+    mask.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tolist())
+    mask.save(root / "labels" / "0.png")
+    Image.open(root / "images" / "0.png").save(root / "images" / "0.jpg")
+    (root / "val.txt").write_text("0\n")
+    config = dict(
+        type="PascalVOC20Dataset",
+        data_root=str(root),
+        data_prefix=dict(img_path="images", seg_map_path="labels"),
+        ann_file="val.txt",
+        pipeline=[dict(type="mmseg.LoadAnnotations")],
+    )
+    label = ZeroShotDataset(config, "voc", setting=setting)[0]["gt_seg_map"].ravel()
+    assert label.tolist() == [255, *range(15), *[hidden] * 5, 255, 255, 255]
+
+
 def test_metainfo(write_data, config_of):
     config = config_of(write_data(random_labels()))
     dataset = ZeroShotDataset(config, SPLIT, setting="transductive")
@@ -265,19 +286,3 @@ def test_workers_do_not_matter(augmented):
 
     for alone, worked in zip(first_batches(0), first_batches(2)):
         assert same(alone, worked)
-
-
-# Images -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("mode", "backend"),
-    [("L", "cv2"), ("RGBA", "pillow"), ("P", "pillow")],
-)
-def test_gray_and_rgba_images(write_data, config_of, mode, backend):
-    root = write_data(random_labels(1))
-    path = root / "images" / "0.png"
-    Image.open(path).convert(mode).save(path)
-    pipeline = [dict(type="LoadImageFromFile", imdecode_backend=backend), *AUGMENT[1:]]
-    sample = ZeroShotDataset(config_of(root), SPLIT, pipeline=pipeline)[0]
-    assert sample["inputs"].shape == (3, 24, 24) and sample["inputs"].dtype == torch.uint8

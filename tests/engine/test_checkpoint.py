@@ -15,7 +15,6 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 
 from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
-from mmseg_otseg.engine.checkpoint import plain
 from tests.helpers.hostile import Call, hostile_files
 from tests.helpers.tiny_run import tiny_config, write_images
 
@@ -36,17 +35,6 @@ def test_any_tool_can_read_what_a_run_writes(trained: Path) -> None:
     assert plainly["meta"] == mine["meta"] and plainly["message_hub"] == mine["message_hub"]
     assert vars(plainly["state_dict"]) == vars(mine["state_dict"])  # the modules' versions
     torch.testing.assert_close(plainly["state_dict"], mine["state_dict"], rtol=0, atol=0)
-
-
-def test_plain_values() -> None:
-    weights = nn.Linear(1, 1).state_dict()
-    value = dict(a=np.float32(0.5), b=np.arange(3), c=(Path("x"), [np.bool_(True)]), d=weights)
-    made = plain(value)
-    assert made["a"] == 0.5 and made["b"] == [0, 1, 2] and made["c"] == ("x", [True])
-    assert type(made["a"]) is float and vars(made["d"]) == vars(weights)
-    assert made["d"]["weight"] is weights["weight"]
-    with pytest.raises(TypeError, match="ModuleDict"):
-        plain([nn.ModuleDict()])
 
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,10 +17,11 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmseg.registry import HOOKS
 
-from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.engine.run_folder import latest_checkpoint, lock_folder, whole_file
+from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
+from mmseg_otseg.engine.hooks import checkpointing
+from mmseg_otseg.engine.run_folder import latest_checkpoint, lock_folder
+from tests.helpers.tiny_run import tiny_config, write_images
 from tests.helpers.toy_run import toy_runner
 
 
@@ -31,15 +33,11 @@ def best_of(file: Path) -> float:
     return read_checkpoint(file)["message_hub"]["runtime_info"]["best_score"]
 
 
-@pytest.mark.parametrize(
-    ("rule", "scores", "best"), [("greater", [1, 3, 2], 3), ("less", [3, 1, float("nan")], 1)]
-)
-def test_the_best_and_the_last_are_kept(
-    rule: str, scores: list[float], best: float, tmp_path: Path
-) -> None:
-    toy_runner(tmp_path, scores, max_keep_ckpts=1, rule=rule).train()
+@pytest.mark.parametrize("last", [2, float("nan")])
+def test_the_best_and_the_last_are_kept(last: float, tmp_path: Path) -> None:
+    toy_runner(tmp_path, [1, 3, last], max_keep_ckpts=1).train()
     assert names(tmp_path) == {"iter_3.pth", "best_score_iter_2.pth"}
-    assert best_of(tmp_path / "best_score_iter_2.pth") == best_of(tmp_path / "iter_3.pth") == best
+    assert best_of(tmp_path / "best_score_iter_2.pth") == best_of(tmp_path / "iter_3.pth") == 3
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_3.pth")
     again = toy_runner(tmp_path, [1])
     again.train()
@@ -81,9 +79,7 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
     assert not names(tmp_path)
 
 
-def test_settings_that_cannot_work(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="greatest"):
-        HOOKS.build(dict(type="DurableCheckpointHook", rule="greatest"))
+def test_a_metric_that_validation_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"save_best='hIoU' .* score"):
         toy_runner(tmp_path, [1], save_best="hIoU").train()
 
@@ -97,9 +93,12 @@ def write_checkpoint(file: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("pointer", ["gone.pth", "iter_12.pth", None])
-def test_the_newest_readable_one_is_found_without_the_pointer(
-    pointer: str | None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("pointer", "latest"),
+    [("gone.pth", 10), ("iter_12.pth", 10), (None, 10), ("/elsewhere/iter_4.pth", 4)],
+)
+def test_the_pointer_comes_first_then_the_newest_readable_one(
+    pointer: str | None, latest: int, tmp_path: Path
 ) -> None:
     write_checkpoint(tmp_path / "iter_4.pth")
     newest = write_checkpoint(tmp_path / "iter_10.pth")
@@ -108,14 +107,7 @@ def test_the_newest_readable_one_is_found_without_the_pointer(
     write_checkpoint(tmp_path / "best_hIoU_iter_18.pth")
     if pointer is not None:
         (tmp_path / "last_checkpoint").write_text(pointer)
-    assert latest_checkpoint(tmp_path) == str(newest)
-
-
-def test_the_pointer_comes_first_also_in_a_folder_that_was_moved(tmp_path: Path) -> None:
-    named = write_checkpoint(tmp_path / "iter_2.pth")
-    write_checkpoint(tmp_path / "iter_4.pth")  # of another run, say
-    (tmp_path / "last_checkpoint").write_text("/elsewhere/iter_2.pth")
-    assert latest_checkpoint(tmp_path) == str(named)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / f"iter_{latest}.pth")
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
@@ -125,19 +117,6 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "iter_2.pth").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"iter_2\.pth"):
         latest_checkpoint(tmp_path)
-
-
-def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    with whole_file(file) as part:
-        part.write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole_file(file) as part:
-        part.write_text("ne")
-        raise KeyboardInterrupt
-    assert file.read_text() == "old"
-    with whole_file(file) as part:
-        part.write_text("new")
-    assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
 
 
 # One run at a time --------------------------------------------------------------------------------
@@ -206,3 +185,21 @@ def test_a_worker_ends_with_its_launcher(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert not list(tmp_path.glob("*.pth"))  # its only iteration was not saved
+
+
+# What a run logs --------------------------------------------------------------------------------
+
+
+def test_first_lines_come_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iteration 1, then 30 s after a line; mmengine logs every ``interval`` and each pass, of 2."""
+    seconds = iter([100.0, 110.0, 131.0, 140.0, 141.0])
+    monkeypatch.setattr(checkpointing, "monotonic", seconds.__next__)
+    write_images(tmp_path)
+    cfg = tiny_config(tmp_path, train_cfg=dict(max_iters=5, val_interval=9))
+    cfg.default_hooks.logger.interval = 5
+    runner = ZeroShotRunner.from_cfg(cfg)
+    lines: list[str] = []
+    monkeypatch.setattr(runner.logger, "info", lambda text, *_: lines.append(str(text)))
+    runner.train()
+    logged = [re.findall(r"Iter\(train\) \[(\d)/5\]", line) for line in lines]
+    assert [found[0] for found in logged if found] == ["1", "2", "3", "5"]

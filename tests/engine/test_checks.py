@@ -13,9 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
-from PIL import Image
 
-from mmseg_otseg.engine.checkpoint import trained_classes
 from mmseg_otseg.engine.hooks import FiniteLossHook
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
@@ -33,7 +31,6 @@ def cfg(tmp_path: Path) -> Config:
     ("changes", "message"),
     [
         ({"train_dataloader.dataset.setting": "transductive"}, "transductive.*SelfTrainingHook"),
-        ({"train_dataloader.dataset.dataset.test_mode": True}, "train.*test_mode=True"),
         ({"model.neck.train_classes": "all"}, "train_classes='all'.* 'seen'"),
         ({"val_dataloader.dataset.dataset.test_mode": False}, "hidden.*test_mode=True"),
         ({"model.decode_head.num_classes": 4}, "num_classes.* 4.* 3"),
@@ -98,27 +95,6 @@ def test_what_is_remembered_and_what_learns_nothing(cfg: Config, capsys: Any) ->
     printed = capsys.readouterr().out
     for said in ("one prompt per class", "SGD.*AdamW", "warms up for 1500 iterations.*after 4"):
         assert re.search(said, printed)
-
-
-def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: Path) -> None:
-    for kind in ("images", "labels"):
-        file = tmp_path / kind / "val" / "0.png"
-        Image.open(file).resize((48, 32), Image.Resampling.NEAREST).save(file)
-    cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 2
-    with pytest.raises(ValueError, match=r"32 x 32, 32 x 48.*val_dataloader\.batch_size=1"):
-        Runner.from_cfg(cfg).val()
-    forget_runs()
-    with pytest.raises(ValueError, match=r"test_dataloader\.batch_size=1"):
-        Runner.from_cfg(cfg).test()
-
-
-def test_what_a_checkpoint_was_trained_on() -> None:
-    data = {"classes": ("a", "b", "c"), "seen": [0, 2], "unseen": [1], "hide_as": 255}
-    assert trained_classes({"dataset_meta": data}) == {"a", "c"}  # as version 0.1 wrote it
-    assert trained_classes({"dataset_meta": {**data, "hide_as": None}}) == {"a", "b", "c"}
-    assert trained_classes({"dataset_meta": data, "trained_classes": ["z"]}) == {"z"}
-    for unknown in (None, {"dataset_meta": {"classes": ("a", "b")}}):
-        assert trained_classes(unknown) == frozenset()
 
 
 @pytest.mark.parametrize("what", ["loss", "weights"])

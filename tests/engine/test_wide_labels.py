@@ -1,4 +1,4 @@
-"""Training, validation and the data check on label files of 16 bits."""
+"""Training and validation on label files of 16 bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor
 
-from mmseg_otseg.checks import check_data
 from mmseg_otseg.engine import ZeroShotRunner, resolve
 from tests.helpers.small_configs import small
 
@@ -75,30 +74,3 @@ def test_padding_is_no_class(config: Config) -> None:
     assert resolve(config).model.data_preprocessor.seg_pad_val == 65535
     config.model.split = dict(classes=[f"class {i}" for i in range(254)], unseen=[0])
     assert resolve(config).model.data_preprocessor.seg_pad_val == 255
-
-
-def test_padding_with_a_class_is_refused(config: Config) -> None:
-    """As in a config that is wired by hand, which nothing resolves."""
-    runner = ZeroShotRunner.from_cfg(config)
-    runner.model.data_preprocessor.seg_pad_val = 255
-    with pytest.raises(ValueError, match=r"seg_pad_val is 255.*65535"):
-        runner.train()
-
-
-def test_check_of_the_data(config: Config) -> None:
-    report = check_data(config, ask_clip=False)
-    texts = [finding.text for finding in report.findings if finding.level == "error"]
-    assert not texts and report.can_train
-    label = np.asarray(Image.open(Path(config.data_root) / "labels" / "val" / "0.png"))
-    sample = report.samples["val"][0]
-    values, counts = np.unique(label[label != 65535], return_counts=True)
-    assert sample.pixels == dict(zip(values.tolist(), counts.tolist()))
-    assert sample.ignored == (label == 65535).sum()
-    assert report.draw_samples(Path(config.work_dir) / "sheet.png")
-    config.model.split.classes = config.model.split.classes[:299]
-    report = check_data(config, ask_clip=False)
-    assert any("the values 299, " in f.text for f in report.findings if f.level == "error")
-    for loader in (config.train_dataloader, config.val_dataloader):
-        loader.dataset.dataset.ignore_index = 40000
-    report = check_data(config, ask_clip=False)
-    assert any("65535" in f.text for f in report.findings if f.level == "error")

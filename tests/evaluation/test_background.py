@@ -1,4 +1,4 @@
-"""A background that counts, in metric, sweep and whole test runs, against counts made by NumPy."""
+"""Test runs with a background that counts, against counts made by NumPy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
-from torch import Tensor
 
 from mmseg_otseg.engine import ZeroShotRunner, resolve
-from mmseg_otseg.evaluation import SeenBiasMetric, ZeroShotIoUMetric, sweep_seen_bias
+from mmseg_otseg.evaluation import sweep_seen_bias
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.small_configs import small, write_data
 
@@ -27,78 +26,6 @@ def counted(predictions: Any, labels: Any, count: int, ignored: int) -> dict[str
     for k in np.union1d(predicted, label):
         iou[k] = ((predicted == k) & (label == k)).sum() / ((predicted == k) | (label == k)).sum()
     return dict(pAcc=100 * (predicted == label).mean(), mIoU=100 * np.nanmean(iou), iou=100 * iou)
-
-
-def evaluated(metric: ZeroShotIoUMetric, split: ClassSplit, images: list[dict]) -> dict[str, float]:
-    metric.dataset_meta = split.metainfo
-    for image in images:
-        metric.process({}, [{key: dict(data=value) for key, value in image.items()}])
-    return metric.evaluate(len(images))
-
-
-def images_of(count: int, number: int = 3) -> list[dict[str, Tensor]]:
-    """Probabilities that are multiples of 1/8; the label ``count`` is the background."""
-    generator = torch.Generator().manual_seed(0)
-    made = []
-    for _ in range(number):
-        label = torch.randint(0, count + 2, (1, 6, 7), generator=generator)
-        label[label == count + 1] = 255
-        values = torch.randint(0, 9, (count, 6, 7), generator=generator) / 8
-        made.append(dict(seg_logits=values, gt_sem_seg=label, pred_sem_seg=label))
-    return made
-
-
-SPLIT = ClassSplit(("a", "b", "c", "d", "e"), (1, 3), "threshold")
-
-
-def test_background_is_a_class_of_its_own() -> None:
-    images = images_of(5)
-    for image in images:
-        values, best = image["seg_logits"].max(0)
-        image["pred_sem_seg"] = torch.where(values < 0.8, 5, best)[None]
-    found = evaluated(ZeroShotIoUMetric(), SPLIT, images)
-    predictions, labels = ([x[key] for x in images] for key in ("pred_sem_seg", "gt_sem_seg"))
-    hand = counted(predictions, labels, 6, 255)
-    assert found["pAcc"] == pytest.approx(hand["pAcc"], abs=0.006)
-    assert found["mIoU"] == pytest.approx(hand["mIoU"], abs=0.006)
-    assert found["mIoU_S"] == pytest.approx(hand["iou"][[0, 2, 4]].mean(), abs=0.006)
-    assert found["mIoU_U"] == pytest.approx(hand["iou"][[1, 3]].mean(), abs=0.006)
-
-
-def test_sweep_equals_one_evaluation_per_bias() -> None:
-    images, biases = images_of(5), [-0.25, 0.0, 0.05, 0.125, 0.5]
-    sweep = SeenBiasMetric(biases=biases, none_below=0.75)
-    evaluated(sweep, SPLIT, images)
-    seen = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])[:, None, None]
-    for row in sweep.table:
-        for image in images:
-            values, labels = (image["seg_logits"] - row["seen_bias"] * seen).max(0)
-            image["pred_sem_seg"] = torch.where(values < 0.75, 5, labels)[None]
-        one = evaluated(ZeroShotIoUMetric(), SPLIT, images)
-        assert {"seen_bias": row["seen_bias"], **one} == row
-
-
-def test_metric_on_as_many_classes_as_16_bits_hold() -> None:
-    rng = np.random.default_rng(0)
-    values = np.array([0, 253, 254, 255, 256, 300, 65532, 65533])
-    labels, predictions = (rng.choice(values, (2, 1, 8, 9)) for _ in range(2))
-    labels[:, :, 0] = 65535
-    images = [
-        dict(pred_sem_seg=torch.tensor(p), gt_sem_seg=torch.tensor(x))
-        for p, x in zip(predictions, labels)
-    ]
-    split = ClassSplit(tuple(map(str, range(65534))), (255, 65533))
-    metric = ZeroShotIoUMetric()
-    found = evaluated(metric, split, images)
-    hand = counted(predictions, labels, 65534, 65535)
-    assert found["mIoU"] == pytest.approx(hand["mIoU"], abs=0.006)
-    assert found["mIoU_U"] == pytest.approx(hand["iou"][[255, 65533]].mean(), abs=0.006)
-
-
-# Whole runs ---------------------------------------------------------------------------------------
-
-# Training-free: tests/datasets/test_open_vocabulary.py
-METHODS = ["otseg/voc_512.py", "zegot/voc_512.py", "zegclip/voc_512.py"]
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +56,15 @@ def voc(config: str, data: Path, mode: str) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize("mode", ["threshold", "names"])
-@pytest.mark.parametrize("config", METHODS)
+# Training-free: tests/datasets/test_open_vocabulary.py
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        ("otseg/voc_512.py", "threshold"),
+        ("zegot/voc_512.py", "names"),
+        ("zegclip/voc_512.py", "threshold"),
+    ],
+)
 def test_figures_of_a_run_are_those_of_its_files(config: str, mode: str, data: Path) -> None:
     """The files have the values of the label files, in which 0 is the background."""
     cfg = voc(config, data, mode)
@@ -157,14 +91,3 @@ def test_sweep_of_a_model_with_a_threshold(data: Path) -> None:
     (row,) = sweep_seen_bias(cfg, data / "weights.pth", [0.05], "test")
     metrics, _ = run(cfg, data, "swept")
     assert row == pytest.approx(dict(metrics, seen_bias=0.05), abs=0.2)
-
-
-def test_half_a_background_is_refused(data: Path) -> None:
-    cfg = voc("otseg/voc_512.py", data, "threshold")
-    del cfg.model.test_cfg.none_below
-    with pytest.raises(ValueError, match=r"model\.test_cfg\.none_below"):
-        resolve(cfg)
-    cfg = voc("otseg/voc_512.py", data, "threshold")
-    del cfg.model.split.background
-    with pytest.raises(ValueError, match=r"model\.split\.background"):
-        resolve(cfg)

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import DefaultSampler
 
-from mmseg_otseg.evaluation import SeenBiasMetric, ZeroShotIoUMetric, best_bias
+from mmseg_otseg.engine import ZeroShotRunner
+from mmseg_otseg.evaluation import (
+    SeenBiasMetric,
+    ZeroShotIoUMetric,
+    best_bias,
+    store_seen_bias,
+)
+from tests.helpers.shapes_run import tiny_config
 
 META = {"classes": ("a", "b", "c", "d", "e"), "seen": [0, 2, 4], "unseen": [1, 3]}
 BIASES = [-0.25, 0.0, 0.05, 0.125, 0.5, 2.0]
@@ -24,34 +31,38 @@ def samples(number: int, seed: int = 0) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(seed)
     made = []
     for _ in range(number):
-        label = torch.randint(0, 6, (1, 6, 7), generator=generator)
-        label[label == 5] = 255
+        label = torch.randint(0, 7, (1, 6, 7), generator=generator)
+        label[label == 6] = 255
         logits = torch.randint(0, 9, (5, 6, 7), generator=generator) / 8
         data = {"seg_logits": logits, "gt_sem_seg": label, "pred_sem_seg": label}
         made.append({key: {"data": value} for key, value in data.items()})
     return made
 
 
-def evaluated(metric: ZeroShotIoUMetric, images: list[dict[str, Any]]) -> dict[str, float]:
-    metric.dataset_meta = META
+def evaluated(
+    metric: ZeroShotIoUMetric, images: list[dict[str, Any]], **meta: Any
+) -> dict[str, float]:
+    metric.dataset_meta = {**META, **meta}
     metric.process({}, images[:2])
     metric.process({}, images[2:])
     return metric.evaluate(len(images))
 
 
-def test_equals_one_evaluation_per_bias() -> None:
-    images = samples(5)
-    sweep = SeenBiasMetric(biases=BIASES)
-    best = evaluated(sweep, images)
+@pytest.mark.parametrize("none_below", [None, 0.75])
+def test_equals_one_evaluation_per_bias(none_below: float | None) -> None:
+    images, meta = samples(5), dict(background="threshold") if none_below else {}
+    sweep = SeenBiasMetric(biases=BIASES, none_below=none_below)
+    best = evaluated(sweep, images, **meta)
     assert [row["seen_bias"] for row in sweep.table] == BIASES
+    seen = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])[:, None, None]
     for row in sweep.table:
-        seen = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])[:, None, None]
-        predicted = [
-            image | {"pred_sem_seg": {"data": (p - row["seen_bias"] * seen).argmax(0)[None]}}
-            for image in images
-            for p in [image["seg_logits"]["data"]]
-        ]
-        assert {"seen_bias": row["seen_bias"], **evaluated(ZeroShotIoUMetric(), predicted)} == row
+        predicted = []
+        for image in images:
+            values, labels = (image["seg_logits"]["data"] - row["seen_bias"] * seen).max(0)
+            labels[values < (none_below or -9)] = 5
+            predicted.append(image | {"pred_sem_seg": {"data": labels[None]}})
+        one = evaluated(ZeroShotIoUMetric(), predicted, **meta)
+        assert {"seen_bias": row["seen_bias"], **one} == row
     assert best["hIoU"] == max(row["hIoU"] for row in sweep.table)
 
 
@@ -103,3 +114,19 @@ def test_says_why_no_bias_can_be_chosen() -> None:
         best_bias(table)
     rows = [{"seen_bias": bias, "hIoU": 1.0} for bias in (0.5, 0.1, -0.2)]
     assert best_bias([*table, *rows])["seen_bias"] == 0.1  # of equal ones the nearest to zero
+
+
+def test_a_test_on_the_images_that_chose_the_bias_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    cfg, weights = tiny_config("otseg_plus", tmp_path), tmp_path / "weights.pth"
+    runner = ZeroShotRunner.from_cfg(cfg)
+    torch.save({"state_dict": runner.model.state_dict()}, weights)
+    store_seen_bias(cfg, weights, 0.02, weights)
+    for subset, said in (("test", False), ("val", True)):
+        cfg = tiny_config("otseg_plus", tmp_path / subset, load_from=str(weights))
+        cfg.experiment_name = f"tested on {subset}"
+        cfg.test_dataloader.dataset.dataset.subset = subset
+        capfd.readouterr()
+        ZeroShotRunner.from_cfg(cfg).test()
+        assert ("calibrated on these 6 images" in "".join(capfd.readouterr())) == said

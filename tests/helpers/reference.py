@@ -43,7 +43,8 @@ class Reference:
     @cached_property
     def split(self) -> dict[str, Any]:
         names = [f"class{index}" for index in range(self.config("num_classes"))]
-        return {"classes": names, "seen": self.config("seen")}
+        unseen = set(range(len(names))).difference(self.config("seen"))
+        return {"classes": names, "unseen": sorted(unseen)}
 
     def clip(self) -> dict[str, Any]:
         (name,) = (key for key in self.arrays if key.endswith("positional_embedding"))

@@ -59,7 +59,7 @@ def toy_runner(work_dir: Path, scores: Sequence[float], hooks: Any = (), **optio
     if start.get("resume") and "load_from" not in start:
         start["load_from"] = latest_checkpoint(work_dir)
         start["resume"] = start["load_from"] is not None
-    checkpoint = dict(type="DurableCheckpointHook", by_epoch=False, interval=1, rule="greater")
+    checkpoint = dict(type="DurableCheckpointHook", by_epoch=False, interval=1)
     checkpoint.update(dict(save_best="score") | options)
     metric = ToldScore(scores)
     metric.runner = Runner(

@@ -47,8 +47,8 @@ def test_the_metrics_are_those_of_the_validation_and_predictions_are_written(
         assert tested[name] == validated[name]
     label = cv2.imread(str(tmp_path / "labels" / "0.png"), cv2.IMREAD_UNCHANGED)
     assert label.shape == (32, 32) and label.max() <= 2
-    overlays = sorted((tmp_path / "drawn").iterdir())
-    assert [path.name for path in overlays] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    overlays = sorted((tmp_path / "drawn").glob("vis_data/vis_image/test_*.png"))
+    assert [path.name[:10] for path in overlays] == [f"test_{i}.png" for i in range(4)]
     painted = cv2.imread(str(overlays[0]))
     assert painted.shape == (32, 64, 3)  # labels beside predictions
     assert np.abs(painted[:, :32].astype(int) - painted[:, 32:]).mean() > 1

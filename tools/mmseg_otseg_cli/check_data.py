@@ -34,7 +34,7 @@ def data_table(report: DataReport) -> str:
     """Images, their sizes and what their pixels are, for each subset."""
     from prettytable import PrettyTable
 
-    from mmseg_otseg.checks.labels import sum_of
+    from mmseg_otseg.checks.samples import sum_of
 
     assert report.split is not None
     table = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
@@ -56,7 +56,7 @@ def class_table(report: DataReport) -> str:
     """For each class the share of the pixels, in how many images it is, and the nearest name."""
     from prettytable import PrettyTable
 
-    from mmseg_otseg.checks.labels import sum_of
+    from mmseg_otseg.checks.samples import sum_of
 
     assert report.split is not None
     split, reading = report.split, report.reading

@@ -29,21 +29,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", metavar="DIR", help="write every predicted label map to DIR")
     parser.add_argument("--show", action="store_true", help="show the painted predictions")
     parser.add_argument(
-        "--show-dir", metavar="DIR", help="write the painted predictions to DIR/NAME.jpg"
+        "--show-dir",
+        metavar="DIR",
+        help="write labels and predictions, painted side by side, to DIR/vis_data/vis_image; "
+        "mmseg names these files by the image's name without its folder",
     )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     return parser.parse_args()
 
 
-def show_predictions(cfg: Config) -> None:
-    """Let the visualization hook show each prediction on the screen for two seconds."""
+def draw_predictions(cfg: Config, show: bool, folder: str | None) -> None:
+    """Let mmseg's hook show each prediction for two seconds, or write it to a folder."""
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise CommandError(
-            "--show needs a visualization hook: add visualization="
+            "--show and --show-dir need a visualization hook: add visualization="
             "dict(type='SegVisualizationHook') to default_hooks in the config."
         )
-    hook.update(draw=True, interval=1, show=True, wait_time=2)
+    hook.update(draw=True, interval=1, show=show, wait_time=2)
+    if folder is not None:
+        cfg.visualizer.save_dir = folder
 
 
 def set_tta(cfg: Config) -> None:
@@ -100,11 +105,8 @@ def main() -> None:
     cfg = load_config(args, "test")
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.show:
-        show_predictions(cfg)
-    if args.show_dir is not None:
-        hook = dict(type="OverlayHook", out_dir=args.show_dir)
-        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
+    if args.show or args.show_dir is not None:
+        draw_predictions(cfg, args.show, args.show_dir)
     if args.tta:
         set_tta(cfg)
     if args.out is not None:

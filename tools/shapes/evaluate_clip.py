@@ -1,22 +1,17 @@
 #!/usr/bin/env python
 """Measure a CLIP on shapes scenes without training anything: accuracy and dense mIoU.
 
-Accuracy: images of the clean world with one object, global token against the 20 class names.
+Accuracy: images with one object, global token against the 20 class names.
 Dense: every patch token after CLIP's own ``ln_post`` and projection against the class names, the
 cosines upsampled bilinearly to the image, argmax over the 20 classes; mIoU over the seen, the
 unseen, and the harmonic mean of both. Background pixels are ignored.
-
-``--find-severities`` finds those of haze and low light in ``mmseg_otseg/datasets/shapes/worlds.py``
-by a rule that looks at CLIP alone: the largest multiple of 0.05 up to which CLIP names 90 % of
-single objects.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from mmseg_otseg_cli import run
 from mmseg_otseg_cli.options import add_cfg_options, new_parser
@@ -27,9 +22,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="a config with `clip` and `preprocess`")
     parser.add_argument("--subset", default="val")
     parser.add_argument("--count", type=int, default=1000, help="images of each kind")
-    parser.add_argument(
-        "--find-severities", action="store_true", help="find those of haze and low light instead"
-    )
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -48,9 +40,7 @@ from mmseg_otseg.datasets.shapes import (
     BACKGROUND,
     SHAPES_CLASSES,
     SHAPES_UNSEEN_INDICES,
-    WORLDS,
-    World,
-    get_world,
+    Composition,
     render_scene,
 )
 from mmseg_otseg.evaluation import ZeroShotIoUMetric
@@ -59,7 +49,7 @@ from mmseg_otseg.models.text import OTSEG_6
 from mmseg_otseg.structures import ClassSplit
 
 TEMPLATES = OTSEG_6
-KNOWN = 90.0  # percent of single objects that CLIP still names at the severity of a camera
+SINGLE = Composition(objects=(1, 1), radius=(0.15, 0.25))
 
 
 def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
@@ -99,7 +89,6 @@ def encode(model: open_clip.CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
 def evaluate(
     model: open_clip.CLIP,
     preprocess: dict,
-    world: str | World = "clean",
     subset: str = "val",
     count: int = 500,
 ) -> dict[str, float]:
@@ -108,15 +97,12 @@ def evaluate(
     Args:
         model: The CLIP, in float32 on the CPU.
         preprocess: ``mean`` and ``std`` of the pixels, RGB in 0..255.
-        world: World of the images; those with one object are in its photometry, too.
         subset: Subset of the scenes.
         count: Number of images of each kind.
 
     Returns:
         ``accuracy``, and the metrics of ``ZeroShotIoUMetric``.
     """
-    world = get_world(world)
-    single = replace(world, objects=(1, 1), radius=(0.15, 0.25), clutter=(0, 2))
     model.eval()
     text = class_embeddings(model)
     areas, correct = torch.zeros(3, len(SHAPES_CLASSES), dtype=torch.int64), 0
@@ -124,12 +110,12 @@ def evaluate(
     metric.dataset_meta = ClassSplit(SHAPES_CLASSES, SHAPES_UNSEEN_INDICES).metainfo
     for start in range(0, count, 100):
         numbers = range(start, min(start + 100, count))
-        ones = [render_scene(single, subset, i) for i in numbers]
+        ones = [render_scene(subset, i, composition=SINGLE) for i in numbers]
         tokens = encode(model, to_tensor([scene.image for scene in ones], preprocess))[0]
         guesses = (tokens @ text.T).argmax(1).tolist()
         correct += sum(guess == scene.objects[0].label for guess, scene in zip(guesses, ones))
 
-        scenes = [render_scene(world, subset, i) for i in numbers]
+        scenes = [render_scene(subset, i) for i in numbers]
         images = to_tensor([scene.image for scene in scenes], preprocess)
         cosines = (encode(model, images)[1] @ text.T).transpose(1, 2)
         maps = cosines.unflatten(2, (round(cosines.shape[2] ** 0.5), -1))
@@ -141,34 +127,14 @@ def evaluate(
     return dict(accuracy=100 * correct / count, **metric.metrics_of(areas)[0])
 
 
-def camera_severity(accuracy: Callable[[float], float]) -> float:
-    """The largest multiple of 0.05 up to which an accuracy in percent stays at :data:`KNOWN`."""
-    found = 0.0
-    for severity in (round(0.05 * number, 2) for number in range(20)):
-        if accuracy(severity) < KNOWN:
-            break
-        found = severity
-    return found
-
-
 def main() -> None:
-    """Print one JSON line of results per world, or the severities found."""
+    """Print the results as one JSON line."""
     args = parse_args()
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options or {})
     model = load_clip(config.clip.model.to_dict(), config.clip.pretrained).eval()
-    if args.find_severities:
-        for name in ("haze", "lowlight"):
-
-            def accuracy(severity: float, name: str = name) -> float:
-                world = get_world(name, severity)
-                return evaluate(model, config.preprocess, world, count=args.count)["accuracy"]
-
-            print(f"{name}: severity {camera_severity(accuracy)}", flush=True)
-        return
-    for name in WORLDS:
-        result = evaluate(model, config.preprocess, name, args.subset, args.count)
-        print(json.dumps(dict(world=name, **{key: round(v, 2) for key, v in result.items()})))
+    result = evaluate(model, config.preprocess, args.subset, args.count)
+    print(json.dumps({key: round(value, 2) for key, value in result.items()}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1464, help="number of training scenes")
     parser.add_argument("--aug", type=int, default=0, help="number of further training scenes")
     parser.add_argument("--val", type=int, default=200, help="number of validation scenes")
-    parser.add_argument("--world", default="clean", help="clean, crowd, haze or lowlight")
     parser.add_argument("--size", type=int, default=64, help="image side in pixels")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -26,7 +25,7 @@ def main() -> None:
 
     from mmseg_otseg.datasets.shapes import export_voc
 
-    root = export_voc(args.out, args.train, args.val, args.aug, args.world, args.size, args.seed)
+    root = export_voc(args.out, args.train, args.val, args.aug, args.size, args.seed)
     MMLogger.get_instance("export_voc").info(f"wrote {root}")
 
 

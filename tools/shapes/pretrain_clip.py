@@ -21,7 +21,6 @@ import hashlib
 import math
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -53,7 +52,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, get_world, render_scene
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, Composition, render_scene
 from mmseg_otseg.engine import read_checkpoint
 from mmseg_otseg.models.clip import load_clip
 from tools.shapes.captions import VOCABULARY, caption_scene, scene_facts
@@ -73,8 +72,7 @@ class CaptionedScenes(Dataset):
     """
 
     def __init__(self, settings: dict, size: int, context_length: int) -> None:
-        self.world = get_world(settings["world"])
-        self.easy = replace(self.world, objects=(1, 1), radius=(0.2, 0.3))
+        self.easy = Composition(objects=(1, 1), radius=(0.2, 0.3))
         self.seed = settings["seed"]
         self.length = settings["steps"] * settings["batch_size"]
         self.singles = settings["single_steps"] * settings["batch_size"]
@@ -85,8 +83,8 @@ class CaptionedScenes(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        world = self.easy if index < self.singles else self.world
-        scene = render_scene(world, "pretrain", index, self.seed, self.size)
+        composition = self.easy if index < self.singles else Composition()
+        scene = render_scene("pretrain", index, self.seed, self.size, composition)
         caption = caption_scene(scene, seed=index)
         return (
             torch.from_numpy(scene.image.transpose(2, 0, 1).copy()),

@@ -1,6 +1,5 @@
 # Procedural scenes of colored shapes: 20 classes, 5 of them unseen. Nothing is read from disk.
 # Choices are made on val; test is for reported figures only.
-world = "clean"  # harder ones: "crowd", "haze", "lowlight"
 size = 64  # pixels a side, those of CLIP
 
 train_pipeline = [
@@ -21,7 +20,7 @@ train_dataloader = dict(
     dataset=dict(
         type="ZeroShotDataset",
         setting="inductive",
-        dataset=dict(type="ShapesDataset", world=world, subset="train", length=4000, size=size),
+        dataset=dict(type="ShapesDataset", subset="train", length=4000, size=size),
         pipeline=train_pipeline,
     ),
 )
@@ -31,9 +30,7 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        dataset=dict(
-            type="ShapesDataset", world=world, subset="val", length=400, size=size, test_mode=True
-        ),
+        dataset=dict(type="ShapesDataset", subset="val", length=400, size=size, test_mode=True),
         pipeline=test_pipeline,
     ),
 )
@@ -43,9 +40,7 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ZeroShotDataset",
-        dataset=dict(
-            type="ShapesDataset", world=world, subset="test", length=1000, size=size, test_mode=True
-        ),
+        dataset=dict(type="ShapesDataset", subset="test", length=1000, size=size, test_mode=True),
         pipeline=test_pipeline,
     ),
 )

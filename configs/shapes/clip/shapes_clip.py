@@ -11,7 +11,6 @@ clip = dict(
 # Images are RGB in 0..255, normalized as everywhere in the package.
 preprocess = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 pretrain = dict(
-    world="clean",
     seed=0,
     steps=12000,
     batch_size=32,

@@ -1,15 +1,16 @@
-"""The built-in shapes benchmark: procedural scenes in several worlds."""
+"""The built-in shapes benchmark: procedural scenes of colored shapes."""
 
 from .dataset import LoadShapesScene, ShapesDataset, export_voc
-from .scenes import BACKGROUND, SUBSETS, Scene, SceneObject, render_scene
-from .worlds import (
+from .scenes import (
+    BACKGROUND,
     SHAPES_CLASSES,
     SHAPES_PALETTE,
     SHAPES_UNSEEN,
     SHAPES_UNSEEN_INDICES,
-    WORLDS,
-    World,
-    get_world,
+    Composition,
+    Scene,
+    SceneObject,
+    render_scene,
 )
 
 __all__ = [
@@ -18,14 +19,11 @@ __all__ = [
     "SHAPES_PALETTE",
     "SHAPES_UNSEEN",
     "SHAPES_UNSEEN_INDICES",
-    "SUBSETS",
-    "WORLDS",
+    "Composition",
     "LoadShapesScene",
     "Scene",
     "SceneObject",
     "ShapesDataset",
-    "World",
     "export_voc",
-    "get_world",
     "render_scene",
 ]

@@ -1,7 +1,7 @@
 """Procedural scenes: colored shapes on a textured ground, drawn from signed distances.
 
-Every image depends only on (seed, subset, index, world, size), not on library versions or the CPU.
-To ensure this, the code uses only uniform numbers and raw bits of PCG64, the exactly rounded
+Every image depends only on (subset, index, seed, size, composition), not on library versions or the
+CPU. To ensure this, the code uses only uniform numbers and raw bits of PCG64, the exactly rounded
 operations of IEEE arithmetic (+ - * / sqrt and comparisons), and no sums whose order is up to a
 library.
 """
@@ -14,9 +14,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmseg_otseg.errors import UserError
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 50, 45),
+    "green": (55, 160, 70),
+    "blue": (55, 85, 200),
+    "yellow": (220, 195, 60),
+    "purple": (140, 60, 165),
+}
+"""Mean RGB value of each color name."""
 
-from .worlds import COLORS, SHAPES, SHAPES_CLASSES, World, get_world
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
+
+SHAPES_CLASSES: tuple[str, ...] = tuple(f"{c} {s}" for c in COLORS for s in SHAPES)
+"""Class ``i`` has color ``i // 4`` and shape ``i % 4``."""
+
+SHAPES_UNSEEN: tuple[str, ...] = (
+    "red cross",
+    "green square",
+    "blue triangle",
+    "yellow circle",
+    "purple square",
+)
+"""The unseen classes. All of their colors and shapes also occur in seen classes."""
+
+SHAPES_UNSEEN_INDICES: tuple[int, ...] = tuple(SHAPES_CLASSES.index(n) for n in SHAPES_UNSEEN)
+
+SHAPES_PALETTE: list[list[int]] = [
+    [int(channel * shade) for channel in rgb]
+    for rgb in COLORS.values()
+    for shade in (1.0, 0.8, 0.6, 0.4)
+]
+"""One RGB value per class: its color, darker from circle to cross."""
 
 BACKGROUND = 255
 """Label of all pixels outside objects."""
@@ -28,6 +56,21 @@ _MEAN_COLORS = tuple(COLORS.values())
 # Area of each shape at radius 1; see `_distance`. The areas are similar, so radii can be compared.
 _AREAS = (math.pi, 1.72 * 1.72, 0.75 * math.sqrt(3.0) * 1.45 * 1.45, 8 * 1.1 * 0.38 - 4 * 0.38**2)
 _PER_SCENE, _PER_OBJECT, _PER_STROKE = 16, 12, 8  # uniform numbers reserved for each
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What is in a scene; the defaults are the benchmark's.
+
+    Args:
+        objects: Minimum and maximum number of objects.
+        radius: Minimum and maximum object radius, as a fraction of the shorter image side.
+        clutter: Minimum and maximum number of gray clutter strokes, labeled as background.
+    """
+
+    objects: tuple[int, int] = (1, 3)
+    radius: tuple[float, float] = (0.12, 0.28)
+    clutter: tuple[int, int] = (0, 2)
 
 
 @dataclass(frozen=True)
@@ -64,38 +107,29 @@ class Scene:
 
 
 def render_scene(
-    world: str | World,
     subset: str,
     index: int,
     seed: int = 0,
     size: int | tuple[int, int] = 64,
+    composition: Composition = Composition(),
 ) -> Scene:
     """Draw scene ``index`` of a subset.
 
     Args:
-        world: Name of a world, or a ``World``.
         subset: Name of a subset, a key of ``SUBSETS``.
         index: Number of the scene in the subset, from 0.
         seed: Each seed gives different train, val, test and pretrain scenes.
         size: Image side in pixels, or (height, width).
-
-    Returns:
-        The scene.
-
-    Raises:
-        UserError: If the subset or the world is unknown.
+        composition: Numbers and sizes of what is in it.
     """
-    if subset not in SUBSETS:
-        raise UserError(f"unknown subset {subset!r}; choose one of {', '.join(SUBSETS)}")
-    world = get_world(world)
     height, width = (size, size) if isinstance(size, int) else size
     address = (seed, SUBSETS[subset], index)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(address)))
     draws = iter(rng.random(_PER_SCENE).tolist())
 
     image = _ground(draws, height, width)
-    count = _integer(draws, *world.objects)
-    strokes = _integer(draws, *world.clutter)
+    count = _integer(draws, *composition.objects)
+    strokes = _integer(draws, *composition.clutter)
     owner = np.zeros((height, width), np.uint8)  # 0 = background, i = i-th object
 
     # Each clutter stroke is painted below a random object or on top of all.
@@ -106,7 +140,7 @@ def render_scene(
             _paint_stroke(image, owner, iter(rng.random(_PER_STROKE).tolist()))
         if number < count:
             values = iter(rng.random(_PER_OBJECT).tolist())
-            objects.append(_paint_object(image, owner, number + 1, values, world))
+            objects.append(_paint_object(image, owner, number + 1, values, composition))
 
     pixels = np.bincount(owner.ravel(), minlength=count + 1).tolist()
     side = min(height, width)
@@ -116,7 +150,7 @@ def render_scene(
         lookup[number] = label
         area = _AREAS[label % len(SHAPES)] * (radius * side) ** 2
         found.append(SceneObject(label, radius, pixels[number], min(1.0, pixels[number] / area)))
-    return Scene(_photograph(image, draws, rng, world), lookup[owner], tuple(found))
+    return Scene(_photograph(image, rng), lookup[owner], tuple(found))
 
 
 def _integer(draws: Iterator[float], low: int, high: int) -> int:
@@ -182,12 +216,16 @@ def _window(center: float, reach: float, length: int) -> tuple[int, int]:
 
 
 def _paint_object(
-    image: np.ndarray, owner: np.ndarray, number: int, draws: Iterator[float], world: World
+    image: np.ndarray,
+    owner: np.ndarray,
+    number: int,
+    draws: Iterator[float],
+    composition: Composition,
 ) -> tuple[int, float]:
     """Paint one object in place and mark its pixels in ``owner``; returns (label, radius)."""
     height, width = owner.shape
     label = int(next(draws) * len(SHAPES_CLASSES))
-    relative = _between(draws, *world.radius)
+    relative = _between(draws, *composition.radius)
     radius = relative * min(height, width)
     cx = _between(draws, 0.12, 0.88) * width
     cy = _between(draws, 0.12, 0.88) * height
@@ -233,19 +271,11 @@ def _blend(image: np.ndarray, paint: np.ndarray | np.float32, distance: np.ndarr
     image += (paint - image) * alpha[..., None]
 
 
-def _photograph(
-    image: np.ndarray, draws: Iterator[float], rng: np.random.Generator, world: World
-) -> np.ndarray:
-    """Apply the world's photometric shift, add sensor noise, and round to uint8."""
-    offset = world.spread * _between(draws, -1, 1)
-    share = next(draws)
-    if world.severity > 0:
-        a = min(max(world.severity + offset, 0.0), 0.97)
-        light = [lo + share * (hi - lo) for lo, hi in zip(*world.airlight)]
-        image = image * np.float32(1.0 - a) + np.array([v * a for v in light], np.float32)
+def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add sensor noise of up to 16 gray values, and round to uint8."""
     # Triangular noise, the difference of two uniform bytes: cheap, and exact in float32.
     raw = rng.bit_generator.random_raw((2 * image.size + 7) // 8).astype("<u8").view(np.uint8)
     first, second = raw[: image.size], raw[image.size : 2 * image.size]
     noise = (first.astype(np.int16) - second).reshape(image.shape)
-    image = image + noise * np.float32(world.noise / 255.0)
+    image = image + noise * np.float32(16.0 / 255.0)
     return np.rint(np.minimum(np.maximum(image, np.float32(0)), np.float32(255))).astype(np.uint8)

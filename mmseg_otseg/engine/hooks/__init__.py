@@ -1,10 +1,8 @@
 """Hooks for training and testing."""
 
-from .checkpointing import DurableCheckpointHook, WorkDirLockHook
+from .checkpointing import DurableCheckpointHook, MasterLoggerHook, WorkDirLockHook
 from .checks import FiniteLossHook, RunCheckHook
-from .logs import MasterLoggerHook, OverlayHook, SeenPixelsHook
-from .resuming import IterationSeedHook, ResumeCheckHook
-from .stages import FineTuneHook, SelfTrainingHook
+from .stages import FineTuneHook, IterationSeedHook, ResumeCheckHook, SelfTrainingHook
 
 __all__ = [
     "DurableCheckpointHook",
@@ -12,10 +10,8 @@ __all__ = [
     "FiniteLossHook",
     "IterationSeedHook",
     "MasterLoggerHook",
-    "OverlayHook",
     "ResumeCheckHook",
     "RunCheckHook",
-    "SeenPixelsHook",
     "SelfTrainingHook",
     "WorkDirLockHook",
 ]

@@ -1,29 +1,26 @@
-"""What a run writes to its work folder, usable if the run is killed at any moment."""
+"""What a run writes: its log, and a work folder that is usable if it is killed at any moment."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process, master_only
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
 
-from mmseg_otseg.engine.checkpoint import make_plain
-from mmseg_otseg.engine.run_folder import (
-    POINTER,
-    UNFINISHED,
-    lock_folder,
-    whole_file,
-)
+from mmseg_otseg.engine.checkpoint import plain
+from mmseg_otseg.engine.config import UNSEEN_METRICS
+from mmseg_otseg.engine.run_folder import POINTER, UNFINISHED, lock_folder, whole_file
 from mmseg_otseg.errors import UserError
 
 NAME = "iter_{}.pth"
-UNSEEN_METRICS = ("mIoU_U", "hIoU")
+MAX_SILENCE = 30.0  # seconds
 
 
 @HOOKS.register_module()
@@ -46,15 +43,13 @@ class DurableCheckpointHook(Hook):
         interval: Iterations between two checkpoints; -1 saves the last one only.
         by_epoch: Must be False, as in mmengine's hook for iterations.
         max_keep_ckpts: How many of them to keep; -1 keeps all.
-        save_best: The metric that chooses the best checkpoint, which is saved without the state of
-            the optimizer; None saves none.
-            ``mIoU_S`` takes the place of ``mIoU_U`` and ``hIoU`` if the data has no labels of
-            unseen classes.
-        rule: Whether a ``"greater"`` or a ``"less"`` value of the metric is better.
+        save_best: The metric whose greatest value chooses the best checkpoint, which is saved
+            without the state of the optimizer; None saves none. ``mIoU_S`` takes the place of
+            ``mIoU_U`` and ``hIoU`` if the data has no labels of unseen classes.
 
     Raises:
-        UserError: If ``rule`` is unknown, training counts epochs, or ``save_best`` is not among the
-            validation's metrics.
+        UserError: If training counts epochs, or ``save_best`` is not among the validation's
+            metrics.
         OSError: Naming the file, if a checkpoint cannot be written.
     """
 
@@ -66,10 +61,7 @@ class DurableCheckpointHook(Hook):
         by_epoch: bool = False,
         max_keep_ckpts: int = -1,
         save_best: str | None = None,
-        rule: str = "greater",
     ) -> None:
-        if rule not in ("greater", "less"):
-            raise UserError(f"rule must be 'greater' or 'less', not {rule!r}.")
         if by_epoch:
             raise UserError(
                 "DurableCheckpointHook counts iterations: train with IterBasedTrainLoop, or save "
@@ -78,7 +70,6 @@ class DurableCheckpointHook(Hook):
         self.interval = interval
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
-        self.rule = rule
         self._folder = Path()
         self._trains = False
         self._saved_at = 0  # iteration of the last checkpoint
@@ -106,10 +97,10 @@ class DurableCheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Reduce what is saved to tensors and plain values."""
-        if left_out := make_plain(checkpoint):
-            runner.logger.warning(
-                f"Left out of the checkpoint, because they are no plain values: {left_out}"
-            )
+        hub = checkpoint["message_hub"]
+        hub["log_scalars"] = {}  # the history of logged values, which a resumed run starts anew
+        hub["resumed_keys"] = dict.fromkeys(hub["runtime_info"], True)
+        checkpoint.update(plain(checkpoint))
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save after every ``interval`` iterations and after the last one."""
@@ -158,8 +149,7 @@ class DurableCheckpointHook(Hook):
             )
         hub, score = runner.message_hub, float(metrics[metric])
         best, old = (hub.runtime_info.get(key) for key in ("best_score", "best_file"))
-        worse = best is not None and (score <= best if self.rule == "greater" else score >= best)
-        if math.isnan(score) or worse:
+        if math.isnan(score) or (best is not None and score <= best):
             return
         name = f"best_{metric}_{NAME.format(runner.iter)}".replace("/", "_")
         hub.update_info("best_score", score)
@@ -223,3 +213,33 @@ class WorkDirLockHook(Hook):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+@HOOKS.register_module()
+class MasterLoggerHook(LoggerHook):
+    """mmengine's ``LoggerHook``, with two differences.
+
+    It also logs the first iteration and, in a run of one process, whenever nothing was logged for
+    30 seconds; on a CPU, ``interval`` iterations can take minutes. And only the first process
+    writes the test metrics: if two wrote ``<time>.json`` at once, it would not be valid JSON.
+    """
+
+    interval: int
+    _last_line = 0.0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        interval, now = self.interval, monotonic()
+        # Several processes must log at the same iterations, because logging gathers from them.
+        silent = get_world_size() == 1 and now - self._last_line > MAX_SILENCE
+        if runner.iter == 0 or silent:
+            self.interval = 1
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            self._last_line = now
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        self.interval = interval
+
+    @master_only
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        super().after_test_epoch(runner, metrics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from mmseg_otseg.engine.checkpoint import image_set, trained_classes
+from mmseg_otseg.engine.checkpoint import trained_classes
 from mmseg_otseg.engine.config import check_setting
-from mmseg_otseg.engine.hooks.parts import class_split, neck, segmentor
-from mmseg_otseg.engine.hooks.stages import SelfTrainingHook
+from mmseg_otseg.engine.hooks.stages import SelfTrainingHook, class_split, neck, segmentor
 from mmseg_otseg.engine.optimizers import WarmupPolyLR
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.structures import IGNORED, ClassSplit, ignored_label, unlabeled_label
+from mmseg_otseg.structures import ClassSplit, unlabeled_label
 
 MAX_SGD_LR = 1e-3
 ADVICE = (
@@ -67,7 +66,6 @@ class RunCheckHook(Hook):
         if class_split(runner.model) is None:
             return
         _check_classes(runner.model, runner.train_dataloader.dataset, "the training data")
-        _check_padding(runner)
         _check_setting(runner)
         _warn_of_settings(runner)
         if runner.val_loop is not None:
@@ -86,23 +84,6 @@ class RunCheckHook(Hook):
                 f"The seen-class bias was calibrated on these {len(dataset)} images, which makes "
                 "their hIoU a little too high: report that of other images, or say so."
             )
-
-    def before_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, name: str = "val"
-    ) -> None:
-        """Check that the images of a batch have one size: evaluation pads none of them."""
-        inputs = data_batch.get("inputs", ()) if isinstance(data_batch, Mapping) else ()
-        sizes = {tuple(image.shape[-2:]) for image in inputs if isinstance(image, Tensor)}
-        if len(sizes) > 1:
-            shown = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
-            raise UserError(
-                f"a batch of the {'validation' if name == 'val' else 'test'} data has images of "
-                f"{shown} pixels (height x width), which cannot be stacked: set "
-                f"{name}_dataloader.batch_size=1"
-            )
-
-    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        self.before_val_iter(runner, batch_idx, data_batch, "test")
 
     def _check_evaluation(
         self, runner: Runner, dataloader: Any, evaluator: Any, validates: bool
@@ -127,6 +108,16 @@ class RunCheckHook(Hook):
             )
         calibrated = _has_calibrated_bias(runner.model)
         evaluator.dataset_meta = {**meta, "trained": sorted(trained), "calibrated": calibrated}
+
+
+def image_set(dataset: Any) -> str:
+    """A digest of a dataset's images: of the last three parts of their paths, in any order."""
+    names = sorted("/".join(path.parts[-3:]) for path in _images(dataset))
+    return sha256("\n".join(names).encode()).hexdigest()
+
+
+def _images(dataset: Any) -> list[Path]:
+    return [Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset))]
 
 
 def _has_calibrated_bias(model: Any) -> bool:
@@ -158,27 +149,11 @@ def _check_classes(model: Any, dataset: Any, data: str) -> None:
         )
 
 
-def _check_padding(runner: Runner) -> None:
-    """Check that padded pixels have no class; :func:`resolve` sees to that where it can."""
-    preprocessor = segmentor(runner.model).data_preprocessor
-    ignored = ignored_label(len(runner.train_dataloader.dataset.metainfo["classes"]))
-    if getattr(preprocessor, "seg_pad_val", None) == IGNORED != ignored:
-        raise UserError(
-            "model.data_preprocessor.seg_pad_val is 255, the label of a class: set it to "
-            f"{ignored}, which is ignored with more than 254 classes"
-        )
-
-
 def _check_setting(runner: Runner) -> None:
     """Check that the classes that train fit what the training data hides."""
     metainfo = getattr(runner.train_dataloader.dataset, "metainfo", {})
     if not metainfo.get("unseen"):
         return
-    if getattr(runner.train_dataloader.dataset, "test_mode", False):
-        raise UserError(
-            "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
-            "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
-        )
     unlabeled = unlabeled_label(len(metainfo["classes"]))
     setting = {None: "supervised", unlabeled: "transductive"}.get(metainfo["hide_as"], "inductive")
     self_trains = any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks)
@@ -193,17 +168,14 @@ def _warn_of_settings(runner: Runner) -> None:
         and getattr(model.decode_head, "score_transport", None) == "sinkhorn"
     ):
         warn(
-            "The model has one prompt per class. Its plan is then the same for every image, and "
-            "its logits are cosines between -1 and 1, a range in which training tends to find no "
-            "class at all. Use several prompts (several copies of one keep the range of several), "
-            "or ZegCLIPHead."
+            "The model has one prompt per class, so its plan is the same for every image, and "
+            "training tends to find no class at all. Use several prompts, or ZegCLIPHead."
         )
     optimizer: Any = getattr(runner.optim_wrapper, "optimizer", None)
     if type(optimizer).__name__ == "SGD" and optimizer.defaults["lr"] > MAX_SGD_LR:
         warn(  # configs of other models bring it along
-            f"Prompts, neck and head train with SGD at a learning rate of "
-            f"{optimizer.defaults['lr']:g}, as in many configs of other models. They learn next to "
-            "nothing that way: use AdamW at 2e-5, as in configs/_base_/schedules."
+            f"Prompts, neck and head learn next to nothing with SGD at a learning rate of "
+            f"{optimizer.defaults['lr']:g}: use AdamW at 2e-5, as in configs/_base_/schedules."
         )
     schedules = runner.param_schedulers
     for schedule in schedules if isinstance(schedules, list) else ():
@@ -211,26 +183,22 @@ def _warn_of_settings(runner: Runner) -> None:
             warn(
                 f"The learning rate warms up for {schedule.warmup_iters} iterations "
                 f"(param_scheduler.warmup_iters), but training ends after {schedule.end}, so it "
-                "never reaches its value. A short run needs a short warm-up, such as a tenth of it."
+                "never reaches its value: set warmup_iters to a tenth of the run or so."
             )
 
 
 def _check_output(runner: Runner) -> None:
     """Check that no two images would share the file of their label map."""
-    folders = [getattr(metric, "output_dir", None) for metric in runner.test_evaluator.metrics]
-    dataset: Any = runner.test_dataloader.dataset
-    if not any(folders) or not hasattr(dataset, "get_data_info"):
+    if not any(getattr(metric, "output_dir", None) for metric in runner.test_evaluator.metrics):
         return
-    paths: dict[str, str] = {}
-    for index in range(len(dataset)):
-        path = str(dataset.get_data_info(index)["img_path"])
-        other = paths.setdefault(Path(path).stem, path)
+    paths: dict[str, Path] = {}
+    for path in _images(runner.test_dataloader.dataset):
+        other = paths.setdefault(path.stem, path)
         if other != path:
             raise UserError(
-                f"the label maps of {other} and {path} would both be named {Path(path).stem}.png, "
-                "because mmseg's metrics use the image's name without its folder. Leave out --out "
-                "(output_dir), test one folder at a time, or use tools/segment.py, which keeps the "
-                "folders."
+                f"the label maps of {other} and {path} would both be named {path.stem}.png, which "
+                "is the image's name without its folder. Leave out --out (output_dir), test one "
+                "folder at a time, or use tools/segment.py, which keeps the folders."
             )
 
 

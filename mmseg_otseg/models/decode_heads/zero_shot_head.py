@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models.trained import TrainedModule
+from mmseg_otseg.structures.class_split import MAX_CLASSES, ignored_label, unlabeled_label
 from mmseg_otseg.structures.features import AlignedFeatures
-from mmseg_otseg.structures.labels import MAX_CLASSES, ignored_label, unlabeled_label
 
 PSEUDO_CLASSES = 64  # unseen classes whose maps are upsampled at a time
 DEFAULT_SEEN_BIAS = 0.1  # the papers' value for the inductive setting, in probabilities
