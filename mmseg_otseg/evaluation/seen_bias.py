@@ -44,7 +44,6 @@ class SeenBiasMetric(ZeroShotIoUMetric):
 
     Args:
         biases: Biases to try, in units of probability; None means :data:`DEFAULT_BIASES`.
-        align_corners: How class maps are resized to the size of the image, as in the head.
         none_below: Pixels whose best value, less the bias, is below this are background.
         **kwargs: As in :class:`ZeroShotIoUMetric`.
 
@@ -63,13 +62,12 @@ class SeenBiasMetric(ZeroShotIoUMetric):
     def __init__(
         self,
         biases: Sequence[float] | None = None,
-        align_corners: bool = False,
         none_below: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         biases = DEFAULT_BIASES if biases is None else biases
-        self.biases, self.align_corners = sorted({float(bias) for bias in biases}), align_corners
+        self.biases = sorted({float(bias) for bias in biases})
         self.none_below = -math.inf if none_below is None else none_below
         self.table: list[dict[str, float]] = []
 
@@ -94,7 +92,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             for kind in ("seen", "unseen"):
                 classes = torch.as_tensor(self.dataset_meta[kind], device=labels.device)
                 maps = [sample["seg_logits"]["data"][classes]]
-                found, values = place_labels(maps, (height, width), self.align_corners)
+                found, values = place_labels(maps, (height, width))
                 best += [classes[found[known]], values[known]]
             areas = self._areas(labels[known], *best)
             # Keep a running sum, because the areas of each image and bias would fill the memory.
@@ -211,7 +209,6 @@ def sweep_seen_bias(
     cfg[f"{subset}_evaluator"] = dict(
         type="SeenBiasMetric",
         biases=None if biases is None else list(biases),
-        align_corners=cfg.model.decode_head.get("align_corners", False),
         none_below=(cfg.model.get("test_cfg") or {}).get("none_below"),
         ignore_index=metrics[0].get("ignore_index") if metrics else None,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import FrozenTower, check_image_tower, load_clip
 from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.clip.towers import POSITION_INTERPOLATIONS
@@ -28,7 +27,7 @@ class DeepVisualPrompts(nn.Module):
     """Learned tokens between the class token and the patches, new ones before every layer.
 
     Args:
-        num_tokens: Tokens per layer, n, at least 1.
+        num_tokens: Tokens per layer, n.
         num_layers: Layers of the tower, L.
         width: Token width, C.
         patch_size: Patch side in pixels; sets the scale of the initial values.
@@ -43,8 +42,6 @@ class DeepVisualPrompts(nn.Module):
         self, num_tokens: int, num_layers: int, width: int, patch_size: int, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        if num_tokens < 1:
-            raise UserError(f"visual prompts need at least one token, got num_tokens={num_tokens}")
         self.num_tokens = num_tokens
         bound = math.sqrt(6 / (3 * patch_size**2 + width))
         self.embeddings = nn.Parameter(
@@ -91,9 +88,9 @@ class CLIPBackbone(TrainedModule):
             less memory for more time.
 
     Raises:
-        UserError: If the model's image tower cannot run here, or a layer does not exist; if it
-            has no tokens for visual prompts, or no class token to double; if ``local_attention`` is
-            unknown, or stands beside visual prompts or in a tower or layers where it cannot be.
+        UserError: If the model's image tower cannot run here, or a layer does not exist; if it has
+            no tokens for visual prompts; if ``local_attention`` is unknown, or stands beside visual
+            prompts or in a tower or layers where it cannot be.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.1; NACLIP (arXiv 2404.08181), section 3.
@@ -124,41 +121,26 @@ class CLIPBackbone(TrainedModule):
         self.out_indices = _resolve_layers(out_indices, layers)
         self.project, self.with_cp = project, with_cp
         self.register_buffer("class_embedding_times", torch.tensor(1 + double_class_embedding))
-        if double_class_embedding and not tower.num_prefix:
-            raise UserError("double_class_embedding needs a class token, but this CLIP has none")
         if visual_prompts is not None and not tower.takes_prompts:
             raise UserError(
                 "visual prompts need a sequence of tokens, but this CLIP computes a feature map: "
                 "set model.backbone.visual_prompts=None, or use a ViT"
             )
+        check_option("position_interpolation", position_interpolation, POSITION_INTERPOLATIONS)
+        check_option("local_attention", local_attention, (None, *LOCAL_ATTENTIONS))
         self.local_attention = local_attention
         self.position_interpolation = position_interpolation
-        if position_interpolation not in POSITION_INTERPOLATIONS:
+        last_alone = visual_prompts is None and self.out_indices == (layers - 1,)
+        if local_attention is not None and not (last_alone and tower.takes_local_attention):
             raise UserError(
-                f"position_interpolation must be one of {', '.join(POSITION_INTERPOLATIONS)}, got "
-                f"{position_interpolation!r}"
+                "local_attention changes the last layer of a ViT with a class token, a norm before "
+                "its attention, and no visual prompts: set model.backbone.visual_prompts=None and "
+                "out_indices=(-1,), or local_attention=None"
             )
-        if local_attention not in (None, *LOCAL_ATTENTIONS):
-            raise UserError(
-                f"local_attention must be one of {', '.join(LOCAL_ATTENTIONS)} or None, got "
-                f"{local_attention!r}"
-            )
-        if local_attention is not None:
-            if visual_prompts is not None or self.out_indices != (layers - 1,):
-                raise UserError(
-                    "local_attention changes the last layer of a CLIP without visual prompts: set "
-                    "model.backbone.visual_prompts=None and out_indices=(-1,), or "
-                    "local_attention=None"
-                )
-            tower.check_local_attention()
         self.visual_prompts: DeepVisualPrompts | None = None
         if visual_prompts is not None:
-            self.visual_prompts = DeepVisualPrompts(
-                num_layers=layers,
-                width=tower.width,
-                patch_size=tower.patch_size[0],
-                **visual_prompts,
-            )
+            sizes = dict(num_layers=layers, width=tower.width, patch_size=tower.patch_size[0])
+            self.visual_prompts = DeepVisualPrompts(**sizes, **visual_prompts)
             rates = torch.linspace(0, drop_path_rate, layers).tolist()
             self.drop_paths = nn.ModuleList(StochasticDepth(rate, mode="row") for rate in rates)
 
@@ -186,17 +168,8 @@ class CLIPBackbone(TrainedModule):
         Returns:
             Local tokens of the chosen layers and the global token, in the images' type whatever the
             tower runs in.
-
-        Raises:
-            RuntimeError: If something would train, but mmengine's ``activation_checkpointing`` cuts
-                its gradients off.
         """
         trains = any(parameter.requires_grad for parameter in self.parameters())
-        if trains and self.training and "forward" in vars(self) and not torch.is_grad_enabled():
-            raise RuntimeError(
-                "activation_checkpointing=['backbone'] would train the backbone without gradients, "
-                "since its images have none: leave it out and set model.backbone.with_cp=True"
-            )
         with nullcontext() if trains else torch.no_grad():
             return self._encode(images)
 
@@ -236,16 +209,11 @@ class CLIPBackbone(TrainedModule):
         if size != tuple(images.shape[-2:]):
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
         tokens = self.tower.embed(pixels, self.class_embedding_times, self.position_interpolation)
-        features = self._run_blocks(tokens, grid, plain)
-        return replace(
-            features,
-            local=tuple(level.to(images.dtype) for level in features.local),
-            # Scaled once more, unrounded.
-            global_token=F.normalize(features.global_token.to(images.dtype), dim=-1),
-            extra=None if features.extra is None else features.extra.to(images.dtype),
-        )
+        return self._run_blocks(tokens, grid, plain, images.dtype)
 
-    def _run_blocks(self, tokens: Tensor, grid: tuple[int, int], plain: bool) -> CLIPFeatures:
+    def _run_blocks(
+        self, tokens: Tensor, grid: tuple[int, int], plain: bool, dtype: torch.dtype
+    ) -> CLIPFeatures:
         """Tokens [prefix, patches] (B, P + M, C) through all layers, to features at M = H * W.
 
         With V visual prompts and E extra tokens, the layers see [prefix, prompts, patches, extra],
@@ -291,9 +259,9 @@ class CLIPBackbone(TrainedModule):
             levels = [tower.to_joint_space(level) for level in levels]
             extra = None if extra is None else tower.to_joint_space(extra)
         return CLIPFeatures(
-            tuple(level.transpose(1, 2).unflatten(2, grid) for level in levels),
-            F.normalize(global_token, dim=-1),
-            extra,
+            tuple(level.to(dtype).transpose(1, 2).unflatten(2, grid) for level in levels),
+            F.normalize(global_token.to(dtype), dim=-1),
+            None if extra is None else extra.to(dtype),
         )
 
     def _run_block(

@@ -41,20 +41,17 @@ class FocalDiceLoss(nn.Module):
         self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.alpha, self.gamma, self.ignored = alpha, gamma, ignored
 
-    def forward(
-        self, logits: Tensor, target: Tensor, align_corners: bool = False
-    ) -> dict[str, Tensor]:
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compare class maps with labels.
 
         Args:
             logits: Class maps, shape (B, K, H, W), logits, of any resolution.
             target: Class indices 0..K-1, shape (B, h, w), int64; anything else is not a class.
-            align_corners: How class maps are upsampled.
 
         Returns:
             ``loss_mask`` (focal) and ``loss_dice``, scalars.
         """
-        sums = focal_dice_sums(logits, target, self.alpha, self.gamma, self.ignored, align_corners)
+        sums = focal_dice_sums(logits, target, self.alpha, self.gamma, self.ignored)
         pairs = sums.pairs.clone()
         all_reduce(pairs, op="mean")
         share = torch.where(pairs > 0, 1 / pairs.clamp_min(1), 0.0)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import clip_embed_dim, load_clip
 from mmseg_otseg.models.clip.timm_towers import image_tower
 from mmseg_otseg.models.text import TextPrompts
@@ -98,10 +98,7 @@ class DLFANeck(TrainedModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if train_classes not in TRAIN_CLASSES:
-            raise UserError(
-                f"train_classes must be one of {', '.join(TRAIN_CLASSES)}, got {train_classes!r}"
-            )
+        check_option("train_classes", train_classes, TRAIN_CLASSES)
         self.train_classes = train_classes
         self.text: TextPrompts = MODELS.build({"clip": clip, "split": split, **text})
         width = clip_embed_dim(clip["model"])
@@ -142,7 +139,7 @@ class DLFANeck(TrainedModule):
         """
         split, device = self.text.split, features.global_token.device
         only_seen = self.training and self.train_classes == "seen"
-        names, classes, seen, unseen = _constant_tables(
+        names, classes, seen, unseen = _class_tables(
             split.names, self.seen_names, self.training, only_seen, device
         )
         aligned = self.align(features, self.text(names), classes, seen)
@@ -234,12 +231,6 @@ def _class_tables(
             torch.tensor([known for _, _, known in chosen], dtype=torch.bool, device=device),
             torch.tensor(unseen, dtype=torch.int64, device=device),
         )
-
-
-@torch.compiler.assume_constant_result
-def _constant_tables(*key: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """:func:`_class_tables`, whose result a compiled step treats as a constant."""
-    return _class_tables(*key)
 
 
 def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOCAL_ATTENTIONS = ("naclip", "sclip", "kk")
+SIGMA = 5.0  # standard deviation of the window, in patches
 
 
 def local_attention(
@@ -58,7 +59,6 @@ def local_attention(
 def gaussian_window(
     grid: tuple[int, int],
     num_prefix: int,
-    sigma: float = 5.0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -67,16 +67,15 @@ def gaussian_window(
     Args:
         grid: Rows H and columns W of patches.
         num_prefix: Number of tokens before the patches, P, which it leaves alone.
-        sigma: Standard deviation in patches.
         dtype, device: Of the result.
 
     Returns:
-        ``exp(-d^2 / (2 sigma^2))`` for two patches at a distance of d patches, 0 where one of the
+        ``exp(-d^2 / (2 * 5^2))`` for two patches at a distance of d patches, 0 where one of the
         two tokens is a prefix token; shape (P + H * W, P + H * W).
     """
     rows, columns = (torch.arange(side, dtype=torch.float32) for side in grid)
     along_rows, along_columns = (
-        torch.exp(-(places[:, None] - places).square() / (2 * sigma**2))
+        torch.exp(-(places[:, None] - places).square() / (2 * SIGMA**2))
         for places in (rows, columns)
     )
     window = torch.kron(along_rows, along_columns)

@@ -26,11 +26,7 @@ def pixel_prompt_similarity(pixels: Tensor, queries: Tensor) -> Tensor:
 
 
 def multi_prompt_plan(
-    similarity: Tensor,
-    transport: str = "sinkhorn",
-    epsilon: float = 0.05,
-    max_iters: int = 100,
-    tol: float = 1e-6,
+    similarity: Tensor, transport: str = "sinkhorn", epsilon: float = 0.05
 ) -> Tensor:
     """How much every prompt of a class takes from every pixel.
 
@@ -43,8 +39,6 @@ def multi_prompt_plan(
             pixels independently of the others, by a softmax at temperature ``epsilon`` scaled to
             mass 1/N. ``"none"``: every prompt takes 1/(M N) from every pixel.
         epsilon: Entropy weight of the plan, or the softmax's temperature.
-        max_iters: Maximum number of Sinkhorn iterations.
-        tol: Sinkhorn's stopping threshold, see :func:`~mmseg_otseg.ops.sinkhorn`.
 
     Returns:
         Plans of total mass 1 per (image, class), shape (B, K, N, M), float32 (or float64);
@@ -63,7 +57,7 @@ def multi_prompt_plan(
         cost = 1 - wide.flatten(0, 1).transpose(1, 2)
         if transport == "bipartite":
             cost = cost.detach()
-        result = sinkhorn(cost, epsilon, max_iters, tol, cost_span=2.0)
+        result = sinkhorn(cost, epsilon, cost_span=2.0)
         plan = result.plan.transpose(1, 2).view(batch, classes, prompts, pixels)
         if transport == "bipartite":
             best = plan.argmax(dim=2, keepdim=True)
@@ -98,23 +92,7 @@ def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:
 
 
 def multi_prompt_score(
-    similarity: Tensor,
-    transport: str = "sinkhorn",
-    epsilon: float = 0.05,
-    max_iters: int = 100,
-    tol: float = 1e-6,
+    similarity: Tensor, transport: str = "sinkhorn", epsilon: float = 0.05
 ) -> Tensor:
-    """:func:`transport_score` of :func:`multi_prompt_plan`, for callers that only need the score.
-
-    Args:
-        similarity: Cosine similarities, shape (B, K, N, M).
-        transport, epsilon, max_iters, tol: As in :func:`multi_prompt_plan`.
-
-    Returns:
-        Logits, shape (B, K, M), float32 (or float64); ``"none"`` keeps the type of ``similarity``.
-
-    Raises:
-        ValueError: If ``transport`` is unknown.
-    """
-    plan = multi_prompt_plan(similarity, transport, epsilon, max_iters, tol)
-    return transport_score(similarity, plan)
+    """:func:`transport_score` (B, K, M) of :func:`multi_prompt_plan`, which has these arguments."""
+    return transport_score(similarity, multi_prompt_plan(similarity, transport, epsilon))

@@ -69,7 +69,6 @@ def test_what_is_filled_in() -> None:
     assert resolve(changed("otseg/voc_512.py", {})).model.neck.adapters == 0
     supervised = resolve(changed("otseg/voc_512_supervised.py", {}))
     assert supervised.model.neck.train_classes == "all"
-    assert resolve(changed("otseg/voc_512.py", {"compile": True})).model.compile_losses is True
 
 
 def test_folders_are_named_once() -> None:
@@ -134,7 +133,6 @@ OWN = dict(classes="voc", unseen=["cow"])
         ),
         ("otseg/voc_512.py", {"model.test_cfg.none_below": 0.4}, r"model\.split\.background"),
         ("otseg/voc_512.py", {"model.split.background": "threshold"}, r"test_cfg\.none_below"),
-        ("otseg/voc_512.py", {"model.data_preprocessor.mean": None}, "only one of mean and std"),
     ],
 )
 def test_contradictions_and_idle_settings(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import re
 import urllib.error
 import urllib.request
@@ -62,32 +61,23 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         load_clip("ViT-B-16", "openai", cache_dir=str(tmp_path))
 
 
-def broken_files(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
-    """What may lie where a weights file should, by what is wrong with it."""
-
-    def saved(content: Any) -> bytes:
-        torch.save(content, buffer := io.BytesIO())
-        return buffer.getvalue()
-
-    position = "positional_embedding"
-    return {
-        "other tensors": saved({"a": torch.ones(3)}),
-        "one missing": saved({k: v for k, v in weights.items() if k != "logit_scale"}),
-        "one too wide": saved({**weights, position: torch.ones(77, 99)}),
-        "NaN": saved({**weights, "ln_final.weight": torch.full((32,), torch.nan)}),
-    }
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    "kind", ["other tensors", "one missing", "one too wide", "no file of this kind"]
+)
 def test_every_broken_file_is_named(
-    suffix: str, clip_config: dict, weights: dict, tmp_path: Path
+    kind: str, clip_config: dict, weights: dict, tmp_path: Path
 ) -> None:
-    for kind, content in broken_files(weights).items():
-        path = tmp_path / f"w{suffix}"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=re.escape(str(path))):
-            load_clip(clip_config, str(path))
-            pytest.fail(f"{kind} was accepted")
+    path = tmp_path / "w.pt"
+    if kind == "other tensors":
+        torch.save({"a": torch.ones(3)}, path)
+    elif kind == "one missing":
+        torch.save({k: v for k, v in weights.items() if k != "logit_scale"}, path)
+    elif kind == "one too wide":
+        torch.save({**weights, "positional_embedding": torch.ones(77, 99)}, path)
+    else:
+        save_file(weights, path)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        load_clip(clip_config, str(path))
 
 
 def test_transformers_layout_is_named(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_otseg.models import MPSAHead
-from mmseg_otseg.models.decode_heads import mpsa_head
 from mmseg_otseg.models.decode_heads.mpsa_head import MPSADecoder, MPSADecoderLayer, MPSAMap
-from mmseg_otseg.ops import sinkhorn
+from mmseg_otseg.ops import multi_prompt, sinkhorn
 from mmseg_otseg.structures import AlignedFeatures
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -50,48 +49,28 @@ def plain_layer(
     return layer.norm2(queries + layer.feed_forward(queries)), class_map
 
 
-@pytest.mark.parametrize("prompts", [1, 3, 7])  # seven of each class are more than pixels
-def test_layer_is_the_formulas(prompts: int) -> None:
-    queries, pixels = inputs(prompts)
-    layer = MPSADecoderLayer(16).eval()
-    for value, expected in zip(
-        layer(queries, pixels), plain_layer(layer, queries, pixels), strict=True
-    ):
-        assert torch.allclose(value, expected, atol=1e-5)
-
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Sinkhorn to convergence: how to stop it, and the layers' own stopped likewise."""
-    stop = {"max_iters": 5000, "tol": 1e-13}
-    monkeypatch.setattr(
-        mpsa_head, "multi_prompt_plan", partial(mpsa_head.multi_prompt_plan, **stop)
-    )
-    return stop
-
-
-def check_layer_and_gradients(queries: Tensor, pixels: Tensor, stop: dict[str, float]) -> None:
-    queries, pixels = (x.double().requires_grad_() for x in (queries, pixels))
-    layer = MPSADecoderLayer(queries.shape[-1], epsilon=0.2).double().eval()  # which converges
-    results = []
-    forwards: tuple[Any, ...] = (layer, partial(plain_layer, layer, **stop))
-    for forward in forwards:
-        refined, class_map = forward(queries, pixels)
-        loss = refined.pow(3).sum() + class_map.square().sum()
-        gradients = torch.autograd.grad(loss, [queries, pixels, *layer.parameters()])
-        results.append([refined, class_map, *gradients])
-    for value, expected in zip(*results, strict=True):
-        assert (value - expected).abs().max() <= 1e-6 * expected.abs().max().clamp_min(1e-2)
-
-
-def test_random_sizes(exact: dict[str, float]) -> None:
+def test_layer_and_its_gradients_are_the_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At random sizes, with Sinkhorn to convergence."""
+    stop: dict[str, Any] = {"max_iters": 5000, "tol": 1e-13}
+    monkeypatch.setattr(multi_prompt, "sinkhorn", partial(sinkhorn, **stop))
     generator = torch.Generator(torch.get_default_device()).manual_seed(0)
+    # At this epsilon it converges.
+    layer = MPSADecoderLayer(MPSAMap(16, epsilon=0.2), 16, 0.1).double().eval()
+    forwards: tuple[Any, ...] = (layer, partial(plain_layer, layer, **stop))
     for _ in range(20):
         sizes = torch.randint(1, 9, (4,), generator=generator).tolist()
         batch, classes, prompts, pixel_count = sizes
         queries = torch.randn(batch, classes, prompts, 16, generator=generator)
         pixels = torch.randn(batch, pixel_count, 16, generator=generator)
-        check_layer_and_gradients(queries, pixels, exact)
+        queries, pixels = (x.double().requires_grad_() for x in (queries, pixels))
+        results = []
+        for forward in forwards:
+            refined, class_map = forward(queries, pixels)
+            loss = refined.pow(3).sum() + class_map.square().sum()
+            gradients = torch.autograd.grad(loss, [queries, pixels, *layer.parameters()])
+            results.append([refined, class_map, *gradients])
+        for value, expected in zip(*results, strict=True):
+            assert (value - expected).abs().max() <= 1e-6 * expected.abs().max().clamp_min(1e-2)
 
 
 def test_maps_gate_each_other() -> None:

@@ -64,9 +64,6 @@ def test_embeddings_are_kept_on_disk(
         file.write_bytes(file.read_bytes()[:-1])
     assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
     assert len(encoded) == 4
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))  # where nothing can be written
-    assert torch.equal(TemplatePrompts(clip, SPLIT, "vild", average=True)(), first)
 
 
 def test_many_texts_are_encoded_in_their_order(
@@ -131,12 +128,3 @@ def test_text_of_another_clip_is_refused(clip: dict) -> None:
     for other in ({**clip, "seed": 3}, {**clip, "quick_gelu": True}):
         with pytest.raises(ValueError, match="pretrained"):
             TemplatePrompts(other, {"classes": ["dog"]}).load_state_dict(state)
-
-
-def test_damaged_embeddings_in_a_checkpoint_are_refused(clip: dict) -> None:
-    prompts = TemplatePrompts(clip, SPLIT)
-    state = prompts.state_dict()
-    state["embeddings"] = state["embeddings"].clone()
-    state["embeddings"][1, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"damaged.*embeddings"):
-        prompts.load_state_dict(state)

@@ -39,19 +39,19 @@ def test_comes_with_the_checkpoint_and_ends_with_training(said: Callable[[], str
     assert model.seen_bias == 0.1
     model.load_state_dict(state(ensemble=0.25))
     model.train()
-    assert model.seen_bias == 0.1 and " 0.1 " in said()
+    assert model.seen_bias == 0.1 and " 0.1." in said()
     assert not any("calibrated" in key for key in model.state_dict())
 
 
 def test_the_configs_word_is_the_last(said: Callable[[], str]) -> None:
     model = head(seen_bias=0.0)
     model.load_state_dict(state(ensemble=0.25))
-    assert model.seen_bias == 0 and re.search(r" 0 .* 0\.25", said())
+    assert model.seen_bias == 0 and re.search(r" 0, .* 0\.25", said())
 
 
 def test_holds_for_the_prediction_it_was_calibrated_for(said: Callable[[], str]) -> None:
     model = head(predict_from="decoder")
     model.load_state_dict(state(ensemble=0.25))
-    assert model.seen_bias == 0.1 and "predict_from=ensemble" in said()
+    assert model.seen_bias == 0.1 and " 0.25 for ensemble" in said()
     model.load_state_dict(state(ensemble=0.25, decoder=0.5))
     assert model.seen_bias == 0.5

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -38,16 +36,6 @@ def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.Monkey
     moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {n for n, p in runner.model.named_parameters() if p.requires_grad}
     assert "val/hIoU" in runner.message_hub.log_scalars
-
-
-def test_maps_of_another_shape_are_refused() -> None:
-    class Wrong(ZeroShotHead):
-        def class_maps(self, queries: Any, levels: Any) -> Any:
-            return {"a": torch.zeros(2, 3, 4), "b": torch.zeros(2, 4, 3)}
-
-    features = SimpleNamespace(pixels=[torch.zeros(2, 8, 2, 2)], queries=torch.zeros(2, 3, 5, 8))
-    with pytest.raises(ValueError, match=r"Wrong.class_maps .*b': \(2, 4, 3\).* \(2, 3, 4\)"):
-        Wrong(3, embed_dim=8)(features)
 
 
 def test_a_decoder_refuses_the_weights_of_another_kind() -> None:

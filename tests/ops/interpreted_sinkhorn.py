@@ -12,8 +12,7 @@ import torch
 
 from mmseg_otseg.ops import sinkhorn
 from mmseg_otseg.ops.optimal_transport import triton_kernels as fused
-from mmseg_otseg.ops.optimal_transport.plan import implicit_cost_gradient
-from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE
+from mmseg_otseg.ops.optimal_transport.solvers import MIN_KERNEL_VALUE, implicit_cost_gradient
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -22,17 +21,9 @@ SHAPES = [(1, 1, 1), (2, 17, 1), (2, 50, 6), (1, 64, 8), (1, 300, 32)]
 
 
 def solve(cost: torch.Tensor, max_iters: int = 100) -> tuple[torch.Tensor, ...]:
-    """Plans (P, N, M), iterations and convergence of costs (P, M, N) with uniform marginals."""
-    problems, rows, columns = cost.shape
-    return fused.fused_sinkhorn(
-        cost.transpose(1, 2).contiguous(),
-        torch.full((problems, rows), 1 / rows),
-        torch.full((problems, columns), 1 / columns),
-        0.05,
-        max_iters,
-        1e-6,
-        MIN_KERNEL_VALUE,
-    )
+    """Plans (P, N, M), iterations and convergence of costs (P, M, N)."""
+    options = (0.05, max_iters, 1e-6, MIN_KERNEL_VALUE)
+    return fused.fused_sinkhorn(cost.transpose(1, 2).contiguous(), *options)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

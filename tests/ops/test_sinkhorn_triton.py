@@ -24,7 +24,7 @@ import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--noconftest", *sys.argv[1:]]))
 """
 FORWARD = {
-    **dict.fromkeys(("costs", "a", "b", "plan"), "*fp32"),
+    **dict.fromkeys(("costs", "plan"), "*fp32"),
     **{"iterations": "*i64", "converged": "*i8", "columns": "i32", "rows": "i32"},
     **{"epsilon": "fp32", "max_iters": "i32", "tol": "fp32", "min_kernel": "fp32"},
 }
@@ -41,12 +41,7 @@ BACKWARD = {
 def test_in_the_interpreter() -> None:
     """The interpreter is chosen when Triton is imported."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            WITHOUT_MM,
-            str(Path(__file__).with_name("interpreted_sinkhorn.py")),
-        ],
+        [sys.executable, "-c", WITHOUT_MM, str(INTERPRETED)],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,

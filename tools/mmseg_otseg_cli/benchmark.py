@@ -73,9 +73,10 @@ def find_data(cfg: Config, names: Sequence[str] | None) -> tuple[dict[str, Confi
         try:
             check_config(resolve(tests[name]).test_dataloader.dataset)
         except FileNotFoundError as error:
-            lacking[name] = f"{error} {tests[name].prepare}"
+            lacking[name] = f"{error} To prepare it, {tests[name].prepare}."
     if tests.keys() == lacking.keys():
-        raise CommandError(f"none of the data sets is here. {next(iter(lacking.values()))}")
+        listed = "\n".join(f"- {name}: {text}" for name, text in lacking.items())
+        raise CommandError(f"none of the data sets is here:\n{listed}")
     return tests, lacking
 
 

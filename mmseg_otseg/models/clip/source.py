@@ -20,7 +20,7 @@ import torch
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from mmseg_otseg import hub
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 
 REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 CONFIG_FILE = "open_clip_config.json"  # what open_clip's own releases have beside their weights
@@ -29,6 +29,7 @@ DEFAULT = "open_clip's default"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # timm's modules whose towers are plain ViTs: blocks that see all tokens.
 TIMM_VITS = ("eva", "vision_transformer", "vision_transformer_hybrid")
+SUPPORTED = "mmseg_otseg.models.supported_models() lists those that can"
 TIMM_POOLS = ("token", "map")  # the class token, an attention pool
 
 
@@ -63,11 +64,8 @@ def clip_config(model: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: A model name of open_clip (``"ViT-B-16"``; ``"ViT-B/16"`` is the same), or such a
-            configuration itself: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and anything else
-            that ``open_clip.CLIP`` takes.
-
-    Returns:
-        A copy of the configuration.
+            configuration itself, which is copied: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and
+            anything else that ``open_clip.CLIP`` takes.
 
     Raises:
         UserError: If open_clip has no such model, or keys are missing.
@@ -100,10 +98,7 @@ def clip_embed_dim(model: str | Mapping[str, Any]) -> int:
 
 def check_precision(precision: str) -> str:
     """Return ``precision`` if it is the name of one; a UserError otherwise."""
-    if precision not in tuple(PRECISIONS):  # a list could not be looked up in a dict
-        raise UserError(
-            f"`precision` of a CLIP must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-        )
+    check_option("`precision` of a CLIP", precision, tuple(PRECISIONS))
     return precision
 
 
@@ -123,12 +118,10 @@ def resolve_clip(
 
     Args:
         model: As in :func:`load_clip`, whose other options are accepted and ignored.
-        pretrained: Tag or path of the weights.
-        quick_gelu: Whether the activation is QuickGELU.
+        pretrained, quick_gelu: As there.
 
     Raises:
-        UserError: If the model or tag is unknown, ``quick_gelu`` is neither True nor False, or
-            ``open_clip_config.json`` cannot be read.
+        UserError: If the model or tag is unknown, or ``open_clip_config.json`` cannot be read.
         FileNotFoundError: If ``pretrained`` is a path of a file that does not exist.
     """
     config = clip_config(model)
@@ -160,11 +153,6 @@ def resolve_clip(
         stated_by[key], decided[key] = next(
             (who, values[key]) for who, values in statements if values.get(key) is not None
         )
-    if not isinstance(decided["quick_gelu"], bool):
-        raise UserError(
-            f"quick_gelu must be True or False, but {stated_by['quick_gelu']} states "
-            f"{decided['quick_gelu']!r}"
-        )
     return CLIPSource(
         {**config, "quick_gelu": decided["quick_gelu"]},
         name,
@@ -191,8 +179,6 @@ def _find_weights(
     """The weights file, or open_clip's entry for a tag; neither for random weights."""
     if pretrained is None:
         return None, None
-    if not isinstance(pretrained, (str, Path)):
-        raise UserError(f"`pretrained` of a CLIP must be a tag or a path, got {pretrained!r}")
     if str(pretrained).startswith(hub.SCHEME):
         path = hub.fetch(str(pretrained), WEIGHTS_FILES)
         with suppress(UserError, OSError):  # not every repository has it
@@ -236,9 +222,7 @@ def _read_config_file(path: Path) -> dict[str, Any]:
 def check_image_tower(model: str | Mapping[str, Any]) -> None:
     """Raise a UserError, with the reason, unless an image tower here fits the model's."""
     if reason := _image_problem(clip_config(model)):
-        raise UserError(
-            f"{_name(model)} cannot be the backbone: {reason}. {_list_supported(model)}"
-        )
+        raise UserError(f"the CLIP {model} cannot be the backbone: {reason}. {SUPPORTED}")
 
 
 def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) -> None:
@@ -247,16 +231,17 @@ def check_text_tower(model: str | Mapping[str, Any], learnable: bool = False) ->
     With ``learnable``, learned tokens will be put among those of a text, which takes CLIP's own
     tokenizer and a causal tower.
     """
-    config = clip_config(model)
-    reason = _text_problem(config)
-    if not reason and learnable and (reason := _context_problem(config)):
+    text = clip_config(model)["text_cfg"]
+    if reason := _text_problem(text):
         raise UserError(
-            f"{_name(model)} cannot have learnable prompts: {reason}. Use TemplatePrompts."
+            f"the CLIP {model} cannot encode the prompts: {reason}. Encode them elsewhere and use "
+            f"PrecomputedPrompts. {SUPPORTED}"
         )
-    if reason:
+    causal = not text.get("no_causal_mask") and text.get("pool_type", "argmax") == "argmax"
+    if learnable and (text.get("hf_tokenizer_name") or not causal):
         raise UserError(
-            f"{_name(model)} cannot encode the prompts: {reason}. Encode them elsewhere and use "
-            f"PrecomputedPrompts. {_list_supported(model)}"
+            f"the CLIP {model} cannot have learnable prompts, since its text tower is not causal "
+            "or its tokenizer not CLIP's own. Use TemplatePrompts."
         )
 
 
@@ -267,7 +252,7 @@ def supported_models() -> tuple[str, ...]:
     return tuple(
         name
         for name, config in configs.items()
-        if config and not _image_problem(config) and not _text_problem(config)
+        if config and not _image_problem(config) and not _text_problem(config["text_cfg"])
     )
 
 
@@ -286,20 +271,16 @@ def _image_problem(config: Mapping[str, Any]) -> str | None:
 
 def _timm_problem(vision: Mapping[str, Any]) -> str | None:
     name, pool = vision["timm_model_name"], vision.get("timm_pool")
-    if not timm.is_model(name):
-        return f"timm has no model {name}"
-    family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
-    projection = vision.get("timm_proj") or "none"
+    module = timm.model_entrypoint(name).__module__ if timm.is_model(name) else "unknown"
+    family, projection = module.rpartition(".")[2], vision.get("timm_proj") or "none"
     if family == "convnext" and projection in ("linear", "mlp"):
         return None
-    if family not in ("fastvit", *TIMM_VITS):
-        return f"its image tower is timm's {name} ({family}), not a plain ViT, ConvNeXt or FastViT"
-    if pool not in (("avg",) if family == "fastvit" else TIMM_POOLS):
-        return f"its image tower, timm's {name}, pools its patches by {pool!r}"
-    if projection != "none":
+    pools = {"fastvit": ("avg",), **dict.fromkeys(TIMM_VITS, TIMM_POOLS)}
+    if projection != "none" or pool not in pools.get(family, ()):
         return (
-            f"its image tower, timm's {name}, has a projection layer of open_clip on top "
-            f"(vision_cfg.timm_proj={projection!r}), which is only supported for ConvNeXt"
+            f"its image tower is timm's {name} ({family}, pooled by {pool!r}, projection "
+            f"{projection!r}) and not a ConvNeXt, a FastViT, or a plain ViT that pools by class "
+            "token or attention and has no projection of open_clip's"
         )
     patch, native = re.search(r"patch(\d+)", name), timm.get_pretrained_cfg(name)
     if patch and native and native.input_size[-1] % int(patch[1]):
@@ -309,8 +290,7 @@ def _timm_problem(vision: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _text_problem(config: Mapping[str, Any]) -> str | None:
-    text = config["text_cfg"]
+def _text_problem(text: Mapping[str, Any]) -> str | None:
     if text.get("hf_model_name"):
         return f"its text tower is not open_clip's own but {text['hf_model_name']}"
     if text.get("embed_cls") or text.get("use_pad_mask"):
@@ -318,24 +298,3 @@ def _text_problem(config: Mapping[str, Any]) -> str | None:
     if text.get("pool_type", "argmax") not in ("argmax", "last"):
         return f"its text tower pools by {text['pool_type']!r} instead of at the end"
     return None
-
-
-def _context_problem(config: Mapping[str, Any]) -> str | None:
-    text = config["text_cfg"]
-    if text.get("hf_tokenizer_name"):
-        return f"its tokenizer is not CLIP's own but {text['hf_tokenizer_name']}"
-    if text.get("no_causal_mask") or text.get("pool_type", "argmax") != "argmax":
-        return "its text tower is not causal, so that what follows the prompt changes it"
-    return None
-
-
-def _name(model: str | Mapping[str, Any]) -> str:
-    return f"CLIP model {model!r}" if isinstance(model, str) else "this CLIP model"
-
-
-def _list_supported(model: str | Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(str(model), supported_models(), n=2, cutoff=0.8)
-    return (
-        f"Try {' or '.join(near or ['ViT-B-16'])}; mmseg_otseg.models.supported_models() lists all "
-        "that can"
-    )

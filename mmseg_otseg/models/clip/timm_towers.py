@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
-from timm.layers import PatchEmbed, apply_rot_embed_cat, build_rotary_pos_embed
+from timm.layers import PatchEmbed, build_rotary_pos_embed
 from timm.models import ConvNeXt, FastVit
-from timm.models.eva import EvaAttention, EvaBlockPostNorm
-from timm.models.vision_transformer import Attention
+from timm.models.eva import EvaBlockPostNorm
 from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.ops import local_attention
 
 from .towers import ImageTower, PlainViT, resize_positions
 
@@ -40,27 +38,14 @@ class TimmViT(ImageTower):
     single token, an attention pool reduces to its value path, so local tokens take that path.
     """
 
-    @property
-    def trunk(self) -> Any:
-        """timm's model."""
-        return self.visual.trunk
-
-    @property
-    def num_prefix(self) -> int:
-        return int(self.trunk.num_prefix_tokens)
-
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return list(self.trunk.blocks)
-
-    @property
-    def width(self) -> int:
-        return int(self.trunk.embed_dim)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        rows, columns = self.trunk.patch_embed.feat_ratio(as_scalar=False)
-        return rows, columns
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.trunk = trunk = visual.trunk
+        self.blocks = list(trunk.blocks)
+        self.width, self.num_prefix = trunk.embed_dim, trunk.num_prefix_tokens
+        self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
+        starts_with_norm = not isinstance(self.blocks[-1], EvaBlockPostNorm)
+        self.takes_local_attention = trunk.attn_pool is None and starts_with_norm
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
@@ -112,6 +97,10 @@ class TimmViT(ImageTower):
         before, after = still.expand(num_prompts, -1), still.expand(num_extra, -1)
         return {"rope": torch.cat([before, rotation, after])}
 
+    def attend(self, block: Any, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+        attended: Tensor = block.attn(block.norm1(tokens), **options)
+        return attended
+
     def branches(
         self, block: Any, options: dict[str, Any]
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
@@ -122,7 +111,7 @@ class TimmViT(ImageTower):
             )
         first, second = self._scales(block)
         return (
-            lambda x: first(block.attn(block.norm1(x), **options)),
+            lambda x: first(self.attend(block, x, options)),
             lambda x: second(block.mlp(block.norm2(x))),
         )
 
@@ -138,38 +127,6 @@ class TimmViT(ImageTower):
             scale(getattr(block, factor, None), getattr(block, layer, nn.Identity()))
             for factor, layer in pairs
         ]
-
-    def check_local_attention(self) -> None:
-        kind, block = type(self.trunk).__name__, self.blocks[-1]
-        reason = ""
-        if self.trunk.attn_pool is not None:
-            reason = "its text is compared with an attention pool and not with its tokens"
-        elif isinstance(block, EvaBlockPostNorm):
-            reason = "its last block has no norm before the attention"
-        elif not isinstance(getattr(block, "attn", None), Attention | EvaAttention):
-            reason = f"its last block is a {type(block).__name__} with another attention"
-        if reason:
-            raise UserError(
-                f"this CLIP's {kind} does not take local_attention, since {reason}: set "
-                "model.backbone.local_attention=None"
-            )
-
-    def local_block(
-        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
-    ) -> Tensor:
-        block: Any = self.blocks[-1]
-        attention, normed = block.attn, block.norm1(tokens)
-        q, k, v = _heads(attention, normed, self.num_prefix, options.get("rope"))
-        attended = local_attention(kind, q, k, v, grid).transpose(1, 2).flatten(2)
-        attended = attention.norm(attended)
-        if getattr(attention, "gate", None) is not None:  # not in every version of timm
-            attended = attended * attention.gate(normed).sigmoid()
-        attended = attention.proj(attended)
-        if kind != "sclip":
-            return attended
-        scale, feed_forward = self._scales(block)[0], self.branches(block, options)[1]
-        tokens = tokens + scale(attended)
-        return tokens + feed_forward(tokens)
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         trunk = self.trunk
@@ -210,33 +167,6 @@ class TimmViT(ImageTower):
         return [(value, bias), (pool.proj.weight, pool.proj.bias)]
 
 
-def _heads(
-    attention: Any, tokens: Tensor, num_prefix: int, rope: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, (B, h, L, d) each, of a timm attention's tokens (B, L, C)."""
-    biases: list[Any] = [getattr(attention, f"{name}_bias", None) for name in "qkv"]  # of Eva's
-    if attention.qkv is None:
-        projected = [
-            layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
-        ]
-    elif biases[0] is None:
-        projected = list(attention.qkv(tokens).chunk(3, dim=-1))
-    else:
-        projected = list(F.linear(tokens, attention.qkv.weight, torch.cat(biases)).chunk(3, dim=-1))
-    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in projected)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    if rope is not None:
-        half = getattr(attention, "rotate_half", False)
-        q, k = (
-            torch.cat(
-                [part[:, :, :num_prefix], apply_rot_embed_cat(part[:, :, num_prefix:], rope, half)],
-                dim=2,
-            ).type_as(v)
-            for part in (q, k)
-        )
-    return q, k, v
-
-
 class FeatureMapTower(ImageTower):
     """A patch is one position of the tower's last feature map.
 
@@ -247,19 +177,12 @@ class FeatureMapTower(ImageTower):
     num_prefix = 0
     takes_prompts = False
 
-    @property
-    def trunk(self) -> Any:
-        """timm's model."""
-        return self.visual.trunk
-
-    @property
-    def width(self) -> int:
-        return int(self.trunk.num_features)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        stride = int(self.trunk.feature_info[-1]["reduction"])
-        return stride, stride
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.trunk = trunk = visual.trunk
+        self.width = trunk.num_features
+        stride = trunk.feature_info[-1]["reduction"]
+        self.patch_size = (stride, stride)
 
     def block_options(
         self, grid: tuple[int, int], num_prompts: int = 0, num_extra: int = 0
@@ -273,9 +196,9 @@ class FeatureMapTower(ImageTower):
 class ConvNeXtTower(FeatureMapTower):
     """timm's ConvNeXt in open_clip: the blocks of its last stage."""
 
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.blocks = [partial(on_map, block) for block in self.trunk.stages[-1].blocks]
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
@@ -308,9 +231,9 @@ class FastViTTower(FeatureMapTower):
     It has one level: the convolution that gives the map its last width.
     """
 
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return [partial(on_map, self.trunk.final_conv)]
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.blocks = [partial(on_map, self.trunk.final_conv)]
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"

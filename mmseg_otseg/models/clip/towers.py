@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.ops import local_attention
@@ -21,37 +23,30 @@ Module = TypeVar("Module", bound=nn.Module)
 class ImageTower(ABC):
     """One interface to the image towers of open_clip: blocks of tokens [prefix, patches].
 
-    It holds no weights of its own and may be made anew at any time. Shapes: B images, M patches in
-    a grid of H x W, P prefix tokens (the class token, if there is one), width C, joint width D.
+    It holds no weights of its own. Shapes: B images, M patches in a grid of H x W, P prefix tokens
+    (the class token, if there is one), width C, joint width D.
 
     Args:
         visual: The image tower of an open_clip model.
+
+    Attributes:
+        blocks: The blocks, in their order.
+        width: Token width, C.
+        patch_size: Rows and columns of a patch, in pixels.
+        num_prefix: Number of tokens before the patches, P.
+        takes_prompts: Whether it takes tokens besides prefix and patches.
+        takes_local_attention: Whether :meth:`local_block` can be the last block.
     """
 
-    takes_prompts: ClassVar[bool] = True  # tokens besides prefix and patches
+    blocks: Sequence[Callable[..., Tensor]]
+    width: int
+    patch_size: tuple[int, int]
+    num_prefix: int
+    takes_prompts = True
+    takes_local_attention = False
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
-
-    @property
-    @abstractmethod
-    def num_prefix(self) -> int:
-        """Number of tokens before the patches, P."""
-
-    @property
-    @abstractmethod
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        """The blocks, in their order."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Token width, C."""
-
-    @property
-    @abstractmethod
-    def patch_size(self) -> tuple[int, int]:
-        """Rows and columns of a patch, in pixels."""
 
     @abstractmethod
     def embed(
@@ -74,6 +69,10 @@ class ImageTower(ABC):
         """
         return {}
 
+    def attend(self, block: Any, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+        """What the tokens (B, L, C) attend to, before they are scaled and added to them."""
+        raise NotImplementedError
+
     def branches(
         self, block: Any, options: dict[str, Any]
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
@@ -82,13 +81,6 @@ class ImageTower(ABC):
         Only towers that take prompts need them. ``options`` are those of :meth:`block_options`.
         """
         raise NotImplementedError
-
-    def check_local_attention(self) -> None:
-        """Raise a UserError with the reason if :meth:`local_block` cannot be the last block."""
-        raise UserError(
-            "local_attention needs a ViT, but this CLIP computes a feature map: set "
-            "model.backbone.local_attention=None"
-        )
 
     def local_block(
         self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
@@ -104,7 +96,13 @@ class ImageTower(ABC):
             Tokens of that shape. For ``"sclip"`` they have passed the residual and the
             feed-forward; for the others they are the output of the attention alone.
         """
-        raise NotImplementedError
+        block = self.blocks[-1]
+        with _LocalAttention(kind, grid):
+            if kind != "sclip":
+                return self.attend(block, tokens, options)
+            attention, feed_forward = self.branches(block, options)
+            tokens = tokens + attention(tokens)
+        return tokens + feed_forward(tokens)
 
     @abstractmethod
     def to_joint_space(self, tokens: Tensor) -> Tensor:
@@ -128,25 +126,30 @@ class ImageTower(ABC):
         """
 
 
+class _LocalAttention(TorchFunctionMode):
+    """Within it, every attention is :func:`~mmseg_otseg.ops.local_attention` on a patch grid."""
+
+    def __init__(self, kind: str, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.kind, self.grid = kind, grid
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            query, key, value = args[:3]
+            return local_attention(self.kind, query, key, value, self.grid)
+        return func(*args, **(kwargs or {}))
+
+
 class PlainViT(ImageTower):
     """open_clip's ``VisionTransformer``: OpenAI's, LAION's, DFN's, MetaCLIP's and more."""
 
-    @property
-    def num_prefix(self) -> int:
-        return 1
+    takes_local_attention = True
 
-    @property
-    def blocks(self) -> Sequence[Callable[..., Tensor]]:
-        return list(self.visual.transformer.resblocks)
-
-    @property
-    def width(self) -> int:
-        return len(self.visual.class_embedding)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        rows, columns = self.visual.patch_size
-        return rows, columns
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.blocks = list(visual.transformer.resblocks)
+        self.width, self.num_prefix = len(visual.class_embedding), 1
+        self.patch_size = tuple(visual.patch_size)
 
     def embed(
         self, images: Tensor, class_embedding_times: Tensor, interpolation: str = "bilinear"
@@ -167,27 +170,17 @@ class PlainViT(ImageTower):
         embedded: Tensor = visual.ln_pre(tokens + position)
         return embedded
 
+    def attend(self, block: Any, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+        attended: Tensor = block.attention(block.ln_1(tokens), **options)
+        return attended
+
     def branches(
         self, block: Any, options: dict[str, Any]
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
         return (
-            lambda x: block.ls_1(block.attention(block.ln_1(x), **options)),
+            lambda x: block.ls_1(self.attend(block, x, options)),
             lambda x: block.ls_2(block.mlp(block.ln_2(x))),
         )
-
-    def check_local_attention(self) -> None:
-        """Every such tower takes it."""
-
-    def local_block(
-        self, kind: str, tokens: Tensor, grid: tuple[int, int], options: dict[str, Any]
-    ) -> Tensor:
-        block: Any = self.blocks[-1]
-        q, k, v = block.attn.heads(block.ln_1(tokens))
-        attended: Tensor = block.attn.join(local_attention(kind, q, k, v, grid))
-        if kind != "sclip":
-            return attended
-        tokens = tokens + block.ls_1(attended)
-        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
     def to_joint_space(self, tokens: Tensor) -> Tensor:
         aligned: Tensor = self.visual.ln_post(tokens) @ self.visual.proj
@@ -261,41 +254,28 @@ class SelfAttention(nn.MultiheadAttention):
     the weights separately; in bfloat16, a CPU even copies the weights for every position.
     """
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """As in ``nn.MultiheadAttention``, of tokens (B, L, C)."""
-        mask = options.get("attn_mask")
-        other = args or options.keys() - {"need_weights", "attn_mask"}
-        if (
-            other
-            or not (self.batch_first and self._qkv_same_embed_dim)
-            or self.bias_k is not None
-            or self.add_zero_attn
-            or self.dropout
-            or not query is key is value
-            or options.get("need_weights", True)
-            or (mask is not None and not (mask.dim() == 2 and mask.is_floating_point()))
-        ):
-            return super().forward(query, key, value, *args, **options)
-        q, k, v = self.heads(query)
-        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)), None
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """The output for tokens (B, L, C), which attend to each other; called as open_clip does.
 
-    def heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (B, h, L, C / h) each, of tokens (B, L, C)."""
-        projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3 * C)
+        ``attn_mask`` (L, L) is floating.
+        """
+        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3 * C)
         q, k, v = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        return q, k, v
-
-    def join(self, attended: Tensor) -> Tensor:
-        """The output (B, L, C) for what each head attends to, (B, h, L, C / h)."""
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)  # (B, h, L, C / h)
         out = self.out_proj
-        return F.linear(attended.transpose(1, 2).flatten(2), out.weight, out.bias)
+        return F.linear(attended.transpose(1, 2).flatten(2), out.weight, out.bias), None
 
 
 def with_self_attention(model: Module) -> Module:
-    """Make every ``nn.MultiheadAttention`` of a model a :class:`SelfAttention`, in place."""
+    """Give the blocks of open_clip's transformers :class:`SelfAttention`, in place."""
     for module in model.modules():
-        if type(module) is nn.MultiheadAttention:
-            module.__class__ = SelfAttention
+        if isinstance(module, ResidualAttentionBlock):
+            module.attn.__class__ = SelfAttention
     return model

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.ops import (
     multi_prompt_plan,
     multi_prompt_score,
@@ -51,10 +51,6 @@ class MPSAMap(nn.Module):
         plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
         return transport_score(similarity, plan), plan
 
-    def score(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """The map alone, see :meth:`forward`."""
-        return multi_prompt_score(self.similarity(queries, pixels), self.transport, self.epsilon)
-
     def similarity(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Cosine similarities of projected prompts and pixels, shape (B, K, N, M)."""
         query = F.normalize(self.query(queries), dim=-1)
@@ -67,21 +63,12 @@ class MPSAMap(nn.Module):
 class MPSADecoderLayer(DecoderLayer):
     """Multi-Prompts Sinkhorn Attention and a feed-forward, with residual and LayerNorm after each.
 
-    ``dropout`` also acts on the plan. The arguments are those of :class:`MPSAMap` and
-    :class:`DecoderLayer`.
+    ``dropout`` also acts on the plan. The arguments are those of :class:`DecoderLayer`; the
+    attention is an :class:`MPSAMap`.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.3.
     """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        dropout: float = 0.1,
-        transport: str = "sinkhorn",
-        epsilon: float = 0.05,
-    ) -> None:
-        super().__init__(MPSAMap(embed_dim, transport, epsilon), embed_dim, dropout)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to.
@@ -113,7 +100,8 @@ class MPSADecoder(Decoder):
     Args:
         embed_dim: Width D.
         num_layers: Layers L, at least 1.
-        dropout, transport, epsilon: See :class:`MPSADecoderLayer`.
+        dropout: See :class:`MPSADecoderLayer`.
+        transport, epsilon: See :class:`MPSAMap`.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.3.
@@ -130,13 +118,8 @@ class MPSADecoder(Decoder):
         transport: str = "sinkhorn",
         epsilon: float = 0.05,
     ) -> None:
-        super().__init__(
-            (
-                MPSADecoderLayer(embed_dim, dropout, transport, epsilon)
-                for _ in range(num_layers - 1)
-            ),
-            MPSAMap(embed_dim, transport, epsilon),
-        )
+        *maps, last = (MPSAMap(embed_dim, transport, epsilon) for _ in range(num_layers))
+        super().__init__((MPSADecoderLayer(each, embed_dim, dropout) for each in maps), last)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit pixels (B, M, D)."""
@@ -145,7 +128,7 @@ class MPSADecoder(Decoder):
         for layer in self.layers:
             queries, class_map = layer(queries, pixels)
             log_gates.append(F.logsigmoid(class_map))
-        class_map = self.last.score(queries, pixels)
+        class_map, _ = self.last(queries, pixels)
         if not log_gates:
             return class_map
         return class_map * torch.stack(log_gates).mean(0).exp()
@@ -192,10 +175,7 @@ class MPSAHead(ZeroShotHead):
         predict_from: str = "ensemble",
         **kwargs: Any,
     ) -> None:
-        if predict_from not in PREDICTIONS:
-            raise UserError(
-                f"predict_from must be one of {', '.join(PREDICTIONS)}, got {predict_from!r}"
-            )
+        check_option("predict_from", predict_from, PREDICTIONS)
         if not decoder_layers and predict_from != "score":
             raise UserError("without a decoder (decoder_layers=0) set predict_from='score'")
         super().__init__(num_classes, embed_dim, num_levels, **kwargs)

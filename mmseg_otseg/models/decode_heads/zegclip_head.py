@@ -27,6 +27,7 @@ class MultiHeadMap(nn.Module):
         super().__init__()
         self.query = nn.Linear(embed_dim, embed_dim)
         self.key = nn.Linear(embed_dim, embed_dim)
+        self.num_heads = num_heads
         # The heads' products add up to the product of the whole vectors: their mean, each over
         # sqrt(D/h), is that over h sqrt(D/h).
         self.scale = (embed_dim * num_heads) ** -0.5
@@ -40,22 +41,16 @@ class MultiHeadMap(nn.Module):
 class MultiHeadLayer(DecoderLayer):
     """Multi-head attention to the pixels and a feed-forward; no self-attention.
 
-    Args:
-        embed_dim: Width D.
-        num_heads: Attention heads h, each of width D/h.
-        dropout: See :class:`DecoderLayer`.
+    The arguments are those of :class:`DecoderLayer`; the attention is a :class:`MultiHeadMap`.
     """
 
     attention: MultiHeadMap
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__(MultiHeadMap(embed_dim, num_heads), embed_dim, dropout)
-        self.num_heads = num_heads
-
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to."""
+        heads = self.attention.num_heads
         query, key, value = (
-            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, h, tokens, D/h)
+            tokens.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, tokens, D/h)
             for tokens in (
                 self.attention.query(queries.flatten(1, 2)),
                 self.attention.key(pixels),
@@ -93,10 +88,8 @@ class MultiHeadDecoder(Decoder):
             raise UserError(
                 f"{num_heads} attention heads do not divide CLIP's joint width {embed_dim}"
             )
-        super().__init__(
-            (MultiHeadLayer(embed_dim, num_heads, dropout) for _ in range(num_layers - 1)),
-            MultiHeadMap(embed_dim, num_heads),
-        )
+        *maps, last = (MultiHeadMap(embed_dim, num_heads) for _ in range(num_layers))
+        super().__init__((MultiHeadLayer(each, embed_dim, dropout) for each in maps), last)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit-length pixels (B, M, D).

@@ -45,7 +45,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             others. None takes the value that was calibrated for the loaded checkpoint
             (``tools/analysis/calibrate_seen_bias.py --write``), or else 0.1.
         loss_decode: Config of the loss.
-        align_corners: How class maps are upsampled.
 
     Attributes:
         predict_from: Which maps predict.
@@ -66,7 +65,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         num_levels: int = 1,
         seen_bias: float | None = None,
         loss_decode: Mapping[str, Any] | None = None,
-        align_corners: bool = False,
         num_names: int | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -79,13 +77,12 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             threshold=1.0,
             dropout_ratio=0.0,
             loss_decode=dict(loss_decode or {"type": "FocalDiceLoss"}),
-            align_corners=align_corners,
             init_cfg=init_cfg,
         )
         del self.conv_seg  # maps come from matching text, not from a classifier
         self.out_channels = num_names or num_classes
         self.num_levels = num_levels
-        if seen_bias is not None and not _is_bias(seen_bias):
+        if seen_bias is not None and not -1 <= seen_bias <= 1:
             raise UserError(
                 "seen_bias is subtracted from probabilities, so it must be a number between -1 and "
                 f"1, or None for the checkpoint's own; got {seen_bias!r}"
@@ -112,11 +109,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """Switch to training or testing; training ends the validity of a calibrated bias."""
         if mode and self.bias_is_calibrated:
             self._calibrated_bias = None
-            print_log(
-                "Training changes what the seen-class bias was calibrated for: "
-                f"{self.seen_bias:g} is used from now on.",
-                "current",
-            )
+            ended = f"Training ends what was calibrated: the seen-class bias is {self.seen_bias:g}."
+            print_log(ended, "current")
         return super().train(mode)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -127,27 +121,13 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         }
         self._calibrated_bias = None
         if self.predict_from in found:
-            bias = found[self.predict_from]
-            if not (isinstance(bias, Tensor) and bias.numel() == 1 and _is_bias(bias.item())):
-                raise UserError(
-                    "the checkpoint's calibrated seen-class bias is not a number between -1 and 1; "
-                    "calibrate it again with tools/analysis/calibrate_seen_bias.py --write"
-                )
-            self._calibrated_bias = bias.item()
-        if self.bias_is_calibrated:
-            message = f"Seen-class bias {self.seen_bias:g}, calibrated, from the checkpoint."
-        elif self._calibrated_bias is not None:
-            message = (
-                f"The config's seen-class bias {self.seen_bias:g} is used, not "
-                f"{self._calibrated_bias:g}, which the checkpoint was calibrated to."
-            )
-        else:
-            message = (
-                "The checkpoint's seen-class bias was calibrated for predict_from="
-                f"{', '.join(found)}, not for {self.predict_from}: {self.seen_bias:g} is used."
-            )
+            self._calibrated_bias = found[self.predict_from].item()
         if found:
-            print_log(message, "current")
+            others = ", ".join(f"{value.item():g} for {kind}" for kind, value in found.items())
+            source = f"not the checkpoint's, which was calibrated: {others}"
+            if self.bias_is_calibrated:
+                source = "calibrated, from the checkpoint"
+            print_log(f"Seen-class bias {self.seen_bias:g}, {source}.", "current")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
@@ -178,7 +158,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     def predicting_map(self, maps: Mapping[str, Tensor]) -> Tensor:
         """The map that predicts: here the mean of all class maps, which have one shape, logits."""
-        return _mean(maps)
+        return torch.stack(list(maps.values())).mean(0)
 
     def forward(self, inputs: AlignedFeatures) -> dict[str, Tensor]:
         """Class maps at patch resolution, from the output of the neck.
@@ -187,8 +167,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             Maps by name, shape (B, K, H, W), logits for every class that has queries.
 
         Raises:
-            UserError: If the neck returns another number of levels, or :meth:`class_maps`
-                something else than maps of that size.
+            UserError: If the neck returns another number of levels.
         """
         if len(inputs.pixels) != self.num_levels:
             raise UserError(
@@ -198,14 +177,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
         maps = self.class_maps(inputs.queries, levels)
-        expected = (*inputs.queries.shape[:2], levels[-1].shape[1])
-        found = {name: tuple(class_map.shape) for name, class_map in maps.items()}
-        checks = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        if checks and (not found or set(found.values()) != {expected}):
-            raise UserError(
-                f"{type(self).__name__}.class_maps returned maps of the shapes {found}; expected "
-                f"(B, K, M) = {expected}"
-            )
         return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
 
     def loss(
@@ -231,7 +202,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             pseudo = self._pseudo_labels(maps, inputs.unseen, labels.shape[1:])
             target = torch.where(labels == unlabeled_label(self.num_classes), pseudo, target)
         for name, class_map in maps.items():
-            loss = self.loss_decode(class_map, target, self.align_corners)
+            loss = self.loss_decode(class_map, target)
             losses |= {f"{name}.{key}": value for key, value in loss.items()}
         return losses
 
@@ -255,8 +226,15 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
         Returns:
             Shape (B, Q, H, W).
+
+        Raises:
+            UserError: If there are not as many queries as names.
         """
-        self.check_vocabulary(inputs)
+        if len(inputs.classes) != self.out_channels:
+            raise UserError(
+                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
+                f"{self.num_classes} and num_names={self.out_channels}"
+            )
         return self.predicting_map(self.forward(inputs))
 
     def values(self, maps: Tensor, seen: Tensor) -> Tensor:
@@ -271,14 +249,6 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         """
         maps = maps.sigmoid()
         return maps - self.seen_bias * seen[:, None, None].to(maps) if self.seen_bias else maps
-
-    def check_vocabulary(self, inputs: AlignedFeatures) -> None:
-        """Raise a UserError unless there are as many queries as names."""
-        if len(inputs.classes) != self.out_channels:
-            raise UserError(
-                f"the vocabulary has {len(inputs.classes)} names, but the head has num_classes="
-                f"{self.num_classes} and num_names={self.out_channels}"
-            )
 
     def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Class maps from the maps of all names, once windows are averaged and maps refined.
@@ -302,24 +272,15 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         self, maps: Mapping[str, Tensor], unseen: Tensor, size: torch.Size
     ) -> Tensor:
         """Best of the ``unseen`` queries (U,) for every pixel, (B, h, w), as an index into all."""
-        logits = _mean(maps)[:, unseen]
+        logits = torch.stack(list(maps.values())).mean(0)[:, unseen]
         best, index = logits.new_full((), -torch.inf), torch.zeros_like(unseen[0])
         for start in range(0, len(unseen), PSEUDO_CLASSES):  # what is upsampled at a time
             part = logits[:, start : start + PSEUDO_CLASSES]
-            part = F.interpolate(part, size, mode="bilinear", align_corners=self.align_corners)
+            part = F.interpolate(part, size, mode="bilinear")
             value, winner = part.max(1)
             index = torch.where(value > best, winner + start, index)
             best = torch.maximum(best, value)
         return unseen[index]
-
-
-def _is_bias(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1 <= value <= 1
-
-
-def _mean(maps: Mapping[str, Tensor]) -> Tensor:
-    """The mean of maps of one shape."""
-    return torch.stack(list(maps.values())).mean(0)
 
 
 def query_targets(labels: Tensor, classes: Tensor) -> Tensor:

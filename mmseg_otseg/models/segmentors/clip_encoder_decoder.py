@@ -40,13 +40,11 @@ class CLIPEncoderDecoder(EncoderDecoder):
     Args:
         clip: ``dict(model=..., pretrained=...)``, see :func:`~mmseg_otseg.models.clip.load_clip`.
         backbone: Config of the backbone.
-        decode_head: Config of the head.
-        neck: Config of the neck.
+        decode_head: Config of the head, a :class:`~mmseg_otseg.models.ZeroShotHead`.
+        neck: Config of the neck, a :class:`~mmseg_otseg.models.DLFANeck`.
         split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`.
         data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
             they are those that the CLIP was trained with.
-        compile_losses: Compile the losses of a training step into one graph: True, or options of
-            ``torch.compile``. A config sets it with ``compile``.
         kwargs: As in ``EncoderDecoder``.
 
     Raises:
@@ -61,10 +59,9 @@ class CLIPEncoderDecoder(EncoderDecoder):
         clip: Mapping[str, Any],
         backbone: Mapping[str, Any],
         decode_head: Mapping[str, Any],
-        neck: Mapping[str, Any] | None = None,
+        neck: Mapping[str, Any],
         split: SplitLike | None = None,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
-        compile_losses: bool | Mapping[str, Any] = False,
         **kwargs: Any,
     ) -> None:
         parts = resolve_model(
@@ -87,8 +84,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
             )
         self.register_buffer("pixels", _statistics_in_use(self.data_preprocessor))
         self._data_meta: Mapping[str, Any] = {}
-        self._compile_options = {} if compile_losses is True else compile_losses
-        self._compiled_loss: Any = None
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -105,15 +100,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
     def background_label(self) -> int:
         """K; with a split whose last class is the background, the label of that one."""
         return len(self.neck.text.split.foreground)
-
-    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of normalized images (B, 3, h, w) and samples with ``gt_sem_seg``."""
-        if self._compile_options is False:
-            return super().loss(inputs, data_samples)
-        if self._compiled_loss is None:
-            self._compiled_loss = torch.compile(super().loss, **self._compile_options)
-        # Paths and sizes of the images differ in each step, which would compile each step anew.
-        return self._compiled_loss(inputs, [_labels_alone(sample) for sample in data_samples])
 
     def inference(
         self, inputs: Tensor, batch_img_metas: list[dict], refine: bool | None = None
@@ -132,8 +118,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
         maps = torch.stack([each.whole() for each in self._image_maps(inputs, batch_img_metas)])
         if self.test_cfg.get("refine", False) if refine is None else refine:
             maps = refined(maps, inputs)
-        if not hasattr(self.decode_head, "finish"):  # a head that needs no text
-            return maps
         names_per_class, seen = self._vocabulary()
         return self.decode_head.finish(maps, names_per_class.tolist(), seen.to(maps.device))
 
@@ -142,76 +126,64 @@ class CLIPEncoderDecoder(EncoderDecoder):
 
         Class maps never have the size of the original images, which can be large. With
         ``test_cfg.keep_maps=False`` they do not even have the size that the test pipeline gave the
-        images, unless that takes all of them at once, and samples have no ``seg_logits``. A run
-        sets it if no metric reads them.
+        images, unless a softmax or refinement takes all of them at once. A run sets it if no metric
+        reads them.
+
+        Args:
+            inputs: Normalized images, shape (B, 3, h, w).
+            data_samples: Samples with the images' meta information; None stands for images that
+                are not resized.
+
+        Returns:
+            Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
+            original image; and, unless ``keep_maps=False``, ``seg_logits`` (K, h', w'), at the size
+            that the test pipeline gave the image, without padding and flip. With ``EncoderDecoder``
+            the latter have the original size.
+
+        Raises:
+            UserError: If a value is not finite.
         """
         samples = data_samples or [
             SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:])) for _ in inputs
         ]
-        if self.test_cfg.get("keep_maps", True) or self._needs_all_maps(samples):
-            return super().predict(inputs, data_samples)
-        metas = [sample.metainfo for sample in samples]
-        for sample, maps in zip(samples, self._image_maps(inputs, metas)):
-            self._place(maps, sample)
+        metas, keeps = [each.metainfo for each in samples], self.test_cfg.get("keep_maps", True)
+        if keeps or self._needs_all_maps(samples):
+            maps = [ImageMaps.of(values) for values in self.inference(inputs, metas)]
+        else:
+            maps = self._image_maps(inputs, metas)
+        none_below = self.test_cfg.get("none_below")
+        for sample, each in zip(samples, maps):
+            upright, size = each.upright(sample.metainfo), sample.ori_shape
+            labels, _ = place_labels([upright], size, none_below, self.background_label)
+            sample.pred_sem_seg = PixelData(data=labels[None])
+            if keeps:
+                sample.seg_logits = PixelData(data=upright.whole())
         return samples
 
     def _needs_all_maps(self, samples: SampleList) -> bool:
         """Whether labels take all maps at once: for refinement, or the values of a softmax."""
         head, config = self.decode_head, self.test_cfg
-        if config.get("refine", False) or not hasattr(head, "finish"):
-            return True
         resized = any(tuple(s.ori_shape) != tuple(s.get("img_shape", s.ori_shape)) for s in samples)
-        return head.normalizes and bool(
-            resized or head.seen_bias or config.get("none_below") is not None
-        )
-
-    def postprocess_result(
-        self, seg_logits: Tensor, data_samples: OptSampleList = None
-    ) -> SampleList:
-        """Take the best class of each pixel of the original images, from maps (B, K, h, w).
-
-        Returns:
-            Samples with ``pred_sem_seg``, class indices (1, H, W), int64, at the size of the
-            original image; and ``seg_logits`` (K, h', w'), at the size that the test pipeline gave
-            the image, without padding and flip. With ``EncoderDecoder`` the latter have the
-            original size.
-
-        Raises:
-            UserError: If a value is not finite.
-        """
-        samples = data_samples or [SegDataSample() for _ in seg_logits]
-        for sample, values in zip(samples, seg_logits):
-            maps = self._place(ImageMaps.of(values), sample)
-            sample.seg_logits = PixelData(data=maps.whole())
-        return samples
-
-    def _place(self, maps: ImageMaps, sample: SegDataSample) -> ImageMaps:
-        """Put the labels of an image into its sample; returns the maps without padding and flip."""
-        maps, none_below = maps.upright(sample.metainfo), self.test_cfg.get("none_below")
-        none_label = None if none_below is None else self.background_label
-        size = sample.metainfo.get("ori_shape", maps.size)
-        labels, _ = place_labels([maps], size, self.align_corners, none_below, none_label)
-        sample.pred_sem_seg = PixelData(data=labels[None])
-        return maps
+        softmax = resized or head.seen_bias or config.get("none_below") is not None
+        return bool(config.get("refine", False) or (head.normalizes and softmax))
 
     def _image_maps(self, inputs: Tensor, metas: list[dict]) -> list[ImageMaps]:
         """What the head makes of each image: maps of all names, at the resolution of patches."""
-        head, more = self.decode_head, dict[str, Any](align_corners=self.align_corners)
-        predict = self.encode_decode
-        if hasattr(head, "name_maps"):
-            names_per_class, seen = (each.to(inputs.device) for each in self._vocabulary())
-            of_names = seen.repeat_interleave(names_per_class)
-            more["values"] = lambda maps, names: head.values(maps, of_names[names])
-            classes = torch.arange(len(seen), device=seen.device)
-            more["classes"] = classes.repeat_interleave(names_per_class)
+        head = self.decode_head
+        names_per_class, seen = (each.to(inputs.device) for each in self._vocabulary())
+        of_names = seen.repeat_interleave(names_per_class)
+        classes = torch.arange(len(seen), device=seen.device).repeat_interleave(names_per_class)
 
-            def predict(crops: Tensor, metas: list[dict]) -> Tensor:
-                return head.name_maps(self.extract_feat(crops))
+        def predict(crops: Tensor, metas: list[dict]) -> Tensor:
+            return head.name_maps(self.extract_feat(crops))
+
+        def values(maps: Tensor, names: Any) -> Tensor:
+            return head.values(maps, of_names[names])
 
         found = predict_windows(predict, inputs, metas, self.test_cfg, self.out_channels)
         size = (inputs.shape[2], inputs.shape[3])
         return [
-            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], **more)
+            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], values, classes)
             for index in range(len(inputs))
         ]
 
@@ -232,13 +204,6 @@ class CLIPEncoderDecoder(EncoderDecoder):
                 "model.data_preprocessor.mean and .std to the checkpoint's"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _labels_alone(sample: SegDataSample) -> SegDataSample:
-    """A sample with its labels alone, so that nothing but values changes between steps."""
-    labels = sample.gt_sem_seg.data
-    # The stride of the first axis, of length 1, must not depend on whether the label was padded.
-    return SegDataSample(gt_sem_seg=PixelData(data=labels.squeeze(0).contiguous().unsqueeze(0)))
 
 
 def _statistics_in_use(preprocessor: Any) -> Tensor:
@@ -287,11 +252,10 @@ class ZeroShotTTAModel(BaseTTAModel):
                 values = ImageMaps.of(values).upright(meta).whole().float() / count
                 total[values.shape] = total.get(values.shape, 0) + values
         none_below = self.module.test_cfg.get("none_below")
-        none_label = getattr(self.module, "background_label", None)  # mmseg's own has none
+        none_label = getattr(self.module, "background_label", -1)  # mmseg's own has none
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            options = (self.module.align_corners, none_below, none_label)
-            labels, _ = place_labels([*total.values()], size, *options)
+            labels, _ = place_labels([*total.values()], size, none_below, none_label)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 

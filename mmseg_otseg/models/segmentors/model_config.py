@@ -19,7 +19,7 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     ``clip`` of backbone, neck and text prompts; ``split`` of neck and text prompts; ``adapters`` of
     the neck; ``embed_dim``, ``num_classes`` and ``num_levels`` of the head, and ``num_names`` where
     a class has several; the mean and standard deviation of the pixels where they are None; and the
-    label of padded pixels where 255 is that of a class. A head without a neck is left as it is.
+    label of padded pixels where 255 is that of a class.
 
     Args:
         config: The config; it is not changed. A model for test-time augmentation has it in
@@ -40,8 +40,6 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     model.backbone = ConfigDict(model.backbone)
     _fill("model.backbone", model.backbone, clip=clip)
     model.data_preprocessor = _with_statistics(model.get("data_preprocessor"), clip)
-    if model.get("neck") is None:
-        return model
     neck, head = ConfigDict(model.neck), ConfigDict(model.decode_head)
     text: Any = neck.text
     text = ConfigDict(dict(type="PrecomputedPrompts", path=text) if isinstance(text, str) else text)
@@ -112,13 +110,8 @@ def _with_statistics(preprocessor: Any, clip: Mapping[str, Any]) -> Any:
             "images are read as BGR, but every CLIP was trained on RGB: set "
             "model.data_preprocessor.bgr_to_rgb=True"
         )
-    given = [preprocessor[key] for key in ("mean", "std") if preprocessor.get(key) is not None]
-    if len(given) == 1:
-        raise UserError(
-            "the data preprocessor has only one of mean and std: give it both, or neither to use "
-            "those that CLIP was trained with"
-        )
-    if given:
+    missing = [key for key in ("mean", "std") if preprocessor.get(key) is None]
+    if not missing:
         return preprocessor
     source = resolve_clip(**clip)
-    return ConfigDict({**preprocessor, "mean": list(source.mean), "std": list(source.std)})
+    return ConfigDict({**preprocessor, **{key: list(getattr(source, key)) for key in missing}})

@@ -43,17 +43,12 @@ def predict_windows(
 
     Returns:
         Rows and columns of each window in the images, and its maps (B, Q, H', W').
-
-    Raises:
-        UserError: If ``window_batch`` is not a positive whole number.
     """
     size = images.shape[2:]
     slides = test_cfg.get("mode", "whole") == "slide"
     crop, stride = (test_cfg[key] if slides else size for key in ("crop_size", "stride"))
-    at_once = test_cfg.get("window_batch", WINDOW_BATCH)
-    if not isinstance(at_once, int) or at_once < 1:
-        raise UserError(f"test_cfg.window_batch must be a whole number from 1 on, got {at_once!r}")
-    at_once = max(1, min(at_once, MAX_WINDOW_VALUES // (maps * crop[0] * crop[1])))
+    most = MAX_WINDOW_VALUES // (maps * crop[0] * crop[1])
+    at_once = max(1, min(test_cfg.get("window_batch", WINDOW_BATCH), most))
     rows, columns = map(windows, size, crop, stride)
     places = [(row, column) for row in rows for column in columns]
     found: list[Window] = []
@@ -80,14 +75,12 @@ class ImageMaps:
             nondecreasing, pixel by pixel. Afterwards windows are averaged where they overlap.
         classes: The class of each name, (Q,), in increasing order, to take the largest value of
             the names of each; None leaves the names apart.
-        align_corners: How maps are resized, as in ``interpolate``.
     """
 
     size: tuple[int, int]
     windows: Sequence[Window]
     values: Callable[[Tensor, Any], Tensor] = lambda maps, names: maps
     classes: Tensor | None = None
-    align_corners: bool = False
 
     @classmethod
     def of(cls, maps: Tensor) -> ImageMaps:
@@ -184,16 +177,15 @@ class ImageMaps:
         """Where a window overlaps a part along an axis, from which of its values, and weights."""
         start, stop = max(part.start, window.start), min(part.stop, window.stop)
         within = slice(start - window.start, max(start, stop) - window.start)
-        source, weights = _weights(old, window.stop - window.start, within, self.align_corners)
+        source, weights = _weights(old, window.stop - window.start, within)
         return slice(start - part.start, stop - part.start), source, weights
 
 
 def place_labels(
     maps: Sequence[Tensor | ImageMaps],
     size: tuple[int, int],
-    align_corners: bool = False,
     none_below: float | None = None,
-    none_label: int | None = None,
+    none_label: int = -1,
 ) -> tuple[Tensor, Tensor]:
     """Resize class maps bilinearly and take the best class of each pixel.
 
@@ -206,9 +198,7 @@ def place_labels(
         maps: Class maps of the image, shape (K, h, w) each, in any unit. Those of several views,
             which may differ in h and w, are added up at the size of the image.
         size: Rows and columns (H, W) of the image.
-        align_corners: As in ``interpolate``.
-        none_below: Pixels whose best value is below this get the label ``none_label``.
-        none_label: Default: K.
+        none_below, none_label: Pixels whose best value is below the former get the latter.
 
     Returns:
         Class indices, shape (H, W), int64; and their values, shape (H, W), float32.
@@ -231,7 +221,7 @@ def place_labels(
     for rows in windows(size[0], side, side):
         for columns in windows(size[1], side, side):
             axes = [
-                [_weights(*axis, align_corners) for axis in zip(view.size, size, (rows, columns))]
+                [_weights(*axis) for axis in zip(view.size, size, (rows, columns))]
                 for view in views
             ]
             ends = [view.bounds(top, left) for view, ((top, _), (left, _)) in zip(views, axes)]
@@ -244,11 +234,11 @@ def place_labels(
             best[rows, columns], index = sum(resized[1:], resized[0]).max(0)
             labels[rows, columns] = possible[index]
     if none_below is not None:
-        labels[best < none_below] = len(least) if none_label is None else none_label
+        labels[best < none_below] = none_label
     return labels, best
 
 
-def _weights(old: int, new: int, part: slice, align_corners: bool) -> tuple[slice, Tensor | None]:
+def _weights(old: int, new: int, part: slice) -> tuple[slice, Tensor | None]:
     """How a part of ``new`` pixels along an axis depends on ``old`` ones, as in ``interpolate``.
 
     Returns:
@@ -257,12 +247,8 @@ def _weights(old: int, new: int, part: slice, align_corners: bool) -> tuple[slic
     """
     if old == new or part.start == part.stop:
         return part, None
-    places = torch.arange(part.start, part.stop, dtype=torch.float32)
-    if align_corners:
-        places = places * ((old - 1) / max(new - 1, 1))
-    else:
-        places = (places + 0.5) * (old / new) - 0.5
-    places = places.clamp(0, old - 1)
+    pixels = torch.arange(part.start, part.stop, dtype=torch.float32)
+    places = ((pixels + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
     source = slice(int(places[0]), min(int(places[-1]) + 2, old))
     distance = places[:, None] - torch.arange(source.start, source.stop)
     return source, (1 - distance.abs()).clamp(min=0)

@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import FrozenTower, check_text_tower, clip_embed_dim, load_clip
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
@@ -65,23 +65,16 @@ class LearnablePrompts(TextPrompts):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if position not in POSITIONS:
-            raise UserError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
-        if num_prompts < 1 or (num_tokens is not None and num_tokens < 1):
-            raise UserError(
-                f"learnable prompts need at least one prompt and one token, got "
-                f"num_prompts={num_prompts}, num_tokens={num_tokens}"
-            )
+        check_option("position", position, POSITIONS)
         self.position, self.per_class = position, per_class
         self._embed_dim = clip_embed_dim(clip["model"])
         check_text_tower(clip["model"], learnable=True)
         tower = build_text_tower(load_clip(**clip), clip["model"])
         self.tower = FrozenTower(tower, precision=clip.get("precision", "fp32"))
-        self._encoded = _EncodedClasses()
+        self._table: Tensor | None = None  # all names, encoded in testing
         contexts = self._init_contexts(num_prompts, num_tokens, init_text)
         self.register_buffer("init_contexts", contexts, persistent=False)
-        for name in ("tokens", "layout", "ends"):
-            self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("tokens", torch.empty(0, dtype=torch.int64), persistent=False)
         self.contexts = nn.Parameter(contexts.clone())
         if per_class:
             self.register_buffer("vocabulary_digest", torch.empty(0, dtype=torch.uint8))
@@ -90,8 +83,6 @@ class LearnablePrompts(TextPrompts):
 
     init_contexts: Tensor
     tokens: Tensor
-    layout: Tensor
-    ends: Tensor
     vocabulary_digest: Tensor
 
     @property
@@ -114,20 +105,15 @@ class LearnablePrompts(TextPrompts):
         return self._embed_dim
 
     def forward(self, names: Tensor | None = None) -> Tensor:
-        """Text embeddings of some names.
-
-        Args:
-            names: Indices into ``split.texts``, shape (Q',), int64; None is all Q.
-
-        Returns:
-            Embeddings, shape (Q', N, D), unit length.
-        """
+        """Text embeddings of some names, see :meth:`TextPrompts.forward`."""
         if self.training or torch.is_grad_enabled():
-            if names is None:
-                names = torch.arange(len(self.tokens), device=self.tokens.device)
-            return self._encode(names)
-        table = self._encoded.get(self.contexts, self._encode_all)
-        return table if names is None else table[names]
+            return self._encode_names(slice(None) if names is None else names)
+        if self._table is None:
+            step = max(1, BATCH // self.num_prompts)  # names at a time
+            starts = range(0, len(self.tokens), step)
+            parts = [self._encode_names(slice(start, start + step)) for start in starts]
+            self._table = torch.cat(parts)
+        return self._table if names is None else self._table[names]
 
     def set_classes(self, split: SplitLike) -> None:
         """Replace the vocabulary. With ``per_class``, names that stay keep their contexts.
@@ -137,7 +123,7 @@ class LearnablePrompts(TextPrompts):
         """
         split = ClassSplit.build(split)
         tokens = self.text_tower.tokenize([f"{name}." for name in split.texts])
-        layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
+        _, ends = prompt_layout(tokens, self.num_tokens, self.position)
         limit = len(self.text_tower.positional_embedding)
         if int(ends.max()) >= limit:
             raise UserError(
@@ -145,54 +131,33 @@ class LearnablePrompts(TextPrompts):
                 f"{int(ends.max()) + 1} tokens, CLIP's text tower takes {limit}: use fewer context "
                 "tokens (num_tokens) or a shorter name"
             )
-        device = self.contexts.device
-        self.tokens, self.ends = tokens.to(device), ends.to(device)
-        self.layout = layout.to(device)
+        known = self.split.texts if hasattr(self, "split") else ()
+        self.split, self.tokens = split, tokens.to(self.contexts.device)
         if self.per_class:
-            known = self.split.texts if hasattr(self, "split") else ()
-            rows = dict(zip(known, self.contexts.data))
-            kept = [rows.get(name, self.init_contexts) for name in split.texts]
-            self.contexts = nn.Parameter(torch.stack(kept))
-            self.vocabulary_digest = digest_of(split.full_names).to(device)
-        self.split = split
-        self._encoded = _EncodedClasses()  # not shared with a shallow copy
+            self.contexts = nn.Parameter(self.contexts_from(known, self.contexts.data))
+            self.vocabulary_digest = digest_of(split.full_names).to(self.contexts.device)
+        self._table = None
 
-    def contexts_from(self, classes: Sequence[str], contexts: Tensor) -> Tensor:
-        """Contexts for this vocabulary, taken from another one for the names that both have.
+    def contexts_from(self, names: Sequence[str], contexts: Tensor) -> Tensor:
+        """Contexts (K, N, M, C) for this vocabulary, if there is one for each class.
 
-        Args:
-            classes: Names of the other vocabulary, K' of them.
-            contexts: Its contexts, shape (K', N, M, C).
-
-        Returns:
-            The other's contexts for names that both have, this model's for the rest, shape
-            (K, N, M, C).
-
-        Raises:
-            UserError: If the numbers of prompts or tokens differ.
+        They are those of another one (K', N, M, C) for the names that both have, and new ones for
+        the rest.
         """
-        ours = self.contexts.detach().cpu().clone()
-        if contexts.shape[1:] != ours.shape[1:] or len(contexts) != len(classes):
-            raise UserError(
-                f"the checkpoint has contexts of shape {tuple(contexts.shape)} for {len(classes)} "
-                f"classes, this model needs {tuple(ours.shape[1:])} for each: set num_prompts and "
-                "num_tokens as it was trained"
-            )
-        rows = dict(zip(classes, contexts.cpu()))
-        kept = [rows.get(name, own) for name, own in zip(self.split.texts, ours)]
-        return torch.stack([row.to(ours.dtype) for row in kept])
+        rows, new = dict(zip(names, contexts)), self.init_contexts
+        return torch.stack([rows.get(name, new).to(new) for name in self.split.texts])
 
     def train(self, mode: bool = True) -> LearnablePrompts:
         """Switch between training and testing; the classes are then encoded again."""
-        self._encoded = _EncodedClasses()
+        self._table = None
         return super().train(mode)
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> BaseModule:
-        self._encoded = _EncodedClasses()
+        self._table = None
         return super()._apply(fn, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self._encoded = _EncodedClasses()
+        self._table = None
         take_old_digest(state_dict, prefix)
         found = state_dict.get(prefix + "vocabulary_digest")
         own = self.vocabulary_digest if self.per_class else None  # shared contexts belong to none
@@ -220,16 +185,10 @@ class LearnablePrompts(TextPrompts):
         contexts[1:] += TEXT_INIT_STD * torch.randn_like(contexts[1:])
         return contexts
 
-    def _encode_all(self) -> Tensor:
-        """Text embeddings (Q, N, D) of all names, a few names at a time."""
-        rows = torch.arange(len(self.tokens), device=self.tokens.device)
-        step = max(1, BATCH // self.num_prompts)
-        return torch.cat([self._encode(chunk) for chunk in rows.split(step)])
-
-    def _encode(self, names: Tensor) -> Tensor:
+    def _encode_names(self, names: slice | Tensor) -> Tensor:
         """Text embeddings (Q', N, D) of the names (Q',)."""
         contexts = self.contexts[names] if self.per_class else self.contexts
-        return self._encode_with(contexts, self.tokens[names], self.ends[names], self.layout[names])
+        return self._encode(contexts, self.tokens[names])
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Text embeddings of names that are not in the vocabulary.
@@ -241,14 +200,11 @@ class LearnablePrompts(TextPrompts):
         Returns:
             Embeddings, shape (n, N, D), unit length.
         """
-        layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
-        contexts = self.init_contexts if self.per_class else self.contexts
-        return self._encode_with(contexts, tokens, ends, layout)
+        return self._encode(self.init_contexts if self.per_class else self.contexts, tokens)
 
-    def _encode_with(
-        self, contexts: Tensor, tokens: Tensor, ends: Tensor, layout: Tensor
-    ) -> Tensor:
+    def _encode(self, contexts: Tensor, tokens: Tensor) -> Tensor:
         """Text embeddings (n, N, D) of tokens (n, T) in contexts (N, M, C) or (n, N, M, C)."""
+        layout, ends = prompt_layout(tokens, self.num_tokens, self.position)
         number = tokens.shape[0]
         words = self.text_tower.token_embedding(tokens)
         words = words[:, None].expand(-1, self.num_prompts, -1, -1)
@@ -261,19 +217,3 @@ class LearnablePrompts(TextPrompts):
         # Again in full precision: under autocast the tower's own normalization is rounded.
         encoded = F.normalize(encoded.to(self.contexts.dtype), dim=-1)
         return encoded.unflatten(0, (number, self.num_prompts))
-
-
-class _EncodedClasses:
-    """Keeps the embeddings of a vocabulary for as long as the contexts do not change."""
-
-    def __init__(self) -> None:
-        self._table: Tensor | None = None
-        self._version = (0, 0)
-
-    def get(self, contexts: Tensor, encode: Callable[[], Tensor]) -> Tensor:
-        """The kept embeddings (Q, N, D), or those that ``encode`` returns."""
-        # An optimizer's step, like any change in place, increments the version of a tensor.
-        version = (contexts.data_ptr(), contexts._version)
-        if self._table is None or self._version != version:
-            self._table, self._version = encode(), version
-        return self._table

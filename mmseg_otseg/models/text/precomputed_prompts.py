@@ -77,28 +77,17 @@ class PrecomputedPrompts(FrozenPrompts):
 
 def _read_embeddings(path: Path) -> np.ndarray:
     """The (K, N, D) float32 array in a .npy file."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"text embeddings {str(path)!r} not found: give a .npy file of shape (K, N, D)"
-        )
     try:
-        # Mapped, not read: what a file claims to hold costs no memory then.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        shape, kind = array.shape, array.dtype
-        fits = array.ndim in (2, 3) and np.issubdtype(kind, np.floating) and array.size > 0
-        values = np.array(array, dtype=np.float32) if fits else None
-    except Exception as error:  # a broken file can make numpy raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"cannot read text embeddings from {path}: {reason}") from error
-    if values is None:
-        raise UserError(f"{path} must hold a float array of shape (K, N, D), found {kind} {shape}")
-    values = values.reshape(len(values), -1, values.shape[-1])
-    length = np.linalg.norm(values, axis=-1)
-    wrong = np.argwhere(~(np.isfinite(length) & (length > 0)))
-    if len(wrong):
-        row, prompt = wrong[0]
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise UserError(f"cannot read text embeddings from {path}: {error}") from error
+    if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.floating):
         raise UserError(
-            f"the text embeddings in {path} are damaged: row {row}, prompt {prompt} is zero or "
-            "holds NaN or infinite values"
+            f"{path} must hold a float array of shape (K, N, D), found {array.dtype} {array.shape}"
         )
+    values = array.astype(np.float32).reshape(len(array), -1, array.shape[-1])
+    lengths = np.linalg.norm(values, axis=-1)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise UserError(f"{path} is damaged: a text embedding is zero, NaN or infinite")
     return values

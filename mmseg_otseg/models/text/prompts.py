@@ -128,9 +128,4 @@ class FrozenPrompts(TextPrompts):
             )
             for name in ("vocabulary_digest", "embeddings", "fingerprint"):
                 state_dict[prefix + name] = getattr(self, name)
-        if not (state_dict[prefix + "embeddings"].float().norm(dim=-1) > 0).all():
-            raise UserError(
-                f"this checkpoint is damaged: a text embedding in {prefix}embeddings is zero or "
-                "NaN. Use an intact copy."
-            )
         super()._load_from_state_dict(state_dict, prefix, *args)

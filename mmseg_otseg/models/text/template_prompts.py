@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ OTSEG_6 = (
     "a photo of medium {}.",
 )
 OTSEG_8 = (*OTSEG_6, "a photo of large {}.", "a background of a {}.")
-PHOTO = ("a photo of a {}.",)
 VILD = (
     "a photo of a {}.",
     "a photo of a small {}.",
@@ -55,12 +52,11 @@ IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "otseg6": OTSEG_6,
     "otseg8": OTSEG_8,
-    "photo": PHOTO,
+    "photo": OTSEG_6[:1],
     "vild": VILD,
     "imagenet": IMAGENET,
 }
 SENTENCE_FILES = (".json", ".yaml", ".yml")
-OTHER_BRACE = re.compile(r"\{(?!\})|(?<!\{)\}")  # a brace that is not part of "{}"
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -68,7 +64,7 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         UserError: If the name is unknown, the list is empty, or a sentence does not have exactly
-            one ``{}``, or has other braces.
+            one ``{}``.
     """
     if isinstance(templates, str):
         if templates not in TEMPLATES:
@@ -79,11 +75,10 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
             )
         return TEMPLATES[templates]
     sentences = tuple(templates)
-    wrong = [text for text in sentences if text.count("{}") != 1 or OTHER_BRACE.search(text)]
+    wrong = [text for text in sentences if text.count("{}") != 1]
     if not sentences or wrong:
         raise UserError(
-            "each template needs exactly one {} for the class name and no other braces, got "
-            f"{wrong or 'none'}"
+            f"each template needs exactly one {{}} for the class name, got {wrong or 'none'}"
         )
     return sentences
 
@@ -97,12 +92,8 @@ def read_sentences(given: Mapping[str, Any] | str) -> dict[str, tuple[str, ...]]
     """
     content: Any = given
     if isinstance(given, str):
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"the file of sentences {given} does not exist")
-        try:
-            text = path.read_text(encoding="utf-8")
-            content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        try:  # JSON is YAML
+            content = yaml.safe_load(Path(given).expanduser().read_text(encoding="utf-8"))
         except (ValueError, yaml.YAMLError) as error:
             raise UserError(f"cannot read the sentences in {given}: {error}") from error
     if not isinstance(content, Mapping) or not content:

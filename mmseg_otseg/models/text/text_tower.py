@@ -37,9 +37,6 @@ class TextTower(nn.Module):
     Args:
         clip: The open_clip model whose text tower is taken (the image tower can then be freed).
         tokenizer: Maps a list of strings to token indices (n, context length).
-
-    Raises:
-        UserError: If the text tower is not open_clip's own transformer.
     """
 
     token_embedding: nn.Embedding
@@ -52,18 +49,6 @@ class TextTower(nn.Module):
     def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
         super().__init__()
         source: Any = getattr(clip, "text", clip)
-        parts = (
-            "token_embedding",
-            "positional_embedding",
-            "transformer",
-            "ln_final",
-            "text_projection",
-        )
-        if not all(hasattr(source, part) for part in parts):
-            raise UserError(
-                f"this CLIP's text tower ({type(source).__name__}) is not open_clip's own "
-                "transformer; encode the prompts elsewhere and use PrecomputedPrompts"
-            )
         self.token_embedding = source.token_embedding
         self.positional_embedding = source.positional_embedding
         self.transformer = source.transformer
@@ -134,30 +119,11 @@ def build_text_tower(clip: nn.Module, model: str | Mapping[str, Any]) -> TextTow
 
 
 def build_tokenizer(model: str | Mapping[str, Any]) -> Any:
-    """open_clip's tokenizer of a CLIP model (name or configuration).
-
-    Raises:
-        ImportError: If it is one of Hugging Face's and ``transformers`` is not installed.
-        ConnectionError: If its files are not there and cannot be downloaded.
-    """
+    """open_clip's tokenizer of a CLIP model (name or configuration)."""
     text = clip_config(model)["text_cfg"]
     name = text.get("hf_tokenizer_name")
     options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
-    if not name:
-        return open_clip.SimpleTokenizer(**options)
-    try:
-        return HFTokenizer(name, **options)
-    except ImportError as error:
-        raise ImportError(
-            f"the tokenizer {name} needs further packages: "
-            f"pip install transformers sentencepiece ({error})"
-        ) from error
-    except OSError as error:
-        raise ConnectionError(
-            f"cannot load the tokenizer {name}: {str(error).strip().splitlines()[0]}. Without "
-            "network access, copy its files into a folder and give the model as a dict (as in "
-            "open_clip's model_configs) with that folder as text_cfg.hf_tokenizer_name."
-        ) from error
+    return HFTokenizer(name, **options) if name else open_clip.SimpleTokenizer(**options)
 
 
 @torch.no_grad()

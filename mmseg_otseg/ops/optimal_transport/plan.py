@@ -19,8 +19,7 @@ from torch.autograd.function import once_differentiable
 from .solvers import (
     MAX_KERNEL_EXPONENT,
     MIN_KERNEL_VALUE,
-    plan_by_logarithms,
-    products,
+    implicit_cost_gradient,
     solve_in_loop,
     solve_on_kernel,
     solve_on_logarithms,
@@ -45,8 +44,8 @@ class SinkhornResult:
     Attributes:
         plan: Transport plans, shape (P, M, N), mass per (row, column); differentiable.
         iterations: Iterations each problem took, shape (P,), int64.
-        marginal_error: Largest absolute difference of a row sum of the plan from its marginal,
-            shape (P,), mass. (Column sums are exact: they are set last.)
+        marginal_error: Largest absolute difference of a row sum of the plan from 1/M, shape (P,),
+            mass. (Column sums are exact: they are set last.)
         converged: Whether the stopping rule was met, shape (P,), bool.
     """
 
@@ -62,19 +61,16 @@ def sinkhorn(
     max_iters: int = 100,
     tol: float = 1e-6,
     backward: str = "implicit",
-    row_marginal: Tensor | None = None,
-    column_marginal: Tensor | None = None,
     cost_span: float | None = None,
 ) -> SinkhornResult:
     r"""Solve P entropic optimal transport problems.
 
     Finds, for every problem, the plan that minimizes
-    :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums
-    ``row_marginal`` and column sums ``column_marginal``:
-    :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the potentials alternate
-    ``u = eps log a - eps logsumexp_j((v - C)/eps)`` and the same for ``v``. A problem stops when
-    the mean absolute change of its ``u`` falls below ``tol``, whatever the other problems of the
-    batch do.
+    :math:`\langle T, C\rangle + \epsilon\sum_{ij} T_{ij}(\log T_{ij} - 1)` with row sums 1/M and
+    column sums 1/N: :math:`T_{ij} = \exp((u_i + v_j - C_{ij})/\epsilon)`, where the potentials
+    alternate ``u = -eps log M - eps logsumexp_j((v - C)/eps)`` and the same for ``v``. A problem
+    stops when the mean absolute change of its ``u`` falls below ``tol``, whatever the other
+    problems of the batch do.
 
     The iterations run on the kernel ``exp(-C/eps)`` when its range allows and on logarithms
     otherwise. Half-precision costs are solved in float32, under autocast too. On a GPU,
@@ -94,9 +90,6 @@ def sinkhorn(
             from the plan alone; one N x N system per problem. ``"unrolled"``: autograd through
             every iteration, the (memory-hungry) reference. An export (``torch.export``, ONNX)
             ignores it: the iterations are then one loop in the graph.
-        row_marginal: Row sums, shape (M,) or (P, M), positive; None is 1/M. Not differentiated.
-        column_marginal: Column sums, shape (N,) or (P, N), positive, of the same total; None is
-            1/N. Not differentiated.
         cost_span: A known bound on ``max(C) - min(C)`` within a row (2 for cosine costs). With it,
             the host need not wait for a GPU to find the costs' range. If the bound is so small that
             the plan would be wrong, a CPU raises ValueError; on a GPU, where checking would mean
@@ -107,9 +100,9 @@ def sinkhorn(
 
     Raises:
         ValueError: If ``cost`` is not a non-empty (P, M, N) floating tensor, ``epsilon``,
-            ``max_iters`` or ``tol`` is out of range, a marginal has the wrong shape or is not
-            positive, the marginals' totals differ, ``backward`` is unknown, or the costs span more
-            than ``cost_span`` says, or more than an exported program can solve at this ``epsilon``.
+            ``max_iters`` or ``tol`` is out of range, ``backward`` is unknown, or the costs span
+            more than ``cost_span`` says, or more than an exported program can solve at this
+            ``epsilon``.
 
     Source:
         Cuturi, "Sinkhorn Distances" (NIPS 2013); the gradient: Luise et al., "Differential
@@ -124,35 +117,27 @@ def sinkhorn(
         dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
         # Prompts before pixels: sums over pixels then run along contiguous memory.
         transposed = cost.to(dtype).transpose(1, 2).contiguous()
-        problems, columns, rows = transposed.shape
-        a = _marginal(row_marginal, problems, rows, transposed, "row_marginal")
-        b = _marginal(column_marginal, problems, columns, transposed, "column_marginal")
-        if row_marginal is not None or column_marginal is not None:
-            _check_same_mass(a, b)
         if exporting:
             if cost_span is not None and cost_span / epsilon > MAX_KERNEL_EXPONENT:
                 raise ValueError(
                     f"an exported Sinkhorn with costs of span {cost_span:g} needs epsilon >= "
                     f"{cost_span / MAX_KERNEL_EXPONENT:g}, got {epsilon:g}"
                 )
-            plan, iterations, converged = solve_in_loop(transposed, a, b, epsilon, max_iters, tol)
+            plan, iterations, converged = solve_in_loop(transposed, epsilon, max_iters, tol)
         elif backward == "implicit":
             if cost_span is None:
                 row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
-                cost_span = float(row_span.max()) if problems else 0.0
-            # Only the plan is kept for the backward pass. In a compiled graph, and with the fused
-            # kernels, the solution is one operation and its gradient another.
-            as_operation = torch.compiler.is_compiling() or runs_fused(transposed)
-            run = sinkhorn_operation if as_operation else _ImplicitSinkhorn.apply
-            plan, iterations, converged = run(transposed, a, b, epsilon, max_iters, tol, cost_span)
-        else:
-            plan, iterations, converged = solve_on_logarithms(
-                transposed, a, b, epsilon, max_iters, tol
+                cost_span = float(row_span.max()) if len(cost) else 0.0
+            plan, iterations, converged = _ImplicitSinkhorn.apply(
+                transposed, epsilon, max_iters, tol, cost_span
             )
-        error = (plan.detach().sum(1) - a).abs().amax(1)
+        else:
+            plan, iterations, converged = solve_on_logarithms(transposed, epsilon, max_iters, tol)
+        rows = cost.shape[1]
+        error = (plan.detach().sum(1) - 1 / rows).abs().amax(1)
     checks = backward == "implicit" and cost.requires_grad
-    if checks and not (exporting or torch.compiler.is_compiling()):
-        _warn_of_inexact_gradients(error / a.amax(1), epsilon, max_iters)
+    if checks and not exporting:
+        _warn_of_inexact_gradients(rows * error, epsilon, max_iters)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
 
 
@@ -166,29 +151,6 @@ def _warn_of_inexact_gradients(error: Tensor, epsilon: float, max_iters: int) ->
             "its gradients are inexact: increase epsilon or max_iters",
             RuntimeWarning,
             stacklevel=3,
-        )
-
-
-def _marginal(value: Tensor | None, problems: int, size: int, like: Tensor, name: str) -> Tensor:
-    """A marginal as a (P, size) tensor of the costs' type; None is uniform."""
-    if value is None:
-        return like.new_full((problems, size), 1.0 / size)
-    if tuple(value.shape) not in ((size,), (problems, size)):
-        raise ValueError(
-            f"{name} must have shape ({size},) or ({problems}, {size}), got {tuple(value.shape)}"
-        )
-    value = value.detach().to(like)
-    if not bool(((value > 0) & value.isfinite()).all()):
-        raise ValueError(f"{name} must be positive and finite")
-    return value.expand(problems, size)
-
-
-def _check_same_mass(a: Tensor, b: Tensor) -> None:
-    rows, columns = a.sum(1), b.sum(1)
-    if not torch.allclose(rows, columns, rtol=1e-3):
-        raise ValueError(
-            f"row_marginal and column_marginal must have the same total (a missing one has 1), got "
-            f"{rows[0].item():g} and {columns[0].item():g}"
         )
 
 
@@ -223,20 +185,12 @@ def runs_fused(values: Tensor) -> bool:
 
 
 def _solve(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    epsilon: float,
-    max_iters: int,
-    tol: float,
-    cost_span: float,
+    cost: Tensor, epsilon: float, max_iters: int, tol: float, cost_span: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve the problems of :func:`sinkhorn` without a graph.
 
     Args:
         cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), contiguous.
-        a: Row sums, shape (P, M).
-        b: Column sums, shape (P, N).
         epsilon, max_iters, tol, cost_span: As in :func:`sinkhorn`; ``cost_span`` chooses between
             the kernel and logarithms.
 
@@ -247,15 +201,16 @@ def _solve(
     if on_kernel and runs_fused(cost):
         from .triton_kernels import fused_sinkhorn
 
-        return fused_sinkhorn(cost, a, b, epsilon, max_iters, tol, MIN_KERNEL_VALUE)
+        return fused_sinkhorn(cost, epsilon, max_iters, tol, MIN_KERNEL_VALUE)
     plan = torch.empty_like(cost)
     iterations = torch.empty(len(cost), dtype=torch.int64, device=cost.device)
     converged = torch.empty(len(cost), dtype=torch.bool, device=cost.device)
-    solve = solve_on_kernel if on_kernel else plan_by_logarithms
     for part in _parts(cost):
-        iterations[part], converged[part] = solve(
-            cost[part], a[part], b[part], epsilon, max_iters, tol, plan[part]
-        )
+        problem = (cost[part], epsilon, max_iters, tol)
+        if on_kernel:
+            iterations[part], converged[part] = solve_on_kernel(*problem, plan[part])
+        else:
+            plan[part], iterations[part], converged[part] = solve_on_logarithms(*problem)
     return plan, iterations, converged
 
 
@@ -278,86 +233,20 @@ def _parts(cost: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(cost), size))
 
 
-def _keep_plan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    plan, iterations, converged = output
-    ctx.epsilon = inputs[3]
-    ctx.save_for_backward(plan)
-    ctx.mark_non_differentiable(iterations, converged)
-
-
 class _ImplicitSinkhorn(torch.autograd.Function):
-    """For eager steps: autograd and tracers see every operation inside."""
+    """:func:`_solve`; only the plan is kept for the backward pass."""
 
     forward = staticmethod(_solve)
-    setup_context = staticmethod(_keep_plan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        plan, iterations, converged = output
+        ctx.epsilon = inputs[1]
+        ctx.save_for_backward(plan)
+        ctx.mark_non_differentiable(iterations, converged)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_plan: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (plan,) = ctx.saved_tensors
-        return _gradient(plan, grad_plan, ctx.epsilon), *([None] * 6)
-
-
-sinkhorn_operation = torch.library.custom_op("mmseg_otseg::sinkhorn", _solve, mutates_args=())
-gradient_operation = torch.library.custom_op(
-    "mmseg_otseg::sinkhorn_gradient", _gradient, mutates_args=()
-)
-
-
-@sinkhorn_operation.register_fake
-def _(cost: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    iterations = cost.new_empty(len(cost), dtype=torch.int64)
-    return torch.empty_like(cost), iterations, cost.new_empty(len(cost), dtype=torch.bool)
-
-
-@gradient_operation.register_fake
-def _(plan: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(plan)
-
-
-def _operation_backward(ctx: Any, grad_plan: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    (plan,) = ctx.saved_tensors
-    return gradient_operation(plan, grad_plan, ctx.epsilon), *([None] * 6)
-
-
-sinkhorn_operation.register_autograd(_operation_backward, setup_context=_keep_plan)
-
-
-def implicit_cost_gradient(
-    plan: Tensor, grad_plan: Tensor, epsilon: float, out: Tensor | None = None
-) -> Tensor:
-    r"""Gradient with respect to the costs, given the one with respect to the plan.
-
-    Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
-    Eliminating the M row potentials leaves an N x N Schur complement, which is the Laplacian of the
-    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant
-    to all column potentials) is filled by a rank-one term, which changes no plan.
-
-    Args:
-        plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).
-        grad_plan: Gradient of the loss with respect to ``plan``, same shape.
-        epsilon: The entropy weight the plan was solved with.
-        out: Where to write the result, same shape.
-
-    Returns:
-        Gradient of the loss with respect to the costs, shape (P, N, M).
-    """
-    row_mass = plan.sum(1, keepdim=True).clamp_min_(torch.finfo(plan.dtype).tiny)  # (P, 1, M)
-    scratch = plan / row_mass
-    coupling = torch.bmm(scratch, plan.transpose(1, 2)).double()  # (P, N, N)
-    coupling.diagonal(dim1=1, dim2=2).zero_()
-    # Diagonal from the off-diagonal sums, so that nothing cancels when the plan is almost hard.
-    laplacian = torch.diag_embed(coupling.sum(2)) - coupling
-    columns = plan.shape[1]
-    scale = plan.sum(2).mean(1).double()[:, None, None]
-    identity = torch.eye(columns, dtype=laplacian.dtype, device=plan.device)
-    laplacian += scale * (1.0 / columns + 1e-12 * identity)
-
-    out = torch.mul(plan, grad_plan, out=out)
-    row_load = out.sum(1, keepdim=True) / row_mass  # (P, 1, M)
-    torch.add(row_load / epsilon, grad_plan, alpha=-1 / epsilon, out=out)
-    # plan * (row_load - grad) sums to zero over all: the right-hand side has no null-space part.
-    residual = torch.mul(plan, out, out=scratch).sum(2)  # (P, N)
-    y = torch.linalg.solve_ex(laplacian, residual.double()[:, :, None])[0].to(plan.dtype)
-    x = products(y.transpose(1, 2), plan) / row_mass  # (P, 1, M)
-    return out.add_(x).sub_(y).mul_(plan)
+        return _gradient(plan, grad_plan, ctx.epsilon), *([None] * 4)

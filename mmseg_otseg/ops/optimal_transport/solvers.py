@@ -1,4 +1,4 @@
-"""Sinkhorn's iterations: on the kernel ``exp(-C/epsilon)``, on logarithms, and as one graph."""
+"""Sinkhorn's iterations on a kernel, on logarithms and as one graph; its implicit gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITERATIONS_PER_SYNC = 10
 
 
 def solve_on_kernel(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
+    cost: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sinkhorn scaling on the kernel; writes the plans to ``plan``, (P, N, M) like the costs.
 
@@ -29,9 +29,9 @@ def solve_on_kernel(
     too_wide = kernel.amin((1, 2)) < MIN_KERNEL_VALUE
     if not cost.is_cuda and bool(too_wide.any()):
         raise ValueError("the costs of a row span more than cost_span: give the right bound")
-    a, b = a[:, None], b[:, None]
+    a, b = 1 / cost.shape[2], 1 / cost.shape[1]
     stopping = _StoppingRule(cost, max_iters, tol)
-    v = before = torch.ones_like(b)  # (P, 1, N)
+    v = before = cost.new_ones(len(cost), 1, cost.shape[1])
     mass = last_mass = products(v, kernel)  # (P, 1, M): u = a / mass
     while True:
         v_new = b / products(a / mass, kernel.transpose(1, 2))
@@ -46,72 +46,45 @@ def solve_on_kernel(
     return stopping.iterations, stopping.converged & ~too_wide
 
 
-def plan_by_logarithms(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float, plan: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What :func:`solve_on_kernel` does, for costs whose kernel is out of range."""
-    solution, iterations, converged = solve_on_logarithms(cost, a, b, epsilon, max_iters, tol)
-    plan.copy_(solution)
-    return iterations, converged
-
-
 def solve_on_logarithms(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
+    cost: Tensor, epsilon: float, max_iters: int, tol: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sinkhorn on logarithms; costs (P, N, M) to plans, likewise, iterations and convergence."""
     # A constant in a row changes no plan, but takes digits from what differs within the row.
     log_kernel = (cost.detach().amin(1, keepdim=True) - cost) / epsilon
-    log_a, log_b = a.log(), b.log()
+    _, columns, rows = cost.shape
     stopping = _StoppingRule(cost, max_iters, tol)
-    u, v = torch.zeros_like(log_a), torch.zeros_like(log_b)  # in units of epsilon
+    u, v = torch.zeros_like(cost[:, 0]), torch.zeros_like(cost[:, :, 0])  # in units of epsilon
     while True:
-        u_new = log_a - torch.logsumexp(log_kernel + v[:, :, None], dim=1)
-        v_new = log_b - torch.logsumexp(log_kernel + u_new[:, None, :], dim=2)
+        u_new = -math.log(rows) - torch.logsumexp(log_kernel + v[:, :, None], dim=1)
+        v_new = -math.log(columns) - torch.logsumexp(log_kernel + u_new[:, None, :], dim=2)
         change = epsilon * (u_new - u).detach().abs().mean(1)
         u = stopping.keep_stopped(u, u_new)
         v = stopping.keep_stopped(v, v_new)
         if stopping.finished_after(change):
             # exp(u + v - C), with the v that makes the column sums right to the last digit.
-            plan = b[:, :, None] * torch.softmax(log_kernel + u[:, None, :], dim=2)
+            plan = torch.softmax(log_kernel + u[:, None, :], dim=2) / columns
             return plan, stopping.iterations, stopping.converged
 
 
 def solve_in_loop(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, max_iters: int, tol: float
+    cost: Tensor, epsilon: float, max_iters: int, tol: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn` by ``torch.while_loop``.
 
     It computes the same as :func:`solve_on_kernel`, with the same stopping rule for each problem,
     but without control flow in Python: ``torch.export`` keeps the loop, and ONNX has a ``Loop``.
 
-    Args:
-        cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, of a span
-            within each row that ``MAX_KERNEL_EXPONENT`` allows.
-        a: Row sums, shape (P, M).
-        b: Column sums, shape (P, N).
-        epsilon: Weight of the entropy, in units of the cost.
-        max_iters: The maximum number of iterations.
-        tol: Stopping threshold for the mean absolute change of the row potential.
-
-    Returns:
-        Plans (P, N, M), and each problem's iterations (int64) and convergence (bool), shape (P,).
     """
     kernel = ((cost.amin(1, keepdim=True) - cost) / epsilon).exp()
-    rows, columns = a[:, None], b[:, None]
+    a, b = 1 / cost.shape[2], 1 / cost.shape[1]
 
     def unfinished(count: Tensor, running: Tensor, *_: Tensor) -> Tensor:
         return (count < max_iters) & running.any()
 
-    def iterate(
-        count: Tensor,
-        running: Tensor,
-        iterations: Tensor,
-        v: Tensor,
-        before: Tensor,
-        mass: Tensor,
-        last_mass: Tensor,
-    ) -> tuple[Tensor, ...]:
-        v_new = columns / torch.bmm(rows / mass, kernel.transpose(1, 2))
+    def iterate(count: Tensor, running: Tensor, iterations: Tensor, *state: Tensor) -> tuple:
+        v, before, mass, last_mass = state
+        v_new = b / torch.bmm(a / mass, kernel.transpose(1, 2))
         keep = running[:, None, None]
         before, v = torch.where(keep, v, before), torch.where(keep, v_new, v)
         change = epsilon * (last_mass / mass - 1).abs().mean((1, 2))
@@ -136,8 +109,48 @@ def solve_in_loop(
             mass.clone(),
         ),
     )
-    plan = kernel * (rows / torch.bmm(before, kernel)) * v.transpose(1, 2)
+    plan = kernel * (a / torch.bmm(before, kernel)) * v.transpose(1, 2)
     return plan, iterations, ~running
+
+
+def implicit_cost_gradient(
+    plan: Tensor, grad_plan: Tensor, epsilon: float, out: Tensor | None = None
+) -> Tensor:
+    r"""Gradient with respect to the costs, given the one with respect to the plan.
+
+    Differentiating the two marginal constraints gives a symmetric linear system for the potentials.
+    Eliminating the M row potentials leaves an N x N Schur complement, which is the Laplacian of the
+    graph that joins two prompts as strongly as they share pixels. Its null space (adding a constant
+    to all column potentials) is filled by a rank-one term, which changes no plan.
+
+    Args:
+        plan: Transport plans, shape (P, N, M): columns (prompts) before rows (pixels).
+        grad_plan: Gradient of the loss with respect to ``plan``, same shape.
+        epsilon: The entropy weight the plan was solved with.
+        out: Where to write the result, same shape.
+
+    Returns:
+        Gradient of the loss with respect to the costs, shape (P, N, M).
+    """
+    row_mass = plan.sum(1, keepdim=True).clamp_min_(torch.finfo(plan.dtype).tiny)  # (P, 1, M)
+    scratch = plan / row_mass
+    coupling = torch.bmm(scratch, plan.transpose(1, 2)).double()  # (P, N, N)
+    coupling.diagonal(dim1=1, dim2=2).zero_()
+    # Diagonal from the off-diagonal sums, so that nothing cancels when the plan is almost hard.
+    laplacian = torch.diag_embed(coupling.sum(2)) - coupling
+    columns = plan.shape[1]
+    scale = plan.sum(2).mean(1).double()[:, None, None]
+    identity = torch.eye(columns, dtype=laplacian.dtype, device=plan.device)
+    laplacian += scale * (1.0 / columns + 1e-12 * identity)
+
+    out = torch.mul(plan, grad_plan, out=out)
+    row_load = out.sum(1, keepdim=True) / row_mass  # (P, 1, M)
+    torch.add(row_load / epsilon, grad_plan, alpha=-1 / epsilon, out=out)
+    # plan * (row_load - grad) sums to zero over all: the right-hand side has no null-space part.
+    residual = torch.mul(plan, out, out=scratch).sum(2)  # (P, N)
+    y = torch.linalg.solve_ex(laplacian, residual.double()[:, :, None])[0].to(plan.dtype)
+    x = products(y.transpose(1, 2), plan) / row_mass  # (P, 1, M)
+    return out.add_(x).sub_(y).mul_(plan)
 
 
 class _StoppingRule:

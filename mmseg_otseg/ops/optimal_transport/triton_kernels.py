@@ -20,8 +20,6 @@ BLOCK_VALUES = 8192  # of the costs that a program holds in registers at a time
 @triton.jit
 def scaling_kernel(
     costs,  # (P, N, M)
-    a,  # (P, M)
-    b,  # (P, N)
     plan,  # (P, N, M), written
     iterations,  # (P,), written
     converged,  # (P,), written, 0 or 1
@@ -37,11 +35,8 @@ def scaling_kernel(
     problem = tl.program_id(0).to(tl.int64)
     costs += problem * columns * rows
     plan += problem * columns * rows
-    a += problem * rows
     column = tl.arange(0, COLUMNS)
     is_column = column < columns
-    b_values = tl.load(b + problem * columns + column, mask=is_column, other=0.0)
-
     v = tl.where(is_column, 1.0, 0.0)
     before = v
     lowest = 1.0
@@ -60,11 +55,11 @@ def scaling_kernel(
             lowest = tl.minimum(lowest, tl.min(tl.where(inside, kernel, 1.0)))
             mass = tl.where(is_row, tl.sum(kernel * v[:, None], 0), 1.0)
             last_mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
-            u = tl.load(a + row, mask=is_row, other=0.0) / mass
+            u = tl.where(is_row, 1.0 / (rows * mass), 0.0)
             load += tl.sum(kernel * u[None, :], 1)
             change += tl.sum(tl.abs(last_mass / mass - 1.0))
         before = v
-        v = tl.where(is_column, b_values / tl.where(is_column, load, 1.0), 0.0)
+        v = tl.where(is_column, 1.0 / (columns * tl.where(is_column, load, 1.0)), 0.0)
         count += 1
         # The first change is measured from an arbitrary start.
         met = (count > 1) & (epsilon * change / rows < tol)
@@ -78,7 +73,7 @@ def scaling_kernel(
         place = column[:, None] * rows + row[None, :]
         kernel = _kernel(costs + place, inside, epsilon)
         mass = tl.where(is_row, tl.sum(kernel * before[:, None], 0), 1.0)
-        u = tl.load(a + row, mask=is_row, other=0.0) / mass
+        u = tl.where(is_row, 1.0 / (rows * mass), 0.0)
         tl.store(plan + place, kernel * u[None, :] * v[:, None], mask=inside)
     tl.store(iterations + problem, count)
     tl.store(converged + problem, tl.where(lowest < min_kernel, 0, done))
@@ -168,20 +163,12 @@ def block_sizes(columns: int, rows: int, min_columns: int) -> dict[str, int]:
 
 
 def fused_sinkhorn(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    epsilon: float,
-    max_iters: int,
-    tol: float,
-    min_kernel: float,
+    cost: Tensor, epsilon: float, max_iters: int, tol: float, min_kernel: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve the problems of :func:`~mmseg_otseg.ops.sinkhorn` in one launch.
 
     Args:
         cost: Costs, shape (P, N, M): columns (prompts) before rows (pixels), float32, contiguous.
-        a: Row sums, shape (P, M).
-        b: Column sums, shape (P, N).
         epsilon: Weight of the entropy, in units of the cost.
         max_iters: Maximum number of iterations.
         tol: Stopping threshold for the mean absolute change of the row potential.
@@ -196,7 +183,7 @@ def fused_sinkhorn(
     iterations = torch.empty(problems, dtype=torch.int64, device=cost.device)
     converged = torch.empty(problems, dtype=torch.int8, device=cost.device)
     if problems:
-        tensors = (cost, a.contiguous(), b.contiguous(), plan, iterations, converged)
+        tensors = (cost, plan, iterations, converged)
         numbers = (columns, rows, epsilon, max_iters, tol, min_kernel)
         scaling_kernel[(problems,)](*tensors, *numbers, **block_sizes(columns, rows, 1))
     return plan, iterations, converged.bool()

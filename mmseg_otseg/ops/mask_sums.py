@@ -6,10 +6,8 @@ labeled pixel as a positive of its one class.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +16,6 @@ from torch import Tensor
 PIXELS_AT_ONCE = 65536
 PIXELS_AT_ONCE_ON_GPU = 2**23
 FEW_CLASSES = 256
-
-
 # Upsampled logits in flight. On a CPU, a thread's share of a tile with its fields (3 MB) stays in
 # the shared cache, and is large enough that starting threads costs little; a GPU wants few large
 # kernels.
@@ -29,14 +25,14 @@ TILE_ON_GPU = 2**23
 ROWS_PER_BAND = 8
 
 
-class BilinearAxis:
+class Axis:
     """How ``torch.nn.functional.interpolate`` resizes one axis bilinearly.
 
     Args:
         size: Length of the axis before.
         new_size: Length after.
-        align_corners: As in ``interpolate``.
         dtype: The type to compute with.
+        device: Where to compute.
 
     Attributes:
         matrix: Weights, shape (new_size, size).
@@ -44,24 +40,17 @@ class BilinearAxis:
         weight: Their weights, same shape.
     """
 
-    def __init__(self, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> None:
+    def __init__(self, size: int, new_size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size, self.new_size = size, new_size
-        unit = torch.eye(size, dtype=dtype)[None]
-        matrix = F.interpolate(unit, new_size, mode="linear", align_corners=align_corners)[0].T
+        unit = torch.eye(size, dtype=dtype, device="cpu")[None]
+        matrix = F.interpolate(unit, new_size, mode="linear", align_corners=False)[0].T
         used = (matrix != 0).int()
         self._first = used.argmax(1).tolist()
         self._end = (size - used.flip(1).argmax(1)).tolist()
         weight, index = matrix.topk(min(2, size), dim=1)
         index = index.where(weight != 0, index[:, :1])  # inside the range that `bands` gives
-        self.matrix = matrix.contiguous()
-        self.index, self.weight = index.T.contiguous(), weight.T.contiguous()
-
-    def to(self, device: torch.device) -> BilinearAxis:
-        """The same on a device."""
-        moved = copy.copy(self)
-        for name in ("matrix", "index", "weight"):
-            setattr(moved, name, getattr(self, name).to(device))
-        return moved
+        self.matrix = matrix.contiguous().to(device)
+        self.index, self.weight = index.T.contiguous().to(device), weight.T.contiguous().to(device)
 
     def resize(self, x: Tensor) -> Tensor:
         """Resize the last axis: (..., size) to (..., new_size)."""
@@ -78,46 +67,20 @@ class BilinearAxis:
             yield slice(start, stop), slice(self._first[start], self._end[stop - 1])
 
 
-@lru_cache(maxsize=32)
-def bilinear_axis(
-    size: int, new_size: int, align_corners: bool, dtype: torch.dtype, device: torch.device
-) -> BilinearAxis:
-    """A :class:`BilinearAxis` on a device. It is cached, because its tables are made on the host.
-
-    Args:
-        size, new_size, align_corners, dtype: As in :class:`BilinearAxis`.
-        device: Where to resize.
-    """
+@lru_cache(maxsize=32)  # the tables are made on the host
+def axis(size: int, new_size: int, dtype: torch.dtype, device: torch.device) -> Axis:
+    """An :class:`Axis`, made once."""
     with torch.inference_mode(False):  # or training could not use tables made in testing
-        if device.type == "cpu":
-            return BilinearAxis(size, new_size, align_corners, dtype)
-        host = bilinear_axis(size, new_size, align_corners, dtype, torch.device("cpu"))
-        return host.to(device)
-
-
-class NegativeSums(NamedTuple):
-    """Sums over the upsampled pixels of an image, and their gradients.
-
-    Attributes:
-        focal: ``sum p^gamma softplus(x)`` of each class, shape (K,).
-        probability: ``sum p`` of each class, shape (K,).
-        focal_gradient: Gradient of ``focal`` with respect to the logits, shape (K, H, W).
-        probability_gradient: The same for ``probability``.
-    """
-
-    focal: Tensor
-    probability: Tensor
-    focal_gradient: Tensor
-    probability_gradient: Tensor
+        return Axis(size, new_size, dtype, device)
 
 
 def negative_sums(
     logits: Tensor,
-    rows: BilinearAxis,
-    columns: BilinearAxis,
+    rows: Axis,
+    columns: Axis,
     gamma: float,
     counted: Tensor | None = None,
-) -> NegativeSums:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Upsample class maps and sum their loss terms as if no class were present anywhere.
 
     Resizing is a matrix product along each axis, and so is its adjoint. The adjoint brings four
@@ -133,7 +96,8 @@ def negative_sums(
         counted: 1 for the pixels to sum over and 0 for the others, shape (h, w); None is all.
 
     Returns:
-        The sums and gradients.
+        The focal loss ``sum p^gamma softplus(x)`` of each class, (K,), and its gradient with
+        respect to the logits, (K, H, W); ``sum p`` of each class, (K,), and its gradient.
     """
     classes, height, width = logits.shape
     tile = TILE_ON_GPU if logits.is_cuda else TILE_PER_THREAD * torch.get_num_threads()
@@ -148,12 +112,10 @@ def negative_sums(
         fields[:, part] = columns.resize_back(total).permute(1, 2, 0, 3)
     p, p_squared, focal, rest = fields
     focal_sum, p_sum = focal.sum((1, 2)), p.sum((1, 2))
-    return NegativeSums(focal_sum, p_sum, rest.add_(focal, alpha=gamma), p.sub_(p_squared))
+    return focal_sum, rest.add_(focal, alpha=gamma), p_sum, p.sub_(p_squared)
 
 
-def _sum_bands(
-    wide: Tensor, rows: BilinearAxis, band: int, gamma: float, counted: Tensor | None
-) -> Tensor:
+def _sum_bands(wide: Tensor, rows: Axis, band: int, gamma: float, counted: Tensor | None) -> Tensor:
     """The four fields (H, 4 * n) of logits (H, n) whose columns are resized already."""
     size = wide.shape[1]
     total = wide.new_zeros(wide.shape[0], 4 * size)
@@ -185,33 +147,14 @@ def _fill_fields(
     torch.sub(power, focal, alpha=gamma, out=rest).mul_(p)
 
 
-class PositiveSums(NamedTuple):
-    """Sums over the labeled pixels of an image, each at its own class, and their gradients.
-
-    Attributes:
-        focal: Focal loss of these pixels as positives, minus their focal loss as negatives (which
-            :func:`negative_sums` counted), scalar.
-        overlap: ``sum p`` of each class, shape (K,).
-        size: Number of pixels of each class, shape (K,).
-        focal_gradient: Gradient of ``focal`` with respect to the logits, shape (K, H, W).
-        overlap_gradient: The same for ``overlap``.
-    """
-
-    focal: Tensor
-    overlap: Tensor
-    size: Tensor
-    focal_gradient: Tensor
-    overlap_gradient: Tensor
-
-
 def positive_sums(
     logits: Tensor,
     target: Tensor,
-    rows: BilinearAxis,
-    columns: BilinearAxis,
+    rows: Axis,
+    columns: Axis,
     alpha: float,
     gamma: float,
-) -> PositiveSums:
+) -> tuple[Tensor, ...]:
     """Sum the loss terms of every labeled pixel at its own class, upsampling nothing else.
 
     Args:
@@ -223,7 +166,9 @@ def positive_sums(
         gamma: Exponent of the focal loss.
 
     Returns:
-        The sums and gradients.
+        The focal loss of these pixels as positives, minus that as negatives, which
+        :func:`negative_sums` counted, scalar; the number of pixels and ``sum p`` of each class,
+        (K,); and the gradients of the focal loss and of ``sum p``, (K, H, W).
     """
     if len(logits) <= FEW_CLASSES:
         return _sums(logits, target, rows, columns, alpha, gamma)
@@ -237,17 +182,17 @@ def positive_sums(
     spread = [
         part.new_zeros(len(logits), *part.shape[1:]).index_copy_(0, index, part) for part in sums
     ]
-    return PositiveSums(focal, *spread)
+    return focal, *spread
 
 
 def _sums(
     logits: Tensor,
     target: Tensor,
-    rows: BilinearAxis,
-    columns: BilinearAxis,
+    rows: Axis,
+    columns: Axis,
     alpha: float,
     gamma: float,
-) -> PositiveSums:
+) -> tuple[Tensor, ...]:
     """The sums over all classes that there are logits of."""
     classes = len(logits)
     focal = logits.new_zeros(())
@@ -284,7 +229,7 @@ def _sums(
         sums = wide.new_zeros(2, classes).scatter_add_(1, owner.flatten().expand(2, -1), sums)
         overlap += sums[0]
         size += sums[1]
-    return PositiveSums(focal, overlap, size, *gradients)
+    return focal, size, overlap, *gradients
 
 
 def _focal(x: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .sums import BilinearAxis, bilinear_axis, negative_sums, positive_sums
+from .mask_sums import Axis, axis, negative_sums, positive_sums
 
 
 class FocalDiceSums(NamedTuple):
@@ -31,7 +31,6 @@ def focal_dice_sums(
     alpha: float = 0.25,
     gamma: float = 2.0,
     ignored: str = "negative",
-    align_corners: bool = False,
 ) -> FocalDiceSums:
     """Upsample class maps to the label map and sum their focal and dice losses.
 
@@ -52,14 +51,13 @@ def focal_dice_sums(
         ignored: ``"negative"``: a pixel of no class is a negative for all of them (as the authors
             of OTSeg train). ``"masked"``: such pixels are left out; the focal loss is then the mean
             over the pixels that count.
-        align_corners: How to upsample, as in ``torch.nn.functional.interpolate``.
 
     Returns:
         The two sums and the number of (image, class) pairs.
 
     Raises:
-        ValueError: If the shapes do not fit, there is no image, class or pixel, ``alpha`` or
-            ``gamma`` is out of range, or ``ignored`` is unknown.
+        ValueError: If the shapes do not fit, ``alpha`` or ``gamma`` is out of range, or ``ignored``
+            is unknown.
 
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3; Lin et al., "Focal Loss" (ICCV 2017).
@@ -69,8 +67,6 @@ def focal_dice_sums(
             "expected logits (B, K, H, W) and target (B, h, w), got "
             f"{tuple(logits.shape)} and {tuple(target.shape)}"
         )
-    if logits.numel() == 0:
-        raise ValueError(f"there is nothing to compute a loss of: logits of {tuple(logits.shape)}")
     if not 0 <= alpha <= 1 or gamma < 0:
         raise ValueError(
             f"alpha must be from 0 to 1 and gamma not negative, got {alpha} and {gamma}"
@@ -80,23 +76,22 @@ def focal_dice_sums(
     with torch.autocast(logits.device.type, enabled=False):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        run = focal_dice_operation if torch.compiler.is_compiling() else _FocalDice.apply
-        sums, _ = run(logits, target, alpha, gamma, ignored == "masked", align_corners)
+        sums, _ = _FocalDice.apply(logits, target, alpha, gamma, ignored == "masked")
         focal, dice, pairs = sums.unbind()
     return FocalDiceSums(focal, dice, pairs.detach())
 
 
 def _sums_and_gradients(
-    logits: Tensor, target: Tensor, alpha: float, gamma: float, masked: bool, align_corners: bool
+    logits: Tensor, target: Tensor, alpha: float, gamma: float, masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Focal loss, dice loss and number of pairs, (3,), and gradients of the two, (2, B, K, H, W).
 
     The gradients come from the same pass, at the resolution of the logits.
     """
-    (height, width), (new_height, new_width) = logits.shape[2:], target.shape[1:]
-    like = (align_corners, logits.dtype, logits.device)
-    rows = bilinear_axis(height, new_height, *like)
-    columns = bilinear_axis(width, new_width, *like)
+    rows, columns = (
+        axis(*lengths, logits.dtype, logits.device)
+        for lengths in zip(logits.shape[2:], target.shape[1:])
+    )
     gradients = logits.new_empty(2, *logits.shape)
     sums = logits.new_zeros(3)
     for image, labels, gradient in zip(logits, target, gradients.unbind(1)):
@@ -104,48 +99,31 @@ def _sums_and_gradients(
     return sums, gradients
 
 
-def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, gradients = output
-    ctx.save_for_backward(gradients)
-    ctx.mark_non_differentiable(gradients)
-
-
-def _backward(ctx: Any, grad_sums: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    focal_gradient, dice_gradient = ctx.saved_tensors[0]
-    grad_focal, grad_dice, _ = grad_sums.unbind()
-    gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
-    return (gradient, *([None] * 5))
-
-
 class _FocalDice(torch.autograd.Function):
-    """For eager steps: autograd and tracers see every operation inside."""
+    """:func:`_sums_and_gradients`, whose gradients the backward pass weighs and adds."""
 
     forward = staticmethod(_sums_and_gradients)
-    setup_context = staticmethod(_keep_gradients)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, gradients = output
+        ctx.save_for_backward(gradients)
+        ctx.mark_non_differentiable(gradients)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, *gradients)
-
-
-# For compiled graphs, in which the loss is one operation.
-focal_dice_operation = torch.library.custom_op(
-    "mmseg_otseg::focal_dice", _sums_and_gradients, mutates_args=()
-)
-focal_dice_operation.register_autograd(_backward, setup_context=_keep_gradients)
-
-
-@focal_dice_operation.register_fake
-def _(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return logits.new_empty(3), logits.new_empty(2, *logits.shape)
+    def backward(ctx: Any, grad_sums: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        focal_gradient, dice_gradient = ctx.saved_tensors[0]
+        grad_focal, grad_dice, _ = grad_sums.unbind()
+        gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
+        return gradient, *([None] * 4)
 
 
 def _image_sums(
     logits: Tensor,
     target: Tensor,
-    rows: BilinearAxis,
-    columns: BilinearAxis,
+    rows: Axis,
+    columns: Axis,
     alpha: float,
     gamma: float,
     masked: bool,
@@ -158,17 +136,20 @@ def _image_sums(
     """
     counted = ((target >= 0) & (target < len(logits))).to(logits.dtype) if masked else None
     pixels = target.numel() if counted is None else counted.sum().clamp_min(1)
-    negative = negative_sums(logits, rows, columns, gamma, counted)
-    positive = positive_sums(logits, target, rows, columns, alpha, gamma)
+    # What the losses are made of, each with its gradient.
+    negative, off_gradient, probability, probability_gradient = negative_sums(
+        logits, rows, columns, gamma, counted
+    )
+    positive, size, overlap, on_gradient, overlap_gradient = positive_sums(
+        logits, target, rows, columns, alpha, gamma
+    )
+    focal = ((1 - alpha) * negative.sum() + positive) / pixels
+    torch.div(on_gradient.add_(off_gradient, alpha=1 - alpha), pixels, out=gradients[0])
 
-    focal = ((1 - alpha) * negative.focal.sum() + positive.focal) / pixels
-    focal_gradient = positive.focal_gradient.add_(negative.focal_gradient, alpha=1 - alpha)
-    torch.div(focal_gradient, pixels, out=gradients[0])
-
-    union = negative.probability + positive.size + 1
-    ratio = (2 * positive.overlap + 1) / union
-    present = (positive.size > 0).to(logits.dtype)
+    union = probability + size + 1
+    ratio = (2 * overlap + 1) / union
+    present = (size > 0).to(logits.dtype)
     by_probability, by_overlap = ratio / union * present, -2 / union * present
-    torch.mul(negative.probability_gradient, by_probability[:, None, None], out=gradients[1])
-    gradients[1].addcmul_(positive.overlap_gradient, by_overlap[:, None, None])
+    torch.mul(probability_gradient, by_probability[:, None, None], out=gradients[1])
+    gradients[1].addcmul_(overlap_gradient, by_overlap[:, None, None])
     return torch.stack([focal, ((1 - ratio) * present).sum(), present.sum()])
