@@ -27,7 +27,8 @@ PIPELINE_SETTINGS = ("crop_size", "scale", "train_pipeline", "test_pipeline")
 def resolve(cfg: Config) -> Config:
     """Give every component of a run all of its arguments.
 
-    - The parts of the model: see :func:`~mmseg_otseg.models.segmentors.resolve_model`.
+    - The parts of the model: see :func:`~mmseg_otseg.models.segmentors.resolve_model`. ``compile``
+      becomes the model's ``compile_losses``.
     - Each ``ZeroShotDataset`` gets the model's ``split``; what it wraps is in ``test_mode`` in
       validation and testing.
     - Each ``FolderDataset`` gets the class names, and ``data_root`` and ``background`` from the top
@@ -63,6 +64,8 @@ def resolve(cfg: Config) -> Config:
             raise UserError(f"{name}.batch_size is 0: set it to 1 or more")
         if loader.get("dataset"):
             _resolve_dataset(loader["dataset"], cfg, split, name)
+    if cfg.get("compile"):
+        model.compile_losses = cfg.pop("compile")
     if cfg.get("train_dataloader"):
         _resolve_setting(cfg, model.neck, split)
     _check_background(cfg, split, (model.get("test_cfg") or {}).get("none_below"))

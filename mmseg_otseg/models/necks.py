@@ -139,7 +139,7 @@ class DLFANeck(TrainedModule):
         """
         split, device = self.text.split, features.global_token.device
         only_seen = self.training and self.train_classes == "seen"
-        names, classes, seen, unseen = _class_tables(
+        names, classes, seen, unseen = _constant_tables(
             split.names, self.seen_names, self.training, only_seen, device
         )
         aligned = self.align(features, self.text(names), classes, seen)
@@ -231,6 +231,12 @@ def _class_tables(
             torch.tensor([known for _, _, known in chosen], dtype=torch.bool, device=device),
             torch.tensor(unseen, dtype=torch.int64, device=device),
         )
+
+
+@torch.compiler.assume_constant_result
+def _constant_tables(*key: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`_class_tables`, whose result a compiled step treats as a constant."""
+    return _class_tables(*key)
 
 
 def _adapters_from_clip(clip: Mapping[str, Any], count: int) -> nn.ModuleList:

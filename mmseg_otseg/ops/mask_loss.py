@@ -76,7 +76,8 @@ def focal_dice_sums(
     with torch.autocast(logits.device.type, enabled=False):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        sums, _ = _FocalDice.apply(logits, target, alpha, gamma, ignored == "masked")
+        run = focal_dice_operation if torch.compiler.is_compiling() else _FocalDice.apply
+        sums, _ = run(logits, target, alpha, gamma, ignored == "masked")
         focal, dice, pairs = sums.unbind()
     return FocalDiceSums(focal, dice, pairs.detach())
 
@@ -99,24 +100,41 @@ def _sums_and_gradients(
     return sums, gradients
 
 
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, gradients = output
+    ctx.save_for_backward(gradients)
+    ctx.mark_non_differentiable(gradients)
+
+
+def _backward(ctx: Any, grad_sums: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    focal_gradient, dice_gradient = ctx.saved_tensors[0]
+    grad_focal, grad_dice, _ = grad_sums.unbind()
+    gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
+    return gradient, *([None] * 4)
+
+
 class _FocalDice(torch.autograd.Function):
-    """:func:`_sums_and_gradients`, whose gradients the backward pass weighs and adds."""
+    """For eager steps: autograd and tracers see every operation inside."""
 
     forward = staticmethod(_sums_and_gradients)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, gradients = output
-        ctx.save_for_backward(gradients)
-        ctx.mark_non_differentiable(gradients)
+    setup_context = staticmethod(_keep_gradients)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_sums: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        focal_gradient, dice_gradient = ctx.saved_tensors[0]
-        grad_focal, grad_dice, _ = grad_sums.unbind()
-        gradient = (focal_gradient * grad_focal).addcmul_(dice_gradient, grad_dice)
-        return gradient, *([None] * 4)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, *gradients)
+
+
+# For compiled graphs, in which the loss is one operation.
+focal_dice_operation = torch.library.custom_op(
+    "mmseg_otseg::focal_dice", _sums_and_gradients, mutates_args=()
+)
+focal_dice_operation.register_autograd(_backward, setup_context=_keep_gradients)
+
+
+@focal_dice_operation.register_fake
+def _(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(3), logits.new_empty(2, *logits.shape)
 
 
 def _image_sums(

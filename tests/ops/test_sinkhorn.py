@@ -141,6 +141,15 @@ def test_wrong_arguments_are_named(options: dict, message: str) -> None:
         sinkhorn(**{"cost": torch.zeros(1, 4, 3), **options})
 
 
+def test_as_an_operation_of_torch() -> None:
+    cost = torch.rand(2, 3, 20, requires_grad=True)
+    for span in (1.0, 10.0):  # on the kernel, and on logarithms
+        settings = (0.05, 100, 1e-6, span)
+        torch.library.opcheck(solution.sinkhorn_operation, (cost, *settings))
+    plan = torch.rand(2, 3, 20)
+    torch.library.opcheck(solution.gradient_operation, (plan, plan, 0.05))
+
+
 def test_a_gradient_of_plans_that_have_not_converged_warns() -> None:
     cost = problems(spread=2.0).requires_grad_()
     with pytest.warns(RuntimeWarning, match=r"max_iters=100.*epsilon=0\.001"):

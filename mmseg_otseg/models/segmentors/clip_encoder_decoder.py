@@ -45,6 +45,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
         split: The class split, see :class:`~mmseg_otseg.structures.ClassSplit`.
         data_preprocessor: Config of the data preprocessor. If its ``mean`` and ``std`` are None,
             they are those that the CLIP was trained with.
+        compile_losses: Compile the losses of a training step into one graph: True, or options of
+            ``torch.compile``. A config sets it with ``compile``.
         kwargs: As in ``EncoderDecoder``.
 
     Raises:
@@ -62,6 +64,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         neck: Mapping[str, Any],
         split: SplitLike | None = None,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        compile_losses: bool | Mapping[str, Any] = False,
         **kwargs: Any,
     ) -> None:
         parts = resolve_model(
@@ -84,6 +87,8 @@ class CLIPEncoderDecoder(EncoderDecoder):
             )
         self.register_buffer("pixels", _statistics_in_use(self.data_preprocessor))
         self._data_meta: Mapping[str, Any] = {}
+        self._compile_options = {} if compile_losses is True else compile_losses
+        self._compiled_loss: Any = None
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -100,6 +105,15 @@ class CLIPEncoderDecoder(EncoderDecoder):
     def background_label(self) -> int:
         """K; with a split whose last class is the background, the label of that one."""
         return len(self.neck.text.split.foreground)
+
+    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of normalized images (B, 3, h, w) and samples with ``gt_sem_seg``."""
+        if self._compile_options is False:
+            return super().loss(inputs, data_samples)
+        if self._compiled_loss is None:
+            self._compiled_loss = torch.compile(super().loss, **self._compile_options)
+        # Paths and sizes of the images differ in each step, which would compile each step anew.
+        return self._compiled_loss(inputs, [_labels_alone(sample) for sample in data_samples])
 
     def inference(
         self, inputs: Tensor, batch_img_metas: list[dict], refine: bool | None = None
@@ -215,6 +229,13 @@ def _statistics_in_use(preprocessor: Any) -> Tensor:
 
 def _rounded(pixels: Tensor) -> list[Any]:
     return [[round(part, 3) for part in row] for row in pixels.tolist()] if len(pixels) else []
+
+
+def _labels_alone(sample: SegDataSample) -> SegDataSample:
+    """A sample with its labels alone, so that nothing but values changes between steps."""
+    labels = sample.gt_sem_seg.data
+    # The stride of the first axis, of length 1, must not depend on whether the label was padded.
+    return SegDataSample(gt_sem_seg=PixelData(data=labels.squeeze(0).contiguous().unsqueeze(0)))
 
 
 @MODELS.register_module()

@@ -128,15 +128,16 @@ def sinkhorn(
             if cost_span is None:
                 row_span = transposed.detach().amax(1) - transposed.detach().amin(1)
                 cost_span = float(row_span.max()) if len(cost) else 0.0
-            plan, iterations, converged = _ImplicitSinkhorn.apply(
-                transposed, epsilon, max_iters, tol, cost_span
-            )
+            # In a compiled graph, the solution is one operation and its gradient another.
+            compiling = torch.compiler.is_compiling()
+            run = sinkhorn_operation if compiling else _ImplicitSinkhorn.apply
+            plan, iterations, converged = run(transposed, epsilon, max_iters, tol, cost_span)
         else:
             plan, iterations, converged = solve_on_logarithms(transposed, epsilon, max_iters, tol)
         rows = cost.shape[1]
         error = (plan.detach().sum(1) - 1 / rows).abs().amax(1)
     checks = backward == "implicit" and cost.requires_grad
-    if checks and not exporting:
+    if checks and not (exporting or torch.compiler.is_compiling()):
         _warn_of_inexact_gradients(rows * error, epsilon, max_iters)
     return SinkhornResult(plan.transpose(1, 2), iterations, error, converged)
 
@@ -233,20 +234,46 @@ def _parts(cost: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(cost), size))
 
 
+def _keep_plan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    plan, iterations, converged = output
+    ctx.epsilon = inputs[1]
+    ctx.save_for_backward(plan)
+    ctx.mark_non_differentiable(iterations, converged)
+
+
 class _ImplicitSinkhorn(torch.autograd.Function):
-    """:func:`_solve`; only the plan is kept for the backward pass."""
+    """For eager steps: autograd and tracers see every operation inside."""
 
     forward = staticmethod(_solve)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        plan, iterations, converged = output
-        ctx.epsilon = inputs[1]
-        ctx.save_for_backward(plan)
-        ctx.mark_non_differentiable(iterations, converged)
+    setup_context = staticmethod(_keep_plan)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_plan: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (plan,) = ctx.saved_tensors
         return _gradient(plan, grad_plan, ctx.epsilon), *([None] * 4)
+
+
+sinkhorn_operation = torch.library.custom_op("mmseg_otseg::sinkhorn", _solve, mutates_args=())
+gradient_operation = torch.library.custom_op(
+    "mmseg_otseg::sinkhorn_gradient", _gradient, mutates_args=()
+)
+
+
+@sinkhorn_operation.register_fake
+def _(cost: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    iterations = cost.new_empty(len(cost), dtype=torch.int64)
+    return torch.empty_like(cost), iterations, cost.new_empty(len(cost), dtype=torch.bool)
+
+
+@gradient_operation.register_fake
+def _(plan: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(plan)
+
+
+def _operation_backward(ctx: Any, grad_plan: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    (plan,) = ctx.saved_tensors
+    return gradient_operation(plan, grad_plan, ctx.epsilon), *([None] * 4)
+
+
+sinkhorn_operation.register_autograd(_operation_backward, setup_context=_keep_plan)
