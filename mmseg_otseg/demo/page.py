@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -187,7 +188,15 @@ class Page:
         segmented = [look, *decided, *looked]
 
         def on(event: Any, act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any) -> None:
-            event(act, inputs, outputs, show_progress_on=result, **how)
+            @functools.wraps(act)  # gradio reads the types of the arguments
+            def answer(*args: Any) -> tuple[Any, ...]:
+                try:
+                    return act(*args)
+                except UserError as error:  # what is shown stays
+                    gr.Warning(str(error))
+                    return (gr.skip(),) * len(outputs)
+
+            event(answer, inputs, outputs, show_progress_on=result, **how)
 
         settings = [names, refine, *sliders]
         on(arrival, self.open, settings, [image, *segmented])

@@ -13,7 +13,9 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_otseg.engine import resolve
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import find_images, read_image
+from mmseg_otseg.imaging.reading import ImageError
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.inference.loading import installed_config
 from mmseg_otseg.structures import ClassSplit
@@ -116,7 +118,13 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
 
     Returns:
         BGR values (h, w, 3), uint8.
+
+    Raises:
+        UserError: If it cannot be read.
     """
-    image = Image.fromarray(read_image(path)[0])
+    try:
+        image = Image.fromarray(read_image(path)[0])
+    except ImageError as error:  # which lacks the subject of the sentence
+        raise UserError(f"{Path(path).name} cannot be used: {error}") from error
     image.thumbnail((LONGER_SIDE, LONGER_SIDE))
     return np.ascontiguousarray(np.asarray(image)[..., ::-1])

@@ -92,7 +92,8 @@ def test_other_names(visitor: Visitor) -> None:
     visitor.type_names("zebra, zebra")
     visitor.press("#segment")
     assert "more than once" in visitor.message()
-    assert visitor.one("#legend").text == before
+    assert visitor.one("#legend").text == before and visitor.source()
+    assert not visitor.all("#result .error")  # the result is not covered
     visitor.type_names("zebra, red circle")
     visitor.after(lambda: visitor.press("#segment"))
     legend = visitor.one("#legend").text

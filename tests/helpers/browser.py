@@ -183,7 +183,7 @@ class Visitor:
 
     def message(self) -> str:
         """What the page says is wrong, as soon as it does."""
-        return self.wait_for(lambda: " ".join(self.texts(".toast-body.error")).strip())
+        return self.wait_for(lambda: " ".join(self.texts(".toast-body.warning")).strip())
 
     def place(self) -> list[int]:
         """The column and row of the image of which the page tells the classes."""

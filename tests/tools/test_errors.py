@@ -28,7 +28,8 @@ def caught(function, *arguments: object) -> Exception:
 def test_what_a_user_can_fix_has_a_message() -> None:
     assert "cat" in message_for_user(caught(split_with_a_double_name))
     assert message_for_user(OSError(5, "Input/output error")).endswith("error")
-    assert message_for_user(ModuleNotFoundError("No module named 'gradio'"))
+    missing = ModuleNotFoundError("No module named 'pycocotools.mask'", name="pycocotools")
+    assert '"mmseg_otseg[coco]"' in message_for_user(missing)
     assert message_for_user(torch.OutOfMemoryError("out of memory")) == "out of memory"
     assert "Nothing is not in" in message_for_user(caught(MODELS.build, dict(type="Nothing")))
     assert "color" in message_for_user(caught(MODELS.build, dict(type="CLIPBackbone", color=3)))

@@ -23,6 +23,11 @@ from pathlib import Path
 
 TRACEBACK = "MMSEG_OTSEG_TRACEBACK"
 REGISTRY = str(Path("mmengine", "registry"))
+#: The extras of this project that bring the packages which some tools need.
+EXTRAS = {
+    **dict.fromkeys(("mmengine", "mmcv", "mmseg", "torch"), "onedl"),
+    **{"gradio": "demo", "pycocotools": "coco"},
+}
 
 
 class CommandError(ValueError):
@@ -53,6 +58,8 @@ def message_for_user(error: Exception) -> str | None:
     if "Original Traceback" in text:  # from a worker of a data loader, whose traceback is in it
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
     text = text.strip() or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f'{text}, which this needs: pip install "mmseg_otseg[{EXTRAS[error.name]}]"'
     user_error = getattr(sys.modules.get("mmseg_otseg.errors"), "UserError", CommandError)
     if isinstance(error, (CommandError, user_error, OSError, ImportError, MemoryError)):
         return text

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from .config import find_config
@@ -52,8 +51,6 @@ def main() -> None:
     for file in filter(None, [args.weights, *args.images]):
         if "://" not in file and not Path(file).exists():
             raise FileNotFoundError(f"{file} does not exist")
-    if find_spec("gradio") is None:
-        raise ModuleNotFoundError('the page needs gradio: pip install "mmseg_otseg[demo]"')
     if args.port is not None:  # a port in use is reported before the model is built
         socket.create_server((args.host, args.port)).close()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it like Ctrl+C
