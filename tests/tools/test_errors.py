@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
@@ -62,3 +64,12 @@ def test_one_paragraph_or_the_error_itself(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(errors.TRACEBACK, "1")
     with pytest.raises(ValueError, match="cat"):
         run(split_with_a_double_name)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = "from mmseg_otseg_cli.errors import run; run(lambda: print('x' * 100_000))"
+    ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert ended.returncode == 1 and ended.stderr == b""

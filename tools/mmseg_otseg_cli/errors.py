@@ -43,6 +43,8 @@ def run(main: Callable[[], None]) -> None:
     logging.raiseExceptions = False  # a full disk must not add tracebacks to its one paragraph
     try:
         main()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os._exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
