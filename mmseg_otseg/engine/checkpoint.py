@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints without executing what they hold.
+"""Reads checkpoints without executing what they hold, and makes values plain for saving.
 
 Every file is read by ``torch.load(weights_only=True)``. Checkpoints of mmengine also hold NumPy
 values and ``HistoryBuffer`` objects; while they are read, stand-ins take the place of these types,

@@ -1,9 +1,8 @@
-"""How training starts: resumed, from the checkpoint of another run, or on pseudo labels."""
+"""How a run begins and repeats itself: resumed, fine-tuned, seeded, on pseudo labels."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.checkpoint import trained_classes
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, listed
 from mmseg_otseg.structures import ClassSplit
 
 # Entries of a schedule that change with the steps or follow from others; the rest are settings.
@@ -156,8 +155,8 @@ class FineTuneHook(Hook):
         if text is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(
-                f"The file was trained on {len(theirs)} classes ({some(theirs)}), of which this "
-                f"run has {some(both) if both else 'none'}. Text embeddings are recomputed."
+                f"The file was trained on {len(theirs)} classes ({listed(theirs)}), of which this "
+                f"run has {listed(both) if both else 'none'}. Text embeddings are recomputed."
             )
             if getattr(text, "per_class", False):
                 contexts = state["neck.text.contexts"]
@@ -168,17 +167,11 @@ class FineTuneHook(Hook):
         leaked = [name for name in getattr(split, "unseen_names", ()) if name in known]
         if leaked:
             print_log(
-                f"The checkpoint was trained with labels of {some(leaked)}, which are unseen "
+                f"The checkpoint was trained with labels of {listed(leaked)}, which are unseen "
                 "classes in this run: their results will not be zero-shot.",
                 "current",
                 logging.WARNING,
             )
-
-
-def some(names: Sequence[str]) -> str:
-    """The names, or the first five of many."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 @HOOKS.register_module()

@@ -48,7 +48,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     Attributes:
         predict_from: Which maps predict.
-        normalizes: Whether :meth:`finish` compares names with each other, rather than pick one.
+        normalizes: Whether :meth:`finish` compares names with each other, rather than picking one.
 
     Raises:
         UserError: If the number of levels or classes does not fit, or ``seen_bias`` is not a number
