@@ -171,6 +171,10 @@ def test_the_plan_is_the_one_behind_the_score_map(transport: str) -> None:
     torch.testing.assert_close(model(inputs)["score"], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_typo_in_the_transport() -> None:
-    with pytest.raises(UserError, match=r"softmax.*softmx"):
-        head(transport="softmx")(features())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"transport": "softmx"}, "softmax.*'softmx'"), ({"epsilon": 0}, "epsilon.* 0")],
+)
+def test_mistyped_settings_are_the_users(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        head(**options)(features())

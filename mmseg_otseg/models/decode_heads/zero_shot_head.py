@@ -169,11 +169,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         Raises:
             UserError: If the neck returns another number of levels, or features of another width.
         """
-        levels, width = len(inputs.pixels), inputs.queries.shape[-1]
-        if (levels, width) != (self.num_levels, self.in_channels):
+        number, width = len(inputs.pixels), inputs.queries.shape[-1]
+        if (number, width) != (self.num_levels, self.in_channels):
             raise UserError(
                 f"the head has num_levels={self.num_levels} and embed_dim={self.in_channels}, but "
-                f"the neck returns {levels} and {width}: set model.decode_head to these"
+                f"the neck returns {number} and {width}: set model.decode_head to these"
             )
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
