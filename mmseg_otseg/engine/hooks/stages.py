@@ -42,14 +42,14 @@ def class_split(model: Any) -> ClassSplit | None:
 
 @HOOKS.register_module()
 class ResumeCheckHook(Hook):
-    """Says how a resumed run differs from the config, and refuses one without an optimizer.
+    """Says how a resumed run differs from the config, and refuses one with another optimizer.
 
     mmengine loads optimizers and schedules without comparing them with the run's: schedules and
     learning rates continue as in the checkpoint. Above all, a schedule still ends where that of the
     checkpoint ended if ``max_iters`` is increased.
 
     Raises:
-        UserError: If the checkpoint holds no optimizer.
+        UserError: If the checkpoint holds no optimizer, or that of another model.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -57,11 +57,17 @@ class ResumeCheckHook(Hook):
         if not runner.cfg.get("resume") or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         file, done = runner.cfg.get("load_from"), checkpoint["meta"].get("iter", 0)
+        optimizer: Any = runner.optim_wrapper.optimizer
         if "optimizer" not in checkpoint:
+            problem = "it holds no optimizer, as is the case for best_*.pth files"
+        elif _sizes(checkpoint["optimizer"]["param_groups"]) != _sizes(optimizer.param_groups):
+            problem = "it is of another config, in which other parameters train"
+        else:
+            problem = ""
+        if problem:
             raise UserError(
-                f"The run cannot be resumed from {file}: it holds no optimizer, as is the case for "
-                "best_*.pth files. Resume from iter_*.pth, or give the file as load_from to start "
-                "with only its weights."
+                f"The run cannot be resumed from {file}: {problem}. Resume from an iter_*.pth of "
+                "this config, or give the file as load_from to start with only its weights."
             )
         if changed := _changed_settings(runner, checkpoint):
             runner.logger.warning(
@@ -73,6 +79,11 @@ class ResumeCheckHook(Hook):
                 f"{file} was trained for {done} iterations: nothing is left to train. To continue, "
                 f"increase train_cfg.max_iters, which is {runner.train_loop.max_iters}."
             )
+
+
+def _sizes(groups: list[dict[str, Any]]) -> list[int]:
+    """The number of parameters in each group of an optimizer."""
+    return [len(group["params"]) for group in groups]
 
 
 def _changed_settings(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
