@@ -29,6 +29,17 @@ def cases() -> list[str]:
         return sorted({key.split("/")[0] for key in file.files})
 
 
+def test_an_exported_program_takes_images_of_any_size() -> None:
+    class Plan(torch.nn.Module):
+        def forward(self, cost: Tensor) -> Tensor:
+            return sinkhorn(cost, cost_span=1.0).plan
+
+    rows = torch.export.Dim("rows", min=2)
+    program = torch.export.export(Plan(), (problems(2),), dynamic_shapes=({1: rows},), strict=False)
+    larger = problems(2, rows=50)
+    torch.testing.assert_close(program.module()(larger), sinkhorn(larger).plan)
+
+
 @pytest.mark.parametrize("backward", ["implicit", "unrolled"])
 @pytest.mark.parametrize("case", cases())
 def test_plans_are_the_authors(case: str, backward: str) -> None:
