@@ -8,6 +8,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor, distributed
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models import FocalDiceLoss
 from mmseg_otseg.ops import focal_dice_sums
 
@@ -29,6 +30,11 @@ def test_weights_and_pairs() -> None:
     assert sums.pairs == 6
     assert torch.allclose(losses["loss_mask"], 7 * sums.focal / 6)
     assert torch.allclose(losses["loss_dice"], 3 * sums.dice / 6)
+
+
+def test_a_typo_in_what_is_ignored() -> None:
+    with pytest.raises(UserError, match=r"negative, masked.*'maskd'"):
+        FocalDiceLoss(ignored="maskd")(*example())
 
 
 @pytest.mark.parametrize("ignored", ["negative", "masked"])

@@ -10,6 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models import MPSAHead
 from mmseg_otseg.models.decode_heads.mpsa_head import MPSADecoder, MPSADecoderLayer, MPSAMap
 from mmseg_otseg.ops import multi_prompt, sinkhorn
@@ -168,3 +169,12 @@ def test_the_plan_is_the_one_behind_the_score_map(transport: str) -> None:
     cosine = torch.einsum("bdhw,bknd->bknhw", inputs.pixels[0], F.normalize(inputs.queries, dim=-1))
     expected = (plan * cosine).sum(2) * 2 * 15
     torch.testing.assert_close(model(inputs)["score"], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"transport": "softmx"}, "softmax.*'softmx'"), ({"epsilon": 0}, "epsilon.* 0")],
+)
+def test_mistyped_settings_are_the_users(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        head(**options)(features())
