@@ -17,6 +17,7 @@ from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 # The largest differences allowed in full precision, and with weights rounded to 8 bits.
 EXACT = {"text": 1e-4, "probabilities": 1e-4, "labels": 1e-3}
 ROUGH = {"text": 1e-4, "probabilities": 0.1, "labels": 1.0}
+MAX_SENTENCES = 2400  # of a vocabulary; a CPU encodes some dozens a second
 TIE = 1e-5  # classes whose probabilities differ by less are equally good
 # Names of everyday things, for vocabularies other than the model's own.
 NAMES = (*KNOWN_CLASSES["cocostuff"], *KNOWN_CLASSES["ade20k"])
@@ -25,7 +26,7 @@ NAMES = (*KNOWN_CLASSES["cocostuff"], *KNOWN_CLASSES["ade20k"])
 def check_folder(folder: Path, model: Any, bounds: Mapping[str, float] = EXACT) -> dict[str, float]:
     """Run an exported folder and its model on the same images and vocabularies.
 
-    The vocabularies are the config's, a single class and, where names can be encoded, 300 classes;
+    The vocabularies are the config's, a single class and, where names can be encoded, up to 300;
     the images are smooth random ones, one and three at a time, and of other sizes where the folder
     takes them.
 
@@ -48,7 +49,9 @@ def check_folder(folder: Path, model: Any, bounds: Mapping[str, float] = EXACT) 
     own = list(model.neck.text.split.full_names)
     vocabularies = [own]
     if runtime.takes_names:
-        vocabularies += [own[:1], list(dict.fromkeys((*own, *NAMES)))[:300]]
+        sentences = len(getattr(model.neck.text, "templates", ())) or 1
+        many = list(dict.fromkeys((*own, *NAMES)))[: min(300, MAX_SENTENCES // sentences)]
+        vocabularies += [own[:1], many]
     rows, columns = model.backbone.patch_size
     sizes = [(4 * rows, 4 * columns), (7 * rows, 3 * columns), (2 * rows, 9 * columns)]
     for names in vocabularies:

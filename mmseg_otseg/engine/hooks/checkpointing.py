@@ -96,8 +96,14 @@ class DurableCheckpointHook(Hook):
             runner.val_loop.run()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reduce what is saved to tensors and plain values."""
+        """Reduce what is saved to tensors and plain values; leave out what a hook noted besides."""
         hub = checkpoint["message_hub"]
+        for key, value in list(hub["runtime_info"].items()):
+            try:
+                plain(value)
+            except TypeError as error:
+                runner.logger.warning(f"The checkpoint leaves out {key} of the run: {error}.")
+                del hub["runtime_info"][key]
         hub["log_scalars"] = {}  # the history of logged values, which a resumed run starts anew
         hub["resumed_keys"] = dict.fromkeys(hub["runtime_info"], True)
         checkpoint.update(plain(checkpoint))
