@@ -10,7 +10,6 @@ from mmengine.config import Config
 
 from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.models import ZeroShotHead
-from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
 from tests.helpers.paths import ROOT
 from tests.helpers.small_configs import small, write_data
 
@@ -36,15 +35,3 @@ def test_the_documented_method_trains(tmp_path: Path, monkeypatch: pytest.Monkey
     moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {n for n, p in runner.model.named_parameters() if p.requires_grad}
     assert "val/hIoU" in runner.message_hub.log_scalars
-
-
-def test_a_decoder_refuses_the_weights_of_another_kind() -> None:
-    ours, other = MPSADecoder(16), MultiHeadDecoder(16)
-    parameters = dict(ours.named_parameters())
-    assert {n: p.shape for n, p in other.named_parameters()} == {
-        n: p.shape for n, p in parameters.items()
-    }
-    ours.load_state_dict(MPSADecoder(16).state_dict())
-    ours.load_state_dict(parameters)  # of a file that does not say
-    with pytest.raises(ValueError, match=r"'multi-head attention'.*Sinkhorn"):
-        ours.load_state_dict(other.state_dict())
