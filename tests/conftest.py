@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -74,6 +75,16 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     # On the CPU not as a mode: torch before 2.10 cannot compile everything below one.
     with device if device.type != "cpu" else nullcontext():
         yield device
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where small data in the layout of every dataset lie."""
+    from tests.helpers.small_configs import write_data
+
+    folder = tmp_path_factory.mktemp("generated")
+    write_data(folder)
+    return folder
 
 
 @pytest.fixture

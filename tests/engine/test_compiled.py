@@ -9,19 +9,18 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmseg_otseg.engine import ZeroShotRunner
-from tests.helpers.small_configs import small, write_data
+from tests.helpers.small_configs import small
 
 COUNTER = CompileCounterWithBackend("eager")
 torch._dynamo.register_backend(COUNTER, name="counter")
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_a_run_compiles_once(tmp_path: Path) -> None:
-    write_data(tmp_path)
+def test_a_run_compiles_once(data_folder: Path, tmp_path: Path) -> None:
     weights: list[dict] = []
     for options in ({}, dict(compile=dict(backend="counter", fullgraph=True))):
         torch._dynamo.reset()
-        cfg = small("otseg/voc_512.py", tmp_path, iters=4)
+        cfg = small("otseg/voc_512.py", data_folder, tmp_path, iters=4)
         cfg.model.backbone.update(drop_path_rate=0.0)
         cfg.model.backbone.visual_prompts.dropout = cfg.model.decode_head.dropout = 0.0
         cfg.merge_from_dict(options)
