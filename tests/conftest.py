@@ -87,6 +87,21 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of tiny.py, its images, and ``run``, which it trained for 4 iterations."""
+    from tests.helpers.run_tools import run_tool
+    from tests.helpers.tiny_run import tiny_config, write_images
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_images(folder)
+    # A rate and a bias at which all classes are predicted, so that a difference shows.
+    changes = {"model.decode_head.seen_bias": 0.0, "optim_wrapper.optimizer.lr": 6e-2}
+    tiny_config(folder, **changes).dump(folder / "tiny.py")
+    run_tool("train", folder / "tiny.py")
+    return folder
+
+
 @pytest.fixture
 def clip_config() -> dict[str, Any]:
     from tests.helpers.tiny_clip import tiny_clip

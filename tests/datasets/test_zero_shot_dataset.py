@@ -14,7 +14,6 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ReproducibleInfiniteSampler, ZeroShotDataset
-from mmseg_otseg.structures import ClassSplit
 
 NAMES = ["sky", "road", "tree", "car"]
 SPLIT = dict(classes=NAMES, unseen=["tree", "car"])  # 2 and 3
@@ -73,18 +72,6 @@ def test_pascal_voc20(write_data, setting, hidden):
     )
     label = ZeroShotDataset(config, "voc", setting=setting)[0]["gt_seg_map"].ravel()
     assert label.tolist() == [255, *range(15), *[hidden] * 5, 255, 255, 255]
-
-
-def test_metainfo(write_data, config_of):
-    config = config_of(write_data(random_labels()))
-    dataset = ZeroShotDataset(config, SPLIT, setting="transductive")
-    meta = dataset.metainfo
-    assert meta["classes"] == tuple(NAMES)
-    assert (meta["seen"], meta["unseen"], meta["hide_as"]) == ([0, 1], [2, 3], 254)
-    assert len(meta["palette"]) == 4
-    meta["seen"].append(7)
-    assert dataset.metainfo["seen"] == [0, 1]
-    assert dataset.split == ClassSplit.build(SPLIT)
 
 
 # The label is hidden where it appears --------------------------------------------------------
