@@ -77,7 +77,8 @@ def solve_in_loop(
 
     """
     kernel = ((cost.amin(1, keepdim=True) - cost) / epsilon).exp()
-    a, b = 1 / cost.shape[2], 1 / cost.shape[1]
+    # Tensors: the loop takes no numbers that depend on a size which is left open.
+    a, b = (cost.new_ones(()) / cost.shape[axis] for axis in (2, 1))
 
     def unfinished(count: Tensor, running: Tensor, *_: Tensor) -> Tensor:
         return (count < max_iters) & running.any()
