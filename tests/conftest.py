@@ -102,6 +102,14 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def otseg(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """OTSeg+ for images of 64 x 64, with windows, and the folder it was exported to."""
+    from tests.helpers.exported import exported
+
+    return exported("otseg/voc_512.py", tmp_path_factory.mktemp("exported"), size=(64, 64))
+
+
 @pytest.fixture
 def clip_config() -> dict[str, Any]:
     from tests.helpers.tiny_clip import tiny_clip

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
 
 from mmseg_otseg.demo.samples import shipped_model
-from mmseg_otseg.evaluation import ZeroShotIoUMetric
 from mmseg_otseg.export import export_folder
 from mmseg_otseg.export.onnx_files import quantize
 from mmseg_otseg.inference import OTSegInferencer, OTSegRuntime, with_classes
@@ -48,43 +44,18 @@ def test_every_family(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert differences["probabilities"] < 1e-4
 
 
-# The OTSeg+ that comes with the project -----------------------------------------------------------
-
-METRICS = ("mIoU_S", "mIoU_U", "hIoU")
-
-
-def table(dataset: Any, label: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-    """Metrics of what labels images (h, w, 3), BGR."""
-    metric = ZeroShotIoUMetric()
-    metric.dataset_meta = dataset.metainfo
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        labels = label(sample["inputs"].permute(1, 2, 0).numpy())
-        data = sample["data_samples"]
-        data.pred_sem_seg = PixelData(data=torch.from_numpy(labels.astype(np.int64))[None])
-        metric.process({}, [data.to_dict()])
-    found = metric.evaluate(len(dataset))
-    return {name: found[name] for name in METRICS}
-
-
 @needs_torch
 @pytest.mark.slow
-def test_the_table_through_the_exported_file(tmp_path: Path) -> None:
+def test_the_shipped_model_in_float32_and_in_8_bits(tmp_path: Path) -> None:
     inferencer = OTSegInferencer(*shipped_model(), "cpu")
-    model, cfg = inferencer.model, inferencer.cfg
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-
-    def by_model(image: np.ndarray) -> np.ndarray:
-        return inferencer.predict(image[..., ::-1], model).argmax(0)
-
-    expected = table(dataset, by_model)
-    export_folder(model, cfg, tmp_path / "fp32")
+    dataset = DATASETS.build(inferencer.cfg.test_dataloader.dataset)
+    images = [np.moveaxis(dataset[index]["inputs"].numpy(), 0, 2) for index in range(100)]
+    images = [image[..., ::-1] for image in images]
+    expected = [inferencer.predict(image, inferencer.model).argmax(0) for image in images]
+    export_folder(inferencer.model, inferencer.cfg, tmp_path / "fp32")
     shutil.copytree(tmp_path / "fp32", tmp_path / "int8")
     quantize(tmp_path / "int8" / "model.onnx")
-    for name, bound in (("fp32", 0.1), ("int8", 1.0)):
+    for name, share in (("fp32", 0.999), ("int8", 0.97)):
         runtime = OTSegRuntime(tmp_path / name, threads=1)
-
-        def by_runtime(image: np.ndarray, runtime: OTSegRuntime = runtime) -> np.ndarray:
-            return runtime.predict(image[..., ::-1], runtime.known).argmax(0)
-
-        assert table(dataset, by_runtime) == pytest.approx(expected, abs=bound)
+        found = [runtime.predict(image, runtime.known).argmax(0) for image in images]
+        assert np.mean(np.stack(found) == np.stack(expected)) > share
