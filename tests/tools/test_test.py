@@ -33,10 +33,10 @@ def test_the_metrics_are_those_of_the_validation_and_predictions_are_written(
     tested = test_tool("--out", tmp_path / "labels", "--show-dir", tmp_path / "drawn")
     for name in ("pAcc", "mIoU", "hIoU"):
         assert tested[name] == validated[name]
-    label = cv2.imread(str(tmp_path / "labels" / "0.png"), cv2.IMREAD_UNCHANGED)
+    label = cv2.imread(str(tmp_path / "labels" / "val_0.png"), cv2.IMREAD_UNCHANGED)
     assert label.shape == (32, 32) and label.max() <= 2
     overlays = sorted((tmp_path / "drawn").glob("vis_data/vis_image/test_*.png"))
-    assert [path.name[:10] for path in overlays] == [f"test_{i}.png" for i in range(4)]
+    assert [path.name[:14] for path in overlays] == [f"test_val_{i}.jpg" for i in range(4)]
     painted = cv2.imread(str(overlays[0]))
     assert painted.shape == (32, 64, 3)  # labels beside predictions
     assert np.abs(painted[:, :32].astype(int) - painted[:, 32:]).mean() > 1
@@ -64,7 +64,7 @@ def test_label_maps_never_overwrite_each_other(
     cfg = Config.fromfile(trained_folder / "tiny.py")
     cfg.test_dataloader.dataset.dataset.data_root = str(data)
     cfg.dump(tmp_path / "folders.py")
-    with pytest.raises(ValueError, match=r"a/0\.png .*b/0\.png.*--out"):
+    with pytest.raises(ValueError, match=r"a/val_0\.jpg .*b/val_0\.jpg.*--out"):
         test_tool("--out", tmp_path / "maps", config=tmp_path / "folders.py")
 
 
