@@ -139,7 +139,7 @@ def test_sweep_of_a_model_with_a_threshold(data_folder: Path, tmp_path: Path) ->
     """As one run with the bias, the threshold included."""
     cfg = small("otseg/voc_512.py", data_folder, tmp_path)
     cfg.model.split = dict(classes="voc", unseen="voc", background="threshold")
-    cfg.model.test_cfg.none_below = 0.4
+    cfg.model.test_cfg.none_below = 0.5
     cfg.model.decode_head.seen_bias = 0.05
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     cfg.load_from = str(tmp_path / "weights.pth")
