@@ -14,6 +14,12 @@ class UserError(ValueError):
     """
 
 
+def listed(names: Sequence[Any], most: int = 5) -> str:
+    """The first few of some names, and how many more there are, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def check_option(name: str, value: Any, known: Sequence[Any]) -> None:
     """Raise a UserError unless the value of an option is a known one."""
     if value not in known:

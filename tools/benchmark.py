@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Test a model on every open-vocabulary data set: ``mmseg-otseg benchmark``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write ONNX files: ``mmseg-otseg export``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Segment images with any class names: ``mmseg-otseg segment``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Test a checkpoint: ``mmseg-otseg test``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train a model: ``mmseg-otseg train``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Try a model in the browser: ``mmseg-otseg web-demo``."""
 
 from mmseg_otseg_cli import run

@@ -32,7 +32,7 @@ from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
 from mmseg_otseg.datasets.label_rule import background_value
 from mmseg_otseg.engine import resolve
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, listed
 from mmseg_otseg.structures import ClassSplit
 
 MAX_CROPS = 6  # of each class, for CLIP
@@ -147,7 +147,7 @@ def _lone_labels(subset: str, dataset: ZeroShotDataset) -> Iterator[Finding]:
     for leaf in dataset.leaves:
         lone = leaf.find_pairs().lone_labels if isinstance(leaf, FolderDataset) else ()
         if lone:
-            names = ", ".join(Path(path).name for path in lone[:5])
+            names = listed([Path(path).name for path in lone])
             yield warning(
                 f"{subset}: {len(lone)} label files without an image are not used ({names}). Add "
                 "the images, or remove the label files."

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mmseg_otseg.checks.labels import Finding, error, note, warning
+from mmseg_otseg.errors import listed
 from mmseg_otseg.inference.segmenter import SAME, names_alike
 from mmseg_otseg.models import TemplatePrompts
 from mmseg_otseg.models.clip import load_clip
@@ -236,11 +237,10 @@ def order_findings(
         and loss > MIN_LOSS * score
         and score - np.mean(noise) > MIN_SIGNAL * np.std(noise)
     ):
-        likely = [f"{label} {names[name]}" for label, name in zip(given, best)]
-        listed = ", ".join(likely[:MAX_NAMES_LISTED]) + ", ..." * (len(likely) > MAX_NAMES_LISTED)
+        likely = listed([f"{label} {names[n]}" for label, n in zip(given, best)], MAX_NAMES_LISTED)
         yield error(
-            "the list of names looks in another order than the labels. By CLIP, the label values "
-            f"are {listed}. Check that each name is at the position of its label value; see the "
+            "the names seem to be in a different order from the labels. By CLIP, the label values "
+            f"are {likely}. Check that each name is at the position of its label value; see the "
             "sheet."
         )
         return

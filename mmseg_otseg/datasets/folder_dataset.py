@@ -13,7 +13,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, listed
 from mmseg_otseg.imaging.reading import SUFFIXES
 from mmseg_otseg.structures import ClassSplit
 
@@ -21,7 +21,6 @@ from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless formats
-MAX_LISTED = 5  # files in a message
 
 
 class FolderPairs(NamedTuple):
@@ -165,9 +164,7 @@ def where(path: str) -> str:
 
 def some_names(paths: Iterable[str], folder: str) -> str:
     """The names of the first few files in a folder, and how many more there are."""
-    names = [os.path.relpath(path, folder) for path in paths]
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
+    return listed([os.path.relpath(path, folder) for path in paths])
 
 
 def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints without executing what they hold.
+"""Reads checkpoints without executing what they hold, and makes values plain for saving.
 
 Every file is read by ``torch.load(weights_only=True)``. Checkpoints of mmengine also hold NumPy
 values and ``HistoryBuffer`` objects; while they are read, stand-ins take the place of these types,
@@ -143,12 +143,14 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") 
 
 
 def check_target(path: str | os.PathLike) -> None:
-    """Raise a UserError if a checkpoint is to be written under a name of another format."""
+    """Raise a UserError if no checkpoint can be written to a path, by its suffix or folder."""
     if Path(path).suffix == ".safetensors":
         raise UserError(
             f"a checkpoint cannot be written to {path}, because it holds more than a .safetensors "
             f"file can: name it {Path(path).stem}.pth"
         )
+    if not Path(path).parent.is_dir():
+        raise UserError(f"the folder {Path(path).parent}, to write {path} to, does not exist")
 
 
 def plain(value: Any) -> Any:

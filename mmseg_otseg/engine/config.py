@@ -36,9 +36,9 @@ def resolve(cfg: Config) -> Config:
     - The segmentor keeps class maps, ``test_cfg.keep_maps``, only if a metric may read them.
     - The neck's ``train_classes`` follows from the ``setting`` of the training data.
 
-    This is the one place where a config is interpreted. The runner resolves a config before it
-    builds anything, and ``mmseg-otseg config`` prints the result. A model that names no ``clip``
-    belongs to a config that is wired by hand; such a config is returned as it is.
+    With :func:`resolve_model`, this is the place where a config is interpreted. The runner resolves
+    a config before it builds anything, and ``mmseg-otseg config`` prints the result. A model that
+    names no ``clip`` belongs to a config that is wired by hand; it is returned as it is.
 
     Args:
         cfg: A config; it is not changed.

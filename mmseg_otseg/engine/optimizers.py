@@ -10,8 +10,11 @@ import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.optim.scheduler import PolyParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.registry import OPTIMIZERS
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
 from torch import nn
+
+from mmseg_otseg.errors import UserError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -45,7 +48,17 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     group["weight_decay"] = self.base_wd * norm_decay
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer of ``model``."""
+        """Build the optimizer of ``model``.
+
+        Raises:
+            UserError: If there is no such optimizer.
+        """
+        kind = self.optimizer_cfg["type"]
+        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+            raise UserError(
+                f"there is no optimizer {kind!r} (optim_wrapper.optimizer.type): AdamW is the one "
+                "of configs/_base_/schedules"
+            )
         # Without paramwise options the base class would use all parameters, even frozen ones.
         self.paramwise_cfg = self.paramwise_cfg or dict(custom_keys={})
         return super().__call__(model)

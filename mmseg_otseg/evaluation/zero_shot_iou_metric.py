@@ -16,17 +16,16 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
-from mmseg_otseg.engine.hooks.stages import some
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, listed
 from mmseg_otseg.imaging.outputs import save_image
 
-CALIBRATE = "tools/analysis/calibrate_seen_bias.py finds one that fits, without training"
+CALIBRATE = "`mmseg-otseg calibrate` finds one that fits, without training"
 CHECK_NAMES = (
-    "use class names that CLIP knows (tools/analysis/check_data.py shows which of them are close "
-    "to each other), and CLIP weights and text embeddings of the same CLIP"
+    "use class names that CLIP knows (`mmseg-otseg check-data` shows which of them are close to "
+    "each other), and CLIP weights and text embeddings of the same CLIP"
 )
 CHECK_TRAINING = (
-    "train for longer, and check images, labels and names with tools/analysis/check_data.py"
+    "train for longer, and check images, labels and names with `mmseg-otseg check-data`"
 )
 
 
@@ -289,7 +288,7 @@ class ZeroShotIoUMetric(IoUMetric):
         else:
             advice = f"The seen-class bias may be too small: {CALIBRATE}. Otherwise {CHECK_NAMES}."
         counts = [
-            f"{len(lost[kind])} of {len(group)} {kind} classes ({some(lost[kind])})"
+            f"{len(lost[kind])} of {len(group)} {kind} classes ({listed(lost[kind])})"
             for kind, group in groups.items()
             if lost[kind]
         ]

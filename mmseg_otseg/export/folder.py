@@ -17,9 +17,10 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmseg_otseg.engine.config import type_name
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.exported import FORMAT, METADATA, MODEL, VOCABULARY
-from mmseg_otseg.inference.loading import test_pipeline, type_name
+from mmseg_otseg.inference.loading import pipeline_for_testing
 from mmseg_otseg.models import SimilarityHead
 from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.version import __version__
@@ -144,7 +145,7 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
         UserError: If the pipeline does something else to the images.
     """
     resize = None
-    for step in test_pipeline(cfg):
+    for step in pipeline_for_testing(cfg):
         name = type_name(step)
         if name == "Resize" and resize is None:
             scale = step.get("scale")

@@ -245,7 +245,7 @@ def save_image(image: Image.Image, path: Path, **options: int) -> Path:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file, which gets its name when it is complete."""
+    """Where to write a file, which gets its name when it is complete, if not yet on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:

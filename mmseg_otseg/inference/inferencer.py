@@ -113,8 +113,8 @@ class OTSegInferencer(Segmenter):
             classes, refine: As in :meth:`segment`.
 
         Returns:
-            The model's values before thresholds and the bias of seen classes. The plan is computed
-            when first used, on the whole image.
+            The model's values, before any threshold and without the bias of seen classes. The plan
+            is computed when first used, on the whole image.
 
         Raises:
             UserError: If the image cannot be read or segmented, or the class names are invalid.

@@ -17,7 +17,7 @@ from mmseg.registry import MODELS
 
 import mmseg_otseg
 from mmseg_otseg.datasets.data_folders import nested_datasets
-from mmseg_otseg.engine.config import resolve
+from mmseg_otseg.engine.config import resolve, type_name
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.inference.vocabulary import with_classes
 
@@ -89,19 +89,13 @@ def array_pipeline(cfg: Config) -> Compose:
     Raises:
         UserError: If the config has no test pipeline.
     """
-    first, *steps = test_pipeline(cfg)
+    first, *steps = pipeline_for_testing(cfg)
     built = [dict(first if first["type"] == "LoadImageFromFile" else {}, type=FROM_ARRAY)]
     built += [step for step in steps if not type_name(step).startswith("Load")]
     return Compose(built)
 
 
-def type_name(step: Mapping[str, Any]) -> str:
-    """The name of a pipeline step's type, which a config may give with a scope or as a class."""
-    kind = step["type"]
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
-
-
-def test_pipeline(cfg: Config) -> Any:
+def pipeline_for_testing(cfg: Config) -> Any:
     """The steps of a config's test pipeline.
 
     Raises:

@@ -230,7 +230,7 @@ def check_memory(names: int, size: Sequence[int]) -> None:
     if names > most:
         raise UserError(
             f"the maps of {names} names at {size[0]} x {size[1]} pixels need too much memory: give "
-            f"at most {most} names in a call, or images that are less long"
+            f"at most {most} names in a call, or smaller images"
         )
 
 

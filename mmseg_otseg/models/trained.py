@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, listed
 from mmseg_otseg.models.clip import FrozenTower
 
 Module = TypeVar("Module", bound="TrainedModule")
@@ -65,8 +65,7 @@ class TrainedModule(BaseModule):
             )
 
     def _describe(self, lacking: Sequence[str]) -> str:
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        names = ", ".join(self._prefix + name for name in lacking[:3]) + more
+        names = listed([self._prefix + name for name in lacking], 3)
         return f"{self._checkpoint} has no weights for {names}, or has them in another shape"
 
     def _only_trains(self, name: str) -> bool:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmseg_otseg.errors import check_option
+
 from .mask_sums import Axis, axis, negative_sums, positive_sums
 
 
@@ -71,8 +73,7 @@ def focal_dice_sums(
         raise ValueError(
             f"alpha must be from 0 to 1 and gamma not negative, got {alpha} and {gamma}"
         )
-    if ignored not in ("negative", "masked"):
-        raise ValueError(f"ignored must be 'negative' or 'masked', got {ignored!r}")
+    check_option("ignored", ignored, ("negative", "masked"))
     with torch.autocast(logits.device.type, enabled=False):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+
 from .optimal_transport import sinkhorn
 
 TRANSPORTS = ("sinkhorn", "bipartite", "softmax", "none")
@@ -45,7 +47,7 @@ def multi_prompt_plan(
         ``"none"`` keeps the type of ``similarity``.
 
     Raises:
-        ValueError: If ``transport`` is unknown.
+        UserError: If ``transport`` is unknown.
 
     Source:
         OTSeg (arXiv 2403.14183), section 3.2, Multi-Prompts Sinkhorn.
@@ -68,7 +70,7 @@ def multi_prompt_plan(
         return torch.softmax(similarity / epsilon, dim=-1, dtype=dtype) / prompts
     if transport == "none":
         return torch.ones_like(similarity) / (prompts * pixels)
-    raise ValueError(f"transport must be one of {', '.join(TRANSPORTS)}, got {transport!r}")
+    raise UserError(f"transport must be one of {', '.join(TRANSPORTS)}, got {transport!r}")
 
 
 def transport_score(similarity: Tensor, plan: Tensor) -> Tensor:

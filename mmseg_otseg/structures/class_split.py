@@ -136,8 +136,8 @@ class ClassSplit:
             built = split
         else:
             raise UserError(
-                f"{split!r} is no class split: give one of the names {', '.join(KNOWN_CLASSES)}, "
-                "or dict(classes=[names], unseen=[names or indices])."
+                f"{split!r} is not a class split: give one of {', '.join(KNOWN_CLASSES)}, or "
+                "dict(classes=[names], unseen=[names or indices])."
             )
         own = built.foreground
         theirs = own if classes is None else tuple(name.strip() for name in classes)

@@ -13,8 +13,10 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
+from PIL import Image
 
 from mmseg_otseg.engine.hooks import FiniteLossHook
+from mmseg_otseg.errors import UserError
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
 from tests.helpers.toy_run import toy_runner
@@ -31,9 +33,11 @@ def cfg(tmp_path: Path) -> Config:
     ("changes", "message"),
     [
         ({"train_dataloader.dataset.setting": "transductive"}, "transductive.*SelfTrainingHook"),
+        ({"train_dataloader.dataset.dataset.test_mode": True}, "train.*test_mode=True"),
         ({"model.neck.train_classes": "all"}, "train_classes='all'.* 'seen'"),
         ({"val_dataloader.dataset.dataset.test_mode": False}, "hidden.*test_mode=True"),
         ({"model.decode_head.num_classes": 4}, "num_classes.* 4.* 3"),
+        ({"model.decode_head.embed_dim": 8}, "embed_dim=8.*32"),
         ({"train_dataloader.dataset.split.unseen": ["left"]}, "training data.*right.*left"),
     ],
 )
@@ -95,6 +99,16 @@ def test_what_is_remembered_and_what_learns_nothing(cfg: Config, capsys: Any) ->
     printed = capsys.readouterr().out
     for said in ("one prompt per class", "SGD.*AdamW", "warms up for 1500 iterations.*after 4"):
         assert re.search(said, printed)
+
+
+def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: Path) -> None:
+    for file in tmp_path.glob("*/val/val_0.*"):
+        Image.open(file).resize((48, 32), Image.Resampling.NEAREST).save(file)
+    cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 2
+    runner = Runner.from_cfg(cfg)
+    for evaluate in (runner.val, runner.test):
+        with pytest.raises(UserError, match=r"\(64, 64\), \(64, 96\).*batch_size=1"):
+            evaluate()
 
 
 @pytest.mark.parametrize("what", ["loss", "weights"])

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
 from torch import nn
 
+from mmseg_otseg.errors import UserError
 from tests.helpers.paths import ROOT
 
 
@@ -19,12 +20,14 @@ class Model(nn.Module):
         self.other = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
 
 
-def build(model: nn.Module, paramwise: dict[str, Any] | None) -> dict[str, dict]:
+def build(
+    model: nn.Module, paramwise: dict[str, Any] | None, kind: str = "AdamW"
+) -> dict[str, dict]:
     """The optimizer's group of each parameter, by the parameter's name."""
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(
             type="TrainableOptimWrapperConstructor",
-            optim_wrapper_cfg=ConfigDict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.5)),
+            optim_wrapper_cfg=ConfigDict(optimizer=dict(type=kind, lr=1.0, weight_decay=0.5)),
             paramwise_cfg=paramwise,
         )
     )
@@ -44,6 +47,11 @@ def test_frozen_parameters_stay_out_and_norms_do_not_decay() -> None:
         decay = 0.0 if ".1." in name else 0.5
         rate = 10.0 if name.startswith("decode_head") else 1.0
         assert (group["weight_decay"], group["lr"]) == (decay, rate), name
+
+
+def test_a_typo_in_the_optimizers_name() -> None:
+    with pytest.raises(UserError, match=r"Adamw.*AdamW"):
+        build(Model(), None, "Adamw")
 
 
 def test_rates_are_those_of_the_paper() -> None:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from mmseg_otseg.engine.hooks import stages
+from mmseg_otseg.errors import UserError
 from tests.helpers.run_tools import forget_runs
 from tests.helpers.tiny_run import CLASSES, tiny_config, write_images
 
@@ -90,9 +91,18 @@ def resume(trained_folder: Path, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-def test_the_best_checkpoint_cannot_be_resumed(resume: Callable) -> None:
-    with pytest.raises(ValueError, match=r"changed\.pth.*no optimizer.*load_from"):
-        resume(lambda saved: saved.pop("optimizer"))
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda saved: saved.pop("optimizer"), "no optimizer"),  # as in best_*.pth
+        (lambda saved: saved["optimizer"]["param_groups"].pop(), "other parameters"),
+    ],
+)
+def test_checkpoints_that_cannot_be_resumed(
+    change: Callable[[dict], Any], words: str, resume: Callable
+) -> None:
+    with pytest.raises(UserError, match=rf"changed\.pth.*{words}.*load_from"):
+        resume(change)
 
 
 def test_other_settings_than_those_of_the_run_are_reported(resume: Callable) -> None:

@@ -11,6 +11,8 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.models.segmentors import resolve_model
 from tests.helpers.small_configs import small
 from tests.helpers.tiny_clip import tiny_clip
 
@@ -84,6 +86,13 @@ def test_pixels_are_normalized_as_the_config_says(tmp_path: Path) -> None:
     config.data_preprocessor.pop("bgr_to_rgb")
     with pytest.raises(ValueError, match="bgr_to_rgb=True"):
         MODELS.build(config)
+
+
+def test_a_typo_in_the_mode_of_testing(tmp_path: Path) -> None:
+    config = small("otseg/voc_512.py", tmp_path).model
+    config.test_cfg.mode = "wole"
+    with pytest.raises(UserError, match=r"test_cfg\.mode.*whole, slide.*'wole'"):
+        resolve_model(config)
 
 
 def test_mmsegs_tools_show_the_models_classes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models import MPSAHead, load_clip
 from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
 from mmseg_otseg.ops import (
@@ -193,3 +194,12 @@ def test_holds_for_the_prediction_it_was_calibrated_for(logged: list[str]) -> No
     assert model.seen_bias == 0.1 and " 0.25 for ensemble" in "".join(logged)
     model.load_state_dict(state(ensemble=0.25, decoder=0.5))
     assert model.seen_bias == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"transport": "softmx"}, "softmax.*'softmx'"), ({"epsilon": 0}, "epsilon.* 0")],
+)
+def test_mistyped_settings_are_the_users(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        head(**options)(features())

@@ -10,6 +10,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.models import FocalDiceLoss
 from mmseg_otseg.ops import focal_dice_sums, mask_sums
 from tools.benchmarks.plain import plain_focal_dice
@@ -99,6 +100,11 @@ def test_weights_and_pairs() -> None:
     assert sums.pairs == 10
     assert torch.allclose(losses["loss_mask"], 7 * sums.focal / 10)
     assert torch.allclose(losses["loss_dice"], 3 * sums.dice / 10)
+
+
+def test_a_typo_in_what_is_ignored() -> None:
+    with pytest.raises(UserError, match=r"negative, masked.*'maskd'"):
+        FocalDiceLoss(ignored="maskd")(*example("one patch"))
 
 
 @pytest.mark.parametrize("ignored", ["negative", "masked"])

@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from mmseg_otseg_cli.get_flops import measure
 
 from mmseg_otseg.engine import ZeroShotRunner
+from mmseg_otseg.errors import UserError
 from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import SHAPES, tiny_config, tiny_options
 
@@ -33,6 +34,8 @@ def test_the_calibrated_bias_is_the_best_and_travels_in_the_checkpoint(
 ) -> None:
     before = torch.load(checkpoint)["state_dict"]
     arguments = [SHAPES / "otseg_plus.py", checkpoint, "--work-dir", tmp_path / "out"]
+    with pytest.raises(UserError, match="nowhere"):  # before the work, not after it
+        run_tool(CALIBRATE, *arguments, "--write", "nowhere/best.pth", *tiny_options())
     run_tool(CALIBRATE, *arguments, "--write", *tiny_options())
     report = json.loads((tmp_path / "out" / "seen_bias.json").read_text())
     assert f"stored in {checkpoint}" in capfd.readouterr().out

@@ -58,9 +58,10 @@ except FileNotFoundError as error:
     assert "data/VOCdevkit/VOC2012" in text and "data_root" in text
 
 
-def test_a_base_that_is_not_found_has_a_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["../_base_/models/otseg.py", "mmseg_otseg::otseg/voc_512.py"])
+def test_a_base_that_is_not_found_has_a_remedy(base: str, tmp_path: Path) -> None:
     """As in a config that was copied out of the project."""
-    (tmp_path / "copied.py").write_text('_base_ = "../_base_/models/otseg.py"')
+    (tmp_path / "copied.py").write_text(f'_base_ = "{base}"')
     with pytest.raises(CommandError, match=f"_base_.*{ROOT / 'configs'}.*mmseg-otseg config"):
         run_tool("train", tmp_path / "copied.py")
 
@@ -110,6 +111,8 @@ def test_mistakes_in_options_are_named() -> None:
     for wrong, right in (
         ("train_dataloder.batch_size", "train_dataloader.batch_size"),
         ("model.decode_head.predict_form", "model.decode_head.predict_from"),
+        ("lr", "nothing reads it"),
+        ("load_form", "load_from"),
     ):
         with pytest.raises(CommandError, match=right):
             check_keys(cfg, {wrong: None})

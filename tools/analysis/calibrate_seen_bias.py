@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Choose the seen-class bias: ``mmseg-otseg calibrate``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Say what a CLIP is and whether it can segment: ``mmseg-otseg check-clip``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Find mistakes in data before training: ``mmseg-otseg check-data``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Count parameters and multiply-adds: ``mmseg-otseg flops``."""
 
 from mmseg_otseg_cli import run

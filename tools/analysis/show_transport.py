@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw predictions and plans: ``mmseg-otseg show-transport``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure the package against other ways to compute the same, and print the ratios.
 
 Time is the median of several runs, both sides in turn in one process, which is new for every case:

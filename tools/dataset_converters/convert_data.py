@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write the label files of an open-vocabulary data set: ``mmseg-otseg convert-data``."""
 
 from mmseg_otseg_cli import run

@@ -15,6 +15,18 @@ from .errors import CommandError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+#: Top-level keys that mmengine, mmseg or this project reads, whether or not a config has them. To
+#: "classes", "split" and "unseen" the answer is where they belong, see `engine.resolve`.
+TOP_LEVEL = frozenset(
+    """
+    classes split unseen
+    background compile custom_hooks custom_imports data_preprocessor data_root default_hooks
+    default_scope env_cfg experiment_name find_unused_parameters load_from log_level log_processor
+    model_wrapper_cfg optim_wrapper param_scheduler randomness resume runner_type sync_bn test_cfg
+    test_dataloader test_evaluator train_cfg train_dataloader tta_model tta_pipeline val_cfg
+    val_dataloader val_evaluator visualizer work_dir
+    """.split()  # noqa: SIM905
+)
 NEAR = 0.85  # similarity of a key to an existing one from which it counts as mistyped
 
 
@@ -77,11 +89,12 @@ def read_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(args.config, import_custom_modules=False)
     except Exception as error:  # a config is a program and can raise any error
         text = f"cannot read the config {args.config}: {error}"
-        if isinstance(error, FileNotFoundError):
-            text += (
-                ". Paths in `_base_` are relative to the config that names them; this project's "
-                f"are in {installed_configs()}. `mmseg-otseg config NAME > FILE` writes a copy "
-                "that needs no other file."
+        by_package = "please install" in text or "does not support to load" in text
+        if by_package or isinstance(error, FileNotFoundError):
+            text = (
+                f"{text.rstrip('.')}. Name a file of `_base_` by its path, which is relative to "
+                f"the config that names it; this project's are in {installed_configs()}. "
+                "`mmseg-otseg config NAME > FILE` writes a copy that needs no other file."
             )
         raise CommandError(text) from error
     if "protocols" in cfg and "model" not in cfg:
@@ -185,7 +198,10 @@ def datasets_in(config: Any) -> Iterator[dict]:
 
 
 def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse mistyped keys of ``--cfg-options``: new ones that are much like one beside them.
+    """Refuse mistyped keys of ``--cfg-options``, which would have no effect.
+
+    A new key is mistyped if it is much like one beside it, or if it is at the top level, where
+    nothing would read it.
 
     Raises:
         CommandError: The message names the nearest key.
@@ -199,11 +215,20 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
             elif isinstance(here, dict) and part in here:
                 here = here[part]
             else:
-                known = here if isinstance(here, dict) else ()
+                known = {*here} if isinstance(here, dict) else set()
+                if not index:
+                    known |= TOP_LEVEL
+                if part in known:
+                    break
                 near = difflib.get_close_matches(part, known, 1, NEAR)
                 if near and near[0] != "type":  # which is like dtype
                     right = ".".join([*parts[:index], *near, *parts[index + 1 :]])
                     raise CommandError(f"--cfg-options {option}: did you mean {right}?")
+                if not index:
+                    raise CommandError(
+                        f"--cfg-options {option}: nothing reads it there. A setting is named with "
+                        "the ones around it, such as train_dataloader.batch_size"
+                    )
                 break
 
 

@@ -1,6 +1,6 @@
 """Export a model as ONNX files that take any class names.
 
-    python tools/export.py CONFIG CHECKPOINT OUT_DIR
+    python tools/export.py CONFIG [CHECKPOINT] OUT_DIR
 
 The folder holds the segmenter, the text encoder with its tokenizer, the config's vocabulary, and a
 description of them for programs. ``mmseg-otseg segment --model OUT_DIR`` runs it without torch.
@@ -11,13 +11,16 @@ from __future__ import annotations
 import argparse
 
 from .config import load_config
+from .errors import CommandError
 from .options import add_cfg_options, new_parser
 
 
 def parse_args() -> argparse.Namespace:
     options = new_parser(__doc__)
     options.add_argument("config", help="config file, or the name of an installed config")
-    options.add_argument("checkpoint", help="checkpoint")
+    options.add_argument(
+        "checkpoint", nargs="?", help="checkpoint; not needed if the model has nothing to train"
+    )
     options.add_argument("out", metavar="OUT_DIR", help="folder to write; must not exist yet")
     options.add_argument(
         "--height", type=int, help="height of the input images. Default: the config's windows"
@@ -60,8 +63,11 @@ def main() -> None:
         size = args.height, args.width
     elif not args.dynamic and cfg.model.test_cfg.get("mode") == "slide":
         size = tuple(cfg.model.test_cfg.crop_size)
+    model = loading.load_model(cfg, args.checkpoint)
+    if args.checkpoint is None and any(p.requires_grad for p in model.parameters()):
+        raise CommandError(f"{args.config} has weights that are trained: give a checkpoint")
     differences = export_folder(
-        loading.load_model(cfg, args.checkpoint),
+        model,
         cfg,
         args.out,
         size=size,

@@ -83,6 +83,7 @@ def untrained(cfg: Config) -> Config:
     free.model.update(data_preprocessor=cfg.model.data_preprocessor, test_cfg=cfg.model.test_cfg)
     free.model.decode_head.seen_bias = 0.0
     free.test_dataloader, free.val_dataloader = cfg.test_dataloader, cfg.val_dataloader
+    free.pop("test_pipeline")  # that of the shapes
     return free
 
 

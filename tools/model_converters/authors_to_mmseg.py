@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Convert the authors' checkpoints: ``mmseg-otseg convert``."""
 
 from mmseg_otseg_cli import run

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure how often the CLIP of the shapes benchmark names an image with a single object.
 
 It names the class of which the mean text embedding, over six prompts, has the highest cosine with

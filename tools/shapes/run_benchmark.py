@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train and test the rows of the shapes benchmark over seeds, and write their table.
 
 Finished runs are kept: repeating a command that was killed gives the same table as an uninterrupted

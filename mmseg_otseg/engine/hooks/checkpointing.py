@@ -25,7 +25,7 @@ MAX_SILENCE = 30.0  # seconds
 
 @HOOKS.register_module()
 class DurableCheckpointHook(Hook):
-    """Saves checkpoints from which a run that was killed at any moment ends as if it had not been.
+    """Saves checkpoints so that a run killed at any moment resumes as if it had not been.
 
     It takes the place of mmengine's ``CheckpointHook`` in training that counts iterations, and
     writes the same files, ``iter_*.pth`` and ``best_<metric>_*.pth``, into the work folder:

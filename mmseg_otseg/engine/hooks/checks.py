@@ -45,7 +45,8 @@ class RunCheckHook(Hook):
     Raises:
         UserError: If the model and the data have different classes, evaluation data hides labels,
             the training data does not fit the classes that train, a tested model was trained on all
-            unseen classes, or label maps would overwrite each other.
+            unseen classes, images of an evaluated batch differ in size, or label maps would
+            overwrite each other.
     """
 
     def __init__(self) -> None:
@@ -84,6 +85,18 @@ class RunCheckHook(Hook):
                 f"The seen-class bias was calibrated on these {len(dataset)} images, which makes "
                 "their hIoU a little too high: report that of other images, or say so."
             )
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Check that the images of a batch have one size: evaluation pads none of them."""
+        images = (data_batch or {}).get("inputs", ())
+        sizes = {tuple(image.shape[1:]) for image in images if isinstance(image, Tensor)}
+        if len(sizes) > 1:
+            raise UserError(
+                f"a batch has images of different sizes, {sorted(sizes)}, which evaluation cannot "
+                "stack: set val_dataloader.batch_size=1 and test_dataloader.batch_size=1"
+            )
+
+    before_test_iter = before_val_iter
 
     def _check_evaluation(
         self, runner: Runner, dataloader: Any, evaluator: Any, validates: bool
@@ -154,6 +167,11 @@ def _check_setting(runner: Runner) -> None:
     metainfo = getattr(runner.train_dataloader.dataset, "metainfo", {})
     if not metainfo.get("unseen"):
         return
+    if getattr(runner.train_dataloader.dataset, "test_mode", False):
+        raise UserError(
+            "the training data has test_mode=True, so the labels of unseen classes are not hidden: "
+            "remove it from the dataset that the ZeroShotDataset of train_dataloader wraps"
+        )
     unlabeled = unlabeled_label(len(metainfo["classes"]))
     setting = {None: "supervised", unlabeled: "transductive"}.get(metainfo["hide_as"], "inductive")
     self_trains = any(isinstance(hook, SelfTrainingHook) for hook in runner.hooks)

@@ -1,9 +1,8 @@
-"""How training starts: resumed, from the checkpoint of another run, or on pseudo labels."""
+"""How a run begins and repeats itself: resumed, fine-tuned, seeded, on pseudo labels."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from mmseg_otseg.engine.checkpoint import trained_classes
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, listed
 from mmseg_otseg.structures import ClassSplit
 
 # Entries of a schedule that change with the steps or follow from others; the rest are settings.
@@ -43,14 +42,14 @@ def class_split(model: Any) -> ClassSplit | None:
 
 @HOOKS.register_module()
 class ResumeCheckHook(Hook):
-    """Says how a resumed run differs from the config, and refuses one without an optimizer.
+    """Says how a resumed run differs from the config, and refuses one with another optimizer.
 
     mmengine loads optimizers and schedules without comparing them with the run's: schedules and
     learning rates continue as in the checkpoint. Above all, a schedule still ends where that of the
     checkpoint ended if ``max_iters`` is increased.
 
     Raises:
-        UserError: If the checkpoint holds no optimizer.
+        UserError: If the checkpoint holds no optimizer, or that of another model.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -58,11 +57,17 @@ class ResumeCheckHook(Hook):
         if not runner.cfg.get("resume") or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         file, done = runner.cfg.get("load_from"), checkpoint["meta"].get("iter", 0)
+        optimizer: Any = runner.optim_wrapper.optimizer
         if "optimizer" not in checkpoint:
+            problem = "it holds no optimizer, as is the case for best_*.pth files"
+        elif _sizes(checkpoint["optimizer"]["param_groups"]) != _sizes(optimizer.param_groups):
+            problem = "it is of another config, in which other parameters train"
+        else:
+            problem = ""
+        if problem:
             raise UserError(
-                f"The run cannot be resumed from {file}: it holds no optimizer, as is the case for "
-                "best_*.pth files. Resume from iter_*.pth, or give the file as load_from to start "
-                "with only its weights."
+                f"The run cannot be resumed from {file}: {problem}. Resume from an iter_*.pth of "
+                "this config, or give the file as load_from to start with only its weights."
             )
         if changed := _changed_settings(runner, checkpoint):
             runner.logger.warning(
@@ -74,6 +79,11 @@ class ResumeCheckHook(Hook):
                 f"{file} was trained for {done} iterations: nothing is left to train. To continue, "
                 f"increase train_cfg.max_iters, which is {runner.train_loop.max_iters}."
             )
+
+
+def _sizes(groups: list[dict[str, Any]]) -> list[int]:
+    """The number of parameters in each group of an optimizer."""
+    return [len(group["params"]) for group in groups]
 
 
 def _changed_settings(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
@@ -156,8 +166,8 @@ class FineTuneHook(Hook):
         if text is not None and theirs and list(split.classes) != theirs:
             both = [name for name in split.classes if name in theirs]
             notes.append(
-                f"The file was trained on {len(theirs)} classes ({some(theirs)}), of which this "
-                f"run has {some(both) if both else 'none'}. Text embeddings are recomputed."
+                f"The file was trained on {len(theirs)} classes ({listed(theirs)}), of which this "
+                f"run has {listed(both) if both else 'none'}. Text embeddings are recomputed."
             )
             if getattr(text, "per_class", False):
                 contexts = state["neck.text.contexts"]
@@ -168,17 +178,11 @@ class FineTuneHook(Hook):
         leaked = [name for name in getattr(split, "unseen_names", ()) if name in known]
         if leaked:
             print_log(
-                f"The checkpoint was trained with labels of {some(leaked)}, which are unseen "
+                f"The checkpoint was trained with labels of {listed(leaked)}, which are unseen "
                 "classes in this run: their results will not be zero-shot.",
                 "current",
                 logging.WARNING,
             )
-
-
-def some(names: Sequence[str]) -> str:
-    """The names, or the first five of many."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 @HOOKS.register_module()

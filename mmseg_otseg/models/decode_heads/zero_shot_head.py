@@ -48,7 +48,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     Attributes:
         predict_from: Which maps predict.
-        normalizes: Whether :meth:`finish` compares names with each other, rather than pick one.
+        normalizes: Whether :meth:`finish` compares names with each other, rather than picking one.
 
     Raises:
         UserError: If the number of levels or classes does not fit, or ``seen_bias`` is not a number
@@ -167,12 +167,13 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             Maps by name, shape (B, K, H, W), logits for every class that has queries.
 
         Raises:
-            UserError: If the neck returns another number of levels.
+            UserError: If the neck returns another number of levels, or features of another width.
         """
-        if len(inputs.pixels) != self.num_levels:
+        number, width = len(inputs.pixels), inputs.queries.shape[-1]
+        if (number, width) != (self.num_levels, self.in_channels):
             raise UserError(
-                f"the head expects num_levels={self.num_levels}, the neck returns "
-                f"{len(inputs.pixels)}"
+                f"the head has num_levels={self.num_levels} and embed_dim={self.in_channels}, but "
+                f"the neck returns {number} and {width}: set model.decode_head to these"
             )
         grid = inputs.pixels[-1].shape[-2:]
         levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]

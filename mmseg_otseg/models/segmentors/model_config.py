@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
-from mmseg_otseg.errors import UserError
+from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import clip_embed_dim, resolve_clip
 from mmseg_otseg.structures import IGNORED, ClassSplit, ignored_label
 
@@ -29,8 +29,8 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         The config with all of these arguments. Resolving it again changes nothing.
 
     Raises:
-        UserError: If an argument is given and contradicts what follows from the others, or the data
-            preprocessor leaves pixels as BGR.
+        UserError: If an argument is given and contradicts what follows from the others, the data
+            preprocessor leaves pixels as BGR, or the mode of testing is unknown.
     """
     model: Any = ConfigDict(config)
     if "module" in model:
@@ -71,6 +71,8 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
         _fill("model.decode_head", head, num_names=len(split.texts))
     neck.text = text
     model.neck, model.decode_head = neck, head
+    mode = (model.get("test_cfg") or {}).get("mode", "whole")
+    check_option("model.test_cfg.mode", mode, ("whole", "slide"))
     return model
 
 

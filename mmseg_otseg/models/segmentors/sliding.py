@@ -71,8 +71,8 @@ class ImageMaps:
     Attributes:
         size: Rows and columns (h, w) of the image.
         windows: Rows and columns of each window, and its maps (Q, h', w').
-        values: What the resized maps (Q', rows, columns) of some names, indices or a slice, mean;
-            nondecreasing, pixel by pixel. Afterwards windows are averaged where they overlap.
+        values: Turns resized maps (Q', rows, columns) of some names, indices or a slice, into their
+            values, pixel by pixel; must not decrease. Windows are averaged afterwards.
         classes: The class of each name, (Q,), in increasing order, to take the largest value of
             the names of each; None leaves the names apart.
     """
@@ -192,7 +192,7 @@ def place_labels(
     The maximum over the classes of ``interpolate(values, size)``, tile by tile, with only those
     classes resized that can win in a tile: every value there is a weighted mean of values that the
     windows keep for it, so a class whose largest one is below the smallest one of another class
-    cannot. Only rounding can decide otherwise between classes that are equal but for it.
+    cannot. Only between classes that are equal except for rounding can it decide otherwise.
 
     Args:
         maps: Class maps of the image, shape (K, h, w) each, in any unit. Those of several views,

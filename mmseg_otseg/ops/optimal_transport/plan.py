@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmseg_otseg.errors import UserError
+
 from .solvers import (
     MAX_KERNEL_EXPONENT,
     MIN_KERNEL_VALUE,
@@ -164,7 +166,7 @@ def _check_arguments(
             f"got {tuple(cost.shape)} {cost.dtype}"
         )
     if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
+        raise UserError(f"epsilon must be positive and finite, got {epsilon}")
     if max_iters < 1 or tol < 0:
         raise ValueError(
             f"max_iters must be at least 1 and tol not negative, got {max_iters}, {tol}"

@@ -74,10 +74,9 @@ def solve_in_loop(
 
     It computes the same as :func:`solve_on_kernel`, with the same stopping rule for each problem,
     but without control flow in Python: ``torch.export`` keeps the loop, and ONNX has a ``Loop``.
-
     """
     kernel = ((cost.amin(1, keepdim=True) - cost) / epsilon).exp()
-    # Tensors: the loop takes no numbers that depend on a size which is left open.
+    # Tensors, since a loop takes no number that depends on an image of any size.
     a, b = (cost.new_ones(()) / cost.shape[axis] for axis in (2, 1))
 
     def unfinished(count: Tensor, running: Tensor, *_: Tensor) -> Tensor:
