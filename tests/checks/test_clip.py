@@ -25,6 +25,10 @@ TOOL = "analysis/check_clip"
 WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
 
 
+NAMES = list(SHAPES_CLASSES)
+CLIP: dict[str, Any] = Config.fromfile(SHAPES / "clip" / "shapes_clip.py").clip
+
+
 def test_a_trained_clip_agrees_with_labels(tmp_path: Path) -> None:
     cfg = tiny_config("training_free", tmp_path)
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
@@ -55,10 +59,6 @@ def test_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert word in printed
     run_tool(TOOL, config, "--work-dir", tmp_path, "--number", 2, *tiny_options())
     assert "random" in capsys.readouterr().out
-
-
-NAMES = list(SHAPES_CLASSES)
-CLIP: dict[str, Any] = Config.fromfile(SHAPES / "clip" / "shapes_clip.py").clip
 
 
 @pytest.fixture(scope="module")

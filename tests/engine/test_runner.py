@@ -22,6 +22,9 @@ from tests.helpers.small_configs import small
 
 STOCK = Path(mmseg.__file__).parent / ".mim" / "tools"
 
+COUNTER = CompileCounterWithBackend("eager")
+torch._dynamo.register_backend(COUNTER, name="counter")
+
 
 @pytest.fixture
 def folder_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
@@ -58,10 +61,6 @@ def test_the_folder_of_a_config_and_of_a_derived_one(
     assert folder_of(tool, derived) == f"work_dirs/{tmp_path.name}/zegot"
     assert folder_of(tool, derived, "--work-dir", "here") == "here"
     assert folder_of(tool, derived, "--cfg-options", "work_dir=there") == "there"
-
-
-COUNTER = CompileCounterWithBackend("eager")
-torch._dynamo.register_backend(COUNTER, name="counter")
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")

@@ -26,6 +26,25 @@ from tests.helpers.exported import Exported, exported, needs_torch, small_model
 from tests.helpers.small_clips import FEATURE_MAPS, VITS, clip_of, loud, make_towers_small
 from tests.helpers.small_configs import small
 
+# A tower of each kind of text encoder is exported with it; one kind is enough for the others.
+WITH_TEXT = ("EVA02-L-14", "MobileCLIP2-L-14", "ViT-B-16-SigLIP2")
+SENTENCES = (
+    "a photo of a cat.",
+    "A  Photo of\ta traffic-light, isn't it?",
+    "potted plant",
+    "3 dining tables (2021)",
+    "smörgåsbord café naïve",
+    "猫と犬 кошка",
+    "it's the dog's 100% new! tv/monitor...",
+    "x" * 60,
+    "\u201ccurly\u201d quotes, \u2018it\u2019s\u2019",
+    "\ufb01re \uff23\uff21\uff34",  # a ligature, and letters of full width
+    "cat &amp;amp; dog",
+    "\u0130stanbul \u1e9e e\u0301 \u200bwide\u2003space",
+    "\u00bd \u216b \u0663 \U0001f469\u200d\U0001f467 \u0345 '\u017f",
+    "<end_of_text> cat",
+)
+
 
 def test_it_agrees_with_the_model(otseg: Exported) -> None:
     assert otseg.differences["probabilities"] < 1e-5
@@ -155,10 +174,6 @@ def test_the_metadata_says_what_a_program_needs(otseg: Exported) -> None:
     assert metadata["clip"] == bytes(fingerprint.tolist()).hex()
 
 
-# A tower of each kind of text encoder is exported with it; one kind is enough for the others.
-WITH_TEXT = ("EVA02-L-14", "MobileCLIP2-L-14", "ViT-B-16-SigLIP2")
-
-
 @needs_torch
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*VITS, *FEATURE_MAPS])
@@ -195,25 +210,6 @@ def test_the_shipped_model_in_float32_and_in_8_bits(tmp_path: Path) -> None:
         runtime = OTSegRuntime(tmp_path / name, threads=1)
         found = [runtime.predict(image, runtime.known).argmax(0) for image in images]
         assert np.mean(np.stack(found) == np.stack(expected)) > share
-
-
-pytest.importorskip("tokenizers")
-SENTENCES = (
-    "a photo of a cat.",
-    "A  Photo of\ta traffic-light, isn't it?",
-    "potted plant",
-    "3 dining tables (2021)",
-    "smörgåsbord café naïve",
-    "猫と犬 кошка",
-    "it's the dog's 100% new! tv/monitor...",
-    "x" * 60,
-    "\u201ccurly\u201d quotes, \u2018it\u2019s\u2019",
-    "\ufb01re \uff23\uff21\uff34",  # a ligature, and letters of full width
-    "cat &amp;amp; dog",
-    "\u0130stanbul \u1e9e e\u0301 \u200bwide\u2003space",
-    "\u00bd \u216b \u0663 \U0001f469\u200d\U0001f467 \u0345 '\u017f",
-    "<end_of_text> cat",
-)
 
 
 def test_it_gives_the_tokens_of_open_clip() -> None:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 
 from mmseg_otseg.imaging import heat, labels_at_size, paint, resize, resizing, windows
 
+PALETTE = [[200, 0, 0], [0, 200, 0]]
+
 
 def smooth(classes: int, height: int, width: int) -> np.ndarray:
     values = torch.randn(1, classes, max(2, height // 8), max(2, width // 8))
@@ -73,9 +75,6 @@ def test_windows() -> None:
     assert windows(100, 64, 48) == [slice(0, 64), slice(36, 100)]
     assert windows(64, 64, 48) == [slice(0, 64)]
     assert windows(50, 64, 48) == [slice(0, 50)]
-
-
-PALETTE = [[200, 0, 0], [0, 200, 0]]
 
 
 def test_colors_and_what_has_none() -> None:

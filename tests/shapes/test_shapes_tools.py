@@ -23,6 +23,9 @@ from tests.helpers.run_tools import run_tool
 from tests.helpers.shapes_run import tiny_options
 from tools.shapes import pretrain_clip
 
+ROWS = ("training_free", "otseg", "otseg_plus")
+TOUR = ROOT / "configs" / "shapes" / "tour.ipynb"
+
 
 @pytest.fixture
 def config():
@@ -66,9 +69,6 @@ def test_contrastive_loss_spreads_over_true_captions():
     torch.testing.assert_close(pretrain_clip.contrastive(logits, positive), expected)
 
 
-ROWS = ("training_free", "otseg", "otseg_plus")
-
-
 def benchmark(work_dir: Path, *options: object) -> None:
     rows = ("--rows", *ROWS, "--seeds", 0, 1, "--work-dir", work_dir)
     run_tool("shapes/run_benchmark", *rows, *tiny_options(), *options)
@@ -94,9 +94,6 @@ def test_rows(tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text().count("| 0.100 ") == len(ROWS)
     with pytest.raises(ValueError, match="--work-dir"):  # a run of other settings is there
         benchmark(tmp_path, "--cfg-options", "train_cfg.max_iters=3")
-
-
-TOUR = ROOT / "configs" / "shapes" / "tour.ipynb"
 
 
 def test_it_is_stored_with_pictures_and_without_paths() -> None:

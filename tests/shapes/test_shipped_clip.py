@@ -23,6 +23,14 @@ CONFIGS = sorted(
 )
 
 
+WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
+CHECKPOINT = SHAPES / "checkpoint" / "otseg_plus"
+ITERATIONS = 400
+pytestmark = pytest.mark.skipif(
+    not WEIGHTS.is_file(), reason=f"{WEIGHTS.name}, the CLIP of the shapes benchmark, is not there"
+)
+
+
 def test_there_are_all_rows() -> None:
     assert set(ROWS) == set(CONFIGS)
 
@@ -37,15 +45,6 @@ def test_the_split_is_the_data_sets() -> None:
     assert set(cfg.model.data_preprocessor.size) == {cfg.clip.model.vision_cfg.image_size}
     assert cfg.model.data_preprocessor.mean == cfg.preprocess.mean
     assert cfg.model.data_preprocessor.std == cfg.preprocess.std
-
-
-WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
-CHECKPOINT = SHAPES / "checkpoint" / "otseg_plus"
-ITERATIONS = 400
-
-pytestmark = pytest.mark.skipif(
-    not WEIGHTS.is_file(), reason=f"{WEIGHTS.name}, the CLIP of the shapes benchmark, is not there"
-)
 
 
 def hashed(file: Path) -> str:
