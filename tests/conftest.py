@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -74,6 +75,39 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     # On the CPU not as a mode: torch before 2.10 cannot compile everything below one.
     with device if device.type != "cpu" else nullcontext():
         yield device
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where small data in the layout of every dataset lie."""
+    from tests.helpers.small_configs import write_data
+
+    folder = tmp_path_factory.mktemp("generated")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of tiny.py, its images, and ``run``, which it trained for 4 iterations."""
+    from tests.helpers.run_tools import run_tool
+    from tests.helpers.tiny_run import tiny_config, write_images
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_images(folder)
+    # A rate and a bias at which all classes are predicted, so that a difference shows.
+    changes = {"model.decode_head.seen_bias": 0.0, "optim_wrapper.optimizer.lr": 6e-2}
+    tiny_config(folder, **changes).dump(folder / "tiny.py")
+    run_tool("train", folder / "tiny.py")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def otseg(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """OTSeg+ for images of 64 x 64, with windows, and the folder it was exported to."""
+    from tests.helpers.exported import exported
+
+    return exported("otseg/voc_512.py", tmp_path_factory.mktemp("exported"), size=(64, 64))
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from mmengine.config import Config
 from mmseg_otseg_cli.__main__ import COMMANDS
 from mmseg_otseg_cli.config import check_keys, config_names, find_config
 
-from mmseg_otseg.structures import ClassSplit
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import last_metrics, run_tool
 from tests.helpers.small_configs import write_data
@@ -92,12 +91,6 @@ def help_of(module: str) -> str:
 def test_tables_of_results_are_those_of_the_metafiles() -> None:
     tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
     assert tables["page"]() == tables["PAGE"].read_text(encoding="utf-8")
-
-
-def test_known_splits() -> None:
-    text = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
-    for name, number in re.findall(r"^\| `(\w+)` \| (\d+)", text, re.MULTILINE):
-        assert ClassSplit.build(name).num_classes == int(number)
 
 
 def test_the_settings_of_the_pages_exist() -> None:

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mmseg.datasets import COCOStuffDataset
 from mmseg.registry import DATASETS
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from mmseg_otseg.datasets import ZeroShotDataset
 from mmseg_otseg.datasets.guarded_pipeline import SampleError
@@ -89,28 +87,15 @@ def test_datasets_that_are_made_by_a_converter(tmp_path, cls, split, labels, wor
         ZeroShotDataset(config, split)
 
 
-@pytest.fixture
-def coco_stuff(tmp_path) -> dict:
-    """COCO-Stuff as it is published: 182 values, and no ``_labelTrainIds`` files."""
+def test_coco_stuff_before_its_conversion(tmp_path):
+    """As it is published it has no ``_labelTrainIds`` files."""
     for kind, suffix, shape in (("images", "jpg", (4, 5, 3)), ("annotations", "png", (4, 5))):
         (tmp_path / kind).mkdir()
         Image.fromarray(np.full(shape, 181, np.uint8)).save(tmp_path / kind / f"0.{suffix}")
     prefix = dict(img_path="images", seg_map_path="annotations")
-    load = [dict(type="LoadAnnotations")]
-    return dict(type="COCOStuffDataset", data_root=str(tmp_path), data_prefix=prefix, pipeline=load)
-
-
-def test_coco_stuff_before_its_conversion(coco_stuff):
-    with raised(FileNotFoundError, "_labelTrainIds", "coco_stuff164k.py") as found:
-        ZeroShotDataset(coco_stuff, "cocostuff")
-    assert "seg_map_suffix" not in str(found.value)
-
-    class Raw(COCOStuffDataset):
-        def __init__(self, **options):
-            super().__init__(seg_map_suffix=".png", **options)
-
-    with raised(SampleError, "annotations/0.png", "181", "coco_stuff164k.py"):
-        ZeroShotDataset({**coco_stuff, "type": Raw}, "cocostuff")[0]
+    config = dict(type="COCOStuffDataset", data_root=str(tmp_path), data_prefix=prefix)
+    with raised(FileNotFoundError, "_labelTrainIds", "coco_stuff164k.py"):
+        ZeroShotDataset(config, "cocostuff")
 
 
 # Files -------------------------------------------------------------------------------------------
@@ -136,28 +121,7 @@ def test_files_that_cannot_be_read(root, config_of, damage, words, folder, what)
         dataset[1]
 
 
-def test_error_reaches_the_loop_from_a_worker(root, config_of):
-    (root / "images" / "1.png").write_bytes(b"")
-    dataset = ZeroShotDataset(config_of(root), SPLIT)
-    batches = iter(DataLoader(dataset, sampler=[1], num_workers=1, collate_fn=list))
-    with raised(ValueError, f"{root}/images/1.png"):
-        next(batches)
-    batches._shutdown_workers()  # type: ignore[attr-defined]  # or the collector waits five seconds
-
-
 # Label maps --------------------------------------------------------------------------------------
-
-
-def test_label_values_out_of_range(root, config_of):
-    path = root / "labels" / "1.png"
-    Image.fromarray(np.array([[4, 77, 254, 0, 0]] * 4, np.uint8)).save(path)
-    dataset = ZeroShotDataset(config_of(root), SPLIT)
-    dataset[0]
-    words = "holds the values 4, 77, 254, but"
-    with raised(ValueError, f"{path} {words}", "0..3 and 255", "reduce_zero"):
-        dataset[1]
-    with raised(ValueError, f"{path} {words}"):
-        ZeroShotDataset(config_of(root), SPLIT, drop_unseen_images=True)
 
 
 def whole(dtype: type, *other: float) -> Any:
@@ -174,7 +138,6 @@ def whole(dtype: type, *other: float) -> Any:
         (whole(bool), "png", None),
         (whole(np.int32, -1), "tif", "holds the values -1, but"),
         (whole(np.float32, 1.5), "tif", "not integers"),
-        (np.zeros((4, 5, 3), np.uint8), "png", r"shape \(4, 5, 3\).*single-channel"),
     ],
 )
 def test_labels_are_the_values_of_the_file(root, config_of, label_of, label, suffix, words):
@@ -198,15 +161,6 @@ def test_palette_with_transparency_keeps_its_indices(root, config_of, label_of):
     indices = np.array(Image.open(path))
     dataset = ZeroShotDataset(config_of(root), SPLIT, setting="supervised")
     np.testing.assert_array_equal(label_of(dataset[0]), indices)
-
-
-def test_labels_of_another_size_than_the_image(root, config_of):
-    Image.new("L", (10, 8)).save(root / "labels" / "1.png")
-    dataset = ZeroShotDataset(config_of(root), SPLIT)
-    dataset[0]
-    files = f"{root}/images/1.png", f"{root}/labels/1.png"
-    with raised(ValueError, *files, "4 x 5", "8 x 10", "same size"):
-        dataset[1]
 
 
 def test_no_loader_for_labels(root, config_of):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from mmseg.registry import MODELS
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.helpers.browser import Visitor, find_browser, served
 from tests.helpers.shapes_run import tiny_config
@@ -33,15 +36,19 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def arrive(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Visitor]]:
+def visit(url: str, profile: Path) -> Visitor:
     pytest.importorskip("selenium", reason="selenium is not installed")
     if find_browser() is None:
         pytest.skip("no chromium with chromedriver is installed")
+    return Visitor(url, profile)
+
+
+@pytest.fixture(scope="module")
+def arrive(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Visitor]]:
     visitors: list[Visitor] = []
 
     def come() -> Visitor:
-        visitors.append(Visitor(url, tmp_path_factory.mktemp("profile")))
+        visitors.append(visit(url, tmp_path_factory.mktemp("profile")))
         return visitors[-1]
 
     yield come
@@ -163,3 +170,31 @@ def test_two_users_keep_their_own_names(visitor: Visitor, arrive: Callable[[], V
     for user, legend in seen:
         for names in users.values():
             assert all((name in legend) == (names is users[user]) for name in names)
+
+
+@pytest.mark.slow
+def test_both_tabs_in_a_window_and_on_a_telephone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    clip = open_clip.create_model("ViT-B-16-quickgelu")
+    save_file(clip.half().state_dict(), tmp_path / "clip.safetensors")
+    monkeypatch.setenv("CLIP_WEIGHTS", str(tmp_path / "clip.safetensors"))
+    rng, photos = np.random.default_rng(0), tmp_path / "photos"
+    photos.mkdir()
+    for name, size in (("wide", (60, 120, 3)), ("tall", (120, 80, 3))):
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(photos / f"{name}.png")
+    with served(["--images", str(photos)], tmp_path) as address:
+        visitor = visit(address, tmp_path / "profile")
+        try:
+            assert visitor.wait_for(visitor.source)
+            for prefix in ("", "photos-"):
+                visitor.press(f"#{prefix}tab-button")
+                assert visitor.wait_for(partial(visitor.source, f"#{prefix}result"))
+                for width in (1280, 400):
+                    visitor.resize(width)
+                    assert visitor.wait_for(visitor.fits)
+            assert "NACLIP" in visitor.one("#photos-about").text
+            assert len(visitor.all("#photos-samples img")) == 2
+        finally:
+            visitor.driver.quit()

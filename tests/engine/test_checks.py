@@ -102,13 +102,12 @@ def test_what_is_remembered_and_what_learns_nothing(cfg: Config, capsys: Any) ->
 
 
 def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: Path) -> None:
-    for kind in ("images", "labels"):
-        file = tmp_path / kind / "val" / "0.png"
+    for file in tmp_path.glob("*/val/val_0.*"):
         Image.open(file).resize((48, 32), Image.Resampling.NEAREST).save(file)
     cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 2
     runner = Runner.from_cfg(cfg)
     for evaluate in (runner.val, runner.test):
-        with pytest.raises(UserError, match=r"\(32, 32\), \(32, 48\).*batch_size=1"):
+        with pytest.raises(UserError, match=r"\(64, 64\), \(64, 96\).*batch_size=1"):
             evaluate()
 
 

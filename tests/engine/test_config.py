@@ -12,10 +12,9 @@ from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmseg_otseg.datasets import ZeroShotDataset
-from mmseg_otseg.engine import ZeroShotRunner, resolve
-from mmseg_otseg.inference import OTSegInferencer
+from mmseg_otseg.engine import resolve
 from tests.helpers.paths import ROOT
-from tests.helpers.small_configs import small, write_data
+from tests.helpers.small_configs import small
 
 CONFIGS = ROOT / "configs"
 RUNNABLE = sorted(
@@ -23,13 +22,6 @@ RUNNABLE = sorted(
     for path in CONFIGS.glob("*/*.py")
     if path.parent.name != "_base_"
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
 
 
 def changed(config: str, changes: dict[str, Any]) -> Config:
@@ -142,14 +134,12 @@ def test_contradictions_and_idle_settings(
         resolve(changed(config, changes))
 
 
-def test_an_idle_pipeline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr("mmseg_otseg.engine.config.print_log", lambda text, *_: said.append(text))
+def test_an_idle_pipeline_is_named(logged: list[str]) -> None:
     for config in ("otseg/voc_512.py", "training_free/names.py"):
         resolve(changed(config, {}))
-    assert not said
+    assert not logged
     resolve(changed("otseg/voc_512.py", {"crop_size": (96, 96)}))
-    assert len(said) == 1 and "crop_size" in said[0]
+    assert len(logged) == 1 and "crop_size" in logged[0]
 
 
 def test_a_config_wired_by_hand_stays_as_it_is() -> None:
@@ -157,24 +147,10 @@ def test_a_config_wired_by_hand_stays_as_it_is() -> None:
     assert resolve(cfg).to_dict() == cfg.to_dict()
 
 
-def test_one_line_changes_the_unseen_classes_of_a_run(data: Path, tmp_path: Path) -> None:
-    cfg = small(changed("zegot/voc_512.py", {"model.split.unseen": ["cow", "motorbike"]}), data)
-    cfg.work_dir = str(tmp_path / "run")
-    runner = ZeroShotRunner.from_cfg(cfg)
-    runner.train()
-    split = runner.model.neck.text.split
-    assert split.unseen_names == ("cow", "motorbike")
-    assert runner.train_dataloader.dataset.split == runner.val_dataloader.dataset.split == split
-    assert runner.val_evaluator.metrics[0].dataset_meta["unseen"] == [9, 13]
-    assert {"val/mIoU_U", "val/hIoU"} <= runner.message_hub.log_scalars.keys()
-    (checkpoint,) = (tmp_path / "run").glob("iter_2.pth")
-    inferencer = OTSegInferencer(cfg, str(checkpoint), device="cpu")  # builds no dataset
-    assert inferencer.model.neck.text.split == split
-
-
-def test_the_resolved_config_trains_with_the_stock_runner(data: Path, tmp_path: Path) -> None:
-    cfg = resolve(small("otseg/voc_512.py", data))
-    cfg.work_dir = str(tmp_path / "run")
+def test_the_resolved_config_trains_with_the_stock_runner(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    cfg = resolve(small("otseg/voc_512.py", data_folder, tmp_path / "run"))
     cfg.dump(tmp_path / "resolved.py")
     runner = Runner.from_cfg(Config.fromfile(tmp_path / "resolved.py"))
     runner.train()

@@ -1,4 +1,4 @@
-"""Every config has a work folder of its own, whatever starts it."""
+"""Every config has a work folder of its own, and a run compiles what its config says."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from unittest.mock import MagicMock
 
 import mmseg
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch._dynamo.testing import CompileCounterWithBackend
 
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
+from tests.helpers.small_configs import small
 
 STOCK = Path(mmseg.__file__).parent / ".mim" / "tools"
+
+COUNTER = CompileCounterWithBackend("eager")
+torch._dynamo.register_backend(COUNTER, name="counter")
 
 
 @pytest.fixture
@@ -54,3 +61,20 @@ def test_the_folder_of_a_config_and_of_a_derived_one(
     assert folder_of(tool, derived) == f"work_dirs/{tmp_path.name}/zegot"
     assert folder_of(tool, derived, "--work-dir", "here") == "here"
     assert folder_of(tool, derived, "--cfg-options", "work_dir=there") == "there"
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_a_run_compiles_once(data_folder: Path, tmp_path: Path) -> None:
+    weights: list[dict] = []
+    for options in ({}, dict(compile=dict(backend="counter", fullgraph=True))):
+        torch._dynamo.reset()
+        cfg = small("otseg/voc_512.py", data_folder, tmp_path, iters=4)
+        cfg.model.backbone.update(drop_path_rate=0.0)
+        cfg.model.backbone.visual_prompts.dropout = cfg.model.decode_head.dropout = 0.0
+        cfg.merge_from_dict(options)
+        cfg.experiment_name = f"compiled_{len(weights)}"
+        runner = ZeroShotRunner.from_cfg(cfg)
+        runner.train()
+        weights.append(runner.model.state_dict())
+    assert COUNTER.frame_count == 1
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -70,34 +71,21 @@ def test_self_training_begins_at_its_iteration_of_a_trained_model(tmp_path: Path
         Runner.from_cfg(cfg).train()
 
 
-def train(folder: Path, **changes: Any) -> Runner:
-    forget_runs()
-    cfg = tiny_config(folder, val_cfg=None, val_dataloader=None, val_evaluator=None, **changes)
-    cfg.default_hooks.checkpoint.save_best = None
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the data, with a run to iteration 4 in ``run``."""
-    folder = tmp_path_factory.mktemp("trained")
-    write_images(folder)
-    train(folder)
-    return folder
-
-
 @pytest.fixture
-def resume(trained: Path, tmp_path: Path) -> Callable[..., str]:
+def resume(trained_folder: Path, tmp_path: Path) -> Callable[..., str]:
     """Change the checkpoint of iteration 2, resume from it, and return the log."""
 
     def run(change: Callable[[dict], Any], **changes: Any) -> str:
-        checkpoint = torch.load(trained / "run" / "iter_2.pth", weights_only=True)
+        checkpoint = torch.load(trained_folder / "run" / "iter_2.pth", weights_only=True)
         change(checkpoint)
         torch.save(checkpoint, file := tmp_path / "changed.pth")
-        options = dict(work_dir=str(tmp_path / "run"), load_from=str(file), resume=True, **changes)
-        runner = train(trained, **options)
+        forget_runs()
+        cfg = Config.fromfile(trained_folder / "tiny.py")
+        cfg.update(work_dir=str(tmp_path / "run"), load_from=str(file), resume=True)
+        cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
+        cfg.merge_from_dict({"default_hooks.checkpoint.save_best": None, **changes})
+        runner = Runner.from_cfg(cfg)
+        runner.train()
         return Path(runner.log_dir, f"{runner.timestamp}.log").read_text()
 
     return run
@@ -127,5 +115,5 @@ def test_other_settings_than_those_of_the_run_are_reported(resume: Callable) -> 
         optim_wrapper=dict(optimizer=dict(lr=1e-3)),
     )
     assert "end is 4, not 6" in log and "in another way" in log
-    assert "lr is 0.02 times" in log
+    assert "lr is 60 times" in log
     assert "nothing is left" in resume(lambda saved: saved["meta"].update(iter=4))

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import DefaultSampler
+from mmseg.registry import MODELS
 
 from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.evaluation import (
@@ -19,8 +20,10 @@ from mmseg_otseg.evaluation import (
     ZeroShotIoUMetric,
     best_bias,
     store_seen_bias,
+    sweep_seen_bias,
 )
 from tests.helpers.shapes_run import tiny_config
+from tests.helpers.small_configs import small
 
 META = {"classes": ("a", "b", "c", "d", "e"), "seen": [0, 2, 4], "unseen": [1, 3]}
 BIASES = [-0.25, 0.0, 0.05, 0.125, 0.5, 2.0]
@@ -130,3 +133,19 @@ def test_a_test_on_the_images_that_chose_the_bias_says_so(
         capfd.readouterr()
         ZeroShotRunner.from_cfg(cfg).test()
         assert ("calibrated on these 6 images" in "".join(capfd.readouterr())) == said
+
+
+def test_sweep_of_a_model_with_a_threshold(data_folder: Path, tmp_path: Path) -> None:
+    """As one run with the bias, the threshold included."""
+    cfg = small("otseg/voc_512.py", data_folder, tmp_path)
+    cfg.model.split = dict(classes="voc", unseen="voc", background="threshold")
+    cfg.model.test_cfg.none_below = 0.5
+    cfg.model.decode_head.seen_bias = 0.05
+    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.load_from = str(tmp_path / "weights.pth")
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), cfg.load_from)
+    (row,) = sweep_seen_bias(cfg, cfg.load_from, [0.05], "test")
+    cfg.experiment_name = "with the bias"
+    metrics = ZeroShotRunner.from_cfg(cfg).test()
+    assert row == pytest.approx(dict(metrics, seen_bias=0.05), abs=0.2)

@@ -22,29 +22,6 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--window-size=1280,1500"),
 )
-# What reaches out of the page, or out of an element that hides what is outside of it.
-CUT_OFF = """
-const cut = [];
-for (const element of document.querySelectorAll('.gradio-container *')) {
-  const texts = [...element.childNodes].some(node => node.nodeType == 3 && node.data.trim());
-  if (!(texts || element.matches('img, textarea')) || !element.checkVisibility()) continue;
-  const box = element.getBoundingClientRect();
-  if (box.width < 2 || box.height < 2) continue;  // for screen readers
-  const area = {left: 0, right: innerWidth, top: -1e6, bottom: 1e6};
-  for (let outer = element.parentElement; outer; outer = outer.parentElement) {
-    if (getComputedStyle(outer).overflow == 'visible') continue;
-    const around = outer.getBoundingClientRect();
-    area.left = Math.max(area.left, around.left), area.right = Math.min(area.right, around.right);
-    area.top = Math.max(area.top, around.top);
-    area.bottom = Math.min(area.bottom, around.bottom);
-  }
-  if (box.left < area.left - 1 || box.right > area.right + 1 || box.top < area.top - 1
-      || box.bottom > area.bottom + 1 || element.scrollWidth > element.clientWidth + 1
-      && getComputedStyle(element).display != 'inline')
-    cut.push(element.tagName + ' ' + (element.innerText || element.src || element.value));
-}
-return cut;
-"""
 
 
 @contextmanager
@@ -114,9 +91,9 @@ class Visitor:
         size = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
-    def cut_off(self) -> list[str]:
-        """The texts and images that can be seen in part only."""
-        return self.driver.execute_script(CUT_OFF)
+    def fits(self) -> bool:
+        """Whether the page is no wider than its window."""
+        return self.driver.execute_script("return document.body.scrollWidth <= innerWidth")
 
     def wait_for(self, ready: Callable[[], Any]) -> Any:
         """Wait until something is true, and return it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,16 +43,3 @@ def exported(name: str, folder: Path, **options: Any) -> Exported:
     model, cfg = small_model(name, folder)
     differences = export_folder(model, cfg, folder / "exported", **options)
     return Exported(model, cfg, folder / "exported", differences)
-
-
-@cache
-def _otseg(base: Path) -> Exported:
-    folder = base / "exported_otseg"
-    folder.mkdir(exist_ok=True)  # a test that was skipped in the export leaves it
-    return exported("otseg/voc_512.py", folder, size=(64, 64))
-
-
-@pytest.fixture(scope="session")
-def otseg(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """OTSeg+ for images of 64 x 64, with windows; exported once for all that ask for it."""
-    return _otseg(tmp_path_factory.getbasetemp())

@@ -15,8 +15,9 @@ UNSEEN = ("tree",)
 def street(
     rng: np.random.Generator, classes: Sequence[str], size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An image (H, W, 3) of a stripe for each class, and its label map (H, W)."""
+    """An image (H, W, 3) with a stripe of each class, at any place, and its label map (H, W)."""
     label = np.broadcast_to(np.arange(size[1]) * len(classes) // size[1], size).astype(np.uint8)
+    label = np.roll(label, rng.integers(size[1]), 1)
     colors = np.random.default_rng(1).integers(40, 215, (len(classes), 3))
     return (colors[label] + rng.integers(-15, 15, (*size, 3))).astype(np.uint8), label
 

@@ -17,6 +17,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmseg_otseg.engine import ZeroShotRunner
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_clip import tiny_clip
 
@@ -66,12 +67,15 @@ def write_data(folder: Path) -> None:
     _write(rng, ade / "images" / "validation", ade / "annotations" / "validation", ["0"], 151)
 
 
-def small(config: str | Path | Config, folder: Path, iters: int = 2) -> Config:
+def small(
+    config: str | Path | Config, folder: Path, work_dir: Path | None = None, iters: int = 2
+) -> Config:
     """A config of the project on the generated data, with a small CLIP.
 
     Args:
         config: Path below ``configs/``, or a loaded config.
         folder: Where :func:`write_data` wrote.
+        work_dir: Where a run writes; default: ``work`` in that folder.
         iters: Training iterations; one evaluation at their end. Self-training begins at the second.
     """
     cfg = config if isinstance(config, Config) else Config.fromfile(ROOT / "configs" / config)
@@ -89,8 +93,24 @@ def small(config: str | Path | Config, folder: Path, iters: int = 2) -> Config:
     if cfg.default_hooks.get("self_training"):
         cfg.default_hooks.self_training.begin = min(cfg.default_hooks.self_training.begin, 1)
     cfg.default_hooks.checkpoint.update(interval=iters)
-    cfg.work_dir = str(folder / "work")
+    cfg.work_dir = str(work_dir or folder / "work")
     return cfg
+
+
+def train(cfg: Config) -> Any:
+    """Train and validate: all that is meant to learn has moved, and nothing else.
+
+    Returns:
+        The runner.
+    """
+    runner = ZeroShotRunner.from_cfg(cfg)
+    before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+    runner.train()
+    moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n, p in runner.model.named_parameters() if p.requires_grad}
+    history = runner.message_hub.log_scalars
+    assert "val/hIoU" in history and torch.isfinite(torch.tensor(history["train/loss"].current()))
+    return runner
 
 
 def build(name: str, precision: str = "fp32") -> Any:

@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from tests.helpers.exported import otseg  # noqa: F401  (a fixture)
 from tests.helpers.small_configs import small
 
 

@@ -1,11 +1,16 @@
+"""Other class names than those of the config, with synonyms."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
 
 from mmseg_otseg.inference import set_classes, with_classes
+from mmseg_otseg.models.segmentors import resolve_model
 
 
 def predict(model: Any, image: torch.Tensor) -> torch.Tensor:
@@ -41,3 +46,50 @@ def test_a_vocabulary_of_its_own(model: Any) -> None:
     weights = {id(weight) for weight in model.backbone.parameters()}
     assert weights == {id(weight) for weight in other.backbone.parameters()}
     assert set(other.state_dict()) == set(model.state_dict())
+
+
+NAMES = ("sofa", "couch", "settee")
+SPLIT = {"classes": ["sofa | couch | settee", "cat"], "unseen": ["cat"]}
+
+
+def class_maps(model: Any, refine: bool = False) -> torch.Tensor:
+    """Class maps (1, K, h, w) of an image larger than a window."""
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    metas = [dict(img_shape=image.shape[2:], ori_shape=image.shape[2:])]
+    with torch.no_grad():
+        return model.inference(image, metas, refine=refine)
+
+
+@pytest.mark.parametrize(
+    ("config", "refine"),
+    [("otseg/voc_512.py", True), ("zegot/voc_512.py", False), ("zegclip/voc_512.py", False)],
+    indirect=["config"],
+)
+def test_the_largest_of_three_runs(model: Any, refine: bool) -> None:
+    model = with_classes(model, SPLIT)
+    found = class_maps(model, refine)
+    assert found.shape[1] == model.num_classes == 2 and model.out_channels == 4
+    assert model.dataset_meta["classes"] == ("sofa", "cat")
+    alone = [
+        class_maps(with_classes(model, {"classes": [name, "cat"], "unseen": ["cat"]}), refine)
+        for name in NAMES
+    ]
+    assert torch.allclose(found, torch.stack(alone).amax(0), atol=1e-5)
+    assert not torch.allclose(found, alone[0], atol=1e-5)
+
+
+def test_from_the_config_and_in_training(config: Config) -> None:
+    config.model.split = SPLIT
+    model = MODELS.build(config.model)
+    assert class_maps(model.eval()).shape[1] == 2
+    aligned = model.train().extract_feat(torch.randn(2, 3, 64, 64))
+    assert aligned.queries.shape[1] == 1 and aligned.classes.tolist() == [0]  # the first seen name
+    model.neck.train_classes = "all"
+    assert model.extract_feat(torch.randn(2, 3, 64, 64)).classes.tolist() == [0, 1]
+    assert resolve_model(resolve_model(config.model)) == resolve_model(config.model)
+
+
+def test_a_class_is_seen_if_its_first_name_was(model: Any) -> None:
+    set_classes(model, [["cat", "kitten"], ["couch", "sofa"]])
+    features = model.backbone(torch.zeros(1, 3, 32, 32))
+    assert model.neck(features).seen.tolist() == [True, True, False, False]

@@ -6,7 +6,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from mmengine.config import ConfigDict
 from mmseg.apis import MMSegInferencer, init_model
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
@@ -46,20 +45,6 @@ def test_class_maps_never_have_the_size_of_a_large_image(tmp_path: Path) -> None
     clear = best[0] - best[1] > 1e-6  # elsewhere rounding decides
     assert clear.float().mean() > 0.99 and found.pred_sem_seg.shape == (500, 700)
     assert torch.equal(found.pred_sem_seg.data[0][clear], theirs.pred_sem_seg.data[0][clear])
-
-
-def test_an_encoder_decoder_is_the_same_model(tmp_path: Path) -> None:
-    config = small("otseg/voc_512.py", tmp_path).model
-    torch.manual_seed(0)
-    ours = MODELS.build(config)
-    resolved = resolve_model(config)
-    plain = {key: value for key, value in resolved.items() if key not in ("clip", "split")}
-    torch.manual_seed(0)
-    theirs = MODELS.build(ConfigDict({**plain, "type": "EncoderDecoder"}))
-    assert type(theirs).__name__ == "EncoderDecoder"
-    state = ours.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
-    assert {*state} - {*theirs.state_dict()} == {"pixels"}
 
 
 def test_a_checkpoint_of_other_pixels_is_refused(tmp_path: Path) -> None:

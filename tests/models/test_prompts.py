@@ -1,3 +1,5 @@
+"""Embeddings of class names: of sentences, of learned contexts, of a file."""
+
 from __future__ import annotations
 
 import json
@@ -5,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from mmengine.runner.checkpoint import load_state_dict
+from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_otseg.models import TemplatePrompts, load_clip
+from mmseg_otseg.models import LearnablePrompts, PrecomputedPrompts, TemplatePrompts, load_clip
 from mmseg_otseg.models.text import TextTower, encode_texts
 
 SPLIT = {"classes": ["cat", "potted plant", "tv monitor"], "unseen": ["tv monitor"]}
@@ -128,3 +133,115 @@ def test_text_of_another_clip_is_refused(clip: dict) -> None:
     for other in ({**clip, "seed": 3}, {**clip, "quick_gelu": True}):
         with pytest.raises(ValueError, match="pretrained"):
             TemplatePrompts(other, {"classes": ["dog"]}).load_state_dict(state)
+
+
+def learnable(clip: dict[str, Any], **options: Any) -> LearnablePrompts:
+    torch.manual_seed(0)
+    return LearnablePrompts(clip, SPLIT, **{"num_prompts": 2, "num_tokens": 4, **options})
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_contexts_of_words_are_clips_own_text(position: str, clip: dict) -> None:
+    """With real words as the context, CLIP's encoding of the sentence comes out."""
+    prompts = learnable(
+        clip, num_prompts=1, init_text="a photo of a", num_tokens=None, position=position
+    )
+    sentence = {
+        "end": "a photo of a {}.",
+        "middle": "a photo {} of a.",
+        "front": "{} a photo of a.",
+    }
+    texts = open_clip.tokenize([sentence[position].format(name) for name in SPLIT["classes"]])
+    with torch.no_grad():
+        expected = load_clip(**clip).encode_text(texts, normalize=True)
+    assert prompts.num_tokens == 4
+    assert torch.allclose(prompts()[:, 0], expected, atol=1e-6)
+
+
+def test_gradient_reaches_the_contexts_and_nothing_of_clip(clip: dict) -> None:
+    prompts = learnable(clip).train()
+    tower = {name: value.clone() for name, value in prompts.text_tower.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for p in prompts.parameters() if p.requires_grad], lr=0.1)
+    before = prompts.contexts.detach().clone()
+    prompts(torch.tensor([0, 1]))[..., :3].sum().backward()
+    assert (prompts.contexts.grad.flatten(1).abs().sum(1) > 0).all()
+    optimizer.step()
+    assert not torch.equal(prompts.contexts, before)
+    assert [n for n, p in prompts.named_parameters() if p.requires_grad] == ["contexts"]
+    assert all(p.grad is None for p in prompts.text_tower.parameters())
+    for name, value in prompts.text_tower.state_dict().items():
+        assert torch.equal(value, tower[name]), name
+
+
+@torch.no_grad()
+def test_what_was_encoded_is_forgotten_when_it_no_longer_holds(clip: dict) -> None:
+    prompts = learnable(clip).eval()
+    first = prompts()
+    assert prompts() is first
+    prompts.train().contexts.mul_(2)
+    doubled = prompts.eval()()
+    assert not torch.allclose(doubled, first, atol=1e-5)
+    prompts.load_state_dict(learnable(clip).state_dict())
+    assert torch.allclose(prompts(), first, atol=1e-6)
+    assert prompts.double()().dtype == torch.float64
+    assert prompts.float()().dtype == torch.float32
+    prompts.set_classes({"classes": ["tv monitor", "dog", "cat", "bird"]})
+    assert prompts().shape[0] == 4
+    assert torch.allclose(prompts()[0], first[2], atol=1e-6)
+
+
+def test_checkpoint_holds_the_contexts_alone(clip: dict) -> None:
+    assert set(learnable(clip).state_dict()) == {
+        "contexts",
+        "tower.fingerprint",
+        "tower.quick_gelu",
+    }
+    other = LearnablePrompts(clip, {"classes": ["dog"]}, num_prompts=2, num_tokens=4)
+    other.load_state_dict(learnable(clip).state_dict(), strict=True)
+    with pytest.raises(ValueError, match="pretrained"):
+        learnable({**clip, "seed": 3}).load_state_dict(other.state_dict())
+
+
+def test_contexts_per_class(clip: dict) -> None:
+    prompts = learnable(clip, per_class=True)
+    assert prompts.contexts.shape == (3, 2, 4, 32) and prompts.num_prompts == 2
+    prompts.train()(torch.tensor([0, 1])).sum().backward()
+    touched = prompts.contexts.grad.flatten(1).any(1)
+    assert touched.tolist() == [True, True, False]
+    with torch.no_grad():
+        prompts.contexts[2] += 1
+        last = prompts.eval()()[2]
+        prompts.set_classes({"classes": ["dog", "tv monitor"]})
+        assert torch.allclose(prompts()[1], last, atol=1e-6)
+    assert torch.equal(prompts.contexts[0], prompts.init_contexts)
+    with pytest.raises(ValueError, match="set_classes"):
+        load_state_dict(learnable(clip, per_class=True), prompts.state_dict())
+
+
+def test_precomputed(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(3, 2, 8))
+    np.save(tmp_path / "t.npy", array)
+    prompts = MODELS.build(
+        {"type": "PrecomputedPrompts", "path": str(tmp_path / "t.npy"), "split": SPLIT, "clip": {}}
+    )
+    assert prompts.num_prompts == 2 and prompts.embed_dim == 8
+    expected = array / np.linalg.norm(array, axis=-1, keepdims=True)
+    assert np.allclose(prompts(), expected, atol=1e-6)
+    assert prompts(torch.tensor([2])).shape == (1, 2, 8)
+
+
+def test_rows_follow_their_names(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.eye(3, 8))
+    prompts = PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)
+    prompts.set_classes({"classes": ["tv monitor", "cat"]})
+    assert prompts()[:, 0].argmax(-1).tolist() == [2, 0]
+    with pytest.raises(ValueError, match=r"t\.npy .*dog:"):
+        prompts.set_classes({"classes": ["cat", "dog", "tv monitor"]})
+    assert prompts.split.classes == ("tv monitor", "cat")
+
+
+@pytest.mark.parametrize("array", [np.ones((5, 2, 8)), np.ones(3), np.zeros((3, 2, 8))])
+def test_arrays_that_do_not_fit(array: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(ValueError, match=r"t\.npy "):
+        PrecomputedPrompts(str(tmp_path / "t.npy"), SPLIT)

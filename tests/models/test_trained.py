@@ -17,12 +17,12 @@ from mmseg.registry import MODELS
 from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.models.clip import load_clip
-from tests.helpers.small_configs import CLIP, small, write_data
+from tests.helpers.small_configs import CLIP, small
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return small("otseg/voc_512.py", tmp_path)
+def config(data_folder: Path, tmp_path: Path) -> Config:
+    return small("otseg/voc_512.py", data_folder, tmp_path / "work")
 
 
 def weights(config: Config) -> dict[str, torch.Tensor]:
@@ -69,7 +69,6 @@ def test_weights_that_are_no_numbers(config: Config, tmp_path: Path) -> None:
 
 
 def test_test_and_training_of_the_runner(config: Config, tmp_path: Path) -> None:
-    write_data(tmp_path)
     state = wrong_states(config, tmp_path)["one missing"]
     config.load_from = saved(state, tmp_path)
     with pytest.raises(ValueError, match=r"given\.pth .*descriptor\.linear\.bias"):

@@ -1,3 +1,5 @@
+"""The mask loss against its plain formulation."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -5,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.models import FocalDiceLoss
 from mmseg_otseg.ops import focal_dice_sums, mask_sums
 from tools.benchmarks.plain import plain_focal_dice
 
@@ -84,3 +89,28 @@ def test_half_precision_and_autocast_compute_in_float32(device: torch.device) ->
     assert torch.equal(torch.stack(sums), expected)
     sums.focal.backward()
     assert half.grad.dtype == torch.bfloat16 and half.grad.isfinite().all()
+
+
+def test_weights_and_pairs() -> None:
+    logits, target = example("16 times larger")
+    sums = focal_dice_sums(logits, target)
+    losses = MODELS.build({"type": "FocalDiceLoss", "mask_weight": 7.0, "dice_weight": 3.0})(
+        logits, target
+    )
+    assert sums.pairs == 10
+    assert torch.allclose(losses["loss_mask"], 7 * sums.focal / 10)
+    assert torch.allclose(losses["loss_dice"], 3 * sums.dice / 10)
+
+
+def test_a_typo_in_what_is_ignored() -> None:
+    with pytest.raises(UserError, match=r"negative, masked.*'maskd'"):
+        FocalDiceLoss(ignored="maskd")(*example("one patch"))
+
+
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+def test_without_a_labeled_pixel_nothing_is_learnt(ignored: str) -> None:
+    logits, target = example("16 times larger")
+    losses = FocalDiceLoss(ignored=ignored)(logits.requires_grad_(), torch.full_like(target, 255))
+    assert losses["loss_mask"] == 0 and losses["loss_dice"] == 0
+    sum(losses.values()).backward()
+    assert logits.grad is not None and not logits.grad.any()

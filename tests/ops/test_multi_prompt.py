@@ -1,3 +1,5 @@
+"""Plans and scores of several prompts, and refined maps."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from mmseg_otseg.ops import (
     multi_prompt_plan,
     pixel_prompt_similarity,
+    refine,
     sinkhorn,
     transport_score,
 )
@@ -54,3 +57,15 @@ def test_every_pixel_goes_to_the_prompt_that_the_plan_prefers() -> None:
     assert torch.equal(plan.argmax(2), multi_prompt_plan(s.detach()).argmax(2))
     transport_score(s, plan).sum().backward()
     assert torch.allclose(s.grad, plan * 30)
+
+
+def test_values_in_any_unit_size_and_type() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 10, 8, 8, generator=generator)  # more classes than are refined at once
+    image = torch.rand(2, 3, 32, 32, generator=generator)
+    refined = refine(maps, image)
+    assert refined.shape == (2, 10, 32, 32)
+    unit = torch.tensor([1.0, 50.0, 255.0])[:, None, None]
+    assert torch.allclose(refine(maps, image * unit + 3), refined, atol=1e-4)
+    assert torch.allclose(refine(maps[:, 4:5], image), refined[:, 4:5])
+    assert refine(maps.bfloat16(), image).dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""The CLIP that the project ships, and the OTSeg+ that was trained with it."""
+"""The CLIP and the OTSeg+ that the project ships, and their configs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,41 @@ import torch
 from mmengine.config import Config
 from safetensors.torch import load_file
 
+from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, SHAPES_UNSEEN
 from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
 from mmseg_otseg.inference import OTSegInferencer
 from tests.helpers.shapes_run import SHAPES
+from tools.shapes.run_benchmark import ROWS
+
+CONFIGS = sorted(
+    str(path.relative_to(SHAPES).with_suffix(""))
+    for path in [*SHAPES.glob("*.py"), *SHAPES.glob("checkpoint/*.py")]
+)
+
 
 WEIGHTS = SHAPES / "clip" / "shapes_clip.safetensors"
 CHECKPOINT = SHAPES / "checkpoint" / "otseg_plus"
 ITERATIONS = 400
-
 pytestmark = pytest.mark.skipif(
     not WEIGHTS.is_file(), reason=f"{WEIGHTS.name}, the CLIP of the shapes benchmark, is not there"
 )
+
+
+def test_there_are_all_rows() -> None:
+    assert set(ROWS) == set(CONFIGS)
+
+
+def test_the_split_is_the_data_sets() -> None:
+    cfg = Config.fromfile(SHAPES / "otseg.py")
+    assert tuple(cfg.model.split.classes) == SHAPES_CLASSES
+    assert set(cfg.model.split.unseen) == set(SHAPES_UNSEEN)
+    subsets = [cfg[f"{name}_dataloader"].dataset.dataset for name in ("train", "val", "test")]
+    assert [data.subset for data in subsets] == ["train", "val", "test"]
+    assert {data.size for data in subsets} == {cfg.clip.model.vision_cfg.image_size}
+    assert set(cfg.model.data_preprocessor.size) == {cfg.clip.model.vision_cfg.image_size}
+    assert cfg.model.data_preprocessor.mean == cfg.preprocess.mean
+    assert cfg.model.data_preprocessor.std == cfg.preprocess.std
 
 
 def hashed(file: Path) -> str:

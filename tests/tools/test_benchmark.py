@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from mmseg_otseg_cli.open_vocabulary import data_configs
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.structures import ClassSplit
 from tests.helpers.open_vocabulary import write_layout
-from tests.helpers.run_tools import last_metrics, run_processes, run_tool, start_tool
+from tests.helpers.run_tools import last_metrics, run_processes, run_tool
 from tests.helpers.small_configs import small
 
 SENTENCE = ["a photo of a {}."]  # few sentences are soon encoded
@@ -129,32 +127,6 @@ def test_none_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CommandError, match="data/VOCdevkit"):
         run_tool("benchmark", free(tmp_path), "--work-dir", tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_an_interrupted_benchmark_goes_on(here: Path) -> None:
-    config = free(here)
-
-    def kill_the_third() -> None:
-        measure, calls = benchmark.measure, []
-
-        def measure_two(*args: Any) -> dict:
-            calls.append(args)
-            if len(calls) == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return measure(*args)
-
-        benchmark.measure = measure_two
-
-    killed = start_tool("benchmark", config, "--work-dir", here / "run", first=kill_the_third)
-    killed.join(120)
-    assert killed.exitcode == -signal.SIGKILL
-    done = {file: file.stat().st_mtime_ns for file in (here / "run/benchmark").glob("*.json")}
-    assert {file.name for file in done} == {"voc20.json", "voc20b.json"}
-    run_tool("benchmark", config, "--work-dir", here / "run")
-    assert all(file.stat().st_mtime_ns == written for file, written in done.items())
-    run_tool("benchmark", config, "--work-dir", here / "whole")
-    assert figures(here / "run") == figures(here / "whole")
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     for option in (
         f"load_from={tmp_path}/none.pth",
         "train_dataloader.dataset.dataset.data_root=nowhere",
-        "train_dataloader.dataset.dataset.data_prefix.seg_map_path=labels/none",
+        "train_dataloader.dataset.dataset.subset=none",
     ):
         with pytest.raises(FileNotFoundError, match=option.partition("=")[2]):
             run_tool("train", config, "--cfg-options", option, "model.type=Nothing")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_otseg.models import MPSAHead
-from mmseg_otseg.models.decode_heads import MPSAMap, MultiHeadDecoder
+from mmseg_otseg.models.decode_heads import MPSAMap
 from mmseg_otseg.structures import AlignedFeatures
 
 
@@ -57,26 +57,6 @@ def _match(queries: Tensor, pixels: Tensor, epsilon: float) -> tuple[Tensor, Ten
     similarity = torch.einsum("bmd,bknd->bkmn", pixels, queries)
     plan = plain_sinkhorn((1 - similarity).flatten(0, 1), epsilon).view_as(similarity)
     return (plan * similarity).sum(-1) * plan[0, 0].numel(), plan
-
-
-def plain_multi_head_decoder(
-    decoder: MultiHeadDecoder, queries: Tensor, pixels: Tensor, heads: int
-) -> Tensor:
-    """Map (B, K, M) of queries (B, K, D) and pixels (B, M, D), head by head."""
-
-    def products(module: Any, queries: Tensor) -> Tensor:
-        query = module.query(queries).unflatten(-1, (heads, -1))
-        key = module.key(pixels).unflatten(-1, (heads, -1))
-        return torch.einsum("bkhc,bmhc->bhkm", query, key) / math.sqrt(query.shape[-1])
-
-    layer: Any
-    for layer in decoder.layers:
-        weights = layer.dropout(products(layer.attention, queries).softmax(-1))
-        values = layer.value(pixels).unflatten(-1, (heads, -1))
-        attended = torch.einsum("bhkm,bmhc->bkhc", weights, values).flatten(2)
-        queries = layer.norm1(queries + layer.dropout(layer.proj(attended)))
-        queries = layer.norm2(queries + layer.dropout(layer.feed_forward(queries)))
-    return products(decoder.last, queries).mean(1)
 
 
 def plain_focal_dice(

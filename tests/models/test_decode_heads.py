@@ -1,20 +1,29 @@
+"""The heads, their decoders, and the bias that a checkpoint brings."""
+
 from __future__ import annotations
 
-from functools import partial
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.models import MPSAHead
-from mmseg_otseg.models.decode_heads.mpsa_head import MPSADecoder, MPSADecoderLayer, MPSAMap
-from mmseg_otseg.ops import multi_prompt, sinkhorn
+from mmseg_otseg.models import MPSAHead, load_clip
+from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
+from mmseg_otseg.ops import (
+    multi_prompt_plan,
+    pixel_prompt_similarity,
+    transport_score,
+)
 from mmseg_otseg.structures import AlignedFeatures
+from tests.helpers.small_configs import CLIP, small
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -24,65 +33,6 @@ def inputs(prompts: int = 3, width: int = 16) -> tuple[Tensor, Tensor]:
     queries = torch.randn(2, 4, prompts, width, generator=generator)
     pixels = F.normalize(torch.randn(2, 20, width, generator=generator), dim=-1)
     return queries, pixels
-
-
-def plain_map(
-    module: MPSAMap, queries: Tensor, pixels: Tensor, **stop: float
-) -> tuple[Tensor, Tensor]:
-    """The formulas of the paper, class by class: map (B, K, M) and plan (B, K, N, M)."""
-    key = F.normalize(module.key(pixels), dim=-1)
-    query = F.normalize(module.query(queries), dim=-1)
-    maps, plans = [], []
-    for k in range(queries.shape[1]):
-        similarity = torch.einsum("bmd,bnd->bmn", key, query[:, k])
-        plan = sinkhorn(1 - similarity, module.epsilon, backward="unrolled", **stop).plan
-        maps.append((plan * similarity).sum(-1) * plan[0].numel())
-        plans.append(plan.transpose(1, 2))
-    return torch.stack(maps, 1), torch.stack(plans, 1)
-
-
-def plain_layer(
-    layer: MPSADecoderLayer, queries: Tensor, pixels: Tensor, **stop: float
-) -> tuple[Tensor, Tensor]:
-    class_map, plan = plain_map(layer.attention, queries, pixels, **stop)
-    attended = torch.einsum("bknm,bmd->bknd", plan, layer.value(pixels))
-    queries = layer.norm1(queries + layer.proj(attended))
-    return layer.norm2(queries + layer.feed_forward(queries)), class_map
-
-
-def test_layer_and_its_gradients_are_the_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At random sizes, with Sinkhorn to convergence."""
-    stop: dict[str, Any] = {"max_iters": 5000, "tol": 1e-13}
-    monkeypatch.setattr(multi_prompt, "sinkhorn", partial(sinkhorn, **stop))
-    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
-    # At this epsilon it converges.
-    layer = MPSADecoderLayer(MPSAMap(16, epsilon=0.2), 16, 0.1).double().eval()
-    forwards: tuple[Any, ...] = (layer, partial(plain_layer, layer, **stop))
-    for _ in range(20):
-        sizes = torch.randint(1, 9, (4,), generator=generator).tolist()
-        batch, classes, prompts, pixel_count = sizes
-        queries = torch.randn(batch, classes, prompts, 16, generator=generator)
-        pixels = torch.randn(batch, pixel_count, 16, generator=generator)
-        queries, pixels = (x.double().requires_grad_() for x in (queries, pixels))
-        results = []
-        for forward in forwards:
-            refined, class_map = forward(queries, pixels)
-            loss = refined.pow(3).sum() + class_map.square().sum()
-            gradients = torch.autograd.grad(loss, [queries, pixels, *layer.parameters()])
-            results.append([refined, class_map, *gradients])
-        for value, expected in zip(*results, strict=True):
-            assert (value - expected).abs().max() <= 1e-6 * expected.abs().max().clamp_min(1e-2)
-
-
-def test_maps_gate_each_other() -> None:
-    queries, pixels = inputs()
-    decoder = MPSADecoder(16, num_layers=3).eval()
-    maps, refined = [], queries
-    for layer in decoder.layers:
-        refined, class_map = layer(refined, pixels)
-        maps.append(class_map)
-    expected = decoder.last(refined, pixels)[0] * (maps[0].sigmoid() * maps[1].sigmoid()).sqrt()
-    assert torch.allclose(decoder(queries, pixels), expected, atol=1e-6)
 
 
 def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
@@ -169,6 +119,81 @@ def test_the_plan_is_the_one_behind_the_score_map(transport: str) -> None:
     cosine = torch.einsum("bdhw,bknd->bknhw", inputs.pixels[0], F.normalize(inputs.queries, dim=-1))
     expected = (plan * cosine).sum(2) * 2 * 15
     torch.testing.assert_close(model(inputs)["score"], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_untouched_zegot_is_clips_own_similarity_through_mps(tmp_path: Path) -> None:
+    model = MODELS.build(small("zegot/voc_512.py", tmp_path).model).eval()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        model.decode_head.level_logits.copy_(torch.tensor([-100.0, -100, 0]))  # the last level
+        score = model.decode_head(model.extract_feat(image))["score"]
+        clip = load_clip(**CLIP)
+        clip.visual.output_tokens = True
+        _, tokens = clip.visual(image)
+        pixels = F.normalize(tokens @ clip.visual.proj, dim=-1)
+        text = model.neck.text()[None].expand(2, -1, -1, -1)
+        similarity = pixel_prompt_similarity(pixels, text)
+        expected = transport_score(similarity, multi_prompt_plan(similarity))
+    assert torch.allclose(score.flatten(2), expected, atol=1e-4)
+
+
+def test_prompts_of_a_class_are_decoded_alone_and_averaged() -> None:
+    decoder = MultiHeadDecoder(16, num_heads=4).double().eval()
+    queries, pixels = torch.randn(2, 3, 5, 16).double(), torch.randn(2, 10, 16).double()
+    alone = [decoder(prompt[:, :, None], pixels) for prompt in queries.unbind(2)]
+    assert torch.allclose(decoder(queries, pixels), sum(alone) / 5, atol=1e-12)
+
+
+def test_dropout_reaches_the_attention_in_training_only() -> None:
+    layer = MultiHeadDecoder(16, num_heads=4, dropout=0.5).layers[0]
+    queries, pixels = torch.randn(1, 2, 1, 16), torch.randn(1, 50, 16)
+    for quiet in (layer.dropout, layer.feed_forward):  # all other dropout
+        quiet.eval()
+    assert not torch.equal(layer(queries, pixels), layer(queries, pixels))
+    layer.eval()
+    assert torch.equal(layer(queries, pixels), layer(queries, pixels))
+
+
+def test_a_decoder_refuses_the_weights_of_another_kind() -> None:
+    ours, other = MPSADecoder(16), MultiHeadDecoder(16)
+    ours.load_state_dict(dict(other.named_parameters()))  # of a file that does not say
+    with pytest.raises(ValueError, match=r"'multi-head attention'.*Sinkhorn"):
+        ours.load_state_dict(other.state_dict())
+
+
+# A calibrated seen-class bias ---------------------------------------------------------------------
+
+
+def state(**biases: float) -> dict[str, torch.Tensor]:
+    """Weights of a head with calibrated biases by the kind of prediction."""
+    stored = {f"calibrated_seen_bias.{kind}": torch.tensor(bias) for kind, bias in biases.items()}
+    return {**head().state_dict(), **stored}
+
+
+def test_comes_with_the_checkpoint_and_ends_with_training(logged: list[str]) -> None:
+    model = head().eval()
+    model.load_state_dict(state(ensemble=0.25), strict=True)
+    assert model.seen_bias == 0.25 and " 0.25, calibrated" in "".join(logged)
+    model.load_state_dict(state())
+    assert model.seen_bias == 0.1
+    model.load_state_dict(state(ensemble=0.25))
+    model.train()
+    assert model.seen_bias == 0.1 and " 0.1." in "".join(logged)
+    assert not any("calibrated" in key for key in model.state_dict())
+
+
+def test_the_configs_word_is_the_last(logged: list[str]) -> None:
+    model = head(seen_bias=0.0).eval()
+    model.load_state_dict(state(ensemble=0.25))
+    assert model.seen_bias == 0 and re.search(r" 0, .* 0\.25", "".join(logged))
+
+
+def test_holds_for_the_prediction_it_was_calibrated_for(logged: list[str]) -> None:
+    model = head(predict_from="decoder").eval()
+    model.load_state_dict(state(ensemble=0.25))
+    assert model.seen_bias == 0.1 and " 0.25 for ensemble" in "".join(logged)
+    model.load_state_dict(state(ensemble=0.25, decoder=0.5))
+    assert model.seen_bias == 0.5
 
 
 @pytest.mark.parametrize(

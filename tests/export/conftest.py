@@ -1,1 +1,0 @@
-from tests.helpers.exported import otseg  # noqa: F401  (a fixture)
