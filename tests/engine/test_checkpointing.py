@@ -203,3 +203,12 @@ def test_first_lines_come_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     runner.train()
     logged = [re.findall(r"Iter\(train\) \[(\d)/5\]", line) for line in lines]
     assert [found[0] for found in logged if found] == ["1", "2", "3", "5"]
+
+
+def test_what_a_checkpoint_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    runner = toy_runner(tmp_path, [1])
+    runner.message_hub.update_info("of_a_hook", tmp_path)
+    runner.message_hub.update_info("counted", 3)
+    runner.train()
+    info = read_checkpoint(tmp_path / "iter_1.pth")["message_hub"]["runtime_info"]
+    assert info["counted"] == 3 and "of_a_hook" not in info
