@@ -103,6 +103,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     source, target = Path(src).expanduser(), Path(dst).expanduser()
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{dst} is the file to convert; choose another name for the result")
+    target.parent.mkdir(parents=True, exist_ok=True)
     check_target(target)
     checkpoint = read_checkpoint(source, "cpu")
     state: Any = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
@@ -128,7 +129,6 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     kept: dict[str, Any] = {"converted_from": f"{' or '.join(named or METHODS)}, the authors' code"}
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
-    target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as part:
         torch.save({"state_dict": converted, "meta": kept}, part)
     print_log(
