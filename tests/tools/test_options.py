@@ -116,6 +116,8 @@ def test_mistakes_in_options_are_named() -> None:
     ):
         with pytest.raises(CommandError, match=right):
             check_keys(cfg, {wrong: None})
+    # What mmengine or a tool reads is right even where the config does not have it.
+    check_keys(cfg, {"protocol": "openseg", "auto_scale_lr.enable": True, "compile": True})
 
 
 def test_installed_configs_are_found_by_name(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TOP_LEVEL = frozenset(
     """
     classes split unseen
+    about auto_scale_lr protocol
     background compile custom_hooks custom_imports data_preprocessor data_root default_hooks
     default_scope env_cfg experiment_name find_unused_parameters load_from log_level log_processor
     model_wrapper_cfg optim_wrapper param_scheduler randomness resume runner_type sync_bn test_cfg
