@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -95,4 +96,6 @@ def process_group(cfg: Config) -> Iterator[None]:
             )
     yield  # without `finally`: destroying waits for other processes, which may have failed too
     if torch_dist.is_initialized():
+        torch_dist.barrier()
         torch_dist.destroy_process_group()
+        gc.collect()  # ends the threads of the group, which the runner holds in cycles

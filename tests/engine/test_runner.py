@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import mmseg
@@ -15,11 +17,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from mmseg_otseg.engine import ZeroShotRunner
+from mmseg_otseg.engine import ZeroShotRunner, process_group
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tools import run_tool
 from tests.helpers.small_configs import small
 
+THREADS = Path("/proc/self/task")
 STOCK = Path(mmseg.__file__).parent / ".mim" / "tools"
 
 COUNTER = CompileCounterWithBackend("eager")
@@ -78,3 +81,21 @@ def test_a_run_compiles_once(data_folder: Path, tmp_path: Path) -> None:
         weights.append(runner.model.state_dict())
     assert COUNTER.frame_count == 1
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="only Linux lists the threads of C++ code")
+def test_no_thread_of_a_process_group_is_left_to_crash_at_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = dict(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("mmseg_otseg.engine.runner.get_device", lambda: "cpu")
+    before = set(os.listdir(THREADS))
+    with process_group(Config(dict(launcher="pytorch"))):
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+        runner = SimpleNamespace(model=model)
+        runner.itself = runner  # mmengine's runner is in reference cycles too
+        del runner, model
+        assert set(os.listdir(THREADS)) - before
+    assert not set(os.listdir(THREADS)) - before
