@@ -14,7 +14,9 @@ import numpy as np
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list
+from mmseg_otseg.imaging.classes import quoted
 from mmseg_otseg.imaging.outputs import with_palette
+from mmseg_otseg.imaging.overlays import with_side
 from mmseg_otseg.inference import Inspection, OTSegInferencer
 from mmseg_otseg.models import LearnablePrompts, SimilarityHead
 from mmseg_otseg.structures.class_split import KNOWN_CLASSES
@@ -213,7 +215,7 @@ class Page:
         """The left column."""
         gr.Markdown("**1. Choose an image**, or upload one", elem_classes="step")
         gallery = gr.Gallery(
-            [(views.shown_image(image[..., ::-1], THUMBNAIL), None) for _, image in self.samples],
+            [(with_side(image[..., ::-1], THUMBNAIL), None) for _, image in self.samples],
             show_label=False,
             columns=4,
             allow_preview=False,
@@ -298,5 +300,5 @@ def read_names(text: str) -> list[str] | None:
 
 
 def write_names(names: Sequence[str]) -> str:
-    """The text that :func:`read_names` reads; names with a comma in quotes."""
-    return ", ".join(f'"{name}"' if "," in name else name for name in names)
+    """The text that :func:`read_names` reads."""
+    return ", ".join(map(quoted, names))

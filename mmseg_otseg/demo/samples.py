@@ -61,16 +61,14 @@ def build_dataset(cfg: Config) -> Any:
     return DATASETS.build(resolve(cfg).test_dataloader.dataset)
 
 
-def take_samples(dataset: Any, indices: Sequence[int]) -> list[Sample]:
-    """Samples of a dataset by index."""
-    samples = []
-    for packed in map(dataset.__getitem__, indices):
-        image = packed["inputs"].permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
-        data = packed["data_samples"]
-        label = data.gt_sem_seg.data[0].numpy() if "gt_sem_seg" in data else None
-        name = Path(data.metainfo.get("img_path") or "").stem
-        samples.append(Sample(name, np.ascontiguousarray(image), label))
-    return samples
+def take_sample(dataset: Any, index: int) -> Sample:
+    """A sample of a dataset."""
+    packed = dataset[index]
+    image = packed["inputs"].permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+    data = packed["data_samples"]
+    label = data.gt_sem_seg.data[0].numpy() if "gt_sem_seg" in data else None
+    name = Path(data.metainfo.get("img_path") or "").stem
+    return Sample(name, np.ascontiguousarray(image), label)
 
 
 def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sample]:
@@ -82,7 +80,7 @@ def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sa
     found: list[Sample] = []
     others: list[Sample] = []
     for index in range(min(len(dataset), MAX_SEARCHED)):
-        (sample,) = take_samples(dataset, [index])
+        sample = take_sample(dataset, index)
         if sample.label is not None and np.isin(sample.label, split.unseen).any():
             found.append(sample)
         elif len(others) < number:

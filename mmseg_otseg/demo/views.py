@@ -10,18 +10,12 @@ from html import escape
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmseg_otseg.imaging import NONE_COLOR, NONE_NAME, heat, paint
+from mmseg_otseg.imaging import NONE_COLOR, NONE_NAME
+from mmseg_otseg.imaging.overlays import heat, paint, with_side
 from mmseg_otseg.inference import Inspection
 
 SHOWN_SIDE = 768
 MAX_BEST = 5
-
-
-def shown_image(image: np.ndarray, side: int = SHOWN_SIDE) -> np.ndarray:
-    """An RGB image (h, w, 3) brought to ``side`` pixels on its longer side."""
-    factor = side / max(image.shape[:2])
-    size = [max(1, round(length * factor)) for length in image.shape[1::-1]]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def overlay(
@@ -32,7 +26,7 @@ def overlay(
     place: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """The classes painted over the image, (h, w, 3), with a ring around a place (x, y)."""
-    image = shown_image(look.image)
+    image = with_side(look.image, SHOWN_SIDE)
     labels = look.labels(seen_bias, none_below or None, image.shape[:2])
     painted = paint(image, labels, look.names, look.palette, opacity)
     if place is None:
@@ -88,7 +82,7 @@ def prompt_maps(look: Inspection, row: int, column: int, label: int) -> str:
     share = look.share_at(row, column, label)
     if share is None:
         return ""
-    image = shown_image(look.image, SHOWN_SIDE // 3)
+    image = with_side(look.image, SHOWN_SIDE // 3)
     figures = []
     for part, prompt, of_pixel in zip(look.share[label], look.prompts, share):
         Image.fromarray(heat(image, part)).save(file := io.BytesIO(), "JPEG")

@@ -26,14 +26,7 @@ from mmseg_otseg.models.clip import shared_clip
 from mmseg_otseg.version import __version__
 
 from .check import EXACT, ROUGH, check_folder
-from .onnx_files import (
-    OPSET,
-    SegmentationGraph,
-    example_inputs,
-    quantize,
-    write_graph,
-    write_text_encoder,
-)
+from .onnx_files import OPSET, quantize, write_graph, write_text_encoder
 
 MIN_TORCH = (2, 10)
 
@@ -78,14 +71,13 @@ def export_folder(
         raise FileExistsError(f"{out} is not empty: choose a folder that does not exist yet")
     out.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    head = model.decode_head
+    head, prepares = model.decode_head, model.data_preprocessor
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
     try:
         with torch.no_grad(), shared_clip():  # text is encoded several times, by one CLIP
-            graph = SegmentationGraph(model).eval()
-            write_graph(graph, example_inputs(model, size), part / MODEL, size)
+            write_graph(model, part / MODEL, size)
             prompts = write_text_encoder(model.neck.text, part)
             split = model.neck.text.split
             np.savez(
@@ -108,8 +100,8 @@ def export_folder(
                 "size": None if size is None else list(size),
                 "int8": int8,
                 "align_corners": bool(model.align_corners),
-                "mean": graph.mean.flatten().tolist(),
-                "std": graph.std.flatten().tolist(),
+                "mean": prepares.mean.flatten().tolist(),
+                "std": prepares.std.flatten().tolist(),
                 "seen_bias": float(head.seen_bias),
                 "softmax_scale": head.scale if isinstance(head, SimilarityHead) else None,
                 "resize": resize,

@@ -100,40 +100,28 @@ class TextGraph(nn.Module):
         return self.encoder(tokens)[:, None]
 
 
-def example_inputs(model: Any, size: tuple[int, int] | None) -> tuple[Tensor, ...]:
-    """Inputs to trace with, sized so that no axis can be mistaken for another."""
-    rows, columns = size or tuple(
-        count * step for count, step in zip((5, 6), model.backbone.patch_size, strict=True)
-    )
-    image = torch.zeros(2, 3, rows, columns, dtype=torch.uint8)
-    prompts, width = model.neck.text.num_prompts, model.neck.text.embed_dim
-    text = nn.functional.normalize(torch.randn(3, prompts, width), dim=-1)
-    return image, text, torch.zeros(3)
-
-
-def write_graph(
-    graph: SegmentationGraph,
-    example: tuple[Tensor, ...],
-    path: Path,
-    size: tuple[int, int] | None,
-) -> None:
+def write_graph(model: Any, path: Path, size: tuple[int, int] | None) -> None:
     """Write the segmenter.
 
     Args:
-        graph: The segmenter.
-        example: Inputs to trace it with, see :func:`example_inputs`.
+        model: As for :class:`SegmentationGraph`.
         path: The ONNX file to write.
         size: Rows and columns that images must have; None takes any multiples of the patch, at
             least two patches a side.
     """
+    prompts, patch = model.neck.text, model.backbone.patch_size
     batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
     image: dict[int, Any] = {0: batch}
     if size is None:
-        patch = graph.backbone.patch_size
         image[2] = patch[0] * torch.export.Dim("rows", min=2)
         image[3] = patch[1] * torch.export.Dim("columns", min=2)
     shapes = {"image": image, "text": {0: classes}, "seen_bias": {0: classes}}
-    _export(graph, example, shapes, "probabilities", path)
+    example = (  # sized so that no axis can be mistaken for another
+        torch.zeros(2, 3, *(size or (5 * patch[0], 6 * patch[1])), dtype=torch.uint8),
+        F.normalize(torch.randn(3, prompts.num_prompts, prompts.embed_dim), dim=-1),
+        torch.zeros(3),
+    )
+    _export(SegmentationGraph(model).eval(), example, shapes, "probabilities", path)
 
 
 def write_text_encoder(text: Any, folder: Path) -> dict[str, Any] | None:

@@ -104,6 +104,11 @@ def names_of(entry: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in entry.split("|")) if "|" in entry else (entry.strip(),)
 
 
+def quoted(name: str) -> str:
+    """A name as :func:`class_list` reads it: in double quotes if it holds a comma."""
+    return f'"{name}"' if "," in name else name
+
+
 def read_class_file(path: str | os.PathLike) -> list[str]:
     """The class names in a text file, one class per line, in the order of their label values.
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmseg_otseg.errors import UserError
 
+from .classes import quoted
 from .labels import NONE_COLOR, NONE_NAME
 from .reading import read_image
 
@@ -123,7 +124,8 @@ class OutputFolder:
             labels = np.where(mask >= len(self.names), np.iinfo(mask.dtype).max, mask)
         save_image(with_palette(labels, self.palette), file)
         if overlay is not None:
-            save_overlay(overlay, self.folder / OVERLAYS / f"{name}.jpg")
+            painted = self.folder / OVERLAYS / f"{name}.jpg"
+            save_image(Image.fromarray(overlay), painted, quality=90)
         counts = np.bincount(mask.ravel(), minlength=len(self.names) + 1) / mask.size
         self._write_row([name, *(f"{part:.6f}" for part in counts)])
         if self.coco:
@@ -142,9 +144,8 @@ class OutputFolder:
         with whole(self.folder / KEY) as part:
             part.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", "utf-8")
         if self.own_data:
-            lines = [f'"{name}"' if "," in name else name for name in self.names]
             with whole(self.folder / NAMES) as part:
-                part.write_text("\n".join(lines) + "\n", "utf-8")
+                part.write_text("".join(f"{quoted(name)}\n" for name in self.names), "utf-8")
         file, header, rows = self.folder / SHARES, ["image", *self.names, NONE_NAME], []
         if file.is_file():
             with file.open(newline="", encoding="utf-8") as earlier:
@@ -194,11 +195,6 @@ class OutputFolder:
         suffix = Path(image).suffix
         with whole(file.with_name(file.name.removesuffix(suffix) + suffix)) as part:
             shutil.copyfile(image, part)
-
-
-def save_overlay(overlay: np.ndarray, path: Path) -> Path:
-    """Write RGB values (h, w, 3), uint8, as a JPEG; create missing folders."""
-    return save_image(Image.fromarray(overlay), path, quality=90)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:

@@ -115,11 +115,20 @@ def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     gray = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None] * DIMMED
     low, high = float(values.min()), float(values.max())
     part = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    canvas = Image.fromarray(part.astype(np.float32)).resize(
-        (image.shape[1], image.shape[0]), Image.Resampling.BICUBIC
-    )
-    smooth = np.asarray(canvas).clip(0, 1)
+    smooth = smoothly_resized(part, image.shape[:2]).clip(0, 1)
     stops = np.linspace(0, 1, len(HEAT))
     colors = np.stack([np.interp(smooth, stops, channel) for channel in HEAT.T], axis=-1)
     cover = COVER * smooth[..., None]
     return (gray * (1 - cover) + colors * cover).round().astype(np.uint8)
+
+
+def smoothly_resized(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """An image or a map (h, w) resized smoothly to some rows and columns, for the eye."""
+    picture = Image.fromarray(values if values.ndim == 3 else values.astype(np.float32))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def with_side(image: np.ndarray, side: int) -> np.ndarray:
+    """An RGB image (h, w, 3), uint8, brought to ``side`` pixels on its longer side."""
+    factor = side / max(image.shape[:2])
+    return smoothly_resized(image, [max(1, round(length * factor)) for length in image.shape[:2]])

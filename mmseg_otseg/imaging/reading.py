@@ -80,11 +80,9 @@ def check_image_file(path: str | os.PathLike) -> None:
     try:
         with _opened(path):
             pass
-    except (ImageError, OSError) as error:
-        if isinstance(error, ImageError) or error.errno is not None:
+    except Exception as error:  # other problems are for the actual reader to report
+        if isinstance(error, ImageError) or getattr(error, "errno", None) is not None:
             raise
-    except Exception:  # the actual reader will report the problem
-        return
 
 
 def read_image(source: Source) -> tuple[np.ndarray, tuple[int, int]]:

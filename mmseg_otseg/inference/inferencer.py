@@ -15,7 +15,7 @@ from mmengine.device import get_device
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list, read_image
-from mmseg_otseg.inference.inspection import Inspection, prompt_names
+from mmseg_otseg.inference.inspection import Inspection
 from mmseg_otseg.inference.loading import (
     NAMES_CONFIG,
     array_pipeline,
@@ -125,6 +125,8 @@ class OTSegInferencer(Segmenter):
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
         seen = np.array([name in neck.seen_names for name in named.names])
         values = values + np.float32(bias) * seen[:, None, None]
+        templates = tuple(getattr(neck.text, "templates", ()))  # some prompts have none
+        numbers = tuple(f"prompt {number + 1}" for number in range(neck.text.num_prompts))
         return Inspection(
             image=pixels,
             size=size,
@@ -133,7 +135,7 @@ class OTSegInferencer(Segmenter):
             seen=seen,
             seen_bias=bias,
             values=values,
-            prompts=prompt_names(neck.text),
+            prompts=templates if len(templates) == len(numbers) else numbers,
             align_corners=named.align_corners,
             plan=partial(self._plan, named.model, pixels),
             warning=named.warning,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ class Inspection:
         seen: Whether each class had labels in training, (K,), bool.
         seen_bias: The probability that the model subtracts from those of the seen classes.
         values: Class probabilities at the model's size, (K, h', w'), before the bias is subtracted.
-        prompts: Display names of the N prompts of a class.
+        prompts: Display names of the N prompts of a class: their templates, or numbers.
         align_corners: How the class maps are resized.
         plan: Computes the transport plan (K, N, H, W), of total mass 1 per class; or returns None,
             as not every head has one.
@@ -91,15 +90,3 @@ class Inspection:
         """Maps (C, h, w) over the whole image, where one of its pixels is."""
         rows, columns = maps.shape[1:]
         return maps[:, row * rows // self.size[0], column * columns // self.size[1]]
-
-
-def prompt_names(text: Any) -> tuple[str, ...]:
-    """Display names of the prompts of a class: their templates, or numbers.
-
-    Args:
-        text: The :class:`~mmseg_otseg.models.text.TextPrompts` of a model.
-    """
-    templates = tuple(getattr(text, "templates", ()))
-    if len(templates) == text.num_prompts:
-        return templates
-    return tuple(f"prompt {number}" for number in range(1, text.num_prompts + 1))

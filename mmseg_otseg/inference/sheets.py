@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import heat
+from mmseg_otseg.imaging.overlays import heat, smoothly_resized, with_side
 from mmseg_otseg.inference.inspection import Inspection
 from mmseg_otseg.structures import ignored_label
 
@@ -183,10 +183,7 @@ def plan_sheet(
             raise UserError(
                 "this model's head has no transport plan to draw: take a model with MPSAHead"
             )
-        share, image = inspection.share[label], inspection.image
-        factor = DRAWN_SIDE / max(image.shape[:2])
-        size = [max(1, round(side * factor)) for side in image.shape[1::-1]]  # width, height
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        share, image = inspection.share[label], with_side(inspection.image, DRAWN_SIDE)
         for axes in line:
             axes.set_axis_off()
         line[0].imshow(image)
@@ -194,7 +191,7 @@ def plan_sheet(
             found = inspection.labels(size=image.shape[:2])
         else:
             whole = Image.fromarray(truth.astype(np.int32))
-            found = np.asarray(whole.resize(size, Image.Resampling.NEAREST))
+            found = np.asarray(whole.resize(image.shape[1::-1], Image.Resampling.NEAREST))
         _outline(line[0], found == label, "black", 3.0)
         _outline(line[0], found == label, "white", 1.5)
         unseen = "" if inspection.seen[label] else "\n(unseen)"
@@ -214,12 +211,8 @@ def plan_sheet(
 
 def _largest_share(image: np.ndarray, share: np.ndarray) -> np.ndarray:
     """The image in the color of the prompt that takes the most of each place."""
-    size = (image.shape[1], image.shape[0])
-    upsampled = [
-        np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BICUBIC))
-        for part in share.astype(np.float32)
-    ]
     colors = (255 * to_rgba_array(PROMPT_COLORS)[:, :3]).round().astype(np.uint8)
+    upsampled = [smoothly_resized(part, image.shape[:2]) for part in share]
     most = np.argmax(upsampled, axis=0) % len(colors)
     return np.asarray(Image.blend(Image.fromarray(image), Image.fromarray(colors[most]), 0.65))
 

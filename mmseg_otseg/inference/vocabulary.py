@@ -6,9 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmseg_otseg.engine.hooks.stages import segmentor
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import palette_for
 from mmseg_otseg.structures import SplitLike
@@ -33,13 +33,12 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
         UserError: If the model has no vocabulary to change, there are no names, a name is empty or
             repeated, or the split is invalid.
     """
-    segmentor = _segmentor(model)
-    changed = with_classes(model, classes)
+    own, changed = segmentor(model), with_classes(model, classes)
     # Replace the neck in one step: a copy made meanwhile has either the old or the new vocabulary.
-    segmentor.neck = changed.neck
-    for part, new in ((segmentor.decode_head, changed.decode_head), (segmentor, changed)):
+    own.neck = changed.neck
+    for part, new in ((own.decode_head, changed.decode_head), (own, changed)):
         part.num_classes, part.out_channels = new.num_classes, new.out_channels
-    segmentor.dataset_meta = changed.dataset_meta
+    own.dataset_meta = changed.dataset_meta
 
 
 def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
@@ -54,28 +53,23 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
     Raises:
         UserError: As in :func:`set_classes`.
     """
-    segmentor = _segmentor(model)
-    if not hasattr(getattr(segmentor, "neck", None), "set_classes"):
+    own = segmentor(model)
+    if not hasattr(getattr(own, "neck", None), "set_classes"):
         raise UserError(
-            f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck), so "
-            "its classes cannot be changed"
+            f"this {type(own).__name__} has no neck with a vocabulary (DLFANeck), so its classes "
+            "cannot be changed"
         )
-    other = _shell(segmentor)
-    other.neck, other.decode_head = _shell(segmentor.neck), _shell(segmentor.decode_head)
+    other = _shell(own)
+    other.neck, other.decode_head = _shell(own.neck), _shell(own.decode_head)
     if classes is not None:
         other.neck.text = _shell(other.neck.text)
         other.neck.set_classes(classes)
     split = other.neck.text.split
     for part in (other.decode_head, other):
         part.num_classes, part.out_channels = split.num_classes, len(split.texts)
-    known = getattr(segmentor, "dataset_meta", None)
-    palette = palette_for(split.classes, known)
+    palette = palette_for(split.classes, getattr(own, "dataset_meta", None))
     other.dataset_meta = {"classes": split.classes, "palette": palette}
     return other
-
-
-def _segmentor(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _shell(module: Part) -> Part:

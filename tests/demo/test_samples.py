@@ -19,7 +19,7 @@ from mmseg_otseg.demo.samples import (
     load_image,
     samples_for,
     samples_with_unseen,
-    take_samples,
+    take_sample,
 )
 from mmseg_otseg.inference import Inspection, OTSegInferencer
 from mmseg_otseg.structures import ClassSplit
@@ -29,8 +29,8 @@ from tests.helpers.shapes_run import tiny_config
 def test_samples_are_images_of_the_data(tmp_path: Path) -> None:
     cfg = tiny_config("otseg", tmp_path)
     dataset = build_dataset(cfg)
-    samples = take_samples(dataset, [2, 0])
-    for sample, index in zip(samples, (2, 0)):
+    for index in (2, 0):
+        sample = take_sample(dataset, index)
         scene = render_scene(**dataset.get_data_info(index)["scene"])
         assert np.array_equal(sample.image[..., ::-1], scene.image)
         assert np.array_equal(sample.label, scene.labels)
@@ -41,7 +41,7 @@ def test_samples_with_unseen_classes_come_first(tmp_path: Path) -> None:
     cfg = tiny_config("otseg", tmp_path)
     split = ClassSplit.build(dict(cfg.model.split, unseen=["green triangle"]))
     dataset = build_dataset(cfg)
-    every = take_samples(dataset, range(len(dataset)))
+    every = [take_sample(dataset, index) for index in range(len(dataset))]
     holds = [np.isin(sample.label, split.unseen).any() for sample in every]
     assert 0 < sum(holds) < len(every)
     found = samples_with_unseen(dataset, split, len(every))
