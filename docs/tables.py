@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mmseg_otseg_cli.benchmark import markdown_table
 from mmseg_otseg_cli.open_vocabulary import data_configs
 
 ROOT = Path(__file__).parents[1]
@@ -42,13 +43,12 @@ def open_vocabulary() -> str:
     """A heading and a table of the mIoU on each open-vocabulary data set, in Markdown."""
     rows, names = yaml.safe_load(FIGURES.read_text(encoding="utf-8")), list(data_configs())
     head = ["method", "CLIP", "trained on", *names, "source"]
-    lines = ["\n## [open_vocabulary](../configs/open_vocabulary/README.md)\n"]
-    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = []
     for row in (*rows["Reported"], *rows["Measured"]):
-        figures = [str(row["mIoU"].get(name, NOT_KNOWN)) for name in names]
-        cells = [row["Method"], row["CLIP"], row["Trained on"], *figures, row["Source"]]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        figures = [row["mIoU"].get(name, NOT_KNOWN) for name in names]
+        lines.append([row["Method"], row["CLIP"], row["Trained on"], *figures, row["Source"]])
+    heading = "\n## [open_vocabulary](../configs/open_vocabulary/README.md)\n"
+    return f"{heading}\n{markdown_table(head, lines)}\n"
 
 
 def _row(model: Mapping[str, Any]) -> str:

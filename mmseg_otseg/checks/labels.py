@@ -164,9 +164,9 @@ def count_findings(
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    total, ignored = sum_of(sample for samples in subsets.values() for sample in samples), 0
+    total, ignored = sum_of(s.pixels for samples in subsets.values() for s in samples), 0
     for subset, samples in subsets.items():
-        counts = sum_of(samples)
+        counts = sum_of(sample.pixels for sample in samples)
         ignored += sum(sample.ignored for sample in samples)
         if any(sample.size for sample in samples):
             yield from _missing_classes(subset, counts, split)
@@ -263,9 +263,7 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
         split: The class split.
     """
     usable = [sample for sample in samples if not sample.problem]
-    after: Counter[int] = Counter()
-    for sample in usable:
-        after.update(sample.trained)
+    after = sum_of(sample.trained for sample in usable)
     unseen, kept = set(split.unseen), sum(after[index] for index in split.unseen)
     if not unseen:
         yield note("no class is unseen: nothing is hidden, and hIoU is not computed.")
@@ -277,7 +275,7 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
             "report the run as supervised."
         )
     elif usable:
-        total = sum_of(usable)
+        total = sum_of(sample.pixels for sample in usable)
         yield note(
             f"{sum(total[i] for i in unseen):,} pixels of unseen classes in train; none keeps its "
             f"label in the training pipeline (all {len(usable)} samples, augmented once)."

@@ -115,11 +115,11 @@ def _count(label: np.ndarray) -> Counter[int]:
     return Counter(dict(zip(occurring.tolist(), counts[occurring].tolist())))
 
 
-def sum_of(samples: Iterable[Sample]) -> Counter[int]:
-    """Number of pixels of each class index that occurs in the samples."""
+def sum_of(counts: Iterable[Counter[int]]) -> Counter[int]:
+    """Number of pixels of each class index, from those in each sample."""
     total: Counter[int] = Counter()
-    for sample in samples:
-        total.update(sample.pixels)
+    for count in counts:
+        total.update(count)
     return total
 
 

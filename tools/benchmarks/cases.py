@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_otseg.models import FocalDiceLoss, MPSAHead
 from mmseg_otseg.ops import sinkhorn
@@ -82,25 +82,25 @@ def sinkhorn_case(sizes: Sizes, spread: float, device: str, tol: float = 1e-6) -
     cost = (spread * torch.rand(shape, device=device)).requires_grad_()
     weight = torch.randn_like(cost)
 
-    def ours(cost: Tensor = cost, *stop: float) -> tuple[Tensor, Tensor]:
-        iters, tolerance = stop or (100, tol)
-        plan = sinkhorn(cost, 0.05, int(iters), tolerance).plan
-        return plan.detach(), torch.autograd.grad(plan, cost, weight.to(cost))[0]
+    def ours() -> tuple[Tensor, ...]:
+        plan = sinkhorn(cost, 0.05, 100, tol).plan
+        return _with_gradients(plan, [cost], weight)
 
-    def other() -> tuple[Tensor, Tensor]:
+    def other() -> tuple[Tensor, ...]:
         plan = solve_batch(
             cost, 0.05, max_iter=100, tol=tol, method="log_sinkhorn", grad="autodiff"
         ).plan
-        return plan.detach(), torch.autograd.grad(plan, cost, weight)[0]
+        return _with_gradients(plan, [cost], weight)
 
     def check() -> dict[str, float]:
-        _, gradient = ours(cost.detach().double().requires_grad_(), 2000, 1e-13)  # exact
-        our_plan, our_gradient = ours()
-        other_plan, other_gradient = other()
+        precise = cost.detach().double().requires_grad_()
+        plan = sinkhorn(precise, 0.05, 2000, 1e-13).plan
+        _, exact = _with_gradients(plan, [precise], weight.double())
+        (our_plan, our_gradient), (other_plan, other_gradient) = ours(), other()
         return {
             "plan": relative(our_plan, other_plan),
-            "gradient from exact": relative(our_gradient, gradient),
-            "POT's gradient from exact": relative(other_gradient, gradient),
+            "gradient from exact": relative(our_gradient, exact),
+            "POT's gradient from exact": relative(other_gradient, exact),
         }
 
     return Case(ours, other, "POT", check)
@@ -121,13 +121,12 @@ def loss_case(sizes: Sizes, device: str) -> Case:
     target = random_labels(sizes, device)
     loss = FocalDiceLoss()
 
-    def ours() -> tuple[Tensor, Tensor]:
-        total = sum(loss(logits, target).values(), logits.new_zeros(()))
-        return total.detach(), torch.autograd.grad(total, logits)[0]
+    def ours() -> tuple[Tensor, ...]:
+        losses = loss(logits, target).values()
+        return _with_gradients(torch.stack([*losses]).sum(), [logits])
 
-    def other() -> tuple[Tensor, Tensor]:
-        total = plain_loss(loss, logits, target)
-        return total.detach(), torch.autograd.grad(total, logits)[0]
+    def other() -> tuple[Tensor, ...]:
+        return _with_gradients(plain_loss(loss, logits, target), [logits])
 
     return Case(ours, other, "plain formulation", lambda: _differences(ours(), other()))
 
@@ -170,8 +169,11 @@ def head_case(sizes: Sizes, device: str) -> Case:
     return Case(ours, other, "plain formulation", check)
 
 
-def _with_gradients(loss: Tensor, leaves: list[Tensor | nn.Parameter]) -> tuple[Tensor, ...]:
-    return (loss.detach(), *torch.autograd.grad(loss, leaves))
+def _with_gradients(
+    value: Tensor, leaves: Sequence[Tensor], weight: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """A value, and the gradients of its sum, weighted if it is no scalar, in the leaves."""
+    return (value.detach(), *torch.autograd.grad(value, leaves, weight))
 
 
 def _differences(ours: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the imports from `tools`
 from mmseg_otseg_cli import run as run_tool
+from mmseg_otseg_cli.benchmark import markdown_table
 from mmseg_otseg_cli.options import new_parser
 
 
@@ -141,10 +142,8 @@ def resident(field: str) -> int:
 
 def as_table(rows: Sequence[Row]) -> str:
     """Rows as a table in Markdown."""
-    lines = [
-        "| case | against | seconds | times faster | peak MiB | times less | difference |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = "case", "against", "seconds", "times faster", "peak MiB", "times less", "difference"
+    lines = []
     for row in rows:
         seconds, memory = row["seconds"], row["peak_mib"]
         cells = [
@@ -156,8 +155,8 @@ def as_table(rows: Sequence[Row]) -> str:
             f"{row['times_less_memory']:.1f}",
             ", ".join(f"{name} {value:.0e}" for name, value in row["difference"].items()),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import argparse
 import csv
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,8 +205,7 @@ def write_table(
         cells += [paper["mIoU"].get(name) for paper in papers]
         cells = [DASH if cell is None else cell for cell in cells]
         rows.append([title, row.get("images", "not here"), *cells])
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
-    lines.insert(1, "|---" * len(head) + "|")
+    lines = [markdown_table(head, rows)]
     lines += ["", "mIoU in percent, measured here. To the right of it, as reported:", ""]
     lines += [f"- {paper['Method']}, {paper['CLIP']}: {paper['Source']}" for paper in papers]
     if lacking:
@@ -219,6 +218,13 @@ def write_table(
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
     return text
+
+
+def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
+    lines.insert(1, "|---" * len(head) + "|")
+    return "\n".join(lines)
 
 
 def main() -> None:

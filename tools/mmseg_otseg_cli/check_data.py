@@ -47,7 +47,7 @@ def tables(report: DataReport) -> str:
     for index, name in enumerate(split.classes):
         classes.add_row([index, name, "U" if index in split.unseen else "S"])
     for subset, samples in report.samples.items():
-        pixels = sum_of(samples)
+        pixels = sum_of(sample.pixels for sample in samples)
         shares = [sum(pixels[index] for index in group) for group in (split.seen, split.unseen)]
         shares.append(sum(sample.ignored for sample in samples))
         total = max(pixels.total() + shares[-1], 1)

@@ -208,29 +208,25 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         CommandError: The message names the nearest key.
     """
     for option in options:
-        here: Any = config
+        here: Any = {**dict.fromkeys(TOP_LEVEL), **config}
         parts = option.split(".")
         for index, part in enumerate(parts):
-            if isinstance(here, (list, tuple)) and part.isdecimal() and int(part) < len(here):
-                here = here[int(part)]
-            elif isinstance(here, dict) and part in here:
-                here = here[part]
-            else:
-                known = {*here} if isinstance(here, dict) else set()
-                if not index:
-                    known |= TOP_LEVEL
-                if part in known:
-                    break
-                near = difflib.get_close_matches(part, known, 1, NEAR)
-                if near and near[0] != "type":  # which is like dtype
-                    right = ".".join([*parts[:index], *near, *parts[index + 1 :]])
-                    raise CommandError(f"--cfg-options {option}: did you mean {right}?")
-                if not index:
-                    raise CommandError(
-                        f"--cfg-options {option}: nothing reads it there. A setting is named with "
-                        "the ones around it, such as train_dataloader.batch_size"
-                    )
-                break
+            if isinstance(here, (list, tuple)):
+                here = {str(place): entry for place, entry in enumerate(here)}
+            known = here if isinstance(here, dict) else {}
+            if part in known:
+                here = known[part]
+                continue
+            near = difflib.get_close_matches(part, known, 1, NEAR)
+            if near and near[0] != "type":  # which is like dtype
+                right = ".".join([*parts[:index], *near, *parts[index + 1 :]])
+                raise CommandError(f"--cfg-options {option}: did you mean {right}?")
+            if not index:
+                raise CommandError(
+                    f"--cfg-options {option}: nothing reads it there. A setting is named with "
+                    "the ones around it, such as train_dataloader.batch_size"
+                )
+            break
 
 
 def _check_roots(cfg: Config, subsets: tuple[str, ...]) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from mmseg_otseg_cli import run
 from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
+IMAGES = 1000
+
 
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("config", help="a config with `clip` and `preprocess`")
     parser.add_argument("--subset", default="val")
-    parser.add_argument("--count", type=int, default=1000, help="images")
     add_cfg_options(parser)
     args = parser.parse_args()
     import open_clip
@@ -39,12 +40,12 @@ def main() -> None:
             rows.append(clip.encode_text(tokens, normalize=True).mean(0))
         text = F.normalize(torch.stack(rows), dim=-1)
         correct, single = 0, Composition(objects=(1, 1), radius=(0.15, 0.25))
-        for index in range(args.count):
+        for index in range(IMAGES):
             scene = render_scene(args.subset, index, composition=single)
             image = ((torch.from_numpy(scene.image) - mean) / std).permute(2, 0, 1)[None]
             guess = (clip.encode_image(image, normalize=True) @ text.T).argmax().item()
             correct += guess == scene.objects[0].label
-    print(f"right: {100 * correct / args.count:.1f} % of {args.count} images")
+    print(f"right: {100 * correct / IMAGES:.1f} % of {IMAGES} images")
 
 
 if __name__ == "__main__":

@@ -19,13 +19,12 @@ def main() -> None:
     parser.add_argument("--aug", type=int, default=0, help="number of further training scenes")
     parser.add_argument("--val", type=int, default=200, help="number of validation scenes")
     parser.add_argument("--size", type=int, default=64, help="image side in pixels")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     from mmengine.logging import MMLogger
 
     from mmseg_otseg.datasets.shapes import export_voc
 
-    root = export_voc(args.out, args.train, args.val, args.aug, args.size, args.seed)
+    root = export_voc(args.out, args.train, args.val, args.aug, args.size)
     MMLogger.get_instance("export_voc").info(f"wrote {root}")
 
 

@@ -89,11 +89,6 @@ class CaptionedScenes(Dataset):
         )
 
 
-def used_tokens() -> Tensor:
-    """Sorted CLIP token ids that captions can contain, with padding, start and end."""
-    return TOKENIZER(["", *VOCABULARY], 8).unique()
-
-
 def build(model: dict, vocabulary: int) -> open_clip.CLIP:
     """A CLIP whose token table has ``vocabulary`` rows instead of all 49,408."""
     model = copy.deepcopy(model)
@@ -184,7 +179,7 @@ def train(config: Config, work_dir: Path, device: str, stop_at: int | None = Non
     model = config.clip.model.to_dict()
     work_dir.mkdir(parents=True, exist_ok=True)
     logger = MMLogger.get_instance("pretrain_clip", log_file=str(work_dir / "pretrain.log"))
-    ids = used_tokens()
+    ids = TOKENIZER(["", *VOCABULARY], 8).unique()  # sorted; with padding, start and end
     torch.manual_seed(settings["seed"])
     clip = build(model, len(ids)).to(device)
     optim = optimizer(clip, settings)

@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 
 from mmseg_otseg_cli import run
+from mmseg_otseg_cli.calibrate_seen_bias import METRICS
 from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
 SHAPES = Path(__file__).resolve().parents[2] / "configs" / "shapes"
@@ -44,7 +45,7 @@ WEIGHTS = {
     "otseg_plus": "otseg",
     "checkpoint/otseg_plus": "checkpoint/otseg_plus.safetensors",
 }
-METRICS = {"mIoU_S": "mIoU(S)", "mIoU_U": "mIoU(U)", "hIoU": "hIoU", "seen_bias": "bias"}
+COLUMNS = {**METRICS, "seen_bias": "bias"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,7 +67,7 @@ if __name__ == "__main__":
 
 import torch
 from mmengine.config import Config
-from mmseg_otseg_cli.benchmark import digest
+from mmseg_otseg_cli.benchmark import digest, markdown_table
 
 from mmseg_otseg.engine import ZeroShotRunner
 from mmseg_otseg.engine.run_folder import latest_checkpoint, whole_file
@@ -148,16 +149,16 @@ def run_rows(
 
 def as_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Mean and standard deviation of each row over its runs, in Markdown."""
-    lines = [f"| {' | '.join(['method', *METRICS.values()])} |", "|---" * 5 + "|"]
+    rows = []
     for name, runs in results.items():
         cells = [ROWS[name]]
-        for metric in METRICS:
+        for metric in COLUMNS:
             values, digits = [run[metric] for run in runs], 3 if metric == "seen_bias" else 1
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.{digits}f}{spread}")
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Percent on test; mean ± standard deviation over the seeds of training."]
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    table = markdown_table(["method", *COLUMNS.values()], rows)
+    return f"{table}\n\nPercent on test; mean ± standard deviation over the seeds of training.\n"
 
 
 def main() -> None:
