@@ -22,7 +22,7 @@ from mmseg_otseg.models import LearnablePrompts, SimilarityHead
 from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 
 from . import views
-from .samples import load_image
+from .samples import load_image, samples_for
 
 HOUR = 3600
 TITLE = "Segment what you can name"
@@ -43,7 +43,7 @@ class Page:
 
     Args:
         inferencer: The model.
-        samples: Images to choose from, by name: BGR values (h, w, 3).
+        images: Images to choose from, or folders of them; without any, some of the test data.
         folder: Where the masks to be saved are written.
         none_below: Pixels whose best probability is below this belong to no class, until the user
             moves the slider.
@@ -54,13 +54,14 @@ class Page:
     def __init__(
         self,
         inferencer: OTSegInferencer,
-        samples: Sequence[tuple[str, np.ndarray]],
+        images: Sequence[str],
         folder: Path,
         none_below: float = 0.0,
         names: Sequence[str] | None = None,
         prefix: str = "",
     ) -> None:
-        self.inferencer, self.samples, self.folder = inferencer, samples, folder
+        self.inferencer, self.folder = inferencer, folder
+        self.samples = samples_for(inferencer, images)
         self.none_below, self.prefix = none_below, prefix
         head, split = inferencer.model.decode_head, inferencer.model.neck.text.split
         self.names = names or split.full_names
@@ -87,12 +88,12 @@ class Page:
         """Begin with the first sample."""
         if not self.samples:
             return (gr.skip(),) * 7
-        image = self.samples[0][1]
+        image = self.samples[0]
         return image, *self.segment(request, image, *settings)
 
     def choose(self, event: gr.SelectData, request: gr.Request, *settings: Any) -> tuple[Any, ...]:
         """Segment the sample that was clicked."""
-        image = self.samples[event.index][1]
+        image = self.samples[event.index]
         return image, *self.segment(request, image, *settings)
 
     def upload(self, request: gr.Request, path: str, *settings: Any) -> tuple[Any, ...]:
@@ -215,7 +216,7 @@ class Page:
         """The left column."""
         gr.Markdown("**1. Choose an image**, or upload one", elem_classes="step")
         gallery = gr.Gallery(
-            [(with_side(image[..., ::-1], THUMBNAIL), None) for _, image in self.samples],
+            [(with_side(image[..., ::-1], THUMBNAIL), None) for image in self.samples],
             show_label=False,
             columns=4,
             allow_preview=False,

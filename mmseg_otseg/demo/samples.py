@@ -46,12 +46,10 @@ class Sample(NamedTuple):
     """An image and its labels.
 
     Attributes:
-        name: Its name, without folder and suffix.
         image: BGR values (h, w, 3), uint8, at the size that the test pipeline gives it.
         label: Class indices, (H, W), 255 = ignored; None if they are not known.
     """
 
-    name: str
     image: np.ndarray
     label: np.ndarray | None
 
@@ -67,8 +65,7 @@ def take_sample(dataset: Any, index: int) -> Sample:
     image = packed["inputs"].permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
     data = packed["data_samples"]
     label = data.gt_sem_seg.data[0].numpy() if "gt_sem_seg" in data else None
-    name = Path(data.metainfo.get("img_path") or "").stem
-    return Sample(name, np.ascontiguousarray(image), label)
+    return Sample(np.ascontiguousarray(image), label)
 
 
 def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sample]:
@@ -90,25 +87,27 @@ def samples_with_unseen(dataset: Any, split: ClassSplit, number: int) -> list[Sa
     return [*found, *others][:number]
 
 
-def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Images to choose from, by name: those of the files, else some of the config's test data.
+def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[np.ndarray]:
+    """Images to choose from: those of the files, else some of the config's test data.
 
     The colors of the test data's classes become the model's.
 
     Args:
         inferencer: The model.
         files: Images and folders of them.
+
+    Returns:
+        BGR values (h, w, 3) of each.
     """
     if files:
-        paths = [Path(path) for path in find_images(list(files))[0] if isinstance(path, str)]
-        return [(path.stem, load_image(path)) for path in paths]
+        return [load_image(path) for path in find_images(list(files))[0] if isinstance(path, str)]
     split = inferencer.model.neck.text.split
     try:
         dataset = build_dataset(inferencer.cfg)
     except (OSError, KeyError, AttributeError):  # the data are not here, or there are none
         return []
     inferencer.model.dataset_meta = dataset.metainfo
-    return [(s.name, s.image) for s in samples_with_unseen(dataset, split, NUM_SAMPLES)]
+    return [sample.image for sample in samples_with_unseen(dataset, split, NUM_SAMPLES)]
 
 
 def load_image(path: str | os.PathLike) -> np.ndarray:

@@ -72,6 +72,7 @@ def export_folder(
     out.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     head, prepares = model.decode_head, model.data_preprocessor
+    clip = bytes(model.backbone.clip.fingerprint.tolist()).hex()  # which text has to match
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its operator is none of ONNX's
@@ -86,7 +87,7 @@ def export_folder(
                 text=model.neck.text().float().numpy(),
                 seen=np.array([name in model.neck.seen_names for name in split.classes]),
                 palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),
-                clip=np.array(clip_identity(model)),
+                clip=np.array(clip),
             )
             metadata = {
                 "format": FORMAT,
@@ -95,7 +96,7 @@ def export_folder(
                 "opset": OPSET,
                 "checkpoint_sha256": checkpoint
                 and hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
-                "clip": clip_identity(model),
+                "clip": clip,
                 "patch": list(model.backbone.patch_size),
                 "size": None if size is None else list(size),
                 "int8": int8,
@@ -123,11 +124,6 @@ def export_folder(
         shutil.rmtree(part, ignore_errors=True)
     print_log(f"exported to {out}", "current", level=logging.INFO)
     return differences
-
-
-def clip_identity(model: Any) -> str:
-    """Fingerprint of the image tower that text embeddings have to match, in hexadecimal."""
-    return bytes(model.backbone.clip.fingerprint.tolist()).hex()
 
 
 def how_to_resize(cfg: Config) -> dict[str, Any] | None:

@@ -14,17 +14,15 @@ from mmseg_otseg.models.decode_heads import MPSAMap
 from mmseg_otseg.structures import AlignedFeatures
 
 
-def plain_sinkhorn(
-    cost: Tensor, epsilon: float = 0.05, max_iters: int = 100, tol: float = 1e-6
-) -> Tensor:
+def plain_sinkhorn(cost: Tensor, epsilon: float) -> Tensor:
     """Plans (P, M, N) of costs (P, M, N): logarithms, autograd through every iteration."""
     rows, columns = cost.shape[1:]
     u, v = torch.zeros_like(cost[:, :, 0]), torch.zeros_like(cost[:, 0])
-    for _ in range(max_iters):
+    for _ in range(100):
         before = u
         u = -epsilon * (torch.logsumexp((v[:, None] - cost) / epsilon, 2) + math.log(rows))
         v = -epsilon * (torch.logsumexp((u[:, :, None] - cost) / epsilon, 1) + math.log(columns))
-        if (u - before).abs().mean() < tol:
+        if (u - before).abs().mean() < 1e-6:
             break
     return torch.exp((u[:, :, None] + v[:, None] - cost) / epsilon)
 

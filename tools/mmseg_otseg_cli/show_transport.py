@@ -101,8 +101,7 @@ def main() -> None:
     clip = OTSegInferencer(untrained(ours.cfg), None)
     split = ours.model.neck.text.split
     if args.images:
-        arrays = [read_image(file)[0][..., ::-1] for file in args.images]
-        samples = [Sample(Path(f).stem, image, None) for f, image in zip(args.images, arrays)]
+        samples = [Sample(read_image(file)[0][..., ::-1], None) for file in args.images]
     else:
         dataset = build_dataset(cfg)
         ours.model.dataset_meta = dataset.metainfo  # its colors

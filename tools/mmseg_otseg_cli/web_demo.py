@@ -60,7 +60,7 @@ def main() -> None:
         from mmengine.config import Config
 
         from mmseg_otseg.demo.page import Page, build
-        from mmseg_otseg.demo.samples import NONE_BELOW, PHOTO_NAMES, samples_for, shipped_model
+        from mmseg_otseg.demo.samples import NONE_BELOW, PHOTO_NAMES, shipped_model
         from mmseg_otseg.demo.serving import serve
         from mmseg_otseg.inference import OTSegInferencer
         from mmseg_otseg.inference.loading import NAMES_CONFIG, installed_config
@@ -68,17 +68,15 @@ def main() -> None:
 
         if args.model:
             inferencer = OTSegInferencer(args.model, args.weights, args.device)
-            samples = samples_for(inferencer, args.images)
-            serve(build({"": Page(inferencer, samples, Path(folder))}), args.host, args.port)
+            serve(build({"": Page(inferencer, args.images, Path(folder))}), args.host, args.port)
             return
         inferencer = OTSegInferencer(*shipped_model(), args.device)
         cfg = Config.fromfile(installed_config(NAMES_CONFIG))
         photographs = is_here(**cfg.model.clip)
-        samples = samples_for(inferencer, [] if photographs else args.images)
-        pages = {"Shapes": Page(inferencer, samples, Path(folder), NONE_BELOW)}
+        images = [] if photographs else args.images
+        pages = {"Shapes": Page(inferencer, images, Path(folder), NONE_BELOW)}
         if photographs:
             inferencer = OTSegInferencer(cfg, device=args.device)
-            samples = samples_for(inferencer, args.images)
-            page = Page(inferencer, samples, Path(folder), names=PHOTO_NAMES, prefix="photos-")
+            page = Page(inferencer, args.images, Path(folder), names=PHOTO_NAMES, prefix="photos-")
             pages["Photographs"] = page
         serve(build(pages, "" if photographs else NO_WEIGHTS), args.host, args.port)
