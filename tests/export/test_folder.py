@@ -169,6 +169,9 @@ def test_the_metadata_says_what_a_program_needs(otseg: Exported) -> None:
     assert metadata["windows"] == {"size": [64, 64], "stride": [48, 48]}
     assert metadata["resize"] == {"scale": [256, 64], "keep_ratio": True}
     assert metadata["seen_bias"] == 0.1
+    pixels = otseg.cfg.model.data_preprocessor
+    assert metadata["mean"] == pytest.approx(pixels.mean)
+    assert metadata["std"] == pytest.approx(pixels.std)
     assert len(metadata["prompts"]["templates"]) == 6
     fingerprint = otseg.model.backbone.clip.fingerprint
     assert metadata["clip"] == bytes(fingerprint.tolist()).hex()

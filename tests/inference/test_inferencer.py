@@ -13,6 +13,7 @@ from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
 
 from mmseg_otseg.inference import OTSegInferencer, set_classes
+from mmseg_otseg.models.text import OTSEG_6
 from tests.helpers.shapes_run import tiny_config
 
 
@@ -136,6 +137,7 @@ def test_the_labels_are_those_of_segment(inferencer: OTSegInferencer, images: Pa
         expected = inferencer(path, classes, none_below=none_below)
         assert np.array_equal(look.labels(none_below=none_below), expected["predictions"][0])
     assert look.names == ("cat", "sofa", "zebra") and look.seen.tolist() == [True, False, False]
+    assert look.prompts == tuple(OTSEG_6)
 
 
 def test_the_bias_lowers_the_seen_classes(

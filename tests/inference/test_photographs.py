@@ -157,7 +157,8 @@ def test_names_that_clip_does_not_tell_apart(
     inferencer = OTSegInferencer(config, device="cpu")
     inferencer(photos, classes=NAMES)
     assert "any of these names apart" in caplog.text
-    assert "any of these names" in inferencer.inspect(photos / "a.png", NAMES).warning
+    look = inferencer.inspect(photos / "a.png", NAMES)
+    assert "any of these names" in look.warning and look.prompts == ("prompt 1",)  # an average
 
 
 def test_the_memory_has_a_ceiling(photos: Path, config: Path, monkeypatch: Any) -> None:

@@ -51,7 +51,8 @@ def test_every_prompt_has_a_map_over_its_own_range() -> None:
     shown = texts(figure)
     assert {"cat", "sofa\n(unseen)"} <= set(shown)
     assert shown.count("a part of a {}.\n0% to 100%") == 2
-    upper, lower = (axes.images[0].get_array() for axes in figure.axes[2:4])
+    most, upper, lower = (axes.images[0].get_array() for axes in figure.axes[1:4])
+    assert most[0, 0, 2] > most[0, 0, 0] and most[-1, 0, 2] < most[-1, 0, 0]  # blue, then red
     assert upper[0].sum() > upper[-1].sum() and lower[0].sum() < lower[-1].sum()
 
 

@@ -46,6 +46,7 @@ def test_a_vocabulary_of_its_own(model: Any) -> None:
     weights = {id(weight) for weight in model.backbone.parameters()}
     assert weights == {id(weight) for weight in other.backbone.parameters()}
     assert set(other.state_dict()) == set(model.state_dict())
+    assert with_classes(torch.nn.DataParallel(model)).num_classes == 1
 
 
 NAMES = ("sofa", "couch", "settee")

@@ -111,6 +111,7 @@ def test_mistakes_in_options_are_named() -> None:
     for wrong, right in (
         ("train_dataloder.batch_size", "train_dataloader.batch_size"),
         ("model.decode_head.predict_form", "model.decode_head.predict_from"),
+        ("test_pipeline.1.keep_ration", "test_pipeline.1.keep_ratio"),
         ("lr", "nothing reads it"),
         ("load_form", "load_from"),
     ):
