@@ -95,8 +95,8 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     from mmengine.logging import print_log
 
     from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
-    from mmseg_otseg.engine.run_folder import whole_file
     from mmseg_otseg.errors import UserError
+    from mmseg_otseg.files import write_atomically
     from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
     from mmseg_otseg.models.decode_heads.decoder import encode_kind
 
@@ -129,7 +129,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     kept: dict[str, Any] = {"converted_from": f"{' or '.join(named or METHODS)}, the authors' code"}
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
-    with whole_file(target) as part:
+    with write_atomically(target) as part:
         torch.save({"state_dict": converted, "meta": kept}, part)
     print_log(
         f"{src} is a checkpoint of {kept['converted_from']}; {len(dropped)} of its {len(state)} "

@@ -75,7 +75,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Args:
         args: Parsed arguments with ``config`` and, optionally, ``data`` (see
-            :func:`~mmseg_otseg_cli.open_vocabulary.on_data`), ``cfg_options``, ``work_dir``,
+            :func:`~mmseg_otseg_cli.open_vocabulary.config_on_data`), ``cfg_options``, ``work_dir``,
             ``launcher``, ``checkpoint`` and ``resume``.
 
     Raises:
@@ -104,9 +104,9 @@ def read_config(args: argparse.Namespace) -> Config:
             f"--data {Path(args.config).stem}"
         )
     if getattr(args, "data", None) is not None:
-        from .open_vocabulary import on_data, read_data
+        from .open_vocabulary import config_on_data, read_data_config
 
-        cfg = on_data(cfg, read_data(args.data), options.get("protocol"))
+        cfg = config_on_data(cfg, read_data_config(args.data), options.get("protocol"))
     check_keys(cfg.to_dict(), options)
     try:
         cfg.merge_from_dict(options)
@@ -150,7 +150,7 @@ def _with_components(cfg: Config, args: argparse.Namespace, subsets: tuple[str, 
     from mmengine.utils import import_modules_from_strings
 
     import mmseg_otseg  # noqa: F401  registers the components
-    from mmseg_otseg.datasets.data_folders import check_config
+    from mmseg_otseg.datasets.data_folders import check_data_folders
     from mmseg_otseg.engine import resolve
     from mmseg_otseg.engine.run_folder import default_work_dir
 
@@ -169,7 +169,7 @@ def _with_components(cfg: Config, args: argparse.Namespace, subsets: tuple[str, 
     for subset in subsets:
         dataset = (complete.get(f"{subset}_dataloader") or {}).get("dataset")
         if isinstance(dataset, dict):
-            check_config(dataset)
+            check_data_folders(dataset)
     return cfg
 
 

@@ -29,7 +29,7 @@ def data_configs() -> dict[str, Path]:
     return {name: installed_configs() / "open_vocabulary" / f"{name}.py" for name in NAMES}
 
 
-def read_data(data: str) -> Config:
+def read_data_config(data: str) -> Config:
     """The config of a data set, by its name or its file.
 
     Raises:
@@ -48,7 +48,7 @@ def read_data(data: str) -> Config:
     return cfg
 
 
-def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
+def config_on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
     """The config that tests the model of one config on a data set.
 
     The data set says which images and labels there are, and under ``protocols`` what the protocol
@@ -59,7 +59,7 @@ def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
 
     Args:
         cfg: Config of a model, as it was written; it is not changed.
-        data: Config of a data set, see :func:`read_data`.
+        data: Config of a data set, see :func:`read_data_config`.
         protocol: One of ``PROTOCOLS``, to use in place of the model config's. A data set without it
             has that of ``"trained"``.
 
