@@ -1,6 +1,6 @@
 # The training-free model on all classes of ADE20K.
 # Without a checkpoint: tools/test.py THIS_FILE
-_base_ = ["../_base_/training_free.py", "../_base_/datasets/ade20k_512.py"]
+_base_ = ["../_base_/training_free_on_dataset.py", "../_base_/datasets/ade20k_512.py"]
 
 model = dict(split=dict(classes="ade20k"))
 test_pipeline = _base_.test_pipeline

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import installed_configs, load_config
+from .config import configs_folder, load_config
 from .options import add_cfg_options, new_parser
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     method = named[0] if len(named) == 1 else METHODS[0]
     if config is None:
         data = "cocostuff" if prompts.shape[1] == COCO_PROMPTS else "voc"
-        config = Config.fromfile(installed_configs() / method.lower() / f"{data}_512.py")
+        config = Config.fromfile(configs_folder() / method.lower() / f"{data}_512.py")
     converted, dropped = convert_state_dict(state)
     converted["pixels"] = torch.tensor(PIXELS)
     if named:  # the other method's head refuses the file

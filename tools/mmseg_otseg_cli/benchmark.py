@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import fetch_weights, installed_configs, load_config
+from .config import configs_folder, fetch_weights, load_config
 from .errors import CommandError
 from .open_vocabulary import config_on_data, data_configs, read_data_config
 from .options import add_launcher, config_parser
@@ -195,7 +195,7 @@ def write_table(
     """
     import yaml
 
-    source = installed_configs() / "open_vocabulary" / "reported.yaml"
+    source = configs_folder() / "open_vocabulary" / "reported.yaml"
     papers = yaml.safe_load(source.read_text(encoding="utf-8"))["Reported"]
     head = ["data set", "images", *MEASURES.values(), *(paper["Method"] for paper in papers)]
     rows = []

@@ -31,7 +31,7 @@ TOP_LEVEL = frozenset(
 NEAR = 0.85  # similarity of a key to an existing one from which it counts as mistyped
 
 
-def installed_configs() -> Path:
+def configs_folder() -> Path:
     """The folder of the configs that come with the package."""
     spec = find_spec("mmseg_otseg")
     assert spec is not None and spec.origin is not None
@@ -42,7 +42,7 @@ def installed_configs() -> Path:
 
 def config_names() -> list[str]:
     """The names of the installed configs, e.g. ``otseg/voc_512``."""
-    folder = installed_configs()
+    folder = configs_folder()
     files = [file.relative_to(folder) for file in folder.glob("*/*.py")]
     return sorted(file.with_suffix("").as_posix() for file in files if file.parts[0] != "_base_")
 
@@ -58,7 +58,7 @@ def find_config(config: str) -> str:
     if Path(config).is_file():
         return config
     name = config.removeprefix("configs/").removesuffix(".py")
-    file = installed_configs() / f"{name}.py"
+    file = configs_folder() / f"{name}.py"
     if name and file.is_file():
         return str(file)
     near = difflib.get_close_matches(name, config_names(), 1)
@@ -94,7 +94,7 @@ def read_config(args: argparse.Namespace) -> Config:
         if by_package or isinstance(error, FileNotFoundError):
             text = (
                 f"{text.rstrip('.')}. Name a file of `_base_` by its path, which is relative to "
-                f"the config that names it; this project's are in {installed_configs()}. "
+                f"the config that names it; this project's are in {configs_folder()}. "
                 "`mmseg-otseg config NAME > FILE` writes a copy that needs no other file."
             )
         raise CommandError(text) from error
@@ -190,12 +190,12 @@ def fetch_weights(cfg: Config) -> None:
         fetch_clip(**clip)
 
 
-def datasets_in(config: Any) -> Iterator[dict]:
-    """The config of a dataset, and those of all datasets inside it."""
+def nested_datasets(config: Any) -> Iterator[dict]:
+    """As in :mod:`mmseg_otseg.datasets.data_folders`, whose import takes seconds."""
     if isinstance(config, dict):
         yield config
         for inner in (config.get("dataset"), *(config.get("datasets") or ())):
-            yield from datasets_in(inner)
+            yield from nested_datasets(inner)
 
 
 def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -236,7 +236,7 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
 def _check_roots(cfg: Config, subsets: tuple[str, ...]) -> None:
     """Check that the folders of datasets exist, without the classes of the datasets."""
     for subset in subsets:
-        for dataset in datasets_in((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
+        for dataset in nested_datasets((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
             root = dataset.get("data_root")
             if root is None and dataset.get("type") == "FolderDataset":
                 root = cfg.get("data_root")

@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import datasets_in, find_config, installed_configs
+from .config import configs_folder, find_config, nested_datasets
 from .errors import CommandError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NOT_TESTING = """
 
 def data_configs() -> dict[str, Path]:
     """The config files of the data sets by name, in the order of a table."""
-    return {name: installed_configs() / "open_vocabulary" / f"{name}.py" for name in NAMES}
+    return {name: configs_folder() / "open_vocabulary" / f"{name}.py" for name in NAMES}
 
 
 def read_data_config(data: str) -> Config:
@@ -89,7 +89,7 @@ def config_on_data(cfg: Config, data: Config, protocol: str | None = None) -> Co
 
 def _test_pipeline(cfg: Config, scale: tuple[int, int] | None) -> list[dict[str, Any]]:
     """The pipeline with which a config tests, which reads labels, perhaps at another scale."""
-    datasets = datasets_in((cfg.get("test_dataloader") or {}).get("dataset"))
+    datasets = nested_datasets((cfg.get("test_dataloader") or {}).get("dataset"))
     pipeline = next(
         (d["pipeline"] for d in datasets if d.get("pipeline")), cfg.get("test_pipeline")
     )
