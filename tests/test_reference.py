@@ -25,7 +25,7 @@ def model(reference: Reference, tmp_path: Path) -> nn.Module:
 
 def test_features(reference: Reference, model: nn.Module) -> None:
     features = model.extract_feat(reference.tensor("input/image"))
-    assert relative_error(features.patches[0], reference.tensor("output/patch_embeddings")) < 1e-4
+    assert relative_error(features.pixels[0], reference.tensor("output/patch_embeddings")) < 1e-4
     tokens = model.backbone(reference.tensor("input/image")).global_token
     assert relative_error(tokens, reference.tensor("output/cls_embedding")) < 1e-4
 

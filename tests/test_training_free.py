@@ -65,7 +65,7 @@ def test_every_array_of_the_released_code(name: str, kind: str | None, tmp_path:
 
     with torch.no_grad():
         aligned = model.extract_feat(image)
-        patches = aligned.patches[0].flatten(2).transpose(1, 2)
+        patches = aligned.pixels[0].flatten(2).transpose(1, 2)
         assert (patches - expected["patch_embeddings"]).abs().max() < 1e-5
         if "cosine_maps" in expected:
             metas = [dict(img_shape=image.shape[2:])] * 2

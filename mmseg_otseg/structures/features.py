@@ -30,7 +30,8 @@ class AlignedFeatures:
     """Output of :class:`~mmseg_otseg.models.DLFANeck`: text and local features in one space.
 
     Attributes:
-        patches: Local features of each level, shape (B, D, H, W) each, unit length.
+        pixels: Local features of each level, one for each patch, shape (B, D, H, W) each, unit
+            length. The papers call them pixels.
         queries: Text queries, shape (B, K, N, D): N prompts of each of K classes, or of each of
             their names where testing a class has several.
         classes: Full class index of each of the K query classes, shape (K,), int64, in order.
@@ -40,7 +41,7 @@ class AlignedFeatures:
         features: What the backbone returned, for heads that need more than patches and queries.
     """
 
-    patches: tuple[Tensor, ...]
+    pixels: tuple[Tensor, ...]
     queries: Tensor
     classes: Tensor
     seen: Tensor

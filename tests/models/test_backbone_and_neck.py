@@ -98,7 +98,7 @@ def test_untouched_adapters_are_clips_own_alignment(clip: dict) -> None:
     image = torch.randn(2, 3, 64, 64)
     own = build(clip)(CLIPBackbone(clip, out_indices=(0, -1))(image))
     adapted = build(clip, adapters=2)(CLIPBackbone(clip, (0, -1), project=False)(image))
-    for level, expected in zip(adapted.patches, own.patches, strict=True):
+    for level, expected in zip(adapted.pixels, own.pixels, strict=True):
         assert torch.allclose(level, expected, atol=1e-5)
 
 

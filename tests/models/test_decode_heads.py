@@ -68,7 +68,7 @@ def test_levels_are_averaged_with_learned_weights() -> None:
     single = head(decoder_layers=0, predict_from="score")
     maps = [
         single(AlignedFeatures((level,), inputs.queries, inputs.classes, inputs.seen))["score"]
-        for level in inputs.patches
+        for level in inputs.pixels
     ]
     assert torch.allclose(model(inputs)["score"], (maps[0] + maps[1]) / 2, atol=1e-6)
     model.level_logits.data[:] = torch.tensor([0.0, 50.0])
@@ -117,7 +117,7 @@ def test_the_plan_is_the_one_behind_the_score_map(transport: str) -> None:
     assert plan.shape == (2, 3, 2, 3, 5)
     torch.testing.assert_close(plan.sum((2, 3, 4)), torch.ones(2, 3))
     cosine = torch.einsum(
-        "bdhw,bknd->bknhw", inputs.patches[0], F.normalize(inputs.queries, dim=-1)
+        "bdhw,bknd->bknhw", inputs.pixels[0], F.normalize(inputs.queries, dim=-1)
     )
     expected = (plan * cosine).sum(2) * 2 * 15
     torch.testing.assert_close(model(inputs)["score"], expected, atol=1e-5, rtol=1e-4)

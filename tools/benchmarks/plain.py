@@ -32,7 +32,7 @@ def plain_sinkhorn(
 def plain_class_maps(head: MPSAHead, inputs: AlignedFeatures) -> tuple[Tensor, Tensor]:
     """Score and decoder maps (B, K, H, W) of a head with one level, as the formulas read."""
     decoder: Any = head.decoder
-    patches = inputs.patches[-1].flatten(2).transpose(1, 2)
+    patches = inputs.pixels[-1].flatten(2).transpose(1, 2)
     score, _ = _match(F.normalize(inputs.queries, dim=-1), patches, head.epsilon)
     queries, gate = inputs.queries, torch.ones_like(score)
     for layer in decoder.layers:
@@ -42,7 +42,7 @@ def plain_class_maps(head: MPSAHead, inputs: AlignedFeatures) -> tuple[Tensor, T
         queries = layer.norm2(queries + layer.dropout(layer.feed_forward(queries)))
         gate = gate * class_map.sigmoid() ** (1 / len(decoder.layers))
     class_map, _ = _map(decoder.last, queries, patches)
-    grid = inputs.patches[-1].shape[2:]
+    grid = inputs.pixels[-1].shape[2:]
     return score.unflatten(2, grid), (class_map * gate).unflatten(2, grid)
 
 

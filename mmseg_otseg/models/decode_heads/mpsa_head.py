@@ -220,7 +220,7 @@ class MPSAHead(ZeroShotHead):
             What each prompt of each class takes from each patch, shape (B, K, N, H, W), of total
             mass 1 per (image, class).
         """
-        patches = inputs.patches[-1]
+        patches = inputs.pixels[-1]
         queries = F.normalize(inputs.queries, dim=-1)
         similarity = pixel_prompt_similarity(patches.flatten(2).transpose(1, 2), queries)
         plan = multi_prompt_plan(similarity, self.score_transport, self.epsilon)

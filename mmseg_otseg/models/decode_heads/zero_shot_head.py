@@ -169,14 +169,14 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         Raises:
             UserError: If the neck returns another number of levels, or features of another width.
         """
-        number, width = len(inputs.patches), inputs.queries.shape[-1]
+        number, width = len(inputs.pixels), inputs.queries.shape[-1]
         if (number, width) != (self.num_levels, self.in_channels):
             raise UserError(
                 f"the head has num_levels={self.num_levels} and embed_dim={self.in_channels}, but "
                 f"the neck returns {number} and {width}: set model.decode_head to these"
             )
-        grid = inputs.patches[-1].shape[-2:]
-        levels = [level.flatten(2).transpose(1, 2) for level in inputs.patches]
+        grid = inputs.pixels[-1].shape[-2:]
+        levels = [level.flatten(2).transpose(1, 2) for level in inputs.pixels]
         maps = self.class_maps(inputs.queries, levels)
         return {name: class_map.unflatten(-1, grid) for name, class_map in maps.items()}
 
