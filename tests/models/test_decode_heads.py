@@ -116,9 +116,7 @@ def test_the_plan_is_the_one_behind_the_score_map(transport: str) -> None:
     plan = model.plan(inputs)
     assert plan.shape == (2, 3, 2, 3, 5)
     torch.testing.assert_close(plan.sum((2, 3, 4)), torch.ones(2, 3))
-    cosine = torch.einsum(
-        "bdhw,bknd->bknhw", inputs.pixels[0], F.normalize(inputs.queries, dim=-1)
-    )
+    cosine = torch.einsum("bdhw,bknd->bknhw", inputs.pixels[0], F.normalize(inputs.queries, dim=-1))
     expected = (plan * cosine).sum(2) * 2 * 15
     torch.testing.assert_close(model(inputs)["score"], expected, atol=1e-5, rtol=1e-4)
 
