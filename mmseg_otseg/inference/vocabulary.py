@@ -33,7 +33,7 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
         UserError: If the model has no vocabulary to change, there are no names, a name is empty or
             repeated, or the split is invalid.
     """
-    own, changed = segmentor(model), with_classes(model, classes)
+    own, changed = segmentor(model), copy_with_classes(model, classes)
     # Replace the neck in one step: a copy made meanwhile has either the old or the new vocabulary.
     own.neck = changed.neck
     for part, new in ((own.decode_head, changed.decode_head), (own, changed)):
@@ -41,7 +41,7 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
     own.dataset_meta = changed.dataset_meta
 
 
-def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
+def copy_with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
     """The same model with the same weights but with its own vocabulary.
 
     Changing the vocabulary of one of the two models does not affect the other.
@@ -59,10 +59,10 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
             f"this {type(own).__name__} has no neck with a vocabulary (DLFANeck), so its classes "
             "cannot be changed"
         )
-    other = _shell(own)
-    other.neck, other.decode_head = _shell(own.neck), _shell(own.decode_head)
+    other = _shallow_copy(own)
+    other.neck, other.decode_head = _shallow_copy(own.neck), _shallow_copy(own.decode_head)
     if classes is not None:
-        other.neck.text = _shell(other.neck.text)
+        other.neck.text = _shallow_copy(other.neck.text)
         other.neck.set_classes(classes)
     split = other.neck.text.split
     for part in (other.decode_head, other):
@@ -72,7 +72,7 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
     return other
 
 
-def _shell(module: Part) -> Part:
+def _shallow_copy(module: Part) -> Part:
     """A copy of a module that shares its tensors and parts; parts can be replaced in the copy."""
     shell = copy.copy(module)
     for name in ("_parameters", "_buffers", "_modules"):
