@@ -331,7 +331,6 @@ class _Axis:
         self._first = used.argmax(1).tolist()
         self._end = (size - used.flip(1).argmax(1)).tolist()
         weight, index = matrix.topk(min(2, size), dim=1)
-        index = index.where(weight != 0, index[:, :1])  # inside the range that `bands` gives
         self.matrix = matrix.contiguous().to(device)
         self.index, self.weight = index.T.contiguous().to(device), weight.T.contiguous().to(device)
 
