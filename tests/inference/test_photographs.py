@@ -117,6 +117,9 @@ def test_what_is_missing_on_the_command_line(
     for arguments in ([], ["--classes", "cat"]):
         with pytest.raises(ValueError, match="--weights"):
             run_tool("segment", photos, "--out", tmp_path / "out", "--model", config, *arguments)
+    options = ["--out", tmp_path / "out", "--model", "shapes/training_free"]
+    run_tool("segment", photos, *options)  # inherits from a config that trains
+    assert len(masks_of(tmp_path / "out" / "pred")) == 3
 
 
 def test_data_to_correct_and_train_with(
