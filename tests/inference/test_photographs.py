@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, names_alike
@@ -103,6 +104,8 @@ def test_options(photos: Path, segment: Callable[..., Path]) -> None:
     assert (nothing == 4).all()
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
         segment("--clip", "ViT-B-32", "--clip-weights", "gone.safetensors")
+    with pytest.raises(UserError, match="'gpu'"):
+        segment("--device", "gpu")
 
 
 def test_what_is_missing_on_the_command_line(
