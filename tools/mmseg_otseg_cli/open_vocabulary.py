@@ -45,7 +45,7 @@ def read_data(data: str) -> Config:
         near = get_close_matches(data, NAMES, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise FileNotFoundError(
-            f"--data {data}: there is no such data set or file.{hint} There are {', '.join(NAMES)}."
+            f"there is no data set or file {data}.{hint} There are {', '.join(NAMES)}."
         ) from error
     cfg = Config.fromfile(file, import_custom_modules=False)
     if "protocols" not in cfg:
