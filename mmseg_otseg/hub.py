@@ -59,7 +59,7 @@ def fetch(address: str, files: Sequence[str] = CHECKPOINTS, cache_dir: str | Non
                     hf_hub_download(repo, candidate, cache_dir=cache_dir, endpoint=ENDPOINT)
                 )
     except Exception as error:  # the client has errors of its own
-        raise not_downloaded(names[0], f"{ENDPOINT}/{repo}", error) from error
+        raise download_error(names[0], f"{ENDPOINT}/{repo}", error) from error
     raise UserError(f"{ENDPOINT}/{repo} has no file {' or '.join(names)}")
 
 
@@ -92,7 +92,7 @@ def announce(what: str, size: int | None) -> None:
     print_log(f"downloading {what}{extent} once", "current", logging.INFO)
 
 
-def not_downloaded(file: str, page: str, error: Exception) -> ConnectionError:
+def download_error(file: str, page: str, error: Exception) -> ConnectionError:
     """The error that says where to find a file that could not be downloaded."""
     reason = (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0]
     return ConnectionError(

@@ -14,7 +14,7 @@ from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_otseg.models.segmentors.sliding import place_labels
+from mmseg_otseg.models.segmentors.sliding import argmax_at_size
 from tests.helpers.reference import Reference
 
 KINDS = {"naclip": "naclip", "sclip": "sclip", "kk": "kk_reduced", None: "vanilla"}
@@ -78,7 +78,7 @@ def test_every_array_of_the_released_code(name: str, kind: str | None, tmp_path:
     for values, labels, thresholded in zip(
         probabilities, expected["labels"], expected["labels_thresholded"]
     ):
-        found, best = place_labels([values], values.shape[1:])
+        found, best = argmax_at_size([values], values.shape[1:])
         assert torch.equal(found, labels.long())
         found[best < threshold] = 0
         assert torch.equal(found, thresholded.long())

@@ -1,19 +1,10 @@
 # The training-free model on all classes of ADE20K.
 # Without a checkpoint: tools/test.py THIS_FILE
-_base_ = [
-    "../_base_/models/training_free.py",
-    "../_base_/datasets/ade20k_512.py",
-    "../_base_/schedules/no_training.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = ["../_base_/training_free_on_dataset.py", "../_base_/datasets/ade20k_512.py"]
 
 model = dict(split=dict(classes="ade20k"))
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(2048, 336), keep_ratio=True),
-    dict(type="LoadAnnotations"),  # after Resize: predictions are compared at the original size
-    dict(type="PackSegInputs"),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (2048, 336)
 
 train_dataloader = None
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -26,10 +26,10 @@ from mmseg_otseg.checks.labels import (
     problem_findings,
     warning,
 )
-from mmseg_otseg.checks.names import Reading, name_findings, read_names, region_findings
-from mmseg_otseg.checks.samples import Sample, draw_samples, read_samples
+from mmseg_otseg.checks.names import NameComparison, compare_names, name_findings, region_findings
+from mmseg_otseg.checks.samples import SampleSummary, draw_samples, read_samples
 from mmseg_otseg.datasets import FolderDataset, ZeroShotDataset
-from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.datasets.guarded_pipeline import UNHIDDEN_LABEL
 from mmseg_otseg.datasets.label_rule import background_value
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.errors import UserError, listed
@@ -45,14 +45,14 @@ class DataReport:
     Attributes:
         split: The class split; None if it is invalid.
         samples: The samples read, by subset of the data (``"train"``, ``"val"``).
-        reading: How CLIP understands the names; None if CLIP was not used.
+        comparison: How CLIP understands the names; None if CLIP was not used.
         findings: What is wrong, and what to do.
         datasets: The data, by subset.
     """
 
     split: ClassSplit | None = None
-    samples: dict[str, Sequence[Sample]] = field(default_factory=dict)
-    reading: Reading | None = None
+    samples: dict[str, Sequence[SampleSummary]] = field(default_factory=dict)
+    comparison: NameComparison | None = None
     findings: list[Finding] = field(default_factory=list)
     datasets: dict[str, ZeroShotDataset] = field(default_factory=dict)
 
@@ -159,30 +159,30 @@ def _ask_clip(cfg: Config, report: DataReport) -> None:
     assert report.split is not None
     model, names = cfg.model, report.split.full_names
     clip = model.get("clip") or model.neck.clip
-    report.reading = read_names(clip, names, model.neck.text.get("templates", "otseg6"))
-    report.findings += report.reading.findings
+    report.comparison = compare_names(clip, names, model.neck.text.get("templates", "otseg6"))
+    report.findings += report.comparison.findings
     if clip.get("pretrained") is None:
         return
     subset = "val" if "val" in report.datasets else "train"
-    samples, places = report.samples[subset], report.datasets[subset].places
+    samples, locations = report.samples[subset], report.datasets[subset].sample_locations
     crops = {}
     for label in range(report.split.num_classes):
         largest = heapq.nlargest(MAX_CROPS, ((s.pixels[label], i) for i, s in enumerate(samples)))
-        crops[label] = [_crop(*places[index], label) for pixels, index in largest if pixels]
+        crops[label] = [_crop(*locations[index], label) for pixels, index in largest if pixels]
     report.findings += region_findings(
         clip,
         MODELS.build(model.data_preprocessor),
         crops,
         report.split.classes,
-        report.reading.embeddings,
+        report.comparison.embeddings,
     )
 
 
 def _crop(leaf: BaseDataset, index: int, label: int) -> Tensor:
     """The part of the image around all pixels of a class, (3, h, w), BGR."""
-    results = leaf.pipeline.run_whole(
+    results = leaf.pipeline.run_with_unhidden(
         leaf.get_data_info(index), lambda step: type(step).__name__.startswith("Load")
     )
-    rows, columns = np.nonzero(results[WHOLE_LABEL] == label)
+    rows, columns = np.nonzero(results[UNHIDDEN_LABEL] == label)
     image = results["img"][rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     return torch.from_numpy(image).permute(2, 0, 1)

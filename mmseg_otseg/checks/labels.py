@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mmseg_otseg.checks.samples import UNREADABLE, Sample, sum_of
+from mmseg_otseg.checks.samples import UNREADABLE, SampleSummary, pixels_per_class
 from mmseg_otseg.datasets.label_rule import COCO_STUFF_HINT, is_raw_coco_stuff
+from mmseg_otseg.errors import listed
 from mmseg_otseg.structures import IGNORED, MAX_CLASSES, ClassSplit
 
 MAX_LABEL_VALUES = 40  # a gray photograph has more
@@ -44,7 +45,7 @@ note = partial(Finding, "note")
 
 
 def problem_findings(
-    subset: str, samples: Sequence[Sample], split: ClassSplit, background: int | None
+    subset: str, samples: Sequence[SampleSummary], split: ClassSplit, background: int | None
 ) -> Iterator[Finding]:
     """Samples that cannot be used, one finding for each kind of reason.
 
@@ -54,7 +55,7 @@ def problem_findings(
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    kinds: dict[str, list[Sample]] = {"color": [], "JPEG": [], "values": [], "other": []}
+    kinds: dict[str, list[SampleSummary]] = {"color": [], "JPEG": [], "values": [], "other": []}
     for sample in samples:
         if sample.problem:
             kind = "values" if sample.wrong else "other"
@@ -64,17 +65,19 @@ def problem_findings(
         remedy = "Convert them to single-channel PNGs with the index of the class."
         if any(_is_label_map(sample.image) for sample in bad[:MAX_LISTED]):
             remedy = "The images look like label maps: `images` and `labels` are swapped."
-        yield error(f"{subset}: {_named(bad)} colors, not one class index per pixel. {remedy}")
+        yield error(
+            f"{subset}: {_label_files(bad)} colors, not one class index per pixel. {remedy}"
+        )
     if bad := kinds["JPEG"]:
         yield error(
-            f"{subset}: {_named(bad)} been saved as JPEG, which changes the values along all "
+            f"{subset}: {_label_files(bad)} been saved as JPEG, which changes the values along all "
             "edges. Create them again as PNG."
         )
     if bad := kinds["values"]:
         wrong = sorted({value for sample in bad for value in sample.wrong})
         zero = any(s.pixels[0] or 0 in s.values for s in samples)
         yield error(
-            f"{subset}: {_named(bad)} the values {_first_of(wrong)}, which are not classes. "
+            f"{subset}: {_label_files(bad)} the values {listed(wrong)}, which are not classes. "
             f"{_hint(wrong, zero, split, background)}"
         )
     if bad := kinds["other"]:
@@ -138,24 +141,19 @@ def _is_label_map(path: str) -> bool:
     return values.ndim == 2 and len(np.unique(values)) < MAX_LABEL_VALUES
 
 
-def _named(samples: Sequence[Sample]) -> str:
+def _label_files(samples: Sequence[SampleSummary]) -> str:
     """The number of label files, the names of the first few, and the verb that follows."""
-    names = _first_of([Path(sample.label or sample.image).name for sample in samples])
+    names = listed([Path(sample.label or sample.image).name for sample in samples])
     return f"{len(samples)} " + (
         f"label file ({names}) has" if len(samples) == 1 else f"label files ({names}) have"
     )
-
-
-def _first_of(items: Sequence) -> str:
-    """The first five items, separated by commas."""
-    return ", ".join(map(str, items[:MAX_LISTED])) + (", ..." if len(items) > MAX_LISTED else "")
 
 
 # Numbers of pixels and images --------------------------------------------------------------------
 
 
 def count_findings(
-    subsets: Mapping[str, Sequence[Sample]], split: ClassSplit, background: int | None
+    subsets: Mapping[str, Sequence[SampleSummary]], split: ClassSplit, background: int | None
 ) -> Iterator[Finding]:
     """Classes that never occur, ignored pixels, and label values that look shifted by one.
 
@@ -164,9 +162,12 @@ def count_findings(
         split: The class split.
         background: The label value that is not a class, if there is one.
     """
-    total, ignored = sum_of(sample for samples in subsets.values() for sample in samples), 0
+    total, ignored = (
+        pixels_per_class(sample for samples in subsets.values() for sample in samples),
+        0,
+    )
     for subset, samples in subsets.items():
-        counts = sum_of(samples)
+        counts = pixels_per_class(samples)
         ignored += sum(sample.ignored for sample in samples)
         if any(sample.size for sample in samples):
             yield from _missing_classes(subset, counts, split)
@@ -204,7 +205,7 @@ def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> It
                 "nothing is learned about it. Add labels, remove the names from `classes`, or add "
                 "them to `unseen`."
             )
-        yield warning(f"{subset}: no pixel is labeled {_first_of(seen)}, so {result}")
+        yield warning(f"{subset}: no pixel is labeled {listed(seen)}, so {result}")
     if unseen and subset != "train":
         remedy = "Choose other unseen classes, or label some val images with them."
         if len(unseen) == len(split.unseen):
@@ -213,18 +214,20 @@ def _missing_classes(subset: str, counts: Counter[int], split: ClassSplit) -> It
                 "otseg_512_seen_labels.py (or zegot_...), which evaluates seen classes only."
             )
         yield warning(
-            f"{subset}: no pixel is labeled {_first_of(unseen)}, and hIoU counts an unseen "
+            f"{subset}: no pixel is labeled {listed(unseen)}, and hIoU counts an unseen "
             f"class as 0 where it is predicted. {remedy}"
         )
 
 
-def _ignored(subset: str, samples: Sequence[Sample], counts: Counter[int]) -> Iterator[Finding]:
+def _ignored(
+    subset: str, samples: Sequence[SampleSummary], counts: Counter[int]
+) -> Iterator[Finding]:
     """Images and pixels without any label."""
     empty = [sample for sample in samples if sample.ignored and not sample.pixels]
     if empty:
         yield warning(
-            f"{subset}: {_named(empty)} no labels: every pixel is ignored. Label them or leave "
-            "them out."
+            f"{subset}: {_label_files(empty)} no labels: every pixel is ignored. Label them or "
+            "leave them out."
         )
     if list(counts) == [0] and any(sample.ignored for sample in samples):
         yield warning(
@@ -234,14 +237,14 @@ def _ignored(subset: str, samples: Sequence[Sample], counts: Counter[int]) -> It
         )
 
 
-def image_findings(subsets: Mapping[str, Sequence[Sample]]) -> Iterator[Finding]:
+def image_findings(subsets: Mapping[str, Sequence[SampleSummary]]) -> Iterator[Finding]:
     """Images in both subsets, or twice in one; subsets that look swapped."""
     of = {subset: [s for s in samples if s.digest] for subset, samples in subsets.items()}
     known = {sample.digest for sample in of.get("train", ())}
     both = [Path(s.image).name for s in of.get("val", ()) if s.digest in known]
     if both:
         yield error(
-            f"{len(both)} of {len(of['val'])} val images are in train too ({_first_of(both)}): "
+            f"{len(both)} of {len(of['val'])} val images are in train too ({listed(both)}): "
             "results on them are meaningless. Remove them from one of the two."
         )
     for subset, samples in of.items():
@@ -255,7 +258,7 @@ def image_findings(subsets: Mapping[str, Sequence[Sample]]) -> Iterator[Finding]
         )
 
 
-def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Finding]:
+def hidden_findings(samples: Sequence[SampleSummary], split: ClassSplit) -> Iterator[Finding]:
     """Whether labels of unseen classes survive the training pipeline.
 
     Args:
@@ -277,7 +280,7 @@ def hidden_findings(samples: Sequence[Sample], split: ClassSplit) -> Iterator[Fi
             "report the run as supervised."
         )
     elif usable:
-        total = sum_of(usable)
+        total = pixels_per_class(usable)
         yield note(
             f"{sum(total[i] for i in unseen):,} pixels of unseen classes in train; none keeps its "
             f"label in the training pipeline (all {len(usable)} samples, augmented once)."

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmseg_otseg.checks.labels import Finding, error, note, warning
 from mmseg_otseg.errors import listed
-from mmseg_otseg.inference.segmenter import SAME, names_alike
+from mmseg_otseg.inference.segmenter import SAME_COSINE, same_embedding_warning
 from mmseg_otseg.models import TemplatePrompts
 from mmseg_otseg.models.clip import load_clip
 
@@ -122,7 +122,7 @@ _TESTS = (
 )
 
 
-class Reading(NamedTuple):
+class NameComparison(NamedTuple):
     """How CLIP understands the names.
 
     Attributes:
@@ -139,9 +139,9 @@ class Reading(NamedTuple):
     findings: list[Finding]
 
 
-def read_names(
+def compare_names(
     clip: Mapping[str, Any], names: Sequence[str], templates: str | Sequence[str] = "otseg6"
-) -> Reading:
+) -> NameComparison:
     """Find the nearest other name of each class name, and names that are too similar.
 
     Args:
@@ -153,15 +153,15 @@ def read_names(
     prompts = TemplatePrompts(clip, {"classes": names}, templates, average=True)
     split, embeddings = prompts.split, prompts()[:, 0]
     trained, findings = clip.get("pretrained") is not None, []
-    if trained and (alike := names_alike(split.texts, embeddings[:, None].numpy())):
+    if trained and (alike := same_embedding_warning(split.texts, embeddings[:, None].numpy())):
         findings.append(warning(alike))
     names = split.classes
     embeddings = embeddings[[split.texts.index(name) for name in names]]
     if len(names) == 1:
-        return Reading([0], [1.0], embeddings, findings)
+        return NameComparison([0], [1.0], embeddings, findings)
     cosine, nearest = (embeddings @ embeddings.T).fill_diagonal_(-1).max(1)
     near, usual = 1 - cosine, (1 - cosine).median()
-    close = (near <= NEAR * usual) & (cosine > NEAR_COSINE) & (cosine <= SAME) & trained
+    close = (near <= NEAR * usual) & (cosine > NEAR_COSINE) & (cosine <= SAME_COSINE) & trained
     pairs = {tuple(sorted((i, int(nearest[i])))) for i in torch.nonzero(close)[:, 0].tolist()}
     for first, second in sorted(pairs):
         findings.append(
@@ -171,7 +171,7 @@ def read_names(
                 "that describe a visible difference."
             )
         )
-    return Reading(nearest.tolist(), cosine.tolist(), embeddings, findings)
+    return NameComparison(nearest.tolist(), cosine.tolist(), embeddings, findings)
 
 
 @torch.no_grad()
@@ -185,7 +185,7 @@ def region_findings(
     """Check whether the names fit the regions with their labels better than other orders.
 
     Args:
-        clip: As for :func:`read_names`.
+        clip: As for :func:`compare_names`.
         preprocessor: The data preprocessor; its output goes into CLIP.
         crops: For each class index, some images of its regions, (3, h, w), BGR.
         names: The class names.

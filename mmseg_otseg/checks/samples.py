@@ -17,11 +17,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_otseg.datasets import ZeroShotDataset
-from mmseg_otseg.datasets.guarded_pipeline import WHOLE_LABEL
+from mmseg_otseg.datasets.guarded_pipeline import UNHIDDEN_LABEL
 from mmseg_otseg.datasets.label_rule import SampleError
-from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
+from mmseg_otseg.datasets.samplers import augmentation_seed, seeded_by
 from mmseg_otseg.imaging import palette_for
-from mmseg_otseg.inference.sheets import draw_labels, draw_legend
+from mmseg_otseg.inference.sheets import draw_label_map, draw_legend
 
 MAX_VALUES = 1000  # kept of each label file
 MAX_DRAWN = 6  # images of each subset
@@ -30,7 +30,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, AttributeError, Image.Decompress
 
 
 @dataclass
-class Sample:
+class SampleSummary:
     """The content of one sample.
 
     Attributes:
@@ -62,18 +62,18 @@ class Sample:
 
 
 class _Reader(Dataset):
-    """The samples of a dataset as :class:`Sample`, each augmented once."""
+    """The samples of a dataset as :class:`SampleSummary`, each augmented once."""
 
     def __init__(self, dataset: ZeroShotDataset) -> None:
-        self.places = dataset.places
+        self.locations = dataset.sample_locations
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
-    def __getitem__(self, number: int) -> Sample:
-        leaf, index = self.places[number]
+    def __getitem__(self, number: int) -> SampleSummary:
+        leaf, index = self.locations[number]
         info = leaf.get_data_info(index)
-        sample = Sample(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
+        sample = SampleSummary(image=info.get("img_path", ""), label=info.get("seg_map_path", ""))
         if Path(sample.image).is_file():
             sample.digest = hashlib.sha256(Path(sample.image).read_bytes()).digest()
         try:
@@ -85,7 +85,7 @@ class _Reader(Dataset):
             if sample.mode == "JPEG":
                 raise SampleError(f"label file {sample.label} is a JPEG.")
             label = leaf.pipeline.read_label(info)
-            with seeded_by(draw_seed(0, number)):
+            with seeded_by(augmentation_seed(0, number)):
                 packed = leaf[index]
             sample.trained = _count(packed["data_samples"].gt_sem_seg.data.numpy())
             sample.size, sample.pixels = label.shape, _count(label)
@@ -97,7 +97,7 @@ class _Reader(Dataset):
         return sample
 
 
-def read_samples(dataset: ZeroShotDataset, workers: int = 0) -> list[Sample]:
+def read_samples(dataset: ZeroShotDataset, workers: int = 0) -> list[SampleSummary]:
     """Read every sample of a dataset once, with a progress bar.
 
     Args:
@@ -115,7 +115,7 @@ def _count(label: np.ndarray) -> Counter[int]:
     return Counter(dict(zip(occurring.tolist(), counts[occurring].tolist())))
 
 
-def sum_of(samples: Iterable[Sample]) -> Counter[int]:
+def pixels_per_class(samples: Iterable[SampleSummary]) -> Counter[int]:
     """Number of pixels of each class index that occurs in the samples."""
     total: Counter[int] = Counter()
     for sample in samples:
@@ -148,7 +148,7 @@ def draw_samples(datasets: Mapping[str, ZeroShotDataset]) -> Figure | None:
         unseen = split.unseen if datasets[subset].hide_as is not None else ()
         for column, (image, label) in enumerate(samples):
             grid[2 * row, column].imshow(image)
-            draw_labels(grid[2 * row + 1, column], label, palette, np.isin(label, unseen))
+            draw_label_map(grid[2 * row + 1, column], label, palette, np.isin(label, unseen))
             present |= set(np.unique(label).tolist())
         grid[2 * row, 0].set_title(subset, loc="left")
     names = [f"{index} {name}" for index, name in enumerate(split.classes)]
@@ -162,16 +162,18 @@ def _some(dataset: ZeroShotDataset) -> list[tuple[np.ndarray, np.ndarray]]:
     Returns:
         Images (h, w, 3), RGB, uint8, and class indices (h, w) with nothing hidden.
     """
-    places, samples = dataset.places, []
-    for number in np.linspace(0, len(places) - 1, min(MAX_DRAWN, len(places))).astype(int).tolist():
-        leaf, index = places[number]
+    locations, samples = dataset.sample_locations, []
+    for number in (
+        np.linspace(0, len(locations) - 1, min(MAX_DRAWN, len(locations))).astype(int).tolist()
+    ):
+        leaf, index = locations[number]
         try:
-            with seeded_by(draw_seed(0, number)):
-                results = leaf.pipeline.run_whole(
+            with seeded_by(augmentation_seed(0, number)):
+                results = leaf.pipeline.run_with_unhidden(
                     leaf.get_data_info(index), lambda step: not isinstance(step, PackSegInputs)
                 )
         except SampleError:
             continue
         image = np.clip(results["img"], 0, 255).astype(np.uint8)[..., ::-1]  # BGR to RGB
-        samples.append((image, results[WHOLE_LABEL]))
+        samples.append((image, results[UNHIDDEN_LABEL]))
     return samples

@@ -20,7 +20,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_otseg.structures import ClassSplit, SplitLike
 
-from .folder_dataset import FolderDataset, where
+from .folder_dataset import FolderDataset, full_path
 
 # mmseg's converters that write files of a dataset, and a part of these files' last two folders.
 CONVERTERS = (
@@ -43,7 +43,7 @@ def nested_datasets(dataset: Mapping[str, Any]) -> Iterator[Any]:
             yield from nested_datasets(inner)
 
 
-def check_config(config: dict) -> None:
+def check_data_folders(config: dict) -> None:
     """Check that the folders and lists of a dataset exist and are not empty, before it is built.
 
     mmseg's own datasets would fail with a bare ``AssertionError`` or an error about empty arrays.
@@ -66,7 +66,7 @@ def check_config(config: dict) -> None:
                 _check_files(dataset, cls)
 
 
-def with_names(config: dict, split: SplitLike) -> dict:
+def add_class_names(config: dict, split: SplitLike) -> dict:
     """Copy a dataset's config and add a split's classes to each part that has none of its own."""
     if isinstance(split, Mapping) and "classes" not in split:
         return config
@@ -116,15 +116,15 @@ def _check_files(dataset: BaseSegDataset, cls: type) -> None:
             if any(list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True)):
                 continue
         raise FileNotFoundError(
-            f"the folder {where(folder)}, where {name} looks for {what}, {problem}. "
+            f"the folder {full_path(folder)}, where {name} looks for {what}, {problem}. "
             f"{convert or 'Put them there'}, or set {change} in the config of {name}."
         )
     path = dataset.ann_file
     if path and not os.path.isdir(path) and not (os.path.isfile(path) and os.path.getsize(path)):
         raise FileNotFoundError(
-            f"the list {where(path)}, from which {name} reads the image names, does not exist or "
-            f"is empty. {_converter(cls, path) or 'Put one name on each line'}, or set `ann_file` "
-            f"in the config of {name}."
+            f"the list {full_path(path)}, from which {name} reads the image names, does not exist "
+            f"or is empty. {_converter(cls, path) or 'Put one name on each line'}, or set "
+            f"`ann_file` in the config of {name}."
         )
 
 

@@ -114,13 +114,13 @@ class FolderDataset(BaseSegDataset):
                 remedy = "The names agree, the sub-folders do not: use the same ones in both."
             raise FileNotFoundError(
                 f"no label file in {labels} has the name of an image in {images}: the images are "
-                f"{some_names(found.lone_images, images)}, the label files "
-                f"{some_names(found.lone_labels, labels)}. {remedy}"
+                f"{listed_files(found.lone_images, images)}, the label files "
+                f"{listed_files(found.lone_labels, labels)}. {remedy}"
             )
         if found.lone_images:
             raise FileNotFoundError(
                 f"{len(found.lone_images)} of {len(image_of)} images in {images} have no label "
-                f"file in {labels}: {some_names(found.lone_images, images)}. "
+                f"file in {labels}: {listed_files(found.lone_images, images)}. "
                 "Add the label files, or remove the images."
             )
         return found
@@ -156,13 +156,13 @@ class FolderDataset(BaseSegDataset):
         return sorted(seen.intersection(np.unique(label).tolist()))
 
 
-def where(path: str) -> str:
+def full_path(path: str) -> str:
     """A path as given and, if it is relative, the absolute path in parentheses."""
     full = os.path.abspath(path)
     return path if full == path else f"{path} ({full})"
 
 
-def some_names(paths: Iterable[str], folder: str) -> str:
+def listed_files(paths: Iterable[str], folder: str) -> str:
     """The names of the first few files in a folder, and how many more there are."""
     return listed([os.path.relpath(path, folder) for path in paths])
 
@@ -171,7 +171,7 @@ def _files(folder: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """The files with one of the suffixes, sorted: their paths by relative name without suffix."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(
-            f"the folder {where(folder)}, where the {what} should be, does not exist. Put them "
+            f"the folder {full_path(folder)}, where the {what} should be, does not exist. Put them "
             "there, or set `data_root` to the folder that holds `images` and `labels`."
         )
     listed = [path for path in sorted(Path(folder).rglob("[!.]*")) if path.is_file()]

@@ -21,7 +21,7 @@ from mmseg_otseg.structures import IGNORED
 from .label_rule import LabelRule, LoadLabels, SampleError
 
 COMPOSED = (Compose, DatasetCompose)
-WHOLE_LABEL = "whole_seg_map"
+UNHIDDEN_LABEL = "unhidden_seg_map"
 _LABEL = "gt_seg_map"
 _HIDDEN = "unseen_classes_hidden"  # marks results to whose label map the rule was applied
 # The attributes in which mmcv's wrapping transforms (KeyMapper, RandomChoice, RandomApply,
@@ -41,20 +41,21 @@ class GuardedPipeline(Compose):
     Args:
         transforms: Built transforms; each takes and returns the results dict.
         rule: What label values mean, and which labels are hidden.
-        keep_whole: Whether the results also get the label map before hiding, as ``whole_seg_map``
-            (H, W), which is then transformed in the same way as ``gt_seg_map``.
+        keep_unhidden: Whether the results also get the label map before hiding, as
+            ``unhidden_seg_map`` (H, W), which is then transformed in the same way as
+            ``gt_seg_map``.
     """
 
     def __init__(
-        self, transforms: Sequence[Callable], rule: LabelRule, keep_whole: bool = False
+        self, transforms: Sequence[Callable], rule: LabelRule, keep_unhidden: bool = False
     ) -> None:
-        self.rule, self.keep_whole = rule, keep_whole
+        self.rule, self.keep_unhidden = rule, keep_unhidden
         super().__init__([self._guarded(transform) for transform in transforms])
 
     def _guarded(self, transform: Any) -> Callable:
         """Replace all pipelines in a transform with guarded ones, and loaders of labels."""
         if isinstance(transform, COMPOSED):
-            return GuardedPipeline(transform.transforms, self.rule, self.keep_whole)
+            return GuardedPipeline(transform.transforms, self.rule, self.keep_unhidden)
         if type(transform) is LoadAnnotations8Bit:
             reduces = self.rule.reduce_zero_label
             if transform.reduce_zero_label not in (None, reduces):
@@ -105,15 +106,15 @@ class GuardedPipeline(Compose):
             if appeared and not results.get(_HIDDEN):  # not yet by a nested pipeline
                 path = label or image or "of this sample"
                 read = _at_size_of_image(results, image, label)
-                whole = self.rule.labels(read, path, raw=isinstance(step, LoadLabels))
-                results[_LABEL] = self.rule.hide(whole)
+                unhidden = self.rule.labels(read, path, raw=isinstance(step, LoadLabels))
+                results[_LABEL] = self.rule.hide(unhidden)
                 results[_HIDDEN] = True
-                if self.keep_whole:
-                    results[WHOLE_LABEL] = whole
-                    results.setdefault("seg_fields", []).append(WHOLE_LABEL)
+                if self.keep_unhidden:
+                    results[UNHIDDEN_LABEL] = unhidden
+                    results.setdefault("seg_fields", []).append(UNHIDDEN_LABEL)
         return results
 
-    def run_whole(self, info: dict, keep: Callable[[Callable], bool]) -> dict:
+    def run_with_unhidden(self, info: dict, keep: Callable[[Callable], bool]) -> dict:
         """Run some of the transforms, and also keep the label map as it was before hiding classes.
 
         Args:
@@ -121,13 +122,13 @@ class GuardedPipeline(Compose):
             keep: Returns whether to run a given transform.
 
         Returns:
-            The results, with ``whole_seg_map`` (H, W) if a transform reads labels.
+            The results, with ``unhidden_seg_map`` (H, W) if a transform reads labels.
 
         Raises:
             SampleError: As in :meth:`transform`.
         """
         steps = [step for step in self.transforms if keep(step)]
-        results = GuardedPipeline(steps, self.rule, keep_whole=True).transform(info)
+        results = GuardedPipeline(steps, self.rule, keep_unhidden=True).transform(info)
         if results is None:
             raise SampleError(f"the pipeline returned no result for image {info.get('img_path')}.")
         return results
@@ -149,11 +150,11 @@ class GuardedPipeline(Compose):
         # mmseg's loaders need only the label file; others may depend on earlier transforms.
         loaders = [step for step in self.transforms if isinstance(step, LoadAnnotations)]
         for step in loaders[:1] or self.transforms:
-            results = GuardedPipeline([step], self.rule, keep_whole=True).transform(info)
+            results = GuardedPipeline([step], self.rule, keep_unhidden=True).transform(info)
             if results is None:
                 break
-            if WHOLE_LABEL in results:
-                return results[WHOLE_LABEL]
+            if UNHIDDEN_LABEL in results:
+                return results[UNHIDDEN_LABEL]
             info = results
         raise SampleError(
             f"no transform of the pipeline reads the label of {info.get('img_path')}; add "

@@ -18,7 +18,7 @@ from mmengine.dataset import InfiniteSampler
 from mmseg.registry import DATA_SAMPLERS
 
 
-def draw_seed(run_seed: int, number: int) -> int:
+def augmentation_seed(run_seed: int, number: int) -> int:
     """The 32-bit seed of the augmentation of a draw.
 
     Args:
@@ -81,7 +81,7 @@ class ReproducibleInfiniteSampler(InfiniteSampler):
         start = self.rank + first * self.world_size
         numbered = enumerate(self._infinite_indices())
         for number, index in islice(numbered, start, None, self.world_size):
-            yield (index, draw_seed(self.seed, number)) if self.seeds else index
+            yield (index, augmentation_seed(self.seed, number)) if self.seeds else index
 
     def skip(self, num_samples: int) -> None:
         """Advance the sampler by some samples without loading them.

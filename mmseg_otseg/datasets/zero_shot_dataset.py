@@ -24,7 +24,7 @@ from mmseg_otseg.structures import (
     unlabeled_label,
 )
 
-from .data_folders import check_config, with_names
+from .data_folders import add_class_names, check_data_folders
 from .guarded_pipeline import GuardedPipeline
 from .label_rule import LabelRule, background_value
 from .samplers import seeded_by
@@ -92,8 +92,8 @@ class ZeroShotDataset:
             )
         with _mmseg_scope():
             if isinstance(dataset, dict):
-                config = with_names(dataset, split)
-                check_config(config)
+                config = add_class_names(dataset, split)
+                check_data_folders(config)
                 dataset = DATASETS.build(config)
         leaves = _leaves(dataset)
         for leaf in leaves:  # a wrapper may state other names than the data in it
@@ -147,7 +147,7 @@ class ZeroShotDataset:
         return _leaves(self.dataset)
 
     @property
-    def places(self) -> list[tuple[BaseDataset, int]]:
+    def sample_locations(self) -> list[tuple[BaseDataset, int]]:
         """Where the samples are, those that a wrapper repeats once: innermost dataset and index."""
         return [(leaf, index) for leaf in self.leaves for index in range(len(leaf))]
 
@@ -161,7 +161,7 @@ class ZeroShotDataset:
         self._fully_initialized = True
 
     def _drop_unseen_images(self) -> None:
-        samples = self.places
+        samples = self.sample_locations
         total = len(samples)
         print_log(f"Reading {total} label files to leave out images with unseen classes", "current")
         kept: dict[int, list[int]] = {id(leaf): [] for leaf in self.leaves}
@@ -181,7 +181,7 @@ class ZeroShotDataset:
                 f"all {total} training images contain one of the unseen classes "
                 f"{', '.join(self.split.unseen_names)}; set drop_unseen_images=False."
             )
-        _take(self.dataset, kept)
+        _keep_samples(self.dataset, kept)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
@@ -244,14 +244,14 @@ def _guarded(dataset: Any, split: ClassSplit, hide_as: int | None, pipeline: Any
     return dataset
 
 
-def _take(dataset: Any, kept: dict[int, list[int]]) -> None:
+def _keep_samples(dataset: Any, kept: dict[int, list[int]]) -> None:
     """Keep the listed samples of every leaf, and update the wrappers' lengths."""
     children = _children(dataset)
     if not children:
         dataset.get_subset_(kept[id(dataset)])
         return
     for child in children:
-        _take(child, kept)
+        _keep_samples(child, kept)
     dataset._fully_initialized = False
     dataset.full_init()
     if hasattr(dataset, "num_samples"):  # mmseg's MultiImageMixDataset counts at construction

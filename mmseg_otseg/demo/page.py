@@ -109,7 +109,7 @@ class Page:
         """Run the model and clear the details of the position clicked before."""
         if image is None:
             raise UserError("Choose or upload an image first.")
-        look = self.inferencer.inspect(image, read_names(names), refine)
+        look = self.inferencer.inspect(image, parse_names(names), refine)
         if not self.trained:  # no class had masks, which is not worth a mark
             look = replace(look, seen=np.ones_like(look.seen))
         return look, *self.decide(request, look, *settings), "", ""
@@ -234,7 +234,7 @@ class Page:
             elem_classes="step",
         )
         names = gr.Textbox(
-            write_names(self.names),
+            format_names(self.names),
             show_label=False,
             lines=3,
             max_lines=12,
@@ -292,11 +292,11 @@ def build(pages: Mapping[str, Page], note: str = "") -> gr.Blocks:
     return blocks
 
 
-def read_names(text: str) -> list[str] | None:
+def parse_names(text: str) -> list[str] | None:
     """The class names that were typed, see ``class_list``; None if there are none."""
     return class_list(text, KNOWN_CLASSES) if text.strip() else None
 
 
-def write_names(names: Sequence[str]) -> str:
-    """The text that :func:`read_names` reads; names with a comma in quotes."""
+def format_names(names: Sequence[str]) -> str:
+    """The text that :func:`parse_names` reads; names with a comma in quotes."""
     return ", ".join(f'"{name}"' if "," in name else name for name in names)

@@ -1,10 +1,11 @@
-"""Reads checkpoints without executing what they hold, and makes values plain for saving.
+"""Reads checkpoints without executing what they hold, and turns values into what can be saved.
 
 Every file is read by ``torch.load(weights_only=True)``. Checkpoints of mmengine also hold NumPy
 values and ``HistoryBuffer`` objects; while they are read, stand-ins take the place of these types,
-and :func:`plain` turns them into lists and numbers. Importing :mod:`mmseg_otseg.engine` makes
+and :func:`to_plain` turns them into lists and numbers. Importing :mod:`mmseg_otseg.engine` makes
 mmengine read through this module too: for ``resume``, ``load_from`` and ``init_cfg``, and in the
-inferencers of mmengine and mmseg.
+inferencers of mmengine and mmseg. Checkpoints are written by
+:class:`~mmseg_otseg.engine.hooks.DurableCheckpointHook`.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") 
             with anything else, its tensors are on the CPU.
 
     Returns:
-        The saved dict, usually with ``state_dict`` and ``meta``, as :func:`plain` values; for a
+        The saved dict, usually with ``state_dict`` and ``meta``, as :func:`to_plain` values; for a
         ``.safetensors`` file, the tensors by name.
 
     Raises:
@@ -122,7 +123,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") 
             return load_file(file, device=str(device))
         with _reading, safe_globals(STAND_INS):
             content = torch.load(file, map_location=map_location, weights_only=True)
-        content = plain(content)
+        content = to_plain(content)
     except Exception as error:  # a damaged file can make the reader raise anything
         foreign = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
         if foreign:
@@ -154,7 +155,7 @@ def check_target(path: str | os.PathLike) -> None:
         raise UserError(f"the folder {Path(path).parent}, to write {path} to, does not exist")
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Copy nested containers, with NumPy values as numbers and lists; tensors are not copied.
 
     What it returns can be saved, and read by ``torch.load(weights_only=True)`` as it stands.
@@ -163,7 +164,7 @@ def plain(value: Any) -> Any:
         TypeError: If ``value`` holds an object of another type.
     """
     if isinstance(value, Mapping):
-        made: dict = {key: plain(item) for key, item in value.items()}
+        made: dict = {key: to_plain(item) for key, item in value.items()}
         if hasattr(value, "_metadata"):  # the versions of the modules in a state dict
             made = OrderedDict(made)
             made._metadata = value._metadata  # type: ignore[attr-defined]
@@ -178,11 +179,11 @@ def plain(value: Any) -> Any:
         return value
     for kind in (list, tuple, set):
         if isinstance(value, kind):
-            return kind(map(plain, value))
+            return kind(map(to_plain, value))
     raise TypeError(f"a {type(value).__name__} is neither a tensor nor a plain value")
 
 
-def for_mmengine(content: dict[str, Any], file: str) -> dict[str, Any]:
+def without_unsafe_entries(content: dict[str, Any], file: str) -> dict[str, Any]:
     """Remove from a checkpoint what would make mmengine execute code or delete files.
 
     Configs (``meta.config``, ``meta.cfg``, ``message_hub.runtime_info.cfg``) are dropped. Of the
@@ -226,7 +227,7 @@ def trained_classes(meta: Mapping[str, Any] | None) -> frozenset[str]:
 
 
 def load_for_mmengine(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Read a checkpoint for mmengine, see :func:`for_mmengine`.
+    """Read a checkpoint for mmengine, see :func:`without_unsafe_entries`.
 
     Args:
         filename: A path, a URL, ``hf://OWNER/NAME[/FILE]``, or a name in one of mmengine's lists,
@@ -251,7 +252,7 @@ def load_for_mmengine(filename: str, map_location: MapLocation = None) -> dict[s
         file = hub.fetch(filename)
     elif separator:
         raise UserError(f"{filename} is not read: copy the file here and give its path")
-    return for_mmengine(read_checkpoint(file, map_location), filename)
+    return without_unsafe_entries(read_checkpoint(file, map_location), filename)
 
 
 def _download(url: str) -> Path:

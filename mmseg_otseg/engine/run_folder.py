@@ -1,15 +1,13 @@
-"""The work folder of a run: its default name, its latest checkpoint, its lock, whole files."""
+"""The work folder of a run: its default name, its latest checkpoint, its lock."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -23,7 +21,6 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 POINTER = "last_checkpoint"  # the file in which mmengine names the latest checkpoint
-UNFINISHED = ".part"  # suffix of a file that is still being written
 
 
 def default_work_dir(config: str | os.PathLike) -> str:
@@ -68,28 +65,6 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         f"{folder} holds no checkpoint to resume from. {problem} Name one with --resume PATH, or "
         "remove these files to start from the beginning."
     )
-
-
-@contextlib.contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """Write ``file`` completely, or leave it as it was if writing is interrupted.
-
-    Yields:
-        The temporary path to write to. It is renamed to ``file`` once it is completely on disk.
-
-    Raises:
-        OSError: Naming the file, if it cannot be written, for example to a full disk.
-    """
-    part = file.with_name(file.name + UNFINISHED)
-    try:
-        yield part
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)  # frees the space of an incomplete file
-        raise OSError(error.errno, f"{error.strerror or error}, while writing", str(file)) from None
 
 
 def lock_folder(folder: str | os.PathLike) -> int | None:

@@ -22,7 +22,7 @@ from mmseg_otseg.engine.config import resolve
 from mmseg_otseg.engine.run_folder import default_work_dir, latest_checkpoint
 
 #: Beginnings of the messages that go only to the log file: long ones and harmless warnings.
-FOR_THE_FILE = re.compile(
+FILE_ONLY_MESSAGES = re.compile(
     r"\n-{60}\nSystem environment:|Config:\n|Hooks will be executed in the following order"
     r"|paramwise_options -- |Distributed training is not used, all SyncBatchNorm"
     r'|The prefix is not set in metric class|"FileClient" will be deprecated'
@@ -67,7 +67,7 @@ class ZeroShotRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.addFilter(lambda record: not FOR_THE_FILE.match(record.getMessage()))
+                handler.addFilter(lambda record: not FILE_ONLY_MESSAGES.match(record.getMessage()))
         logger.info(f"config, environment and all messages: {logger.log_file}")
         return logger
 

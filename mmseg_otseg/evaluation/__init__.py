@@ -1,6 +1,6 @@
 """Metrics of zero-shot segmentation."""
 
-from .seen_bias import (
+from .seen_bias_sweep import (
     DEFAULT_BIASES,
     SeenBiasMetric,
     best_bias,

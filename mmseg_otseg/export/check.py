@@ -11,7 +11,7 @@ import torch
 from mmseg.structures import SegDataSample
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.inference import OTSegRuntime, with_classes
+from mmseg_otseg.inference import OTSegRuntime, copy_with_classes
 from mmseg_otseg.structures.class_split import KNOWN_CLASSES
 
 # The largest differences allowed in full precision, and with weights rounded to 8 bits.
@@ -55,7 +55,7 @@ def check_folder(folder: Path, model: Any, bounds: Mapping[str, float] = EXACT) 
     rows, columns = model.backbone.patch_size
     sizes = [(4 * rows, 4 * columns), (7 * rows, 3 * columns), (2 * rows, 9 * columns)]
     for names in vocabularies:
-        named = with_classes(model, names)
+        named = copy_with_classes(model, names)
         classes = runtime.vocabulary(names)
         with torch.no_grad():
             text = named.neck.text().float().numpy()

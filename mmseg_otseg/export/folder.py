@@ -72,7 +72,7 @@ def export_folder(
     """
     _check_arguments(model, size)
     resize = how_to_resize(cfg)
-    slides = windows(model.test_cfg, resize, size)
+    slides = window_settings(model.test_cfg, resize, size)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty: choose a folder that does not exist yet")
@@ -160,7 +160,7 @@ def how_to_resize(cfg: Config) -> dict[str, Any] | None:
     return resize
 
 
-def windows(
+def window_settings(
     test_cfg: Mapping[str, Any], resize: Mapping[str, Any] | None, size: tuple[int, int] | None
 ) -> dict[str, Any] | None:
     """How an exported model cuts images into windows.

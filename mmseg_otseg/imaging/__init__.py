@@ -6,7 +6,7 @@ from .labels import NONE_COLOR, NONE_NAME, labels_at_size
 from .outputs import OutputFolder
 from .overlays import heat, paint
 from .reading import SUFFIXES, ImageError, check_image_file, find_images, read_image
-from .resizing import resize, windows
+from .resizing import resize, window_slices
 
 __all__ = [
     "NONE_COLOR",
@@ -25,5 +25,5 @@ __all__ = [
     "palette_for",
     "read_image",
     "resize",
-    "windows",
+    "window_slices",
 ]

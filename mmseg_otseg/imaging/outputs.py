@@ -8,17 +8,16 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.files import write_atomically
 
 from .labels import NONE_COLOR, NONE_NAME
 from .reading import read_image
@@ -96,7 +95,7 @@ class OutputFolder:
             self._summary.close()
         if self.coco and self._summary is not None:
             categories = [dict(id=index, name=name) for index, name in enumerate(self.names, 1)]
-            with whole(self.folder / COCO) as part:
+            with write_atomically(self.folder / COCO, fsync=False) as part:
                 part.write_text(json.dumps(dict(self._coco, categories=categories)), "utf-8")
 
     def save(
@@ -139,11 +138,11 @@ class OutputFolder:
             for index, (name, color) in enumerate(zip(self.names, self.palette))
         ]
         key = dict(self.settings, classes=classes)
-        with whole(self.folder / KEY) as part:
+        with write_atomically(self.folder / KEY, fsync=False) as part:
             part.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", "utf-8")
         if self.own_data:
             lines = [f'"{name}"' if "," in name else name for name in self.names]
-            with whole(self.folder / NAMES) as part:
+            with write_atomically(self.folder / NAMES, fsync=False) as part:
                 part.write_text("\n".join(lines) + "\n", "utf-8")
         file, header, rows = self.folder / SHARES, ["image", *self.names, NONE_NAME], []
         if file.is_file():
@@ -192,7 +191,9 @@ class OutputFolder:
             save_image(Image.fromarray(read_image(image)[0]), file.with_name(f"{file.name}.png"))
             return
         suffix = Path(image).suffix
-        with whole(file.with_name(file.name.removesuffix(suffix) + suffix)) as part:
+        with write_atomically(
+            file.with_name(file.name.removesuffix(suffix) + suffix), fsync=False
+        ) as part:
             shutil.copyfile(image, part)
 
 
@@ -238,20 +239,6 @@ def save_image(image: Image.Image, path: Path, **options: int) -> Path:
     Raises:
         OSError: Naming the file, if it cannot be written.
     """
-    with whole(path) as part:
+    with write_atomically(path, fsync=False) as part:
         image.save(part, format=FORMATS.get(path.suffix, "JPEG"), **options)
     return path
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file, which gets its name when it is complete, if not yet on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)

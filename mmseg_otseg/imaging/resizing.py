@@ -52,7 +52,7 @@ def tiles(old: int, new: int, align_corners: bool) -> Iterator[tuple[slice, slic
         yield slice(start, start + len(place)), source, weights
 
 
-def windows(size: int, window: int, stride: int) -> list[slice]:
+def window_slices(size: int, window: int, stride: int) -> list[slice]:
     """Where the windows lie along an axis, as in mmseg's ``slide`` mode.
 
     Args:

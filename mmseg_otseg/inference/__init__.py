@@ -14,7 +14,7 @@ _MODULES = {
     "OTSegRuntime": "runtime",
     "Segmenter": "segmenter",
     "set_classes": "vocabulary",
-    "with_classes": "vocabulary",
+    "copy_with_classes": "vocabulary",
 }
 __all__ = list(_MODULES)
 

@@ -23,8 +23,13 @@ from mmseg_otseg.inference.loading import (
     load_config,
     load_model,
 )
-from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory, names_alike
-from mmseg_otseg.inference.vocabulary import with_classes
+from mmseg_otseg.inference.segmenter import (
+    ModelForClasses,
+    Segmenter,
+    check_memory,
+    same_embedding_warning,
+)
+from mmseg_otseg.inference.vocabulary import copy_with_classes
 from mmseg_otseg.models.clip import check_precision
 from mmseg_otseg.models.segmentors import change_clip
 from mmseg_otseg.models.segmentors.sliding import ImageMaps
@@ -92,7 +97,7 @@ class OTSegInferencer(Segmenter):
         self._lock = Lock()
         # Keyed by all that a model of other classes is made from.
         self._renamed = lru_cache(VOCABULARIES_KEPT)(
-            lambda classes, *changes: with_classes(self.model, classes)
+            lambda classes, *changes: copy_with_classes(self.model, classes)
         )
 
     @torch.no_grad()
@@ -125,7 +130,7 @@ class OTSegInferencer(Segmenter):
         Raises:
             UserError: If the image cannot be read or segmented, or the class names are invalid.
         """
-        named = self.named(classes)
+        named = self.for_classes(classes)
         pixels, size = read_image(image)
         values = self.predict(pixels, named.model, refine)
         neck, bias = named.model.neck, getattr(named.model.decode_head, "seen_bias", 0.0)
@@ -161,16 +166,16 @@ class OTSegInferencer(Segmenter):
         data = model.data_preprocessor({key: [value] for key, value in packed.items()}, False)
         return data["inputs"], [sample.metainfo for sample in data["data_samples"]]
 
-    def named(self, classes: str | Sequence[str] | SplitLike | None) -> Named:
+    def for_classes(self, classes: str | Sequence[str] | SplitLike | None) -> ModelForClasses:
         """The model with its own vocabulary; models of the most recent calls are cached."""
         model = self._model_for(classes)
         meta, text = model.dataset_meta, model.neck.text
-        return Named(
+        return ModelForClasses(
             model=model,
             names=meta["classes"],
             palette=meta["palette"],
             align_corners=model.align_corners,
-            warning=names_alike(text.split.texts, text().detach().float().cpu().numpy()),
+            warning=same_embedding_warning(text.split.texts, text().detach().float().cpu().numpy()),
         )
 
     def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
@@ -187,7 +192,7 @@ class OTSegInferencer(Segmenter):
             classes = ClassSplit.build(classes)
         elif classes is not None and not isinstance(classes, ClassSplit):
             classes = tuple(class_list(classes, KNOWN_CLASSES))
-        model = with_classes(self.model)
+        model = copy_with_classes(self.model)
         if classes is None or classes == model.neck.text.split.full_names:
             return model
         names = classes.names if isinstance(classes, ClassSplit) else None  # no part of its hash

@@ -19,7 +19,7 @@ import mmseg_otseg
 from mmseg_otseg.datasets.data_folders import nested_datasets
 from mmseg_otseg.engine.config import resolve, type_name
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.inference.vocabulary import with_classes
+from mmseg_otseg.inference.vocabulary import copy_with_classes
 
 FROM_ARRAY = "LoadImageFromNDArray"
 NAMES_CONFIG = Path("training_free", "names.py")
@@ -74,10 +74,10 @@ def load_model(cfg: Config, weights: str | os.PathLike | None) -> Any:
     if checkpoint is None:
         if any(parameter.requires_grad for parameter in model.parameters()):
             print_log("no weights given: the trainable parts stay as initialized", "current")
-        return with_classes(model)
+        return copy_with_classes(model)
     load_state_dict(model, checkpoint.get("state_dict", checkpoint))
     model.dataset_meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
-    return with_classes(model)
+    return copy_with_classes(model)
 
 
 def array_pipeline(cfg: Config) -> Compose:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import class_list, names_of, resize, windows
+from mmseg_otseg.imaging import class_list, names_of, resize, window_slices
 from mmseg_otseg.inference.exported import (
     MODEL,
     VOCABULARY,
@@ -21,7 +21,12 @@ from mmseg_otseg.inference.exported import (
     read_metadata,
     read_vocabulary,
 )
-from mmseg_otseg.inference.segmenter import Named, Segmenter, check_memory, names_alike
+from mmseg_otseg.inference.segmenter import (
+    ModelForClasses,
+    Segmenter,
+    check_memory,
+    same_embedding_warning,
+)
 
 
 class OTSegRuntime(Segmenter):
@@ -110,7 +115,7 @@ class OTSegRuntime(Segmenter):
 
         Returns:
             Values of every name, shape (B, Q, h, w): probabilities less the bias of seen classes,
-            or cosines for :meth:`finish`.
+            or cosines for :meth:`merge_names`.
 
         Raises:
             UserError: If the model does not take these images.
@@ -122,7 +127,7 @@ class OTSegRuntime(Segmenter):
             seen_bias=np.float32(self.seen_bias) * seen,
         )
 
-    def finish(self, values: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    def merge_names(self, values: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Class maps from the values of all names, once windows are averaged.
 
         Args:
@@ -170,7 +175,7 @@ class OTSegRuntime(Segmenter):
         if slides is None:
             values = self._predict_window(image, model)
         else:
-            rows, columns = map(windows, image.shape[:2], slides["size"], slides["stride"])
+            rows, columns = map(window_slices, image.shape[:2], slides["size"], slides["stride"])
             values = np.zeros((len(model.text), *image.shape[:2]), np.float32)
             covered = np.zeros(image.shape[:2], np.float32)
             for row in rows:
@@ -178,7 +183,7 @@ class OTSegRuntime(Segmenter):
                     values[:, row, column] += self._predict_window(image[row, column], model)
                     covered[row, column] += 1
             values /= covered
-        return self.finish(_refined(values, image) if refine else values, model)
+        return self.merge_names(_refined(values, image) if refine else values, model)
 
     def _predict_window(self, window: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Values (Q, h, w) of a window (h, w, 3)."""
@@ -196,16 +201,16 @@ class OTSegRuntime(Segmenter):
         corners = self.metadata["align_corners"]
         return resize(values.transpose(1, 2, 0), size, corners).transpose(2, 0, 1)
 
-    def named(self, classes: str | os.PathLike | Sequence[str] | None) -> Named:
+    def for_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> ModelForClasses:
         """The vocabulary of a call."""
         vocabulary = self.vocabulary(classes)
         texts = [name for entry in vocabulary.full_names for name in names_of(entry)]
-        return Named(
+        return ModelForClasses(
             model=vocabulary,
             names=vocabulary.names,
             palette=vocabulary.palette,
             align_corners=self.metadata["align_corners"],
-            warning=names_alike(texts, vocabulary.text),
+            warning=same_embedding_warning(texts, vocabulary.text),
         )
 
     def settings(self, model: Vocabulary, refine: bool | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mmseg_otseg.imaging.reading import Source, find_images, read_image
 logger = logging.getLogger("mmseg_otseg")
 
 MAX_VALUES = 3 * 2**26  # of all class maps of an image, 768 MiB; some steps need three copies
-SAME = 0.999  # cosine of two texts that CLIP does not tell apart
+SAME_COSINE = 0.999  # cosine of two texts that CLIP does not tell apart
 
 
 class Segmented(NamedTuple):
@@ -41,7 +41,7 @@ class Segmented(NamedTuple):
     reason: str = ""
 
 
-class Named(NamedTuple):
+class ModelForClasses(NamedTuple):
     """A model and the classes that it segments in one call.
 
     Attributes:
@@ -63,12 +63,12 @@ class Segmenter(ABC):
     """Segments images into classes named in the call; subclasses provide the model."""
 
     @abstractmethod
-    def named(self, classes: Any) -> Named:
+    def for_classes(self, classes: Any) -> ModelForClasses:
         """A model for the classes of a call; None means the model's own classes."""
 
     @abstractmethod
     def settings(self, model: Any, refine: bool | None) -> dict[str, Any]:
-        """What to note about a model of :meth:`named` beside the masks, for JSON."""
+        """What to note about a model of :meth:`for_classes` beside the masks, for JSON."""
 
     @abstractmethod
     def predict(self, image: np.ndarray, model: Any, refine: bool | None = None) -> np.ndarray:
@@ -76,7 +76,7 @@ class Segmenter(ABC):
 
         Args:
             image: RGB values, shape (H, W, 3), uint8.
-            model: The model of :meth:`named`.
+            model: The model of :meth:`for_classes`.
             refine: As in :meth:`segment`.
 
         Returns:
@@ -166,7 +166,7 @@ class Segmenter(ABC):
         for path in left_out:
             kind = "a folder, not searched" if os.path.isdir(path) else "not an image suffix"
             logger.warning("left out %s: %s", path, kind)
-        named = self.named(classes)
+        named = self.for_classes(classes)
         if none_below is None:
             none_below = (getattr(named.model, "test_cfg", None) or {}).get("none_below")
         if named.warning:
@@ -179,7 +179,7 @@ class Segmenter(ABC):
 
     def _results(
         self,
-        named: Named,
+        named: ModelForClasses,
         images: list[str | np.ndarray],
         refine: bool | None,
         out: OutputFolder | None,
@@ -234,7 +234,7 @@ def check_memory(names: int, size: Sequence[int]) -> None:
         )
 
 
-def names_alike(names: Sequence[str], text: np.ndarray) -> str:
+def same_embedding_warning(names: Sequence[str], text: np.ndarray) -> str:
     """A warning about names that have the same text embedding; empty if there are none.
 
     Args:
@@ -243,7 +243,7 @@ def names_alike(names: Sequence[str], text: np.ndarray) -> str:
     """
     mean = text.astype(np.float32).mean(1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    first = (mean @ mean.T > SAME).argmax(1)  # the first name with the same embedding
+    first = (mean @ mean.T > SAME_COSINE).argmax(1)  # the first name with the same embedding
     groups = [np.flatnonzero(first == index).tolist() for index in np.unique(first)]
     groups = [group for group in groups if len(group) > 1]
     if not groups:

@@ -76,7 +76,7 @@ def segmentation_sheet(
         truth = {} if row.label is None else {"truth": row.label}
         for title, labels in {**truth, **row.predictions}.items():
             axes = line[titles.index(title)]
-            draw_labels(axes, labels, palette, np.isin(labels, list(unseen)), names)
+            draw_label_map(axes, labels, palette, np.isin(labels, list(unseen)), names)
             shown |= set(np.unique(labels).tolist())
             if row.label is not None and title != "truth":
                 axes.text(
@@ -93,7 +93,7 @@ def segmentation_sheet(
     return figure
 
 
-def draw_labels(
+def draw_label_map(
     axes: Axes,
     labels: np.ndarray,
     palette: Sequence[Sequence[int]],

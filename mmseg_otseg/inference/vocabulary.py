@@ -34,7 +34,7 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
             repeated, or the split is invalid.
     """
     segmentor = _segmentor(model)
-    changed = with_classes(model, classes)
+    changed = copy_with_classes(model, classes)
     # Replace the neck in one step: a copy made meanwhile has either the old or the new vocabulary.
     segmentor.neck = changed.neck
     for part, new in ((segmentor.decode_head, changed.decode_head), (segmentor, changed)):
@@ -42,7 +42,7 @@ def set_classes(model: nn.Module, classes: Sequence[str] | SplitLike) -> None:
     segmentor.dataset_meta = changed.dataset_meta
 
 
-def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
+def copy_with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = None) -> Any:
     """The same model with the same weights but with its own vocabulary.
 
     Changing the vocabulary of one of the two models does not affect the other.
@@ -60,10 +60,13 @@ def with_classes(model: nn.Module, classes: Sequence[str] | SplitLike | None = N
             f"this {type(segmentor).__name__} has no neck with a vocabulary (DLFANeck), so "
             "its classes cannot be changed"
         )
-    other = _shell(segmentor)
-    other.neck, other.decode_head = _shell(segmentor.neck), _shell(segmentor.decode_head)
+    other = _shallow_copy(segmentor)
+    other.neck, other.decode_head = (
+        _shallow_copy(segmentor.neck),
+        _shallow_copy(segmentor.decode_head),
+    )
     if classes is not None:
-        other.neck.text = _shell(other.neck.text)
+        other.neck.text = _shallow_copy(other.neck.text)
         other.neck.set_classes(classes)
     split = other.neck.text.split
     for part in (other.decode_head, other):
@@ -78,7 +81,7 @@ def _segmentor(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
 
 
-def _shell(module: Part) -> Part:
+def _shallow_copy(module: Part) -> Part:
     """A copy of a module that shares its tensors and parts; parts can be replaced in the copy."""
     shell = copy.copy(module)
     for name in ("_parameters", "_buffers", "_modules"):

@@ -283,7 +283,7 @@ class CLIPBackbone(TrainedModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(prefix + "class_embedding_times", self.class_embedding_times)
         # The checkpoint's tower may have another native resolution, as the authors' files do.
-        self.tower.take_positions(state_dict, prefix + "clip.module.")
+        self.tower.adopt_native_resolution(state_dict, prefix + "clip.module.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -134,7 +134,7 @@ class DLFANeck(TrainedModule):
         """Align text and the local features that the backbone returned.
 
         Returns:
-            Unit-length pixels of every level, and queries: in training one for each class, with
+            Unit-length patches of every level, and queries: in training one for each class, with
             ``train_classes="seen"`` for the seen ones only; otherwise one for each name.
         """
         split, device = self.text.split, features.global_token.device
@@ -161,14 +161,14 @@ class DLFANeck(TrainedModule):
             seen: Whether each is of a seen class, shape (Q,), bool; None is all.
 
         Returns:
-            Unit-length pixels of every level, and a query for each text embedding.
+            Unit-length patches of every level, and a query for each text embedding.
         """
         if classes is None:
             classes = torch.arange(text.shape[0], device=text.device)
         if seen is None:
             seen = torch.ones_like(classes, dtype=torch.bool)
-        pixels, queries = self._align_pixels(features.local), self.make_queries(text, features)
-        return AlignedFeatures(pixels, queries, classes, seen, features=features)
+        patches, queries = self._align_patches(features.local), self.make_queries(text, features)
+        return AlignedFeatures(patches, queries, classes, seen, features=features)
 
     def make_queries(self, text: Tensor, features: CLIPFeatures) -> Tensor:
         """Queries (B, K, N, D), not normalized, of unit-length text embeddings (K, N, D).
@@ -179,7 +179,7 @@ class DLFANeck(TrainedModule):
             return text.expand(features.global_token.shape[0], -1, -1, -1)
         return self.descriptor(text, features.global_token)
 
-    def _align_pixels(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _align_patches(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Local tokens (B, C, H, W) of each level to unit-length features (B, D, H, W)."""
         if len(self.adapters):
             if len(self.adapters) != len(local):

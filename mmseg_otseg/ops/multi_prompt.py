@@ -1,4 +1,8 @@
-"""Multi-prompt transport between the pixels of an image and the prompts of a class."""
+"""Multi-prompt transport between the pixels of an image and the prompts of a class.
+
+As in the papers, a pixel is here one of the M places of a feature map. The rest of the package
+calls it a patch, and an element of the image a pixel.
+"""
 
 from __future__ import annotations
 

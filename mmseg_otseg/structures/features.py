@@ -30,14 +30,15 @@ class AlignedFeatures:
     """Output of :class:`~mmseg_otseg.models.DLFANeck`: text and local features in one space.
 
     Attributes:
-        pixels: Local features of each level, shape (B, D, H, W) each, unit length.
+        pixels: Local features of each level, one for each patch, shape (B, D, H, W) each, unit
+            length. The papers call them pixels.
         queries: Text queries, shape (B, K, N, D): N prompts of each of K classes, or of each of
             their names where testing a class has several.
         classes: Full class index of each of the K query classes, shape (K,), int64, in order.
         seen: Whether each query class is a seen class, shape (K,), bool.
         unseen: The query classes that self-training uses as pseudo labels, as indices into the
             queries, shape (U,), int64; None without self-training.
-        features: What the backbone returned, for heads that need more than pixels and queries.
+        features: What the backbone returned, for heads that need more than patches and queries.
     """
 
     pixels: tuple[Tensor, ...]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmseg_otseg.checks import DataReport, check_data
 from mmseg_otseg.checks.clip import patch_agreement
-from mmseg_otseg.checks.names import order_findings, read_names
+from mmseg_otseg.checks.names import compare_names, order_findings
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
 from tests.helpers.run_tools import run_tool
@@ -125,16 +125,16 @@ def test_a_clip_that_knows_little_accuses_nobody(number: int, knowledge: int) ->
 
 
 def test_names_that_read_alike() -> None:
-    (finding,) = read_names(CLIP, [*NAMES, "Red  Circle"]).findings
+    (finding,) = compare_names(CLIP, [*NAMES, "Red  Circle"]).findings
     assert finding.level == "warning" and "red circle, Red  Circle" in finding.text
     random = dict(CLIP, pretrained=None)  # knows no language
-    assert not read_names(random, ["car", "cars", "road"]).findings
+    assert not compare_names(random, ["car", "cars", "road"]).findings
 
 
 def test_names_that_do_not_fit() -> None:
     long = " ".join(["very"] * 30 + ["red circle"])
     with pytest.raises(ValueError, match=r"very .* 32 "):
-        read_names(CLIP, [*NAMES, long])
+        compare_names(CLIP, [*NAMES, long])
 
 
 def test_the_sheet_comes_after_the_report_and_names_its_path(shapes: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import METRICS
 from mmseg_otseg_cli.errors import CommandError
-from mmseg_otseg_cli.open_vocabulary import data_configs, on_data, read_data
+from mmseg_otseg_cli.open_vocabulary import config_on_data, data_configs, read_data_config
 from PIL import Image
 
 from mmseg_otseg.engine import resolve
@@ -25,14 +25,14 @@ from tests.helpers.small_configs import CLIP
 
 CONFIGS = ROOT / "configs"
 MODELS = {"trained": "otseg/voc_512.py", "training_free": "training_free/names.py"}
-CASES = [(name, protocol) for name in LAYOUTS for protocol in read_data(name).protocols]
+CASES = [(name, protocol) for name in LAYOUTS for protocol in read_data_config(name).protocols]
 
 
 def combined(name: str, protocol: str) -> Config:
     """The config of a small model on a data set."""
     model = Config.fromfile(CONFIGS / MODELS.get(protocol, MODELS["trained"]))
     model.model.clip = dict(CLIP)
-    cfg = on_data(model, read_data(name), protocol)
+    cfg = config_on_data(model, read_data_config(name), protocol)
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     return resolve(cfg)
 
@@ -131,24 +131,24 @@ def test_missing_data_is_named_with_its_preparation(
 
 def test_unknown_data_and_protocols_are_refused() -> None:
     with pytest.raises(FileNotFoundError, match=r"voc22.* voc21\?.*ade20k_847"):
-        read_data("voc22")
+        read_data_config("voc22")
     with pytest.raises(CommandError, match="voc20b"):
-        read_data("otseg/voc_512")
+        read_data_config("otseg/voc_512")
     with pytest.raises(CommandError, match="--data voc20"):
         run_tool("test", "open_vocabulary/voc20")
     model = Config.fromfile(CONFIGS / MODELS["trained"])
     with pytest.raises(CommandError, match="training_free"):
-        on_data(model, read_data("voc20"), "trainingfree")
+        config_on_data(model, read_data_config("voc20"), "trainingfree")
 
 
 def test_the_model_config_decides_all_else() -> None:
     model = Config.fromfile(CONFIGS / MODELS["training_free"])
-    cfg = on_data(model, read_data("cityscapes"))
+    cfg = config_on_data(model, read_data_config("cityscapes"))
     assert cfg.model.split == dict(classes="sclip/cityscapes")
     steps = cfg.test_dataloader.dataset.pipeline
     assert [step["type"] for step in steps][1:3] == ["Resize", "LoadAnnotations"]
     assert steps[1]["scale"] == (2048, 560)
-    assert on_data(model, read_data("voc20")).test_pipeline[1].scale == (2048, 336)
+    assert config_on_data(model, read_data_config("voc20")).test_pipeline[1].scale == (2048, 336)
     assert "LoadAnnotations" not in str(model.test_pipeline) and "protocols" not in cfg
 
 

@@ -16,7 +16,7 @@ from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Dataset
 
 from mmseg_otseg.datasets import ReproducibleInfiniteSampler
-from mmseg_otseg.datasets.samplers import draw_seed, seeded_by
+from mmseg_otseg.datasets.samplers import augmentation_seed, seeded_by
 
 
 class Echo(Dataset):
@@ -42,8 +42,11 @@ def draws(sampler: Iterable, count: int) -> list[Any]:
 
 def test_the_order_is_mmengines_and_every_draw_has_a_seed_of_its_own() -> None:
     assert [i for i, _ in draws(sampler_of(), 30)] == draws(InfiniteSampler(range(7), seed=3), 30)
-    assert len({draw_seed(run, number) for run in range(-1, 3) for number in range(100)}) == 400
-    assert 0 <= draw_seed(-1, 0) < 2**32
+    assert (
+        len({augmentation_seed(run, number) for run in range(-1, 3) for number in range(100)})
+        == 400
+    )
+    assert 0 <= augmentation_seed(-1, 0) < 2**32
 
 
 def test_is_built_as_the_runner_does_and_gives_plain_indices_to_other_datasets() -> None:

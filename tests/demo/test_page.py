@@ -62,12 +62,12 @@ def visitor(arrive: Callable[[], Visitor]) -> Visitor:
 
 
 def test_names() -> None:
-    from mmseg_otseg.demo.page import read_names, write_names
+    from mmseg_otseg.demo.page import format_names, parse_names
 
-    assert read_names("cat,\n sofa ") == read_names("cat\nsofa") == ["cat", "sofa"]
-    assert read_names(" \n ") is None
+    assert parse_names("cat,\n sofa ") == parse_names("cat\nsofa") == ["cat", "sofa"]
+    assert parse_names(" \n ") is None
     for names in (["cat", "chair, wooden"], ["zebra"]):
-        assert read_names(write_names(names)) == names
+        assert parse_names(format_names(names)) == names
 
 
 SAMPLE = "#samples .grid-container > :nth-child(2) button"

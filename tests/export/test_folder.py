@@ -20,7 +20,7 @@ from mmseg_otseg.demo.samples import shipped_model
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.export import check, export_folder, folder
 from mmseg_otseg.export.onnx_files import cleaning, fast_tokenizer, quantize
-from mmseg_otseg.inference import OTSegInferencer, OTSegRuntime, with_classes
+from mmseg_otseg.inference import OTSegInferencer, OTSegRuntime, copy_with_classes
 from mmseg_otseg.inference.exported import clean_text
 from tests.helpers.exported import Exported, exported, needs_torch, small_model
 from tests.helpers.small_clips import FEATURE_MAPS, VITS, clip_of, loud, make_towers_small
@@ -190,7 +190,7 @@ def test_every_family(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
     loud(model.backbone)
-    differences = export_folder(with_classes(model), cfg, tmp_path / "exported")
+    differences = export_folder(copy_with_classes(model), cfg, tmp_path / "exported")
     assert differences["text"] < 1e-5
     assert differences["probabilities"] < 1e-4
 

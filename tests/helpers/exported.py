@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from mmseg_otseg.export.folder import MIN_TORCH, export_folder
-from mmseg_otseg.inference import with_classes
+from mmseg_otseg.inference import copy_with_classes
 from tests.helpers.small_configs import small
 
 for package in ("onnx", "onnxscript", "onnxruntime", "tokenizers"):
@@ -33,7 +33,7 @@ def small_model(name: str, folder: Path) -> tuple[Any, Config]:
     """A config of the project with a small CLIP, and its model with random weights."""
     cfg = small(name, folder)
     torch.manual_seed(0)
-    return with_classes(MODELS.build(cfg.model).eval()), cfg
+    return copy_with_classes(MODELS.build(cfg.model).eval()), cfg
 
 
 def exported(name: str, folder: Path, **options: Any) -> Exported:

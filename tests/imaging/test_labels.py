@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_otseg.imaging import heat, labels_at_size, paint, resize, resizing, windows
+from mmseg_otseg.imaging import heat, labels_at_size, paint, resize, resizing, window_slices
 
 PALETTE = [[200, 0, 0], [0, 200, 0]]
 
@@ -72,9 +72,9 @@ def test_images_are_rounded() -> None:
 
 
 def test_windows() -> None:
-    assert windows(100, 64, 48) == [slice(0, 64), slice(36, 100)]
-    assert windows(64, 64, 48) == [slice(0, 64)]
-    assert windows(50, 64, 48) == [slice(0, 50)]
+    assert window_slices(100, 64, 48) == [slice(0, 64), slice(36, 100)]
+    assert window_slices(64, 64, 48) == [slice(0, 64)]
+    assert window_slices(50, 64, 48) == [slice(0, 50)]
 
 
 def test_colors_and_what_has_none() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list
 from mmseg_otseg.inference import OTSegInferencer
-from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, names_alike
+from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, same_embedding_warning
 from mmseg_otseg.models import load_clip
 from mmseg_otseg.ops import refine
 from tests.helpers.paths import ROOT
@@ -156,10 +156,17 @@ def test_names_that_clip_does_not_tell_apart(
     photos: Path, config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]][:, None]
-    assert "some of these names apart" in (text := names_alike("abcd", table)) and "b, c" in text
-    assert "any of these names apart" in names_alike("bc", table[1:3])
-    assert names_alike("abd", table[[0, 1, 3]]) == names_alike("a", table[:1]) == ""
-    monkeypatch.setattr("mmseg_otseg.inference.segmenter.SAME", -1)
+    assert (
+        "some of these names apart" in (text := same_embedding_warning("abcd", table))
+        and "b, c" in text
+    )
+    assert "any of these names apart" in same_embedding_warning("bc", table[1:3])
+    assert (
+        same_embedding_warning("abd", table[[0, 1, 3]])
+        == same_embedding_warning("a", table[:1])
+        == ""
+    )
+    monkeypatch.setattr("mmseg_otseg.inference.segmenter.SAME_COSINE", -1)
     inferencer = OTSegInferencer(config, device="cpu")
     inferencer(photos, classes=NAMES)
     assert "any of these names apart" in caplog.text

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.inference import OTSegRuntime, with_classes
+from mmseg_otseg.inference import OTSegRuntime, copy_with_classes
 from mmseg_otseg.inference.runtime import _resized
 from mmseg_otseg.ops import refine
 from tests.helpers.exported import Exported
@@ -82,9 +82,9 @@ def test_as_many_tokens_as_in_torch(otseg: Exported) -> None:
     limit = runtime.metadata["prompts"]["max_tokens"]
     longest = " ".join(["very"] * (limit - 7))  # beside "a photo of medium", a period and two more
     found = runtime.vocabulary([longest]).text
-    expected = with_classes(otseg.model, [longest]).neck.text().numpy()
+    expected = copy_with_classes(otseg.model, [longest]).neck.text().numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    for vocabulary in (runtime.vocabulary, lambda names: with_classes(otseg.model, names)):
+    for vocabulary in (runtime.vocabulary, lambda names: copy_with_classes(otseg.model, names)):
         with pytest.raises(UserError, match="shorter"):
             vocabulary([f"very {longest}"])
 

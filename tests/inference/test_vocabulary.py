@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_otseg.inference import set_classes, with_classes
+from mmseg_otseg.inference import copy_with_classes, set_classes
 from mmseg_otseg.models.segmentors import resolve_model
 
 
@@ -38,7 +38,7 @@ def test_shared_classes_keep_their_logits(model: Any) -> None:
 def test_a_vocabulary_of_its_own(model: Any) -> None:
     image = torch.randn(1, 3, 64, 64)
     before, names = predict(model, image), model.neck.text.split.classes
-    other = with_classes(model, ["cat", "zebra"])
+    other = copy_with_classes(model, ["cat", "zebra"])
     assert len(predict(other, image)) == 2 and other.dataset_meta["classes"] == ("cat", "zebra")
     assert torch.equal(predict(model, image), before) and model.neck.text.split.classes == names
     set_classes(model, ["sofa"])
@@ -66,12 +66,12 @@ def class_maps(model: Any, refine: bool = False) -> torch.Tensor:
     indirect=["config"],
 )
 def test_the_largest_of_three_runs(model: Any, refine: bool) -> None:
-    model = with_classes(model, SPLIT)
+    model = copy_with_classes(model, SPLIT)
     found = class_maps(model, refine)
     assert found.shape[1] == model.num_classes == 2 and model.out_channels == 4
     assert model.dataset_meta["classes"] == ("sofa", "cat")
     alone = [
-        class_maps(with_classes(model, {"classes": [name, "cat"], "unseen": ["cat"]}), refine)
+        class_maps(copy_with_classes(model, {"classes": [name, "cat"], "unseen": ["cat"]}), refine)
         for name in NAMES
     ]
     assert torch.allclose(found, torch.stack(alone).amax(0), atol=1e-5)

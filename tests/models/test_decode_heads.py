@@ -31,18 +31,18 @@ pytestmark = pytest.mark.usefixtures("device")
 def inputs(prompts: int = 3, width: int = 16) -> tuple[Tensor, Tensor]:
     generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     queries = torch.randn(2, 4, prompts, width, generator=generator)
-    pixels = F.normalize(torch.randn(2, 20, width, generator=generator), dim=-1)
-    return queries, pixels
+    patches = F.normalize(torch.randn(2, 20, width, generator=generator), dim=-1)
+    return queries, patches
 
 
 def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
-    queries, pixels = inputs()
+    queries, patches = inputs()
     decoder = MPSADecoder(16).eval()
     decoder.layers[0].attention.forward = lambda q, p: (
         torch.full((2, 4, 20), -500.0),
         torch.full((2, 4, 3, 20), 1 / 60),
     )
-    result = decoder(queries, pixels)
+    result = decoder(queries, patches)
     result.sum().backward()
     assert not result.any()
     assert all(p.grad is None or p.grad.isfinite().all() for p in decoder.parameters())
@@ -52,11 +52,11 @@ def test_strongly_negative_maps_gate_to_zero_with_finite_gradients() -> None:
 
 
 def features(seen: tuple[bool, ...] = (True, False, True), levels: int = 1) -> AlignedFeatures:
-    pixels = tuple(F.normalize(torch.randn(2, 16, 3, 5), dim=1) for _ in range(levels))
+    patches = tuple(F.normalize(torch.randn(2, 16, 3, 5), dim=1) for _ in range(levels))
     queries = torch.randn(2, len(seen), 2, 16)
     known = torch.tensor(seen)
     unseen = (~known).nonzero()[:, 0]
-    return AlignedFeatures(pixels, queries, torch.arange(len(seen)), known, unseen)
+    return AlignedFeatures(patches, queries, torch.arange(len(seen)), known, unseen)
 
 
 def head(num_classes: int = 3, **options: Any) -> MPSAHead:
@@ -130,28 +130,28 @@ def test_untouched_zegot_is_clips_own_similarity_through_mps(tmp_path: Path) -> 
         clip = load_clip(**CLIP)
         clip.visual.output_tokens = True
         _, tokens = clip.visual(image)
-        pixels = F.normalize(tokens @ clip.visual.proj, dim=-1)
+        patches = F.normalize(tokens @ clip.visual.proj, dim=-1)
         text = model.neck.text()[None].expand(2, -1, -1, -1)
-        similarity = pixel_prompt_similarity(pixels, text)
+        similarity = pixel_prompt_similarity(patches, text)
         expected = transport_score(similarity, multi_prompt_plan(similarity))
     assert torch.allclose(score.flatten(2), expected, atol=1e-4)
 
 
 def test_prompts_of_a_class_are_decoded_alone_and_averaged() -> None:
     decoder = MultiHeadDecoder(16, num_heads=4).double().eval()
-    queries, pixels = torch.randn(2, 3, 5, 16).double(), torch.randn(2, 10, 16).double()
-    alone = [decoder(prompt[:, :, None], pixels) for prompt in queries.unbind(2)]
-    assert torch.allclose(decoder(queries, pixels), sum(alone) / 5, atol=1e-12)
+    queries, patches = torch.randn(2, 3, 5, 16).double(), torch.randn(2, 10, 16).double()
+    alone = [decoder(prompt[:, :, None], patches) for prompt in queries.unbind(2)]
+    assert torch.allclose(decoder(queries, patches), sum(alone) / 5, atol=1e-12)
 
 
 def test_dropout_reaches_the_attention_in_training_only() -> None:
     layer = MultiHeadDecoder(16, num_heads=4, dropout=0.5).layers[0]
-    queries, pixels = torch.randn(1, 2, 1, 16), torch.randn(1, 50, 16)
+    queries, patches = torch.randn(1, 2, 1, 16), torch.randn(1, 50, 16)
     for quiet in (layer.dropout, layer.feed_forward):  # all other dropout
         quiet.eval()
-    assert not torch.equal(layer(queries, pixels), layer(queries, pixels))
+    assert not torch.equal(layer(queries, patches), layer(queries, patches))
     layer.eval()
-    assert torch.equal(layer(queries, pixels), layer(queries, pixels))
+    assert torch.equal(layer(queries, patches), layer(queries, patches))
 
 
 def test_a_decoder_refuses_the_weights_of_another_kind() -> None:

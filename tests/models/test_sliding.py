@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmseg_otseg.imaging import labels_at_size
 from mmseg_otseg.models.segmentors import resolve_model, sliding
-from mmseg_otseg.models.segmentors.sliding import place_labels
+from mmseg_otseg.models.segmentors.sliding import argmax_at_size
 from tests.helpers.small_configs import small
 from tools.benchmarks.memory import LiveBytes
 
@@ -63,7 +63,7 @@ def test_is_the_best_class_of_the_resized_maps(
     resized = torch.cat([F.interpolate(values[None], new, mode="bilinear") for values in maps])
     best, expected = resized.sum(0).max(0)
     close = (resized.sum(0) > best - 1e-6).sum(0) > 1  # where rounding decides
-    found, values = place_labels(maps, new)
+    found, values = argmax_at_size(maps, new)
     assert found.shape == new and close.float().mean() < 0.01
     assert torch.equal(found[~close], expected[~close])
     torch.testing.assert_close(values, best, rtol=0, atol=1e-6)
@@ -75,14 +75,14 @@ def test_is_the_best_class_of_the_resized_maps(
 def test_maps_of_the_images_size_keep_their_values_in_any_precision() -> None:
     values = torch.rand(30, 100, 70)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, best = place_labels([values], (100, 70))
+        found, best = argmax_at_size([values], (100, 70))
     assert torch.equal(best, values.amax(0)) and torch.equal(found, values.argmax(0))
 
 
 def test_ties_and_values_that_are_not_finite() -> None:
-    assert not place_labels([torch.zeros(3, 4, 5)], (8, 9))[0].any()  # the first of equal classes
+    assert not argmax_at_size([torch.zeros(3, 4, 5)], (8, 9))[0].any()  # the first of equal classes
     with pytest.raises(ValueError, match="not finite"):
-        place_labels([torch.full((3, 4, 5), torch.nan)], (8, 9))
+        argmax_at_size([torch.full((3, 4, 5), torch.nan)], (8, 9))
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])

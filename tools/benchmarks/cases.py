@@ -142,14 +142,14 @@ def head_case(sizes: Sizes, device: str) -> Case:
     """A training step of OTSeg's head: forward, losses of all maps, backward."""
     head = MPSAHead(num_classes=sizes.classes, embed_dim=sizes.width).to(device).train()
     size = (sizes.batch, sizes.width, sizes.grid, sizes.grid)
-    pixels = F.normalize(torch.randn(size, device=device), dim=1).requires_grad_()
+    patches = F.normalize(torch.randn(size, device=device), dim=1).requires_grad_()
     queries = torch.randn(
         sizes.batch, sizes.classes, sizes.prompts, sizes.width, device=device
     ).requires_grad_()
     classes = torch.arange(sizes.classes, device=device)
-    inputs = AlignedFeatures((pixels,), queries, classes, torch.ones_like(classes).bool())
+    inputs = AlignedFeatures((patches,), queries, classes, torch.ones_like(classes).bool())
     target = random_labels(sizes, device)
-    leaves = [pixels, queries, *head.parameters()]
+    leaves = [patches, queries, *head.parameters()]
     loss = head.loss_decode
     assert isinstance(loss, FocalDiceLoss)
 

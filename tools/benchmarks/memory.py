@@ -105,14 +105,14 @@ def testing(model: EncoderDecoder, size: tuple[int, int]) -> Callable[[], None]:
     return step
 
 
-def counted(step: Callable[[], None]) -> int:
+def peak_bytes(step: Callable[[], None]) -> int:
     """Bytes that live at the peak of a step, above those that live before it."""
     with LiveBytes() as live:
         step()
     return live.peak
 
 
-def operations(step: Callable[[], None]) -> int:
+def count_operations(step: Callable[[], None]) -> int:
     """Floating-point operations of a step: two for each multiply-add of its matrix products."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         step()
@@ -126,11 +126,11 @@ def row(method: str, dataset: str, precision: str) -> str:
     stored = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
     moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     one = training(model, side, 1)
-    flops = operations(one)  # the first step also encodes the text of frozen prompts
+    flops = count_operations(one)  # the first step also encodes the text of frozen prompts
     if precision == "fp32":
-        flops = operations(one)
-    peaks = [stored + moments + counted(training(model, side, batch)) for batch in BATCHES]
-    peaks.append(stored + counted(testing(model, size)))
+        flops = count_operations(one)
+    peaks = [stored + moments + peak_bytes(training(model, side, batch)) for batch in BATCHES]
+    peaks.append(stored + peak_bytes(testing(model, size)))
     cells = [f"{stored / GIB:.2f}", *(f"{peak / GIB:.2f}" for peak in peaks)]
     return f"| {method} | {dataset} | {precision} | {' | '.join(cells)} | {flops / 1e12:.2f} |"
 

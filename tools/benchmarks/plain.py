@@ -32,29 +32,29 @@ def plain_sinkhorn(
 def plain_class_maps(head: MPSAHead, inputs: AlignedFeatures) -> tuple[Tensor, Tensor]:
     """Score and decoder maps (B, K, H, W) of a head with one level, as the formulas read."""
     decoder: Any = head.decoder
-    pixels = inputs.pixels[-1].flatten(2).transpose(1, 2)
-    score, _ = _match(F.normalize(inputs.queries, dim=-1), pixels, head.epsilon)
+    patches = inputs.pixels[-1].flatten(2).transpose(1, 2)
+    score, _ = _match(F.normalize(inputs.queries, dim=-1), patches, head.epsilon)
     queries, gate = inputs.queries, torch.ones_like(score)
     for layer in decoder.layers:
-        class_map, plan = _map(layer.attention, queries, pixels)
-        attended = torch.einsum("bkmn,bmd->bknd", layer.dropout(plan), layer.value(pixels))
+        class_map, plan = _map(layer.attention, queries, patches)
+        attended = torch.einsum("bkmn,bmd->bknd", layer.dropout(plan), layer.value(patches))
         queries = layer.norm1(queries + layer.dropout(layer.proj(attended)))
         queries = layer.norm2(queries + layer.dropout(layer.feed_forward(queries)))
         gate = gate * class_map.sigmoid() ** (1 / len(decoder.layers))
-    class_map, _ = _map(decoder.last, queries, pixels)
+    class_map, _ = _map(decoder.last, queries, patches)
     grid = inputs.pixels[-1].shape[2:]
     return score.unflatten(2, grid), (class_map * gate).unflatten(2, grid)
 
 
-def _map(module: MPSAMap, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _map(module: MPSAMap, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
     query = F.normalize(module.query(queries), dim=-1)
-    key = F.normalize(module.key(pixels), dim=-1)
+    key = F.normalize(module.key(patches), dim=-1)
     return _match(query, key, module.epsilon)
 
 
-def _match(queries: Tensor, pixels: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Unit-length queries (B, K, N, D), pixels (B, M, D) to map (B, K, M), plan (B, K, M, N)."""
-    similarity = torch.einsum("bmd,bknd->bkmn", pixels, queries)
+def _match(queries: Tensor, patches: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Unit-length queries (B, K, N, D), patches (B, M, D) to map (B, K, M), plan (B, K, M, N)."""
+    similarity = torch.einsum("bmd,bknd->bkmn", patches, queries)
     plan = plain_sinkhorn((1 - similarity).flatten(0, 1), epsilon).view_as(similarity)
     return (plan * similarity).sum(-1) * plan[0, 0].numel(), plan
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import installed_configs, load_config
+from .config import configs_folder, load_config
 from .options import add_cfg_options, new_parser
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     from mmengine.logging import print_log
 
     from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
-    from mmseg_otseg.engine.run_folder import whole_file
     from mmseg_otseg.errors import UserError
+    from mmseg_otseg.files import write_atomically
     from mmseg_otseg.models.decode_heads import MPSADecoder, MultiHeadDecoder
     from mmseg_otseg.models.decode_heads.decoder import encode_kind
 
@@ -119,7 +119,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     method = named[0] if len(named) == 1 else METHODS[0]
     if config is None:
         data = "cocostuff" if prompts.shape[1] == COCO_PROMPTS else "voc"
-        config = Config.fromfile(installed_configs() / method.lower() / f"{data}_512.py")
+        config = Config.fromfile(configs_folder() / method.lower() / f"{data}_512.py")
     converted, dropped = convert_state_dict(state)
     converted["pixels"] = torch.tensor(PIXELS)
     if named:  # the other method's head refuses the file
@@ -129,7 +129,7 @@ def convert(src: str | Path, dst: str | Path, config: Config | None = None) -> s
     kept: dict[str, Any] = {"converted_from": f"{' or '.join(named or METHODS)}, the authors' code"}
     if meta.get("CLASSES") is not None:
         kept["dataset_meta"] = {"classes": tuple(meta["CLASSES"]), "palette": meta.get("PALETTE")}
-    with whole_file(target) as part:
+    with write_atomically(target) as part:
         torch.save({"state_dict": converted, "meta": kept}, part)
     print_log(
         f"{src} is a checkpoint of {kept['converted_from']}; {len(dropped)} of its {len(state)} "

@@ -15,9 +15,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import fetch_weights, installed_configs, load_config
+from .config import configs_folder, fetch_weights, load_config
 from .errors import CommandError
-from .open_vocabulary import data_configs, on_data, read_data
+from .open_vocabulary import config_on_data, data_configs, read_data_config
 from .options import add_launcher, config_parser
 from .test import build_tester
 
@@ -63,15 +63,15 @@ def find_data(cfg: Config, names: Sequence[str] | None) -> tuple[dict[str, Confi
     Raises:
         CommandError: If none of them is here.
     """
-    from mmseg_otseg.datasets.data_folders import check_config
+    from mmseg_otseg.datasets.data_folders import check_data_folders
     from mmseg_otseg.engine import resolve
 
     tests, lacking = {}, {}
     for given in names or data_configs():
         name = Path(given).stem
-        tests[name] = on_data(cfg, read_data(given))
+        tests[name] = config_on_data(cfg, read_data_config(given))
         try:
-            check_config(resolve(tests[name]).test_dataloader.dataset)
+            check_data_folders(resolve(tests[name]).test_dataloader.dataset)
         except FileNotFoundError as error:
             lacking[name] = f"{error} To prepare it, {tests[name].prepare}."
     if tests.keys() == lacking.keys():
@@ -195,7 +195,7 @@ def write_table(
     """
     import yaml
 
-    source = installed_configs() / "open_vocabulary" / "reported.yaml"
+    source = configs_folder() / "open_vocabulary" / "reported.yaml"
     papers = yaml.safe_load(source.read_text(encoding="utf-8"))["Reported"]
     head = ["data set", "images", *MEASURES.values(), *(paper["Method"] for paper in papers)]
     rows = []
@@ -234,7 +234,7 @@ def main() -> None:
 
     from mmseg_otseg.engine import process_group
     from mmseg_otseg.engine.hooks.checks import trained_classes
-    from mmseg_otseg.engine.run_folder import whole_file
+    from mmseg_otseg.files import write_atomically
 
     folder, trained = Path(cfg.work_dir) / "benchmark", None
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +257,7 @@ def main() -> None:
                 row = measure(test, seen, folder / f"{name}.png", args.images)
                 row["measured_with"] = key
                 if is_main_process():
-                    with whole_file(file) as part:
+                    with write_atomically(file) as part:
                         part.write_text(json.dumps(row, indent=2), encoding="utf-8")
             results[name] = row
         if is_main_process():

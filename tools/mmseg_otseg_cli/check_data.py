@@ -37,17 +37,17 @@ def tables(report: DataReport) -> str:
     """
     from prettytable import PrettyTable
 
-    from mmseg_otseg.checks.samples import sum_of
+    from mmseg_otseg.checks.samples import pixels_per_class
 
     assert report.split is not None
-    split, reading = report.split, report.reading
+    split, comparison = report.split, report.comparison
     data = PrettyTable(["", "images", "label sizes", "seen", "unseen", "ignored"])
     classes = PrettyTable(["", "class", "S/U"])
     classes.align["class"] = "l"
     for index, name in enumerate(split.classes):
         classes.add_row([index, name, "U" if index in split.unseen else "S"])
     for subset, samples in report.samples.items():
-        pixels = sum_of(samples)
+        pixels = pixels_per_class(samples)
         shares = [sum(pixels[index] for index in group) for group in (split.seen, split.unseen)]
         shares.append(sum(sample.ignored for sample in samples))
         total = max(pixels.total() + shares[-1], 1)
@@ -61,8 +61,8 @@ def tables(report: DataReport) -> str:
         held = [sum(bool(sample.pixels[index]) for sample in samples) for index in indices]
         classes.add_column(f"{subset} pixels", share)
         classes.add_column("images" if subset == "train" else "images ", held)
-    if reading is not None:
-        nearest = zip(reading.nearest, reading.cosine)
+    if comparison is not None:
+        nearest = zip(comparison.nearest, comparison.cosine)
         names = [f"{split.classes[index]} ({cosine:.2f})" for index, cosine in nearest]
         classes.add_column("nearest name to CLIP", names)
     return f"{data}\n{classes}"

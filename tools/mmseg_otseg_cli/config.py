@@ -31,7 +31,7 @@ TOP_LEVEL = frozenset(
 NEAR = 0.85  # similarity of a key to an existing one from which it counts as mistyped
 
 
-def installed_configs() -> Path:
+def configs_folder() -> Path:
     """The folder of the configs that come with the package."""
     spec = find_spec("mmseg_otseg")
     assert spec is not None and spec.origin is not None
@@ -42,7 +42,7 @@ def installed_configs() -> Path:
 
 def config_names() -> list[str]:
     """The names of the installed configs, e.g. ``otseg/voc_512``."""
-    folder = installed_configs()
+    folder = configs_folder()
     files = [file.relative_to(folder) for file in folder.glob("*/*.py")]
     return sorted(file.with_suffix("").as_posix() for file in files if file.parts[0] != "_base_")
 
@@ -58,7 +58,7 @@ def find_config(config: str) -> str:
     if Path(config).is_file():
         return config
     name = config.removeprefix("configs/").removesuffix(".py")
-    file = installed_configs() / f"{name}.py"
+    file = configs_folder() / f"{name}.py"
     if name and file.is_file():
         return str(file)
     beside = [str(path) for path in Path(config).parent.glob("*.py")]
@@ -77,7 +77,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Args:
         args: Parsed arguments with ``config`` and, optionally, ``data`` (see
-            :func:`~mmseg_otseg_cli.open_vocabulary.on_data`), ``cfg_options``, ``work_dir``,
+            :func:`~mmseg_otseg_cli.open_vocabulary.config_on_data`), ``cfg_options``, ``work_dir``,
             ``launcher``, ``checkpoint`` and ``resume``.
 
     Raises:
@@ -96,7 +96,7 @@ def read_config(args: argparse.Namespace) -> Config:
         if by_package or isinstance(error, FileNotFoundError):
             text = (
                 f"{text.rstrip('.')}. Name a file of `_base_` by its path, which is relative to "
-                f"the config that names it; this project's are in {installed_configs()}. "
+                f"the config that names it; this project's are in {configs_folder()}. "
                 "`mmseg-otseg config NAME > FILE` writes a copy that needs no other file."
             )
         raise CommandError(text) from error
@@ -106,9 +106,9 @@ def read_config(args: argparse.Namespace) -> Config:
             f"--data {Path(args.config).stem}"
         )
     if getattr(args, "data", None) is not None:
-        from .open_vocabulary import on_data, read_data
+        from .open_vocabulary import config_on_data, read_data_config
 
-        cfg = on_data(cfg, read_data(args.data), options.get("protocol"))
+        cfg = config_on_data(cfg, read_data_config(args.data), options.get("protocol"))
     check_keys(cfg.to_dict(), options)
     try:
         cfg.merge_from_dict(options)
@@ -157,7 +157,7 @@ def _with_components(cfg: Config, args: argparse.Namespace, subsets: tuple[str, 
     from mmengine.utils import import_modules_from_strings
 
     import mmseg_otseg  # noqa: F401  registers the components
-    from mmseg_otseg.datasets.data_folders import check_config
+    from mmseg_otseg.datasets.data_folders import check_data_folders
     from mmseg_otseg.engine import resolve
     from mmseg_otseg.engine.run_folder import default_work_dir
 
@@ -176,7 +176,7 @@ def _with_components(cfg: Config, args: argparse.Namespace, subsets: tuple[str, 
     for subset in subsets:
         dataset = (complete.get(f"{subset}_dataloader") or {}).get("dataset")
         if isinstance(dataset, dict):
-            check_config(dataset)
+            check_data_folders(dataset)
     return cfg
 
 
@@ -197,12 +197,12 @@ def fetch_weights(cfg: Config) -> None:
         fetch_clip(**clip)
 
 
-def datasets_in(config: Any) -> Iterator[dict]:
-    """The config of a dataset, and those of all datasets inside it."""
+def nested_datasets(config: Any) -> Iterator[dict]:
+    """As in :mod:`mmseg_otseg.datasets.data_folders`, whose import takes seconds."""
     if isinstance(config, dict):
         yield config
         for inner in (config.get("dataset"), *(config.get("datasets") or ())):
-            yield from datasets_in(inner)
+            yield from nested_datasets(inner)
 
 
 def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -243,7 +243,7 @@ def check_keys(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
 def _check_roots(cfg: Config, subsets: tuple[str, ...]) -> None:
     """Check that the folders of datasets exist, without the classes of the datasets."""
     for subset in subsets:
-        for dataset in datasets_in((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
+        for dataset in nested_datasets((cfg.get(f"{subset}_dataloader") or {}).get("dataset")):
             root = dataset.get("data_root")
             if root is None and dataset.get("type") == "FolderDataset":
                 root = cfg.get("data_root")

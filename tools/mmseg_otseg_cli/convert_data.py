@@ -26,7 +26,7 @@ COCO_THINGS = [value for value in range(90) if value not in COCO_GAPS]
 ADE_SIDE = 512  # pixels: the usual preparation makes no short side longer than this
 
 
-class Sample(NamedTuple):
+class LabelSource(NamedTuple):
     """What one label file is made from.
 
     Attributes:
@@ -40,14 +40,16 @@ class Sample(NamedTuple):
     images: tuple[Path, Path] | None = None
 
 
-def coco_object(root: Path) -> list[Sample]:
+def coco_object(root: Path) -> list[LabelSource]:
     """COCO-Object, from the label files of COCO-Stuff 164k."""
     files = sorted((root / "annotations/val2017").glob("*.png"))
     files = [file for file in files if not file.stem.endswith("TrainIds")]
-    return [Sample(file, file.with_name(f"{file.stem}_instanceTrainIds.png")) for file in files]
+    return [
+        LabelSource(file, file.with_name(f"{file.stem}_instanceTrainIds.png")) for file in files
+    ]
 
 
-def context459(root: Path) -> list[Sample]:
+def context459(root: Path) -> list[LabelSource]:
     """Pascal Context with 459 classes, from ``trainval`` of its authors."""
     listed = root / "ImageSets/SegmentationContext/val.txt"
     if not listed.is_file():
@@ -57,21 +59,21 @@ def context459(root: Path) -> list[Sample]:
         )
     folder = root / "annotations_detectron2/pc459_val"
     names = listed.read_text().split()
-    return [Sample(root / f"trainval/{name}.mat", folder / f"{name}.tif") for name in names]
+    return [LabelSource(root / f"trainval/{name}.mat", folder / f"{name}.tif") for name in names]
 
 
-def ade20k_847(root: Path) -> list[Sample]:
+def ade20k_847(root: Path) -> list[LabelSource]:
     """ADE20K-Full, from the color images beside its photographs."""
     samples = []
     for source in sorted((root / "images/ADE/validation").rglob("*_seg.png")):
         name = source.name.removesuffix("_seg.png")
         copy = root / f"images_detectron2/validation/{name}.jpg"
         target = root / f"annotations_detectron2/validation/{name}.tif"
-        samples.append(Sample(source, target, (source.with_name(f"{name}.jpg"), copy)))
+        samples.append(LabelSource(source, target, (source.with_name(f"{name}.jpg"), copy)))
     return samples
 
 
-def convert_coco_object(sample: Sample) -> np.ndarray:
+def convert_coco_object(sample: LabelSource) -> np.ndarray:
     """1 to 80 for the things of COCO, 0 for all else, (H, W), uint8."""
     import numpy as np
 
@@ -83,7 +85,7 @@ def convert_coco_object(sample: Sample) -> np.ndarray:
     return table[values]
 
 
-def convert_context459(sample: Sample) -> np.ndarray:
+def convert_context459(sample: LabelSource) -> np.ndarray:
     """The number of the class less one, 65535 where there is none, (H, W), uint16."""
     import numpy as np
     from scipy.io import loadmat
@@ -97,7 +99,7 @@ def convert_context459(sample: Sample) -> np.ndarray:
     return np.where(values == 0, IGNORED, values - 1).astype(np.uint16)
 
 
-def convert_ade20k_847(sample: Sample) -> np.ndarray:
+def convert_ade20k_847(sample: LabelSource) -> np.ndarray:
     """Class indices, 65535 for other objects, (h, w), uint16; also writes the image at this size.
 
     Red tells the hundreds of an object's number and green the rest: 256 * (red // 10) + green.
@@ -189,7 +191,7 @@ def convert_data(name: str, root: Path, workers: int = 1) -> tuple[int, int]:
         return len(samples), sum(track(written, f"converting {name}", len(samples)))
 
 
-def _write(sample: Sample, convert: Callable[[Sample], np.ndarray]) -> bool:
+def _write(sample: LabelSource, convert: Callable[[LabelSource], np.ndarray]) -> bool:
     """Write the label file of a sample, unless it is there; whether it was written."""
     import numpy as np
     from PIL import Image
@@ -224,8 +226,8 @@ def _read(file: Path, mode: str | None = None) -> np.ndarray:
 
 def main() -> None:
     args = parse_args()
-    from .open_vocabulary import read_data
+    from .open_vocabulary import read_data_config
 
-    root = args.root or Path(read_data(args.data).data_root)
+    root = args.root or Path(read_data_config(args.data).data_root)
     total, written = convert_data(args.data, root, args.workers)
     print(f"{args.data}: {total} label files in {root}, {written} of them new")

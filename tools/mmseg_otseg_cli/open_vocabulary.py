@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import datasets_in, find_config, installed_configs
+from .config import configs_folder, find_config, nested_datasets
 from .errors import CommandError
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ NOT_TESTING = """
 
 def data_configs() -> dict[str, Path]:
     """The config files of the data sets by name, in the order of a table."""
-    return {name: installed_configs() / "open_vocabulary" / f"{name}.py" for name in NAMES}
+    return {name: configs_folder() / "open_vocabulary" / f"{name}.py" for name in NAMES}
 
 
-def read_data(data: str) -> Config:
+def read_data_config(data: str) -> Config:
     """The config of a data set, by its name or its file.
 
     Raises:
@@ -56,7 +56,7 @@ def read_data(data: str) -> Config:
     return cfg
 
 
-def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
+def config_on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
     """The config that tests the model of one config on a data set.
 
     The data set says which images and labels there are, and under ``protocols`` what the protocol
@@ -67,7 +67,7 @@ def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
 
     Args:
         cfg: Config of a model, as it was written; it is not changed.
-        data: Config of a data set, see :func:`read_data`.
+        data: Config of a data set, see :func:`read_data_config`.
         protocol: One of ``PROTOCOLS``, to use in place of the model config's. A data set without it
             has that of ``"trained"``.
 
@@ -97,7 +97,7 @@ def on_data(cfg: Config, data: Config, protocol: str | None = None) -> Config:
 
 def _test_pipeline(cfg: Config, scale: tuple[int, int] | None) -> list[dict[str, Any]]:
     """The pipeline with which a config tests, which reads labels, perhaps at another scale."""
-    datasets = datasets_in((cfg.get("test_dataloader") or {}).get("dataset"))
+    datasets = nested_datasets((cfg.get("test_dataloader") or {}).get("dataset"))
     pipeline = next(
         (d["pipeline"] for d in datasets if d.get("pipeline")), cfg.get("test_pipeline")
     )

@@ -21,7 +21,7 @@ Loader.add_implicit_resolver(
 )
 
 
-class Settings(argparse.Action):
+class SettingsAction(argparse.Action):
     """mmengine's ``DictAction``, whose values may hold blanks, quotes and dicts."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
@@ -115,7 +115,7 @@ def add_cfg_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=Settings,
+        action=SettingsAction,
         metavar="KEY=VALUE",
         help='settings that override the config, e.g. train_cfg.max_iters=100 key="[a,b c]"',
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .config import build_runner, datasets_in, fetch_weights, load_config
+from .config import build_runner, fetch_weights, load_config, nested_datasets
 from .errors import CommandError
 from .options import add_launcher, config_parser
 
@@ -45,7 +45,7 @@ def set_tta(cfg: Config) -> None:
     """
     if "tta_pipeline" not in cfg or "tta_model" not in cfg:
         raise CommandError("--tta needs tta_pipeline and tta_model in the config.")
-    for dataset in datasets_in(cfg.test_dataloader.dataset):
+    for dataset in nested_datasets(cfg.test_dataloader.dataset):
         if "pipeline" in dataset:
             dataset["pipeline"] = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)
@@ -71,7 +71,9 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show_dir is not None:
-        if any(d.get("type") == "ShapesDataset" for d in datasets_in(cfg.test_dataloader.dataset)):
+        if any(
+            d.get("type") == "ShapesDataset" for d in nested_datasets(cfg.test_dataloader.dataset)
+        ):
             raise CommandError(
                 "--show-dir paints over image files, but the scenes of shapes are not files: "
                 "`mmseg-otseg show-transport CONFIG CHECKPOINT --out sheet.png` draws them."

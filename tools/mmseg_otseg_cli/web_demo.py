@@ -64,7 +64,7 @@ def main() -> None:
         from mmseg_otseg.demo.serving import serve
         from mmseg_otseg.inference import OTSegInferencer
         from mmseg_otseg.inference.loading import NAMES_CONFIG, installed_config
-        from mmseg_otseg.models.clip import is_here
+        from mmseg_otseg.models.clip import weights_are_local
 
         if args.model:
             inferencer = OTSegInferencer(args.model, args.weights, args.device)
@@ -73,7 +73,7 @@ def main() -> None:
             return
         inferencer = OTSegInferencer(*shipped_model(), args.device)
         cfg = Config.fromfile(installed_config(NAMES_CONFIG))
-        photographs = is_here(**cfg.model.clip)
+        photographs = weights_are_local(**cfg.model.clip)
         samples = samples_for(inferencer, [] if photographs else args.images)
         pages = {"Shapes": Page(inferencer, samples, Path(folder), NONE_BELOW)}
         if photographs:

@@ -51,7 +51,7 @@ from tqdm import tqdm
 
 from mmseg_otseg.datasets.shapes import Composition, render_scene
 from mmseg_otseg.engine import read_checkpoint
-from mmseg_otseg.engine.run_folder import whole_file
+from mmseg_otseg.files import write_atomically
 from tools.shapes.captions import VOCABULARY, caption_scene, scene_facts
 
 SAVE_INTERVAL = 500  # steps between checkpoints
@@ -238,7 +238,7 @@ def train(config: Config, work_dir: Path, device: str, stop_at: int | None = Non
             state = dict(
                 model=clip.state_dict(), optimizer=optim.state_dict(), step=done, plan=plan
             )
-            with whole_file(last) as part:
+            with write_atomically(last) as part:
                 torch.save(state, part)
         if done == stop_at and done < steps:
             return None

@@ -69,8 +69,9 @@ from mmengine.config import Config
 from mmseg_otseg_cli.benchmark import digest
 
 from mmseg_otseg.engine import ZeroShotRunner
-from mmseg_otseg.engine.run_folder import latest_checkpoint, whole_file
+from mmseg_otseg.engine.run_folder import latest_checkpoint
 from mmseg_otseg.evaluation import best_bias, sweep_seen_bias
+from mmseg_otseg.files import write_atomically
 
 
 def prepare(name: str, seed: int, args: argparse.Namespace, *folder: str) -> Config:
@@ -129,7 +130,7 @@ def evaluate(
         bias = best_bias(sweep_seen_bias(cfg, checkpoint))["seen_bias"]
     cfg.experiment_name += "_test"
     (result,) = sweep_seen_bias(cfg, checkpoint, [bias], "test")
-    with whole_file(file) as part:
+    with write_atomically(file) as part:
         part.write_text(json.dumps(result))
     return result
 

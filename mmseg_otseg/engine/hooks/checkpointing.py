@@ -14,12 +14,13 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.distributed import is_torchelastic_launched
 
-from mmseg_otseg.engine.checkpoint import plain
+from mmseg_otseg.engine.checkpoint import to_plain
 from mmseg_otseg.engine.config import UNSEEN_METRICS
-from mmseg_otseg.engine.run_folder import POINTER, UNFINISHED, lock_folder, whole_file
+from mmseg_otseg.engine.run_folder import POINTER, lock_folder
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.files import UNFINISHED, write_atomically
 
-NAME = "iter_{}.pth"
+CHECKPOINT_NAME = "iter_{}.pth"
 MAX_SILENCE = 30.0  # seconds
 
 
@@ -81,7 +82,7 @@ class DurableCheckpointHook(Hook):
         if is_main_process():
             for file in self._folder.glob(f"*{UNFINISHED}"):
                 file.unlink()
-            if runner.iter == 0 and any(self._folder.glob(NAME.format("*"))):
+            if runner.iter == 0 and any(self._folder.glob(CHECKPOINT_NAME.format("*"))):
                 runner.logger.warning(
                     f"{self._folder} holds checkpoints of an earlier run, which this run "
                     "overwrites. To continue the earlier run instead, stop this one and start it "
@@ -100,13 +101,13 @@ class DurableCheckpointHook(Hook):
         hub = checkpoint["message_hub"]
         for key, value in list(hub["runtime_info"].items()):
             try:
-                plain(value)
+                to_plain(value)
             except TypeError as error:
                 runner.logger.warning(f"The checkpoint leaves out {key} of the run: {error}.")
                 del hub["runtime_info"][key]
         hub["log_scalars"] = {}  # the history of logged values, which a resumed run starts anew
         hub["resumed_keys"] = dict.fromkeys(hub["runtime_info"], True)
-        checkpoint.update(plain(checkpoint))
+        checkpoint.update(to_plain(checkpoint))
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save after every ``interval`` iterations and after the last one."""
@@ -124,7 +125,7 @@ class DurableCheckpointHook(Hook):
             self._save(runner, runner.iter)
 
     def _save(self, runner: Runner, iteration: int) -> None:
-        name, hub = NAME.format(iteration), runner.message_hub
+        name, hub = CHECKPOINT_NAME.format(iteration), runner.message_hub
         if self.max_keep_ckpts > 0:
             others = hub.runtime_info.get("keep_ckpt_ids", [])
             # Include those deleted below, so that a run resumed from here can delete them.
@@ -134,7 +135,7 @@ class DurableCheckpointHook(Hook):
         self._saved_at = iteration
         self._write(runner, name, iteration)
         if is_main_process():
-            with whole_file(self._folder / POINTER) as part:
+            with write_atomically(self._folder / POINTER) as part:
                 part.write_text(str(self._folder / name))
         self._delete_old(runner)
 
@@ -144,7 +145,7 @@ class DurableCheckpointHook(Hook):
         if self.max_keep_ckpts > 0 and len(kept) > self.max_keep_ckpts:
             runner.message_hub.update_info("keep_ckpt_ids", kept[-self.max_keep_ckpts :])
             for step in kept[: -self.max_keep_ckpts]:
-                self._delete(NAME.format(step))
+                self._delete(CHECKPOINT_NAME.format(step))
 
     def _save_best(self, runner: Runner, metric: str, metrics: dict[str, float]) -> None:
         if metric not in metrics and metric in UNSEEN_METRICS and "mIoU_S" in metrics:
@@ -157,7 +158,7 @@ class DurableCheckpointHook(Hook):
         best, old = (hub.runtime_info.get(key) for key in ("best_score", "best_file"))
         if math.isnan(score) or (best is not None and score <= best):
             return
-        name = f"best_{metric}_{NAME.format(runner.iter)}".replace("/", "_")
+        name = f"best_{metric}_{CHECKPOINT_NAME.format(runner.iter)}".replace("/", "_")
         hub.update_info("best_score", score)
         hub.update_info("best_file", name)
         self._write(runner, name, runner.iter, weights_only=True)
@@ -167,7 +168,7 @@ class DurableCheckpointHook(Hook):
 
     def _write(self, runner: Runner, name: str, iteration: int, weights_only: bool = False) -> None:
         if is_main_process():  # mmengine saves nothing in the other processes
-            with whole_file(self._folder / name) as part:
+            with write_atomically(self._folder / name) as part:
                 runner.save_checkpoint(
                     str(self._folder),
                     part.name,

@@ -1,7 +1,7 @@
 """CLIP models of open_clip: configuration, loading, freezing."""
 
 from .frozen import FrozenTower, activation_name, tensors_fingerprint, tower_fingerprint
-from .loading import fetch_clip, is_here, load_clip, shared_clip
+from .loading import fetch_clip, load_clip, shared_clip, weights_are_local
 from .source import (
     check_image_tower,
     check_precision,
@@ -21,11 +21,11 @@ __all__ = [
     "clip_config",
     "clip_embed_dim",
     "fetch_clip",
-    "is_here",
     "load_clip",
     "resolve_clip",
     "shared_clip",
     "supported_models",
     "tensors_fingerprint",
     "tower_fingerprint",
+    "weights_are_local",
 ]

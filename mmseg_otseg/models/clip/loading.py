@@ -176,14 +176,14 @@ def download_weights(source: CLIPSource, cache_dir: str | None = None) -> Path:
     tag: Mapping[str, Any] = source.tag or {}
     try:
         if tag.get("hf_hub"):
-            repo, files = _place(tag)
+            repo, files = _hub_files(tag)
             return hub.fetch(hub.SCHEME + repo, files, cache_dir)
         page, file = os.path.split(tag["url"])
         try:
             hub.announce(tag["url"], hub.reach(tag["url"]))
             return Path(open_clip.download_pretrained(dict(tag), cache_dir=cache_dir))
         except Exception as error:  # each client has errors of its own
-            raise hub.not_downloaded(file, page, error) from error
+            raise hub.download_error(file, page, error) from error
     except ConnectionError as error:
         raise ConnectionError(
             f"{error} For CLIP (here {source.name}), that is the environment variable "
@@ -193,15 +193,19 @@ def download_weights(source: CLIPSource, cache_dir: str | None = None) -> Path:
         ) from error
 
 
-def is_here(model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any) -> bool:
+def weights_are_local(
+    model: str | Mapping[str, Any], pretrained: str | None = None, **rest: Any
+) -> bool:
     """Whether the weights of a ``clip`` setting can be loaded without a download."""
     tag = resolve_clip(model, pretrained, **rest).tag
     if tag is None:
         return True
-    return bool(tag.get("hf_hub")) and hub.cached(*_place(tag), rest.get("cache_dir")) is not None
+    return (
+        bool(tag.get("hf_hub")) and hub.cached(*_hub_files(tag), rest.get("cache_dir")) is not None
+    )
 
 
-def _place(tag: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
+def _hub_files(tag: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
     """The hub's repository of a tag, and the names that its weights file may have."""
     repo, file = os.path.split(tag["hf_hub"])
     return repo, [os.path.splitext(file)[0] + ".safetensors", file] if file else WEIGHTS_FILES

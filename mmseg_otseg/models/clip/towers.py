@@ -119,8 +119,8 @@ class ImageTower(ABC):
     def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
         """A LayerNorm, a weight (D, C) and a bias (D,) that adapters can start from."""
 
-    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:  # noqa: B027
-        """Make room for the position embedding of a state dict of another native resolution.
+    def adopt_native_resolution(self, state_dict: dict[str, Any], prefix: str) -> None:  # noqa: B027
+        """Resize the position embedding to that of a state dict of another native resolution.
 
         Only open_clip's own ViT needs it: each native size of other towers is a model of its own.
         """
@@ -192,7 +192,7 @@ class PlainViT(ImageTower):
     def linear_alignment(self) -> tuple[nn.LayerNorm, Tensor, Tensor | None]:
         return self.visual.ln_post, self.visual.proj.T, None
 
-    def take_positions(self, state_dict: dict[str, Any], prefix: str) -> None:
+    def adopt_native_resolution(self, state_dict: dict[str, Any], prefix: str) -> None:
         position = state_dict.get(prefix + "positional_embedding")
         parameter = self.visual.positional_embedding
         if position is not None and position.shape != parameter.shape:

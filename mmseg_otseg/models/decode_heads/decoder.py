@@ -18,7 +18,7 @@ class DecoderLayer(nn.Module):
     result to :meth:`update`.
 
     Args:
-        attention: Matches queries and pixels; has the linear layers ``query`` and ``key``.
+        attention: Matches queries and patches; has the linear layers ``query`` and ``key``.
         embed_dim: Width D; the feed-forward is 4 D wide.
         dropout: Dropout on the attention, on both residual branches and inside the feed-forward.
     """

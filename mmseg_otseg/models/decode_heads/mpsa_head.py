@@ -40,21 +40,21 @@ class MPSAMap(nn.Module):
         self.key = nn.Linear(embed_dim, embed_dim)
         self.transport, self.epsilon = transport, epsilon
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Match prompts (B, K, N, D) and pixels (B, M, D).
+    def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Match prompts (B, K, N, D) and patches (B, M, D).
 
         Returns:
             The map, shape (B, K, M), logits, and the plan behind it, shape (B, K, N, M), total
             mass 1.
         """
-        similarity = self.similarity(queries, pixels)
+        similarity = self.similarity(queries, patches)
         plan = multi_prompt_plan(similarity, self.transport, self.epsilon)
         return transport_score(similarity, plan), plan
 
-    def similarity(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Cosine similarities of projected prompts and pixels, shape (B, K, N, M)."""
+    def similarity(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """Cosine similarities of projected prompts and patches, shape (B, K, N, M)."""
         query = F.normalize(self.query(queries), dim=-1)
-        key = self.key(pixels)
+        key = self.key(patches)
         # Dividing the products by the keys' lengths makes the keys unit length without a copy.
         length = torch.linalg.vector_norm(key, dim=-1).clamp_min(1e-12)
         return pixel_prompt_similarity(key, query) * (1 / length)[:, None, None]
@@ -70,25 +70,25 @@ class MPSADecoderLayer(DecoderLayer):
         OTSeg (arXiv 2403.14183), section 3.3.
     """
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to.
+    def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Refine queries (B, K, N, D) by the patches (B, M, D) they attend to.
 
         Returns:
             The refined queries, and the map, shape (B, K, M), logits.
         """
-        class_map, plan = self.attention(queries, pixels)
-        return self.update(queries, self.attend(plan, pixels)), class_map
+        class_map, plan = self.attention(queries, patches)
+        return self.update(queries, self.attend(plan, patches)), class_map
 
-    def attend(self, plan: Tensor, pixels: Tensor) -> Tensor:
-        """Values (B, K, N, D) of the pixels (B, M, D), summed by the plan (B, K, N, M)."""
-        rows = self.dropout(plan).to(pixels.dtype).flatten(1, 2)  # (B, K * N, M)
-        # With fewer prompts than pixels, summing pixels before the Linear is cheaper than after it.
+    def attend(self, plan: Tensor, patches: Tensor) -> Tensor:
+        """Values (B, K, N, D) of the patches (B, M, D), summed by the plan (B, K, N, M)."""
+        rows = self.dropout(plan).to(patches.dtype).flatten(1, 2)  # (B, K * N, M)
+        # With fewer prompts than patches, summing before the Linear is cheaper than after it.
         # An exported graph does so in any case: its number of classes is not known yet.
         if torch.compiler.is_exporting() or rows.shape[1] < rows.shape[2]:
-            attended = F.linear(rows @ pixels, self.value.weight)
+            attended = F.linear(rows @ patches, self.value.weight)
             attended = attended + rows.sum(-1, keepdim=True) * self.value.bias
         else:
-            attended = rows @ self.value(pixels)
+            attended = rows @ self.value(patches)
         return attended.unflatten(1, plan.shape[1:3])
 
 
@@ -121,14 +121,14 @@ class MPSADecoder(Decoder):
         *maps, last = (MPSAMap(embed_dim, transport, epsilon) for _ in range(num_layers))
         super().__init__((MPSADecoderLayer(each, embed_dim, dropout) for each in maps), last)
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit pixels (B, M, D)."""
-        pixels = pixels.contiguous()  # copied once, and not by every product
+    def forward(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit patches (B, M, D)."""
+        patches = patches.contiguous()  # copied once, and not by every product
         log_gates = []
         for layer in self.layers:
-            queries, class_map = layer(queries, pixels)
+            queries, class_map = layer(queries, patches)
             log_gates.append(F.logsigmoid(class_map))
-        class_map, _ = self.last(queries, pixels)
+        class_map, _ = self.last(queries, patches)
         if not log_gates:
             return class_map
         return class_map * torch.stack(log_gates).mean(0).exp()
@@ -143,7 +143,7 @@ class MPSAHead(ZeroShotHead):
         num_levels: Levels the neck returns; the score maps of several are averaged with learned
             weights.
         decoder_layers: Layers of the MPSA decoder; 0 is no decoder.
-        transport: How prompts and pixels are matched in the decoder, and in the score map too
+        transport: How prompts and patches are matched in the decoder, and in the score map too
             unless ``score_transport`` is given; see :func:`~mmseg_otseg.ops.multi_prompt_plan`.
         score_transport: How they are matched in the score map; None is the same as ``transport``.
         epsilon: Entropy weight of the plans in both.
@@ -196,7 +196,8 @@ class MPSAHead(ZeroShotHead):
         unit = F.normalize(queries, dim=-1)
         options = (self.score_transport, self.epsilon)
         scores = [
-            multi_prompt_score(pixel_prompt_similarity(pixels, unit), *options) for pixels in levels
+            multi_prompt_score(pixel_prompt_similarity(patches, unit), *options)
+            for patches in levels
         ]
         maps = {"score": scores[0]}
         if self.level_logits is not None:
@@ -219,8 +220,8 @@ class MPSAHead(ZeroShotHead):
             What each prompt of each class takes from each patch, shape (B, K, N, H, W), of total
             mass 1 per (image, class).
         """
-        pixels = inputs.pixels[-1]
+        patches = inputs.pixels[-1]
         queries = F.normalize(inputs.queries, dim=-1)
-        similarity = pixel_prompt_similarity(pixels.flatten(2).transpose(1, 2), queries)
+        similarity = pixel_prompt_similarity(patches.flatten(2).transpose(1, 2), queries)
         plan = multi_prompt_plan(similarity, self.score_transport, self.epsilon)
-        return plan.unflatten(-1, pixels.shape[-2:])
+        return plan.unflatten(-1, patches.shape[-2:])

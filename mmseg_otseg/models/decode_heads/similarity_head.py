@@ -20,8 +20,8 @@ from .zero_shot_head import ZeroShotHead
 class SimilarityHead(ZeroShotHead):
     """CLIP's own maps: the mean cosine of each patch with the prompts of each name.
 
-    Cosines of windows are averaged, and refined, before :meth:`finish` makes probabilities of them,
-    which is what :class:`~mmseg_otseg.models.CLIPEncoderDecoder` does.
+    Cosines of windows are averaged, and refined, before :meth:`merge_names` makes probabilities of
+    them, which is what :class:`~mmseg_otseg.models.CLIPEncoderDecoder` does.
 
     Args:
         num_classes, embed_dim: See :class:`ZeroShotHead`.
@@ -54,17 +54,17 @@ class SimilarityHead(ZeroShotHead):
         """
         return {"similarity": pixel_prompt_similarity(levels[-1], queries).mean(2)}
 
-    def values(self, maps: Tensor, seen: Tensor) -> Tensor:
-        """Cosines stay what they are until :meth:`finish`."""
+    def activate(self, maps: Tensor, seen: Tensor) -> Tensor:
+        """Cosines stay what they are until :meth:`merge_names`."""
         return maps
 
-    def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
+    def merge_names(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) of cosines (B, Q, h, w), less the seen-class bias.
 
         A softmax over all names, and then the largest over the names of each class. See
-        :meth:`ZeroShotHead.finish`. The cosines are overwritten, to save memory.
+        :meth:`ZeroShotHead.merge_names`. The cosines are overwritten, to save memory.
         """
-        maps = super().finish(maps.mul_(self.scale).softmax(1), names_per_class, seen)
+        maps = super().merge_names(maps.mul_(self.scale).softmax(1), names_per_class, seen)
         return maps.sub_(self.seen_bias * seen[:, None, None].to(maps)) if self.seen_bias else maps
 
     def loss(

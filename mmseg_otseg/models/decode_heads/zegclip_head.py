@@ -16,7 +16,7 @@ from .zero_shot_head import ZeroShotHead
 
 
 class MultiHeadMap(nn.Module):
-    """Scaled dot products of queries and pixels, averaged over attention heads and prompts.
+    """Scaled dot products of queries and patches, averaged over attention heads and prompts.
 
     Args:
         embed_dim: Width D.
@@ -32,29 +32,29 @@ class MultiHeadMap(nn.Module):
         # sqrt(D/h), is that over h sqrt(D/h).
         self.scale = (embed_dim * num_heads) ** -0.5
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """The map (B, K, M), logits, of prompts (B, K, N, D) and pixels (B, M, D)."""
+    def forward(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """The map (B, K, M), logits, of prompts (B, K, N, D) and patches (B, M, D)."""
         query = self.query(queries).mean(2, keepdim=True)
-        return pixel_prompt_similarity(self.key(pixels), self.scale * query).squeeze(2)
+        return pixel_prompt_similarity(self.key(patches), self.scale * query).squeeze(2)
 
 
 class MultiHeadLayer(DecoderLayer):
-    """Multi-head attention to the pixels and a feed-forward; no self-attention.
+    """Multi-head attention to the patches and a feed-forward; no self-attention.
 
     The arguments are those of :class:`DecoderLayer`; the attention is a :class:`MultiHeadMap`.
     """
 
     attention: MultiHeadMap
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Refine queries (B, K, N, D) by the pixels (B, M, D) they attend to."""
+    def forward(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """Refine queries (B, K, N, D) by the patches (B, M, D) they attend to."""
         heads = self.attention.num_heads
         query, key, value = (
             tokens.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, tokens, D/h)
             for tokens in (
                 self.attention.query(queries.flatten(1, 2)),
-                self.attention.key(pixels),
-                self.value(pixels),
+                self.attention.key(patches),
+                self.value(patches),
             )
         )
         dropout = self.dropout.p if self.training else 0.0
@@ -91,15 +91,15 @@ class MultiHeadDecoder(Decoder):
         *maps, last = (MultiHeadMap(embed_dim, num_heads) for _ in range(num_layers))
         super().__init__((MultiHeadLayer(each, embed_dim, dropout) for each in maps), last)
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit-length pixels (B, M, D).
+    def forward(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """Class maps (B, K, M), logits, of queries (B, K, N, D) and unit-length patches (B, M, D).
 
         The maps of the N prompts of a class are averaged.
         """
-        pixels = pixels.contiguous()  # copied once, and not by every product
+        patches = patches.contiguous()  # copied once, and not by every product
         for layer in self.layers:
-            queries = layer(queries, pixels)
-        return self.last(queries, pixels)
+            queries = layer(queries, patches)
+        return self.last(queries, patches)
 
 
 @MODELS.register_module()

@@ -28,17 +28,17 @@ def state_key(predict_from: str) -> str:
 
 
 class ZeroShotHead(TrainedModule, BaseDecodeHead):
-    """Class maps by matching text queries and pixels; a method implements :meth:`class_maps`.
+    """Class maps by matching text queries and patches; a method implements :meth:`class_maps`.
 
     The neck decides which classes have queries, and from which of these self-training takes pseudo
     labels (``AlignedFeatures.unseen``); the head follows. Labels come in as full class indices,
     predictions go out as probabilities: ``sigmoid(logits)`` minus the seen-class bias. In testing
-    there is a map for each name of a class, and :meth:`finish` makes them one.
+    there is a map for each name of a class, and :meth:`merge_names` makes them one.
 
     Args:
         num_classes: Number of classes predicted in testing, seen and unseen.
         num_names: Number of their names, Q; None is one for each class.
-        embed_dim: Width D of pixels and queries: that of CLIP's joint space.
+        embed_dim: Width D of patches and queries: that of CLIP's joint space.
         num_levels: Levels the neck returns.
         seen_bias: Subtracted from the seen classes' probabilities in testing ("calibrated stacking"
             in generalized zero-shot learning); 0.1 in the papers' inductive setting, 0 in the
@@ -48,7 +48,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     Attributes:
         predict_from: Which maps predict.
-        normalizes: Whether :meth:`finish` compares names with each other, rather than picking one.
+        normalizes: Whether :meth:`merge_names` compares names, rather than only picking one.
 
     Raises:
         UserError: If the number of levels or classes does not fit, or ``seen_bias`` is not a number
@@ -132,11 +132,11 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
 
     @abstractmethod
     def class_maps(self, queries: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
-        """The method: match the prompts of each class with the pixels.
+        """The method: match the prompts of each class with the patches.
 
         Args:
             queries: Shape (B, K, N, D), not normalized.
-            levels: Pixels of each level, shape (B, M, D) each, unit length.
+            levels: Patches of each level, shape (B, M, D) each, unit length.
 
         Returns:
             One or more maps by name, shape (B, K, M) each, logits. Each has losses of its own.
@@ -217,7 +217,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             K unless a class has several names; the class of the largest value wins.
         """
         maps = self.predict_by_feat(self.name_maps(inputs), batch_img_metas)
-        return self.values(maps, inputs.seen)
+        return self.activate(maps, inputs.seen)
 
     def name_maps(self, inputs: AlignedFeatures) -> Tensor:
         """The maps that predict, at patch resolution.
@@ -238,8 +238,8 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
             )
         return self.predicting_map(self.forward(inputs))
 
-    def values(self, maps: Tensor, seen: Tensor) -> Tensor:
-        """What resized maps mean; they are averaged over windows afterwards.
+    def activate(self, maps: Tensor, seen: Tensor) -> Tensor:
+        """Turn resized logits into values to compare; they are averaged over windows afterwards.
 
         Args:
             maps: Maps of any Q' names, logits, shape (..., Q', h, w).
@@ -251,7 +251,7 @@ class ZeroShotHead(TrainedModule, BaseDecodeHead):
         maps = maps.sigmoid()
         return maps - self.seen_bias * seen[:, None, None].to(maps) if self.seen_bias else maps
 
-    def finish(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
+    def merge_names(self, maps: Tensor, names_per_class: Sequence[int], seen: Tensor) -> Tensor:
         """Class maps from the maps of all names, once windows are averaged and maps refined.
 
         Args:

@@ -21,7 +21,7 @@ from mmseg_otseg.ops import refine as refined
 from mmseg_otseg.structures.class_split import SplitLike
 
 from .model_config import resolve_model
-from .sliding import ImageMaps, place_labels, predict_windows
+from .sliding import ImageMaps, argmax_at_size, predict_windows
 
 
 @MODELS.register_module()
@@ -133,7 +133,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         if self.test_cfg.get("refine", False) if refine is None else refine:
             maps = refined(maps, inputs)
         names_per_class, seen = self._vocabulary()
-        return self.decode_head.finish(maps, names_per_class.tolist(), seen.to(maps.device))
+        return self.decode_head.merge_names(maps, names_per_class.tolist(), seen.to(maps.device))
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Take the best class of each pixel of the original images.
@@ -168,7 +168,7 @@ class CLIPEncoderDecoder(EncoderDecoder):
         none_below = self.test_cfg.get("none_below")
         for sample, each in zip(samples, maps):
             upright, size = each.upright(sample.metainfo), sample.ori_shape
-            labels, _ = place_labels([upright], size, none_below, self.background_label)
+            labels, _ = argmax_at_size([upright], size, none_below, self.background_label)
             sample.pred_sem_seg = PixelData(data=labels[None])
             if keeps:
                 sample.seg_logits = PixelData(data=upright.whole())
@@ -191,13 +191,13 @@ class CLIPEncoderDecoder(EncoderDecoder):
         def predict(crops: Tensor, metas: list[dict]) -> Tensor:
             return head.name_maps(self.extract_feat(crops))
 
-        def values(maps: Tensor, names: Any) -> Tensor:
-            return head.values(maps, of_names[names])
+        def activate(maps: Tensor, names: Any) -> Tensor:
+            return head.activate(maps, of_names[names])
 
         found = predict_windows(predict, inputs, metas, self.test_cfg, self.out_channels)
         size = (inputs.shape[2], inputs.shape[3])
         return [
-            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], values, classes)
+            ImageMaps(size, [(r, c, maps[index]) for r, c, maps in found], activate, classes)
             for index in range(len(inputs))
         ]
 
@@ -276,7 +276,7 @@ class ZeroShotTTAModel(BaseTTAModel):
         none_label = getattr(self.module, "background_label", -1)  # mmseg's own has none
         for sample, total in zip(samples, sums):
             size = sample.metainfo["ori_shape"]
-            labels, _ = place_labels([*total.values()], size, none_below, none_label)
+            labels, _ = argmax_at_size([*total.values()], size, none_below, none_label)
             sample.pred_sem_seg = PixelData(data=labels[None])
         return samples
 

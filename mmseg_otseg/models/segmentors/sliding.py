@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging import windows
+from mmseg_otseg.imaging import window_slices
 
 WINDOW_BATCH = 4
 MAX_WINDOW_VALUES = 2**26  # of all maps of the windows in a batch at the image's size: 256 MiB
@@ -49,7 +49,7 @@ def predict_windows(
     crop, stride = (test_cfg[key] if slides else size for key in ("crop_size", "stride"))
     most = MAX_WINDOW_VALUES // (maps * crop[0] * crop[1])
     at_once = max(1, min(test_cfg.get("window_batch", WINDOW_BATCH), most))
-    rows, columns = map(windows, size, crop, stride)
+    rows, columns = map(window_slices, size, crop, stride)
     places = [(row, column) for row in rows for column in columns]
     found: list[Window] = []
     for start in range(0, len(places), at_once):
@@ -71,15 +71,15 @@ class ImageMaps:
     Attributes:
         size: Rows and columns (h, w) of the image.
         windows: Rows and columns of each window, and its maps (Q, h', w').
-        values: Turns resized maps (Q', rows, columns) of some names, indices or a slice, into their
-            values, pixel by pixel; must not decrease. Windows are averaged afterwards.
+        activate: Turns resized maps (Q', rows, columns) of some names, indices or a slice, into
+            their values, pixel by pixel; must not decrease. Windows are averaged afterwards.
         classes: The class of each name, (Q,), in increasing order, to take the largest value of
             the names of each; None leaves the names apart.
     """
 
     size: tuple[int, int]
     windows: Sequence[Window]
-    values: Callable[[Tensor, Any], Tensor] = lambda maps, names: maps
+    activate: Callable[[Tensor, Any], Tensor] = lambda maps, names: maps
     classes: Tensor | None = None
 
     @classmethod
@@ -143,7 +143,7 @@ class ImageMaps:
             torch.stack([maps.amin((1, 2)), maps.amax((1, 2))], 1)[:, None].float()
             for _, _, maps, _, _ in self._pieces(rows, columns)
         ]
-        found = torch.stack([self.values(each, slice(None)) for each in ends])  # (n, Q, 1, 2)
+        found = torch.stack([self.activate(each, slice(None)) for each in ends])  # (n, Q, 1, 2)
         least, most = found[:, :, 0, 0].amin(0), found[:, :, 0, 1].amax(0)
         if self.classes is None:
             return least, most
@@ -156,7 +156,7 @@ class ImageMaps:
         size = (rows.stop - rows.start, columns.stop - columns.start)
         total, covered = torch.empty(0), torch.zeros(size)
         for down, across, maps, row_weights, column_weights in self._pieces(rows, columns):
-            values = self.values(_resized(maps[names], row_weights, column_weights), names)
+            values = self.activate(_resized(maps[names], row_weights, column_weights), names)
             if len(self.windows) == 1:
                 return values
             if not len(total):
@@ -181,7 +181,7 @@ class ImageMaps:
         return slice(start - part.start, stop - part.start), source, weights
 
 
-def place_labels(
+def argmax_at_size(
     maps: Sequence[Tensor | ImageMaps],
     size: tuple[int, int],
     none_below: float | None = None,
@@ -218,8 +218,8 @@ def place_labels(
     shrink = max(1.0, *(old / new for view in views for old, new in zip(view.size, size)))
     limit = MAX_VALUES * (1 if kept[0].device.type == "cpu" else GPU_FACTOR)
     side = max(MIN_TILE, int(math.sqrt(limit / len(kept[0])) / shrink))
-    for rows in windows(size[0], side, side):
-        for columns in windows(size[1], side, side):
+    for rows in window_slices(size[0], side, side):
+        for columns in window_slices(size[1], side, side):
             axes = [
                 [_weights(*axis) for axis in zip(view.size, size, (rows, columns))]
                 for view in views

@@ -15,7 +15,7 @@ from mmseg_otseg.errors import UserError, check_option
 from mmseg_otseg.models.clip import FrozenTower, check_text_tower, clip_embed_dim, load_clip
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
-from .prompts import TextPrompts, digest_of, take_old_digest
+from .prompts import TextPrompts, digest_of, rename_old_digest
 from .text_tower import BATCH, POSITIONS, TextTower, build_text_tower, prompt_layout
 
 INIT_STD = 0.02  # of random context tokens, CLIP's own for its token table
@@ -158,7 +158,7 @@ class LearnablePrompts(TextPrompts):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._table = None
-        take_old_digest(state_dict, prefix)
+        rename_old_digest(state_dict, prefix)
         found = state_dict.get(prefix + "vocabulary_digest")
         own = self.vocabulary_digest if self.per_class else None  # shared contexts belong to none
         if own is not None and found is not None and not torch.equal(found.cpu(), own.cpu()):

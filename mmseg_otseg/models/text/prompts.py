@@ -58,7 +58,7 @@ def digest_of(content: Any) -> Tensor:
     return torch.tensor(list(hashlib.sha256(json.dumps(content).encode()).digest())).byte()
 
 
-def take_old_digest(state_dict: dict[str, Any], prefix: str) -> None:
+def rename_old_digest(state_dict: dict[str, Any], prefix: str) -> None:
     """Rename what version 0.2 called ``vocabulary`` in a state dict."""
     if prefix + "vocabulary" in state_dict:
         state_dict[prefix + "vocabulary_digest"] = state_dict.pop(prefix + "vocabulary")
@@ -108,7 +108,7 @@ class FrozenPrompts(TextPrompts):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Version 0.1 did not write the fingerprint.
         tower = state_dict.setdefault(prefix + "fingerprint", self.fingerprint)
-        take_old_digest(state_dict, prefix)
+        rename_old_digest(state_dict, prefix)
         found = state_dict.get(prefix + "vocabulary_digest")
         if found is None or not torch.equal(found.cpu(), self.vocabulary_digest.cpu()):
             if self._is_of_another_tower(tower):

@@ -18,7 +18,7 @@ from mmseg_otseg.models.clip import load_clip, tower_fingerprint
 from mmseg_otseg.structures.class_split import ClassSplit, SplitLike
 
 from .prompts import FrozenPrompts
-from .text_tower import TextTower, build_text_tower, encode_texts, kept_on_disk
+from .text_tower import TextTower, build_text_tower, cached_on_disk, encode_texts
 
 OTSEG_6 = (
     "a photo of a {}.",
@@ -184,7 +184,7 @@ class TemplatePrompts(FrozenPrompts):
         sentences = [self._sentences_of(name) for name in split.texts]
         clip = [bytes(fingerprint.tolist()).hex(), self._clip["model"]]
         key = [*clip, sentences, self.average]
-        table = kept_on_disk(key, lambda: self._encode(tower, sentences))
+        table = cached_on_disk(key, lambda: self._encode(tower, sentences))
         source = list(self.templates) if self.sentences is None else list(sentences)
         self._set_table(split, table, [*source, "average"] if self.average else source)
         self.fingerprint = fingerprint.to(self.fingerprint)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.imaging.outputs import whole
+from mmseg_otseg.files import write_atomically
 from mmseg_otseg.models.clip import check_text_tower, clip_config
 
 from .prompts import digest_of
@@ -142,7 +142,7 @@ def encode_texts(tower: TextTower, texts: Sequence[str]) -> Tensor:
     return torch.cat(found).float()[torch.tensor(order).argsort()]
 
 
-def kept_on_disk(key: Any, encode: Callable[[], Tensor]) -> Tensor:
+def cached_on_disk(key: Any, encode: Callable[[], Tensor]) -> Tensor:
     """What ``encode`` returns, which later runs read from a file in torch's cache folder.
 
     Args:
@@ -154,7 +154,7 @@ def kept_on_disk(key: Any, encode: Callable[[], Tensor]) -> Tensor:
     with suppress(Exception):  # it is not there, or damaged
         return load_file(file)["embeddings"]
     embeddings = encode()
-    with suppress(OSError, SafetensorError), whole(file) as part:  # perhaps without room or rights
+    with suppress(OSError, SafetensorError), write_atomically(file, fsync=False) as part:
         save_file({"embeddings": embeddings}, part)
     return embeddings
 

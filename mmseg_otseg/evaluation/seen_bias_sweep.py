@@ -1,4 +1,7 @@
-"""The zero-shot metrics for many seen-class biases at once, and a bias stored in a checkpoint."""
+"""The zero-shot metrics for many seen-class biases at once, and a bias stored in a checkpoint.
+
+The head is what subtracts the bias: :meth:`mmseg_otseg.models.ZeroShotHead.activate`.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from torch import Tensor
 from mmseg_otseg.engine.checkpoint import check_target, read_checkpoint
 from mmseg_otseg.engine.config import resolve, zero_shot_metrics
 from mmseg_otseg.engine.hooks.checks import image_set
-from mmseg_otseg.engine.run_folder import whole_file
 from mmseg_otseg.engine.runner import ZeroShotRunner
 from mmseg_otseg.errors import UserError
+from mmseg_otseg.files import write_atomically
 from mmseg_otseg.models.decode_heads import ZeroShotHead, state_key
-from mmseg_otseg.models.segmentors.sliding import place_labels
+from mmseg_otseg.models.segmentors.sliding import argmax_at_size
 
 from .zero_shot_iou_metric import ZeroShotIoUMetric
 
@@ -92,7 +95,7 @@ class SeenBiasMetric(ZeroShotIoUMetric):
             for kind in ("seen", "unseen"):
                 classes = torch.as_tensor(self.dataset_meta[kind], device=labels.device)
                 maps = [sample["seg_logits"]["data"][classes]]
-                found, values = place_labels(maps, (height, width))
+                found, values = argmax_at_size(maps, (height, width))
                 best += [classes[found[known]], values[known]]
             areas = self._areas(labels[known], *best)
             # Keep a running sum, because the areas of each image and bias would fill the memory.
@@ -240,7 +243,7 @@ def store_seen_bias(cfg: Config, checkpoint: str | Path, bias: float, target: st
     if "state_dict" in content and cfg.get("val_dataloader"):
         dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
         content.setdefault("meta", {})["calibrated_on"] = image_set(dataset)
-    with whole_file(Path(target)) as part:
+    with write_atomically(Path(target)) as part:
         torch.save(content, part)
 
 
