@@ -55,8 +55,6 @@ def resolve(cfg: Config) -> Config:
         return cfg
     cfg.model = resolve_model(model)
     model = cfg.model.get("module", cfg.model)
-    if model.get("split") is None:  # a model without text
-        return cfg
     split = ClassSplit.build(model.split)
     for name in LOADERS:
         loader = cfg.get(name) or {}

@@ -7,7 +7,9 @@ from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_otseg.errors import check_option
 from mmseg_otseg.ops import focal_dice_sums
+from mmseg_otseg.ops.mask_loss import IGNORED_PIXELS
 
 
 @MODELS.register_module()
@@ -25,6 +27,9 @@ class FocalDiceLoss(nn.Module):
         ignored: ``"negative"`` (as the authors train) or ``"masked"``: what pixels of no class are,
             see :func:`~mmseg_otseg.ops.focal_dice_sums`.
 
+    Raises:
+        UserError: If ``ignored`` is unknown.
+
     Source:
         ZegCLIP (arXiv 2212.03588), section 3.3.
     """
@@ -38,6 +43,7 @@ class FocalDiceLoss(nn.Module):
         ignored: str = "negative",
     ) -> None:
         super().__init__()
+        check_option("ignored", ignored, IGNORED_PIXELS)
         self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.alpha, self.gamma, self.ignored = alpha, gamma, ignored
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.models import FocalDiceLoss
-from mmseg_otseg.ops import focal_dice_sums, mask_sums
+from mmseg_otseg.ops import focal_dice_sums, mask_loss
 from tools.benchmarks.plain import plain_focal_dice
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -71,13 +71,14 @@ def test_other_exponents_and_weights(alpha: float, gamma: float) -> None:
     assert_is_the_plain_one(logits, target, alpha=alpha, gamma=gamma)
 
 
-def test_tiles_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ignored", ["negative", "masked"])
+def test_tiles_leave_no_seam(ignored: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of three rows of two classes, with remainders everywhere."""
     logits, target = example("many classes", torch.float64)
-    monkeypatch.setattr(mask_sums, "TILE_PER_THREAD", 3 * 2 * 61 // torch.get_num_threads() + 1)
-    monkeypatch.setattr(mask_sums, "ROWS_PER_BAND", 3)
-    monkeypatch.setattr(mask_sums, "PIXELS_AT_ONCE", 7 * 61)
-    assert_is_the_plain_one(logits, target)
+    monkeypatch.setattr(mask_loss, "TILE_PER_THREAD", 3 * 2 * 61 // torch.get_num_threads() + 1)
+    monkeypatch.setattr(mask_loss, "ROWS_PER_BAND", 3)
+    monkeypatch.setattr(mask_loss, "PIXELS_AT_ONCE", 7 * 61)
+    assert_is_the_plain_one(logits, target, ignored=ignored)
 
 
 def test_half_precision_and_autocast_compute_in_float32(device: torch.device) -> None:
@@ -104,7 +105,9 @@ def test_weights_and_pairs() -> None:
 
 def test_a_typo_in_what_is_ignored() -> None:
     with pytest.raises(UserError, match=r"negative, masked.*'maskd'"):
-        FocalDiceLoss(ignored="maskd")(*example("one patch"))
+        FocalDiceLoss(ignored="maskd")
+    with pytest.raises(ValueError, match="'maskd'"):
+        focal_dice_sums(*example("one patch"), ignored="maskd")
 
 
 @pytest.mark.parametrize("ignored", ["negative", "masked"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmseg_otseg.errors import UserError
 
-from .source import PRECISIONS, check_precision
+from .source import PRECISIONS
 
 
 class FrozenTower(nn.Module):
@@ -35,9 +35,6 @@ class FrozenTower(nn.Module):
         saved: Whether state dicts include the module's weights.
         precision: In which the weights are stored and the module runs: ``"fp32"``, ``"bf16"`` or
             ``"fp16"``.
-
-    Raises:
-        UserError: If there is no such precision.
     """
 
     fingerprint: Tensor
@@ -45,7 +42,7 @@ class FrozenTower(nn.Module):
 
     def __init__(self, module: nn.Module, saved: bool = False, precision: str = "fp32") -> None:
         super().__init__()
-        dtype = PRECISIONS[check_precision(precision)]
+        dtype = PRECISIONS[precision]
         fingerprint = weights_fingerprint(module)
         if dtype != torch.float32:
             module = copy.deepcopy(module).to(dtype)

@@ -96,10 +96,9 @@ def clip_embed_dim(model: str | Mapping[str, Any]) -> int:
     return int(clip_config(model)["embed_dim"])
 
 
-def check_precision(precision: str) -> str:
-    """Return ``precision`` if it is the name of one; a UserError otherwise."""
+def check_precision(precision: str) -> None:
+    """Raise a UserError unless ``precision`` is the name of one."""
     check_option("`precision` of a CLIP", precision, tuple(PRECISIONS))
-    return precision
 
 
 def resolve_clip(
