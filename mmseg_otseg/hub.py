@@ -1,10 +1,14 @@
-"""Files on the Hugging Face hub, ``hf://OWNER/NAME[/FILE]``, which are kept once downloaded."""
+"""Files on the Hugging Face hub, ``hf://OWNER/NAME[/FILE]``, which are kept once downloaded.
+
+And what came instead of a file, if a download failed.
+"""
 
 from __future__ import annotations
 
 import logging
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -95,3 +99,22 @@ def download_error(file: str, page: str, error: Exception) -> ConnectionError:
         f"{file} cannot be downloaded from {page} ({reason}). Without network access, fetch this "
         "file elsewhere, copy it here, and give its path."
     )
+
+
+def seems_to_be(file: Path) -> str | None:
+    """What a file is, in words, which cannot be read as weights; None if that does not show."""
+    with file.open("rb") as content:
+        start = content.read(512)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is only a pointer of Git LFS, for which `git lfs pull` fetches the file itself"
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, which is what some failed downloads leave"
+    if start.startswith(b"PK"):
+        if not zipfile.is_zipfile(file):
+            return "its end is missing, as after a download or copy that broke off"
+        with zipfile.ZipFile(file) as archive:
+            holds_pickle = any(name.endswith("data.pkl") for name in archive.namelist())
+        return None if holds_pickle else "it is a ZIP archive with something else in it"
+    return "it is a text file" if start.isascii() and b"\0" not in start else None

@@ -2,6 +2,8 @@
 # to train: this config is for testing.
 _base_ = "./otseg.py"
 
+protocol = "training_free"  # needs no checkpoint; names and thresholds of such models with --data
+
 model = dict(
     backbone=dict(visual_prompts=None, drop_path_rate=0.0),
     neck=dict(relationship_descriptor=False),

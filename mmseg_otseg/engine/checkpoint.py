@@ -135,6 +135,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = "cpu") 
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         if isinstance(error, UnpicklingError):  # torch's text advises to execute the file
             reason = "it is damaged, or not a file of torch.save"
+        reason = hub.seems_to_be(file) or reason
         raise UserError(
             f"{file} cannot be read as a checkpoint: {reason}. Use an intact copy or another file."
         ) from error

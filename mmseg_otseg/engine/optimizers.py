@@ -51,7 +51,7 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimizer of ``model``.
 
         Raises:
-            UserError: If there is no such optimizer.
+            UserError: If there is no such optimizer, or nothing in the model trains.
         """
         kind = self.optimizer_cfg["type"]
         if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
@@ -59,6 +59,8 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f"there is no optimizer {kind!r} (optim_wrapper.optimizer.type): AdamW is the one "
                 "of configs/_base_/schedules"
             )
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError("the model has nothing to train: its config is for testing")
         # Without paramwise options the base class would use all parameters, even frozen ones.
         self.paramwise_cfg = self.paramwise_cfg or dict(custom_keys={})
         return super().__call__(model)

@@ -56,7 +56,7 @@ class OTSegInferencer(Segmenter):
 
     Raises:
         UserError: If ``model`` is not a config, the config has no test pipeline, the model has no
-            vocabulary, or the precision is unknown.
+            vocabulary, the precision is unknown, or the device cannot be used.
         ConnectionError: If weights are not here yet and cannot be downloaded.
 
     Examples:
@@ -79,6 +79,12 @@ class OTSegInferencer(Segmenter):
             if weights is not None:
                 raise UserError(f"give the config of the checkpoint {weights} too")
             model = installed_config(NAMES_CONFIG)
+        device = device or get_device()
+        try:
+            torch.empty(1, device=device)
+        except Exception as error:  # each kind of device has errors of its own
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the device {device!r} cannot be used: {reason}") from error
         self.cfg = load_config(model)
         named = getattr(model, "filename", None) if isinstance(model, Mapping | Config) else model
         self._source = {"config": named and str(named), "weights": weights and str(weights)}
@@ -87,7 +93,7 @@ class OTSegInferencer(Segmenter):
             if not change_clip(self.cfg.model, precision=precision):
                 raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
         self.pipeline = array_pipeline(self.cfg)
-        self.model = load_model(self.cfg, weights).to(device or get_device()).eval()
+        self.model = load_model(self.cfg, weights).to(device).eval()
         self._lock = Lock()
         # Keyed by all that a model of other classes is made from.
         self._renamed = lru_cache(VOCABULARIES_KEPT)(

@@ -10,7 +10,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_otseg.datasets.shapes import ShapesDataset
 from mmseg_otseg.engine import ZeroShotRunner, resolve
+from tests.helpers.shapes_run import SHAPES
 from tests.helpers.small_configs import CONFIGS, small, train
 
 
@@ -88,3 +90,14 @@ def test_batches_of_the_data(data: str, data_folder: Path) -> None:
     views = next(iter(Runner.build_dataloader(cfg.test_dataloader, seed=0)))["inputs"]
     assert len(views) == 2 * len(cfg.img_ratios)
     assert torch.equal(views[0][0].flip(-1), views[1][0])
+
+
+def test_the_first_view_of_a_scene_is_that_of_its_labels() -> None:
+    cfg = Config.fromfile(SHAPES / "otseg.py")
+    data = ShapesDataset(length=1, pipeline=cfg.test_pipeline)
+    views = ShapesDataset(length=1, pipeline=cfg.tta_pipeline)[0]
+    assert len(views["inputs"]) == 2
+    assert torch.equal(views["inputs"][0], data[0]["inputs"])
+    assert torch.equal(views["inputs"][1], data[0]["inputs"].flip(-1))
+    first, plain = views["data_samples"][0], data[0]["data_samples"]
+    assert torch.equal(first.gt_sem_seg.data, plain.gt_sem_seg.data)

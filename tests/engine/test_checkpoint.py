@@ -10,6 +10,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import HistoryBuffer
 
 from mmseg_otseg.engine import ZeroShotRunner, read_checkpoint
+from mmseg_otseg.errors import UserError
+from mmseg_otseg.models import load_clip
 from tests.helpers.hostile import Call
 
 
@@ -54,3 +56,26 @@ def test_a_checkpoint_of_mmengine_or_of_0_2_resumes(
     assert resumed["best_file"] == "best.pth" and resumed["keep_ckpt_ids"] == [2]
     assert resumed["palette"] == np.eye(3).tolist()
     assert not {"best_ckpt", "validated_iter"} & set(resumed)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"loss 0.3\nloss 0.2\n", "text"),
+        (b"\n<!doctype HTML>\n<html>404</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(60), "end is missing"),
+        (b"PK\x05\x06" + bytes(18), "ZIP archive"),
+        (bytes(range(256)), "damaged|header"),
+    ],
+)
+def test_what_came_instead_of_weights_is_said(
+    content: bytes, words: str, suffix: str, clip_config: dict, tmp_path: Path
+) -> None:
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(content)
+    for read in (read_checkpoint, lambda file: load_clip(clip_config, str(file))):
+        with pytest.raises(UserError, match=rf"w\{suffix} .*{words}|w\{suffix}: .*{words}"):
+            read(file)

@@ -111,6 +111,7 @@ def test_images_of_several_sizes_in_a_batch_are_refused(cfg: Config, tmp_path: P
             evaluate()
 
 
+@pytest.mark.filterwarnings("error:Converting a tensor")
 @pytest.mark.parametrize("what", ["loss", "weights"])
 def test_a_run_whose_loss_is_no_number_stops(what: str, tmp_path: Path) -> None:
     runner = toy_runner(tmp_path, [1, 2, 3, 4])

@@ -49,6 +49,11 @@ def test_frozen_parameters_stay_out_and_norms_do_not_decay() -> None:
         assert (group["weight_decay"], group["lr"]) == (decay, rate), name
 
 
+def test_a_model_with_nothing_to_train() -> None:
+    with pytest.raises(UserError, match="nothing to train"):
+        build(Model().requires_grad_(False), None)
+
+
 def test_a_typo_in_the_optimizers_name() -> None:
     with pytest.raises(UserError, match=r"Adamw.*AdamW"):
         build(Model(), None, "Adamw")

@@ -108,12 +108,13 @@ def test_checkpoints_that_cannot_be_resumed(
 def test_other_settings_than_those_of_the_run_are_reported(resume: Callable) -> None:
     log = resume(lambda saved: None)
     assert "continues with" not in log and "in another way" not in log
+    assert "images per step" not in log
     log = resume(
         lambda saved: None,
         train_cfg=dict(max_iters=6),
-        train_dataloader=dict(sampler=dict(type="InfiniteSampler")),
+        train_dataloader=dict(batch_size=1, sampler=dict(type="InfiniteSampler")),
         optim_wrapper=dict(optimizer=dict(lr=1e-3)),
     )
     assert "end is 4, not 6" in log and "in another way" in log
-    assert "lr is 60 times" in log
+    assert "lr is 60 times" in log and "2 images per step, but this run has 1" in log
     assert "nothing is left" in resume(lambda saved: saved["meta"].update(iter=4))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmseg_otseg.errors import UserError
 from mmseg_otseg.imaging import class_list
 from mmseg_otseg.inference import OTSegInferencer
 from mmseg_otseg.inference.segmenter import MAX_VALUES, check_memory, same_embedding_warning
@@ -103,6 +104,8 @@ def test_options(photos: Path, segment: Callable[..., Path]) -> None:
     assert (nothing == 4).all()
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
         segment("--clip", "ViT-B-32", "--clip-weights", "gone.safetensors")
+    with pytest.raises(UserError, match="'gpu'"):
+        segment("--device", "gpu")
 
 
 def test_what_is_missing_on_the_command_line(
@@ -117,6 +120,9 @@ def test_what_is_missing_on_the_command_line(
     for arguments in ([], ["--classes", "cat"]):
         with pytest.raises(ValueError, match="--weights"):
             run_tool("segment", photos, "--out", tmp_path / "out", "--model", config, *arguments)
+    options = ["--out", tmp_path / "out", "--model", "shapes/training_free"]
+    run_tool("segment", photos, *options)  # inherits from a config that trains
+    assert len(masks_of(tmp_path / "out" / "pred")) == 3
 
 
 def test_data_to_correct_and_train_with(

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmseg.registry import MODELS
 from mmseg_otseg_cli import errors
 from mmseg_otseg_cli.errors import message_for_user, run
@@ -64,6 +66,35 @@ def test_one_paragraph_or_the_error_itself(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(errors.TRACEBACK, "1")
     with pytest.raises(ValueError, match="cat"):
         run(split_with_a_double_name)
+
+
+def test_the_log_file_of_a_run_has_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tools/train.py"])
+    MMLogger.get_instance("failing", log_file=str(file := tmp_path / "run.log"))
+    with pytest.raises(SystemExit):
+        run(split_with_a_double_name)
+    with pytest.raises(ValueError, match="three"):
+        run(lambda: int("three"))
+    log, (out, err) = file.read_text(), capfd.readouterr()
+    assert "in split_with_a_double_name" in log and "three" in log
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(("rank", "waits"), [(None, 0), ("0", 0), ("1", 1)])
+def test_all_processes_but_the_first_let_it_speak(
+    rank: str | None, waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tools/train.py"])
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    with pytest.raises(SystemExit, match="cat"):
+        run(split_with_a_double_name)
+    assert len(waited) == waits
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -130,6 +130,9 @@ def test_installed_configs_are_found_by_name(
         assert Path(find_config(name)).samefile(file)
     with pytest.raises(FileNotFoundError, match=r"otseg/voc_51.* mean otseg/voc_512\?"):
         find_config("otseg/voc_51")
+    (tmp_path / "streets.py").touch()
+    with pytest.raises(FileNotFoundError, match=r"mean streets\.py\?"):
+        find_config("street.py")
     (tmp_path / "otseg").mkdir()
     (tmp_path / "otseg" / "voc_512.py").touch()
     assert find_config("otseg/voc_512.py") == "otseg/voc_512.py"  # one's own comes first
@@ -148,3 +151,6 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(FileNotFoundError, match=option.partition("=")[2]):
             run_tool("train", config, "--cfg-options", option, "model.type=Nothing")
+    for tool, missing in (("train", "train_"), ("test", "--data"), ("calibrate_seen_bias", "val_")):
+        with pytest.raises(CommandError, match=missing):
+            run_tool(tool, "training_free/names")

@@ -76,3 +76,11 @@ def test_a_model_with_nothing_to_train_needs_no_checkpoint(
     assert "hIoU" in last_metrics(tmp_path / "test")
     with pytest.raises(CommandError, match="checkpoint"):
         run_tool("test", trained_folder / "tiny.py", "--work-dir", tmp_path / "test")
+
+
+def test_what_drawn_scenes_can_do_and_what_not(tmp_path: Path) -> None:
+    options = ("--work-dir", tmp_path / "test", *tiny_options())
+    run_tool("test", SHAPES / "sclip.py", "--tta", *options)
+    assert "hIoU" in last_metrics(tmp_path / "test")
+    with pytest.raises(CommandError, match="show-transport"):
+        run_tool("test", SHAPES / "sclip.py", "--show-dir", tmp_path / "drawn", *options)

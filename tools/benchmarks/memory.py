@@ -16,6 +16,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmseg_otseg_cli import run
+from mmseg_otseg_cli.options import new_parser
+
+if __name__ == "__main__":
+    new_parser(__doc__).parse_args()  # answers --help before the imports, which take seconds
+
 import torch
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
@@ -136,4 +142,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    main()
+    run(main)

@@ -61,7 +61,9 @@ def find_config(config: str) -> str:
     file = configs_folder() / f"{name}.py"
     if name and file.is_file():
         return str(file)
-    near = difflib.get_close_matches(name, config_names(), 1)
+    beside = [str(path) for path in Path(config).parent.glob("*.py")]
+    near = difflib.get_close_matches(config, beside, 1)
+    near = near or difflib.get_close_matches(name, config_names(), 1)
     raise FileNotFoundError(
         f"the config file {config} does not exist, and no installed config has that name: "
         + (f"did you mean {near[0]}?" if near else "`mmseg-otseg configs` lists them.")
@@ -128,14 +130,19 @@ def load_config(args: argparse.Namespace, *subsets: str) -> Config:
 
     Args:
         args: See :func:`read_config`.
-        subsets: Subsets of the data that the tool reads: "train", "val" or "test".
+        subsets: Subsets of the data that the tool reads: "train", "val" or "test". The config must
+            have the first one.
 
     Raises:
-        CommandError: As in :func:`read_config`, or if a module of ``custom_imports`` is missing.
+        CommandError: As in :func:`read_config`, or if the config has no such data or a module of
+            ``custom_imports`` is missing.
         FileNotFoundError: As in :func:`read_config`, or if a data folder or list is missing or
             empty.
     """
     cfg = read_config(args)
+    if subsets and not cfg.get(f"{subsets[0]}_dataloader"):
+        hint = ": name some with --data" if hasattr(args, "data") else ""
+        raise CommandError(f"{args.config} has no data for this ({subsets[0]}_dataloader){hint}")
     try:
         _check_roots(cfg, subsets)  # before the imports, which take seconds
         return _with_components(cfg, args, subsets)

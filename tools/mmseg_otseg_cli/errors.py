@@ -9,7 +9,10 @@ An error that the user can fix is printed as one paragraph:
   gives one an argument that it does not take.
 
 Any other error is a fault of the program and keeps its traceback. ``MMSEG_OTSEG_TRACEBACK=1`` shows
-the traceback of every error.
+the traceback of every error, and the log file of a run holds that of the error it ended with.
+
+What all processes of a run meet is reported by the first one: the others wait a little, meanwhile
+torchrun ends them. What only another one meets is reported by that one.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 TRACEBACK = "MMSEG_OTSEG_TRACEBACK"
+SECONDS_FOR_THE_FIRST = 5.0
 REGISTRY = str(Path("mmengine", "registry"))
 #: The extras of this project that bring the packages which some tools need.
 EXTRAS = {
@@ -48,10 +53,32 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        log_to_file(error)
+        if os.environ.get("RANK", "0") != "0":  # torchrun ends it if the first process fails too
+            time.sleep(SECONDS_FOR_THE_FIRST)
         text = message_for_user(error)
         if text is None or os.environ.get(TRACEBACK, "0") != "0":
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: error: {text}")
+
+
+def log_to_file(error: Exception) -> None:
+    """Write an error with its traceback to the log file of the run that it ended, if there is one.
+
+    The terminal gets it from :func:`run` or from Python.
+    """
+    if "mmengine.logging" not in sys.modules:
+        return
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    trace = (type(error), error, error.__traceback__)
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "the run ended with an error", (), trace, "run"
+    )
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def message_for_user(error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,14 @@ def read_data_config(data: str) -> Config:
     """
     from mmengine.config import Config
 
-    file = data_configs().get(data) or find_config(data)
+    try:
+        file = data_configs().get(data) or find_config(data)
+    except FileNotFoundError as error:
+        near = get_close_matches(data, NAMES, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise FileNotFoundError(
+            f"there is no data set or file {data}.{hint} There are {', '.join(NAMES)}."
+        ) from error
     cfg = Config.fromfile(file, import_custom_modules=False)
     if "protocols" not in cfg:
         raise CommandError(

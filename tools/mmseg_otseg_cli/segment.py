@@ -106,8 +106,11 @@ def model_of_config(args: argparse.Namespace) -> Segmenter:
     """The model of a config in torch."""
     args.checkpoint, args.config = args.weights, args.config or DEFAULT
     cfg = read_config(args)
-    if args.weights is None and cfg.get("train_dataloader"):
-        raise CommandError(f"{args.config} describes a model that is trained: give its --weights")
+    if args.weights is None and cfg.get("protocol") != "training_free":
+        raise CommandError(
+            f"{args.config} describes a model that is trained: give its --weights, or set "
+            "protocol=training_free if there is nothing to train"
+        )
     clip = dict(model=args.clip, pretrained=args.clip_weights)
     cfg.model.clip.update({key: value for key, value in clip.items() if value is not None})
     if args.bias is not None:

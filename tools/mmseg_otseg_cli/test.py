@@ -71,6 +71,13 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show_dir is not None:
+        if any(
+            d.get("type") == "ShapesDataset" for d in nested_datasets(cfg.test_dataloader.dataset)
+        ):
+            raise CommandError(
+                "--show-dir paints over image files, but the scenes of shapes are not files: "
+                "`mmseg-otseg show-transport CONFIG CHECKPOINT --out sheet.png` draws them."
+            )
         cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
         cfg.visualizer.save_dir = args.show_dir
     if args.tta:

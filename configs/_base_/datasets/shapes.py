@@ -12,6 +12,18 @@ test_pipeline = [
     dict(type="Resize", scale=(size, size), keep_ratio=True),  # images that are not scenes
     dict(type="PackSegInputs"),
 ]
+tta_pipeline = [
+    dict(type="LoadShapesScene"),
+    dict(type="Resize", scale=(size, size), keep_ratio=True),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            # The first view is the one with the labels, so it stays as it is.
+            [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 
 train_dataloader = dict(
     batch_size=16,

@@ -251,7 +251,8 @@ class FiniteLossHook(Hook):
         self._in_a_row += 1
         scaled = isinstance(runner.optim_wrapper, AmpOptimWrapper)
         if not scaled or self._in_a_row > self.overflows:
-            values = ", ".join(f"{name} {float(value):.3g}" for name, value in outputs.items())
+            numbers = {name: torch.as_tensor(value).item() for name, value in outputs.items()}
+            values = ", ".join(f"{name} {number:.3g}" for name, number in numbers.items())
             raise UserError(
                 f"training was stopped after iteration {runner.iter + 1}, because its loss is NaN "
                 f"or infinite: {values}. {ADVICE}"

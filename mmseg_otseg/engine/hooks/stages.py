@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
@@ -52,8 +52,12 @@ class ResumeCheckHook(Hook):
         UserError: If the checkpoint holds no optimizer, or that of another model.
     """
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the images per step."""
+        checkpoint["meta"]["images_per_step"] = _images_per_step(runner)
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the checkpoint with the run's optimizer, schedules and length."""
+        """Compare the checkpoint with the run's optimizer, schedules, batches and length."""
         if not runner.cfg.get("resume") or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         file, done = runner.cfg.get("load_from"), checkpoint["meta"].get("iter", 0)
@@ -74,11 +78,24 @@ class ResumeCheckHook(Hook):
                 f"The schedule of {file} continues with its own settings: {'; '.join(changed)}. To "
                 "use the config's, start with only the file's weights, as load_from."
             )
+        now, saved = _images_per_step(runner), checkpoint["meta"].get("images_per_step")
+        if saved not in (None, now):
+            runner.logger.warning(
+                f"{file} was trained with {saved} images per step, but this run has {now} (batch "
+                "size times processes): it goes on at another place in the data, and the learning "
+                "rate may not fit. To go on as before, change train_dataloader.batch_size."
+            )
         if done >= runner.train_loop.max_iters:
             runner.logger.warning(
                 f"{file} was trained for {done} iterations: nothing is left to train. To continue, "
                 f"increase train_cfg.max_iters, which is {runner.train_loop.max_iters}."
             )
+
+
+def _images_per_step(runner: Runner) -> int | None:
+    """Images of a training step in all processes; None if the batches are of a batch sampler."""
+    size = runner.train_dataloader.batch_size
+    return size and size * get_world_size()
 
 
 def _sizes(groups: list[dict[str, Any]]) -> list[int]:

@@ -159,6 +159,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if reason.startswith("Weights only load failed"):  # torch's advice is to execute the file
             reason = "it holds other things than tensors by name, or is damaged"
+        reason = hub.seems_to_be(path) or reason
         raise UserError(f"cannot read CLIP weights from {path}: {reason}") from error
     if any(str(name).startswith("vision_model.") for name in weights):
         raise UserError(
