@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import get_ident
 
 UNFINISHED = ".part"  # suffix of a file that is still being written
+KEPT = 40  # characters of the file's name in the temporary one, which must not get too long
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def write_atomically(file: Path, fsync: bool = True) -> Iterator[Path]:
     Raises:
         OSError: Naming the file, if it cannot be written, for example to a full disk.
     """
-    part = file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}{UNFINISHED}")
+    part = file.with_name(f".{file.name[:KEPT]}.{os.getpid()}.{get_ident()}{UNFINISHED}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -23,6 +23,13 @@ def test_a_file_is_complete_or_as_before(tmp_path: Path, fsync: bool) -> None:
     assert file.read_text() == "second"
 
 
+def test_the_temporary_file_of_a_long_name(tmp_path: Path) -> None:
+    file = tmp_path / f"{75 * '猫'}.png"  # 229 bytes; most file systems allow 255
+    with write_atomically(file) as part:
+        part.touch()
+    assert file.is_file()
+
+
 def test_an_error_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with (

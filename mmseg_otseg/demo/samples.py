@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -94,13 +96,19 @@ def samples_for(inferencer: OTSegInferencer, files: Sequence[str]) -> list[np.nd
 
     Args:
         inferencer: The model.
-        files: Images and folders of them.
+        files: Images and folders of them; one that cannot be read is left out and logged.
 
     Returns:
         BGR values (h, w, 3) of each.
     """
     if files:
-        return [load_image(path) for path in find_images(list(files))[0] if isinstance(path, str)]
+        images = []
+        for path in map(str, find_images(list(files))[0]):
+            try:
+                images.append(load_image(path))
+            except UserError as error:  # one image must not keep the page from opening
+                print_log(f"left out: {error}", "current", logging.WARNING)
+        return images
     split = inferencer.model.neck.text.split
     try:
         dataset = build_dataset(inferencer.cfg)

@@ -64,8 +64,11 @@ def class_list(
     text = given.strip()
     if text in (known or ()):
         return list(known[text])  # type: ignore[index]
-    if text in list_names():
+    lists = list_names()
+    if text in lists:
         return read_class_file(LISTS / f"{text}.txt")
+    if "," not in text and text.startswith(tuple(f"{name.split('/')[0]}/" for name in lists)):
+        raise UserError(f"there is no class list {text}. There are {', '.join(lists)}")
     if text in SPLIT_NAMES:
         raise UserError(
             f"the classes of the split {text!r} are known only where mmseg is installed: list the "
@@ -171,7 +174,10 @@ def _split(text: str) -> list[str]:
     try:
         rows = list(csv.reader(text.splitlines(), skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise UserError(f"cannot read the class names in {text!r}: {error}") from error
+        raise UserError(
+            f"cannot read the class names in {text!r}: {error}. Double quotes go around all names "
+            'of a class: cat, "chair, wooden | seat"'
+        ) from error
     names = []
     for row in rows:
         stripped = [name.strip() for name in row]

@@ -60,7 +60,10 @@ def find_images(inputs: Source | Sequence[Source]) -> tuple[list[str | np.ndarra
             listed = [path for path in sorted(Path(item).iterdir()) if path.name[0] != "."]
             inside = [p for p in listed if p.suffix.lower() in SUFFIXES and not p.is_dir()]
             if not inside:
-                raise UserError(f"the folder {item} holds no image ({', '.join(SUFFIXES)})")
+                raise UserError(
+                    f"the folder {item} holds no image ({', '.join(SUFFIXES)}), and folders in it "
+                    "are not searched"
+                )
             images.extend(str(path) for path in inside)
             left_out.extend(str(path) for path in listed if path not in set(inside))
     if not images:

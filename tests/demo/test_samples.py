@@ -67,6 +67,7 @@ def test_samples_are_of_the_files_or_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name, width in (("b", 30), ("a", 20)):
         Image.new("RGB", (width, 10)).save(tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "photos" / "broken.png").touch()
     found = samples_for(inferencer, [str(tmp_path / "photos")])
     assert [image.shape[1] for image in found] == [20, 30]
     inferencer.cfg.test_dataloader = None

@@ -35,11 +35,13 @@ def test_names_however_they_are_given(given: Any, names: list[str]) -> None:
     ("given", "message"),
     [
         ('cat, "chair, wooden', "chair, wooden"),
+        ('cat, "chair, wooden" | seat', "all names"),
         ("cat,,dog", "number 2"),
         ([1], "number 1"),
         (["a", "b", "a "], r"a \(numbers 1, 3\)"),
         ("[sky,road (paved, gray)]", "double quotes"),
         ("names.csv", "txt"),
+        ("catseg/ade20k", "catseg/ade20k_847"),
         ("sky; road; car", "commas"),
     ],
 )

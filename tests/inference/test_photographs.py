@@ -120,9 +120,24 @@ def test_what_is_missing_on_the_command_line(
     for arguments in ([], ["--classes", "cat"]):
         with pytest.raises(ValueError, match="--weights"):
             run_tool("segment", photos, "--out", tmp_path / "out", "--model", config, *arguments)
+    with pytest.raises(ValueError, match="--weights"):
+        run_tool("web_demo", "--model", config)
     options = ["--out", tmp_path / "out", "--model", "shapes/training_free"]
     run_tool("segment", photos, *options)  # inherits from a config that trains
     assert len(masks_of(tmp_path / "out" / "pred")) == 3
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/masks"])
+def test_what_cannot_work_is_told_before_the_model_is_loaded(
+    photos: Path, tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmseg_otseg_cli.segment.model_of_config", None)
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match="taken is no folder"):
+        run_tool("segment", photos, "--classes", "cat", "--out", tmp_path / out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no image"):
+        run_tool("segment", tmp_path / "empty", "--classes", "cat", "--out", tmp_path / "masks")
 
 
 def test_data_to_correct_and_train_with(

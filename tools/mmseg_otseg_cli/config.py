@@ -123,6 +123,19 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_weights(config: str, cfg: Config, weights: str | None) -> None:
+    """Check that a model that is trained comes with its weights.
+
+    Raises:
+        CommandError: If it does not.
+    """
+    if weights is None and cfg.get("protocol") != "training_free":
+        raise CommandError(
+            f"{config} describes a model that is trained: give its --weights, or set "
+            "protocol=training_free in it if there is nothing to train"
+        )
+
+
 def load_config(args: argparse.Namespace, *subsets: str) -> Config:
     """Read a config like :func:`read_config`, import its components, and check the data's folders.
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import fetch_weights, read_config
+from .config import check_weights, fetch_weights, read_config
 from .errors import CommandError
 from .options import add_cfg_options, new_parser
 
@@ -106,11 +107,7 @@ def model_of_config(args: argparse.Namespace) -> Segmenter:
     """The model of a config in torch."""
     args.checkpoint, args.config = args.weights, args.config or DEFAULT
     cfg = read_config(args)
-    if args.weights is None and cfg.get("protocol") != "training_free":
-        raise CommandError(
-            f"{args.config} describes a model that is trained: give its --weights, or set "
-            "protocol=training_free if there is nothing to train"
-        )
+    check_weights(args.config, cfg, args.weights)
     clip = dict(model=args.clip, pretrained=args.clip_weights)
     cfg.model.clip.update({key: value for key, value in clip.items() if value is not None})
     if args.bias is not None:
@@ -127,10 +124,22 @@ def model_of_config(args: argparse.Namespace) -> Segmenter:
     return OTSegInferencer(cfg, args.weights, device=args.device, precision=args.precision)
 
 
+def check_out(folder: Path) -> None:
+    """Check that a folder can be written to, or created, before the model is loaded.
+
+    Raises:
+        CommandError: If it cannot.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise CommandError(f"--out {folder}: {nearest} is no folder that can be written to")
+
+
 def main() -> None:
     args = parse_args()
     if not any(Path(image).exists() for image in args.images):
         raise FileNotFoundError(f"no such image or folder: {', '.join(args.images)}")
+    check_out(Path(args.out))
     logger = logging.getLogger("mmseg_otseg")
     logger.setLevel(logging.INFO)
     logging.basicConfig(format="%(message)s")
@@ -140,13 +149,13 @@ def main() -> None:
     from mmseg_otseg.imaging import find_images
     from mmseg_otseg.inference import OTSegRuntime
 
+    total = len(find_images(args.images)[0])  # an empty folder is reported at once
     segmenter: Segmenter
     if args.exported:
         providers = None if args.device is None else [args.device]
         segmenter = OTSegRuntime(args.config, seen_bias=args.bias, providers=providers)
     else:
         segmenter = model_of_config(args)
-    total = len(find_images(args.images)[0])
     results = segmenter.segment(
         args.images,
         classes=args.classes,

@@ -9,7 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from .config import find_config
+from .config import check_weights, read_config
 from .options import new_parser
 
 NO_WEIGHTS = (
@@ -21,7 +21,10 @@ NO_WEIGHTS = (
 def parse_args() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument(
-        "--model", metavar="CONFIG", help="config file. Default: that of the shipped checkpoint"
+        "--model",
+        metavar="CONFIG",
+        dest="config",
+        help="config file. Default: that of the shipped checkpoint",
     )
     parser.add_argument("--weights", metavar="CKPT", help="checkpoint. Default: the shipped one")
     parser.add_argument(
@@ -39,17 +42,18 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, help="Default: the first free one from 7860 on")
     args = parser.parse_args()
-    if (args.model is None) != (args.weights is None):
-        parser.error("give both --model and --weights, or neither")
+    if args.config is None and args.weights is not None:
+        parser.error("--weights needs --model, the config of the checkpoint")
     return args
 
 
 def main() -> None:
     args = parse_args()
-    if args.model:
-        args.model = find_config(args.model)
-    for file in filter(None, [args.weights, *args.images]):
-        if "://" not in file and not Path(file).exists():
+    if args.config:
+        args.checkpoint = args.weights
+        check_weights(args.config, read_config(args), args.weights)
+    for file in args.images:
+        if not Path(file).exists():
             raise FileNotFoundError(f"{file} does not exist")
     if args.port is not None:  # a port in use is reported before the model is built
         socket.create_server((args.host, args.port)).close()
@@ -66,8 +70,8 @@ def main() -> None:
         from mmseg_otseg.inference.loading import NAMES_CONFIG, installed_config
         from mmseg_otseg.models.clip import weights_are_local
 
-        if args.model:
-            inferencer = OTSegInferencer(args.model, args.weights, args.device)
+        if args.config:
+            inferencer = OTSegInferencer(args.config, args.weights, args.device)
             serve(build({"": Page(inferencer, args.images, Path(folder))}), args.host, args.port)
             return
         inferencer = OTSegInferencer(*shipped_model(), args.device)
