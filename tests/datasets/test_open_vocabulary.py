@@ -150,6 +150,9 @@ def test_the_model_config_decides_all_else() -> None:
     assert steps[1]["scale"] == (2048, 560)
     assert config_on_data(model, read_data_config("voc20")).test_pipeline[1].scale == (2048, 336)
     assert "LoadAnnotations" not in str(model.test_pipeline) and "protocols" not in cfg
+    shapes = Config.fromfile(CONFIGS / "shapes" / "otseg.py")  # its images are drawn
+    steps = config_on_data(shapes, read_data_config("voc20")).test_pipeline
+    assert [step["type"] for step in steps][::2] == ["LoadImageFromFile", "LoadAnnotations"]
 
 
 @pytest.mark.parametrize("name", list_names())

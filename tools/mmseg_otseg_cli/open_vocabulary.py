@@ -105,6 +105,8 @@ def _test_pipeline(cfg: Config, scale: tuple[int, int] | None) -> list[dict[str,
         raise CommandError("--data needs a config that says how images are read: test_pipeline")
     if scale is not None:
         pipeline = [dict(s, scale=scale) if s["type"] == "Resize" else s for s in pipeline]
+    if pipeline[0]["type"] == "LoadShapesScene":  # draws images that are no files
+        pipeline = [dict(type="LoadImageFromFile"), *pipeline[1:]]
     if all(step["type"] != "LoadAnnotations" for step in pipeline):  # that of names alone
         pipeline = [*pipeline[:-1], dict(type="LoadAnnotations"), pipeline[-1]]
     return pipeline
