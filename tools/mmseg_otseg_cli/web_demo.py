@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         dest="config",
         help="config file. Default: that of the shipped checkpoint",
     )
-    parser.add_argument("--weights", metavar="CKPT", help="checkpoint. Default: the shipped one")
+    parser.add_argument("--weights", metavar="CKPT", help="checkpoint, unless nothing was trained")
     parser.add_argument(
         "--images",
         nargs="+",
