@@ -86,7 +86,12 @@ class Session:
         options.intra_op_num_threads = threads or 0
         self.path, self.output = path, output
         chosen = providers or [name for name in offered if name not in SKIPPED_PROVIDERS]
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=list(chosen))
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(chosen))
+        except Exception as error:  # onnxruntime has a class of its own for each kind
+            raise UserError(
+                f"{path} cannot be loaded; copy the whole folder again, or export anew: {error}"
+            ) from error
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
         """Run the model.

@@ -102,6 +102,10 @@ def test_foreign_files(otseg: Exported, tmp_path: Path) -> None:
     np.savez(copy / "vocabulary.npz", **{**arrays, "clip": np.array("00" * 32)})
     with pytest.raises(ValueError, match=r"vocabulary\.npz .*fingerprint"):
         OTSegRuntime(copy)
+    shutil.copy(otseg.folder / "vocabulary.npz", copy)
+    (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.onnx cannot be loaded"):
+        OTSegRuntime(copy)
 
 
 def test_a_narrow_image_does_not_fill_a_window(otseg: Exported) -> None:
