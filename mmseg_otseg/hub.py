@@ -1,6 +1,6 @@
 """Files on the Hugging Face hub, ``hf://OWNER/NAME[/FILE]``, which are kept once downloaded.
 
-And what came instead of a file, if a download failed.
+:func:`seems_to_be` names what a failed download left in the place of weights.
 """
 
 from __future__ import annotations

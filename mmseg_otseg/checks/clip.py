@@ -15,7 +15,7 @@ from torch import Tensor
 from mmseg_otseg.engine import resolve
 from mmseg_otseg.engine.hooks.stages import class_split
 from mmseg_otseg.errors import UserError
-from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
+from mmseg_otseg.models import CLIPBackbone, PrecomputedPrompts, TemplatePrompts
 from mmseg_otseg.models.clip import activation_name, clip_config, resolve_clip, shared_clip
 from mmseg_otseg.structures import ClassSplit
 
@@ -71,12 +71,18 @@ def check_clip(cfg: Config, number: int = 50) -> ClipReport:
         if split is None:
             raise UserError("the model of this config has no class names")
         backbone = CLIPBackbone(clip).eval()
-        text = TemplatePrompts(clip, ClassSplit(split.classes), "otseg6", average=True)()[:, 0]
+        names = ClassSplit(split.classes)
+        text = model.neck.text
+        if isinstance(text, PrecomputedPrompts):
+            text.set_classes(names)
+        else:
+            text = TemplatePrompts(clip, names, "otseg6", average=True)
+        embeddings = F.normalize(text().mean(1), dim=-1)
     dataset = DATASETS.build(resolve(cfg).val_dataloader.dataset)
     samples = (dataset[index] for index in range(min(number, len(dataset))))
     labeled = ((s["inputs"], s["data_samples"].gt_sem_seg.data[0].numpy()) for s in samples)
-    levels = patch_agreement(backbone, text, model.data_preprocessor, labeled)
-    advice = _advice(levels, len(text), clip.get("pretrained") is not None)
+    levels = patch_agreement(backbone, embeddings, model.data_preprocessor, labeled)
+    advice = _advice(levels, len(embeddings), clip.get("pretrained") is not None)
     return ClipReport(_parts(model, clip, backbone), levels, advice)
 
 

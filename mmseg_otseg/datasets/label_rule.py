@@ -1,4 +1,4 @@
-"""What the values of label files mean; hides unseen classes right after reading."""
+"""Maps the values of label files to labels, and hides unseen classes right after reading."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class LabelRule:
         return labels.astype(self._shown.dtype, copy=False)
 
     def hide(self, labels: np.ndarray) -> np.ndarray:
-        """The labels (H, W) to train or test with, from those of :meth:`labels`."""
+        """Hide the unseen classes in the labels (H, W) that :meth:`labels` returned."""
         return self._shown[labels]
 
     def _problem(self, path: str, wrong: np.ndarray, table: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""What a config means: one CLIP, one class split and one data folder, wherever they are needed."""
+"""Fills in a config: one CLIP, one class split and one data folder, wherever they are needed."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _check_idle_settings(cfg: Config, split: Any) -> None:
     if root is not None and roots and root not in roots and not folders:
         raise UserError(
             f"the setting data_root={root} at the top of the config has no effect: the datasets "
-            f"have data_root={', '.join(sorted(set(roots)))}. Set it in each of them"
+            f"have data_root={', '.join(sorted(set(roots)))}. Set all to the same folder"
         )
     if not datasets:  # inference reads the pipeline from the top of a config
         return

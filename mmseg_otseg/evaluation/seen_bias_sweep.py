@@ -1,6 +1,7 @@
 """The zero-shot metrics for many seen-class biases at once, and a bias stored in a checkpoint.
 
-The head is what subtracts the bias: :meth:`mmseg_otseg.models.ZeroShotHead.activate`.
+The head subtracts the bias, in :meth:`mmseg_otseg.models.ZeroShotHead.activate`; a training-free
+one in ``merge_names``.
 """
 
 from __future__ import annotations

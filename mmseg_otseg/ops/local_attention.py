@@ -1,4 +1,4 @@
-"""Attention that lets a CLIP's patches keep to themselves, for segmentation without training."""
+"""Restricts what each patch of a CLIP attends to, for segmentation without training."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_otseg.checks import DataReport, check_data
-from mmseg_otseg.checks.clip import patch_agreement
+from mmseg_otseg.checks.clip import check_clip, patch_agreement
 from mmseg_otseg.checks.names import compare_names, order_findings
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES, render_scene
 from mmseg_otseg.models import CLIPBackbone, TemplatePrompts
@@ -59,6 +59,19 @@ def test_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert word in printed
     run_tool(TOOL, config, "--work-dir", tmp_path, "--number", 2, *tiny_options())
     assert "random" in capsys.readouterr().out
+
+
+def test_embeddings_from_a_file_are_the_ones_compared(tmp_path: Path) -> None:
+    cfg = tiny_config("training_free", tmp_path)
+    cfg.model.clip.pretrained = str(WEIGHTS)
+    text = TemplatePrompts(cfg.model.clip, dict(classes=SHAPES_CLASSES), average=True)()
+
+    def beaten(rows: torch.Tensor) -> float:
+        np.save(tmp_path / "text.npy", rows.numpy())
+        cfg.model.neck.text = dict(type="PrecomputedPrompts", path=str(tmp_path / "text.npy"))
+        return check_clip(cfg, 20).levels[-1].beaten
+
+    assert beaten(text) > 0.99 > beaten(text.roll(7, 0))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a run writes: its log, and a work folder that is usable if it is killed at any moment."""
+"""Writes a run's checkpoints and log so that a run killed at any moment can be resumed."""
 
 from __future__ import annotations
 

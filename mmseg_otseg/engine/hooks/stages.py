@@ -1,4 +1,4 @@
-"""How a run begins and repeats itself: resumed, fine-tuned, seeded, on pseudo labels."""
+"""How a run starts or resumes, draws random numbers, and trains on pseudo labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the config of a model means: each part with all of its arguments."""
+"""Fills in the config of a model: each part gets all of its arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions for large images and many names, whose maps are never whole at the image's size."""
+"""Predicts large images in windows and averages these, storing no full-size maps of all names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP's text tower on its own, and where learned tokens stand among those of a text."""
+"""CLIP's text tower on its own, and the positions of learned tokens in a text."""
 
 from __future__ import annotations
 
