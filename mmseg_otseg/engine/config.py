@@ -31,6 +31,7 @@ def resolve(cfg: Config) -> Config:
       becomes the model's ``compile_losses``.
     - Each ``ZeroShotDataset`` gets the model's ``split``; what it wraps is in ``test_mode`` in
       validation and testing.
+    - A loader without workers loses ``persistent_workers``.
     - Each ``FolderDataset`` gets the class names, and ``data_root`` and ``background`` from the top
       of the config.
     - The segmentor keeps class maps, ``test_cfg.keep_maps``, only if a metric may read them.
@@ -60,6 +61,8 @@ def resolve(cfg: Config) -> Config:
         loader = cfg.get(name) or {}
         if loader.get("batch_size", 1) == 0:
             raise UserError(f"{name}.batch_size is 0: set it to 1 or more")
+        if not loader.get("num_workers"):
+            loader.pop("persistent_workers", None)  # torch refuses it without workers
         if loader.get("dataset"):
             _resolve_dataset(loader["dataset"], cfg, split, name)
     if cfg.get("compile"):

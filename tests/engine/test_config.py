@@ -63,6 +63,12 @@ def test_what_is_filled_in() -> None:
     assert supervised.model.neck.train_classes == "all"
 
 
+def test_a_loader_needs_no_workers() -> None:
+    cfg = resolve(changed("otseg/voc_512.py", {"train_dataloader.num_workers": 0}))
+    assert not cfg.train_dataloader.get("persistent_workers")
+    assert cfg.val_dataloader.persistent_workers
+
+
 def test_folders_are_named_once() -> None:
     cfg = changed("own_data/otseg_512.py", {"data_root": "streets", "background": 0})
     mine = dict(type="FolderDataset", data_root="mine", background=None, subset="train")

@@ -82,6 +82,33 @@ def test_the_log_file_of_a_run_has_the_traceback(
     assert "Traceback" not in out + err
 
 
+def test_the_log_file_has_the_error_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tools/train.py"])
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setenv("RANK", "1")
+    logger = MMLogger.get_instance("second", log_file=str(file := tmp_path / "run.log"))
+    del logger.handlers[1:]  # mmengine opens the file in the first process only
+    file.write_text("of the first process\n")
+    with pytest.raises(SystemExit):
+        run(split_with_a_double_name)
+    log = file.read_text()
+    assert log.startswith("of the first") and "in split_with_a_double_name" in log
+
+
+def test_an_interrupt_is_no_error_even_within_one() -> None:
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError("Failed to format the config file") from None
+
+    with pytest.raises(SystemExit) as ended:
+        run(interrupted)
+    assert ended.value.code == 130
+
+
 @pytest.mark.parametrize(("rank", "waits"), [(None, 0), ("0", 0), ("1", 1)])
 def test_all_processes_but_the_first_let_it_speak(
     rank: str | None, waits: int, monkeypatch: pytest.MonkeyPatch

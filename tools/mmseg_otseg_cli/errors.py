@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 TRACEBACK = "MMSEG_OTSEG_TRACEBACK"
@@ -53,9 +54,11 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        log_to_file(error)
+        if isinstance(error.__context__, KeyboardInterrupt):
+            sys.exit(130)  # mmengine makes a SyntaxError of Ctrl-C while it formats a config
         if os.environ.get("RANK", "0") != "0":  # torchrun ends it if the first process fails too
             time.sleep(SECONDS_FOR_THE_FIRST)
+        log_to_file(error)
         text = message_for_user(error)
         if text is None or os.environ.get(TRACEBACK, "0") != "0":
             raise
@@ -65,7 +68,8 @@ def run(main: Callable[[], None]) -> None:
 def log_to_file(error: Exception) -> None:
     """Write an error with its traceback to the log file of the run that it ended, if there is one.
 
-    The terminal gets it from :func:`run` or from Python.
+    The terminal gets it from :func:`run` or from Python. mmengine opens the file in the first
+    process only; another one appends to it.
     """
     if "mmengine.logging" not in sys.modules:
         return
@@ -73,12 +77,14 @@ def log_to_file(error: Exception) -> None:
 
     logger = MMLogger.get_current_instance()
     trace = (type(error), error, error.__traceback__)
-    record = logger.makeRecord(
-        logger.name, logging.ERROR, __file__, 0, "the run ended with an error", (), trace, "run"
-    )
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)
+    text = f"process {os.environ.get('RANK', '0')} of the run ended with an error"
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, text, (), trace, "run")
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    with suppress(OSError):  # such as a folder that only the first machine has
+        if not files and logger.log_file:
+            files = [logging.FileHandler(logger.log_file)]
+        for file in files:
+            file.handle(record)
 
 
 def message_for_user(error: Exception) -> str | None:
