@@ -157,7 +157,7 @@ def _lone_labels(subset: str, dataset: ZeroShotDataset) -> Iterator[Finding]:
 def _ask_clip(cfg: Config, report: DataReport) -> None:
     """Check the names with the config's CLIP, and image regions too if it is pretrained."""
     assert report.split is not None
-    model, names = cfg.model, report.split.full_names
+    model, names = cfg.model, report.split.joined_names
     clip = model.get("clip") or model.neck.clip
     report.comparison = compare_names(clip, names, model.neck.text.get("templates", "otseg6"))
     report.findings += report.comparison.findings

@@ -64,7 +64,7 @@ class Page:
         self.samples = samples_for(inferencer, images)
         self.none_below, self.prefix = none_below, prefix
         head, split = inferencer.model.decode_head, inferencer.model.neck.text.split
-        self.names = names or split.full_names
+        self.names = names or split.joined_names
         self.seen_bias = float(getattr(head, "seen_bias", 0.0))
         self.trained, self.has_plan = not isinstance(head, SimilarityHead), hasattr(head, "plan")
 

@@ -1,4 +1,4 @@
-"""What the page and the figures show: the shipped model, and samples of data or of files."""
+"""What the page and the figures show: the included model, and samples of data or of files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_SEARCHED = 300
 NUM_SAMPLES = 8
 
 
-def shipped_model() -> tuple[Path, Path]:
+def included_model() -> tuple[Path, Path]:
     """Config and weights of an OTSeg+ for procedural scenes of colored shapes.
 
     Raises:

@@ -46,7 +46,7 @@ def check_folder(folder: Path, model: Any, bounds: Mapping[str, float] = EXACT) 
     runtime = OTSegRuntime(folder)
     rng = np.random.default_rng(0)
     found = {"text": 0.0, "probabilities": 0.0, "labels": 0.0}
-    own = list(model.neck.text.split.full_names)
+    own = list(model.neck.text.split.joined_names)
     vocabularies = [own]
     if runtime.takes_names:
         sentences = len(getattr(model.neck.text, "templates", ())) or 1

@@ -83,7 +83,7 @@ def export_folder(
             split = model.neck.text.split
             np.savez(
                 part / VOCABULARY,
-                names=np.array(split.full_names, dtype=np.str_),
+                names=np.array(split.joined_names, dtype=np.str_),
                 text=model.neck.text().float().numpy(),
                 seen=np.array([name in model.neck.seen_names for name in split.classes]),
                 palette=np.array(model.dataset_meta["palette"], dtype=np.uint8),

@@ -109,13 +109,13 @@ class Vocabulary(NamedTuple):
     """What an exported model needs to know of its classes.
 
     Attributes:
-        full_names: The names of each of K classes in one string, ``"sofa | couch"``.
+        joined_names: The names of each of K classes in one string, ``"sofa | couch"``.
         text: Text embeddings of all Q names, shape (Q, N, D), float32, unit length.
         seen: Whether each class had labels in training, shape (K,), bool.
         palette: Their colors, RGB.
     """
 
-    full_names: tuple[str, ...]
+    joined_names: tuple[str, ...]
     text: np.ndarray
     seen: np.ndarray
     palette: list[list[int]]
@@ -123,12 +123,12 @@ class Vocabulary(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """The first name of each class."""
-        return tuple(names_of(entry)[0] for entry in self.full_names)
+        return tuple(names_of(entry)[0] for entry in self.joined_names)
 
     @property
     def names_per_class(self) -> list[int]:
         """How many names each class has."""
-        return [len(names_of(entry)) for entry in self.full_names]
+        return [len(names_of(entry)) for entry in self.joined_names]
 
 
 def read_vocabulary(path: Path, clip: str) -> Vocabulary:
@@ -178,14 +178,14 @@ class TextEncoder:
         self.tokenizer.no_truncation()
         self.session = Session(folder / TEXT_ENCODER, "embeddings", threads, providers)
 
-    def __call__(self, full_names: Sequence[str]) -> Vocabulary:
-        """Encode classes, each a name or several, as in ``Vocabulary.full_names``.
+    def __call__(self, joined_names: Sequence[str]) -> Vocabulary:
+        """Encode classes, each a name or several, as in ``Vocabulary.joined_names``.
 
         Raises:
             UserError: If a name is too long.
         """
         templates = self.prompts["templates"]
-        texts = [name for entry in full_names for name in names_of(entry)]
+        texts = [name for entry in joined_names for name in names_of(entry)]
         text = self._encode(
             [template.replace("{}", name) for name in texts for template in templates]
         )
@@ -194,10 +194,10 @@ class TextEncoder:
             text = text.mean(1, keepdims=True)
             text /= np.linalg.norm(text, axis=-1, keepdims=True)
         seen_names = {name for name, seen in zip(self.known.names, self.known.seen) if seen}
-        names = [names_of(entry)[0] for entry in full_names]
+        names = [names_of(entry)[0] for entry in joined_names]
         seen = np.array([name in seen_names for name in names])
         known = {"classes": self.known.names, "palette": self.known.palette}
-        return Vocabulary(tuple(full_names), text, seen, palette_for(names, known))
+        return Vocabulary(tuple(joined_names), text, seen, palette_for(names, known))
 
     def _encode(self, sentences: list[str]) -> np.ndarray:
         """Embeddings (n, N, D) of sentences."""

@@ -31,7 +31,7 @@ from mmseg_otseg.inference.segmenter import (
 )
 from mmseg_otseg.inference.vocabulary import copy_with_classes
 from mmseg_otseg.models.clip import check_precision
-from mmseg_otseg.models.segmentors import change_clip
+from mmseg_otseg.models.segmentors import change_clip_config
 from mmseg_otseg.models.segmentors.sliding import ImageMaps
 from mmseg_otseg.structures import ClassSplit, SplitLike
 from mmseg_otseg.structures.class_split import KNOWN_CLASSES
@@ -90,7 +90,7 @@ class OTSegInferencer(Segmenter):
         self._source = {"config": named and str(named), "weights": weights and str(weights)}
         if precision is not None:
             check_precision(precision)
-            if not change_clip(self.cfg.model, precision=precision):
+            if not change_clip_config(self.cfg.model, precision=precision):
                 raise UserError(f"precision={precision!r} needs a model with a `clip` setting")
         self.pipeline = array_pipeline(self.cfg)
         self.model = load_model(self.cfg, weights).to(device).eval()
@@ -195,7 +195,7 @@ class OTSegInferencer(Segmenter):
         elif classes is not None and not isinstance(classes, ClassSplit):
             classes = tuple(class_list(classes, KNOWN_CLASSES))
         model = copy_with_classes(self.model)
-        if classes is None or classes == model.neck.text.split.full_names:
+        if classes is None or classes == model.neck.text.split.joined_names:
             return model
         names = classes.names if isinstance(classes, ClassSplit) else None  # no part of its hash
         device = self.model.data_preprocessor.device

@@ -91,8 +91,8 @@ class OTSegRuntime(Segmenter):
         Raises:
             UserError: If the names are invalid, or the exported model takes no new ones.
         """
-        names = self.known.full_names if classes is None else tuple(class_list(classes))
-        if names == self.known.full_names:
+        names = self.known.joined_names if classes is None else tuple(class_list(classes))
+        if names == self.known.joined_names:
             return self.known
         return self._encoded(names)
 
@@ -204,7 +204,7 @@ class OTSegRuntime(Segmenter):
     def for_classes(self, classes: str | os.PathLike | Sequence[str] | None) -> ModelForClasses:
         """The vocabulary of a call."""
         vocabulary = self.vocabulary(classes)
-        texts = [name for entry in vocabulary.full_names for name in names_of(entry)]
+        texts = [name for entry in vocabulary.joined_names for name in names_of(entry)]
         return ModelForClasses(
             model=vocabulary,
             names=vocabulary.names,

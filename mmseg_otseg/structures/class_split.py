@@ -176,7 +176,7 @@ class ClassSplit:
 
     def as_config(self) -> dict[str, Any]:
         """The split as a config has it: plain lists of names, and ``background`` if it counts."""
-        names = {"classes": list(self.full_names), "unseen": list(self.unseen_names)}
+        names = {"classes": list(self.joined_names), "unseen": list(self.unseen_names)}
         return {**names, **self._counted}
 
     def check_same(self, other: ClassSplit, who: str, whose: str) -> None:
@@ -214,7 +214,7 @@ class ClassSplit:
         return self.classes[:-1] if self.background == "names" else self.classes
 
     @property
-    def full_names(self) -> tuple[str, ...]:
+    def joined_names(self) -> tuple[str, ...]:
         """All names of each class in one string, as a config may write them: "sofa | couch"."""
         return tuple(map(" | ".join, self.names))
 

@@ -16,7 +16,7 @@ from mmengine.config import ConfigDict
 from mmseg.registry import DATASETS, MODELS
 from open_clip.tokenizer import get_clean_fn
 
-from mmseg_otseg.demo.samples import shipped_model
+from mmseg_otseg.demo.samples import included_model
 from mmseg_otseg.errors import UserError
 from mmseg_otseg.export import check, export_folder, folder
 from mmseg_otseg.export.onnx_files import cleaning, fast_tokenizer, quantize
@@ -201,7 +201,7 @@ def test_every_family(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @needs_torch
 @pytest.mark.slow
 def test_the_shipped_model_in_float32_and_in_8_bits(tmp_path: Path) -> None:
-    inferencer = OTSegInferencer(*shipped_model(), "cpu")
+    inferencer = OTSegInferencer(*included_model(), "cpu")
     dataset = DATASETS.build(inferencer.cfg.test_dataloader.dataset)
     images = [np.moveaxis(dataset[index]["inputs"].numpy(), 0, 2) for index in range(100)]
     images = [image[..., ::-1] for image in images]

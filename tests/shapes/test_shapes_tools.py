@@ -15,7 +15,7 @@ from mmengine.config import Config
 from safetensors.torch import load_file
 
 from mmseg_otseg.datasets.shapes import SHAPES_CLASSES
-from mmseg_otseg.demo.samples import shipped_model
+from mmseg_otseg.demo.samples import included_model
 from mmseg_otseg.models.clip import load_clip
 from mmseg_otseg.models.text import OTSEG_6
 from tests.helpers.paths import ROOT
@@ -111,7 +111,7 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     try:
-        shipped_model()
+        included_model()
     except FileNotFoundError as error:
         pytest.skip(str(error))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

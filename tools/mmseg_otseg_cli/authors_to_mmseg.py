@@ -206,10 +206,12 @@ def _check_fit(state: Mapping[str, Tensor], config: Config, src: str) -> None:
     from mmseg.registry import MODELS
 
     from mmseg_otseg.errors import UserError
-    from mmseg_otseg.models.segmentors import change_clip
+    from mmseg_otseg.models.segmentors import change_clip_config
 
     init_default_scope(config.get("default_scope", "mmseg"))
-    change_clip(config.model, pretrained=None)  # the file brings the tower; no text is encoded
+    change_clip_config(
+        config.model, pretrained=None
+    )  # the file brings the tower; no text is encoded
     logging.disable(logging.WARNING)  # it is right that these weights are not the model's
     try:
         MODELS.build(config.model).load_state_dict(dict(state), strict=True)

@@ -54,10 +54,10 @@ def measure(cfg: Config, shape: list[int]) -> dict[str, dict[str, int]]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mmseg_otseg.models.segmentors import change_clip
+    from mmseg_otseg.models.segmentors import change_clip_config
 
     init_default_scope("mmseg")
-    change_clip(cfg.model, pretrained=None)
+    change_clip_config(cfg.model, pretrained=None)
     model = MODELS.build(cfg.model).eval()
     size = (shape[0], shape[-1])
     inputs = torch.zeros(1, 3, *size), [dict(ori_shape=size, img_shape=size)]

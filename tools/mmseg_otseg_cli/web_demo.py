@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
         "--model",
         metavar="CONFIG",
         dest="config",
-        help="config file. Default: that of the shipped checkpoint",
+        help="config file. Default: that of the included model",
     )
     parser.add_argument("--weights", metavar="CKPT", help="checkpoint, unless nothing was trained")
     parser.add_argument(
@@ -64,7 +64,7 @@ def main() -> None:
         from mmengine.config import Config
 
         from mmseg_otseg.demo.page import Page, build
-        from mmseg_otseg.demo.samples import NONE_BELOW, PHOTO_NAMES, shipped_model
+        from mmseg_otseg.demo.samples import NONE_BELOW, PHOTO_NAMES, included_model
         from mmseg_otseg.demo.serving import serve
         from mmseg_otseg.inference import OTSegInferencer
         from mmseg_otseg.inference.loading import NAMES_CONFIG, installed_config
@@ -74,7 +74,7 @@ def main() -> None:
             inferencer = OTSegInferencer(args.config, args.weights, args.device)
             serve(build({"": Page(inferencer, args.images, Path(folder))}), args.host, args.port)
             return
-        inferencer = OTSegInferencer(*shipped_model(), args.device)
+        inferencer = OTSegInferencer(*included_model(), args.device)
         cfg = Config.fromfile(installed_config(NAMES_CONFIG))
         photographs = weights_are_local(**cfg.model.clip)
         images = [] if photographs else args.images

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mmseg_otseg_cli import run
 from mmseg_otseg_cli.calibrate_seen_bias import METRICS
+from mmseg_otseg_cli.errors import CommandError
 from mmseg_otseg_cli.options import add_cfg_options, new_parser
 
 SHAPES = Path(__file__).resolve().parents[2] / "configs" / "shapes"
@@ -79,7 +80,7 @@ def prepare(name: str, seed: int, args: argparse.Namespace, *folder: str) -> Con
     """The config of a row for one seed, which writes to its folder.
 
     Raises:
-        ValueError: If a run of another config, or with other weights of CLIP, is there.
+        CommandError: If a run of another config, or with other weights of CLIP, is there.
     """
     cfg = Config.fromfile(SHAPES / f"{name}.py")
     cfg.merge_from_dict(args.cfg_options or {})
@@ -88,9 +89,9 @@ def prepare(name: str, seed: int, args: argparse.Namespace, *folder: str) -> Con
     work_dir = args.work_dir.joinpath(name, f"seed_{seed}", *folder)
     settings, key = work_dir / "settings", digest(cfg, cfg.model.clip.get("pretrained"))
     if settings.is_file() and settings.read_text() != key:
-        raise ValueError(
-            f"{work_dir} holds a run of other settings (config, seed or CLIP weights). Remove that "
-            "folder, or choose another --work-dir."
+        raise CommandError(
+            f"{work_dir} holds a run of other settings (config, seed or CLIP weights), perhaps "
+            "of another version. Remove that folder, or choose another --work-dir."
         )
     work_dir.mkdir(parents=True, exist_ok=True)
     settings.write_text(key)

@@ -76,7 +76,7 @@ def resolve_model(config: Mapping[str, Any]) -> ConfigDict:
     return model
 
 
-def change_clip(model: Any, **settings: Any) -> bool:
+def change_clip_config(model: Any, **settings: Any) -> bool:
     """Change ``clip`` in a model's config and in those of its parts, resolved or not, in place.
 
     Returns:
@@ -86,7 +86,7 @@ def change_clip(model: Any, **settings: Any) -> bool:
     if found:
         model["clip"].update(settings)
     parts = [part for name, part in model.items() if name != "clip" and isinstance(part, Mapping)]
-    return any([found, *(change_clip(part, **settings) for part in parts)])
+    return any([found, *(change_clip_config(part, **settings) for part in parts)])
 
 
 def _fill(name: str, part: ConfigDict, **arguments: Any) -> None:

@@ -135,7 +135,7 @@ class LearnablePrompts(TextPrompts):
         self.split, self.tokens = split, tokens.to(self.contexts.device)
         if self.per_class:
             self.contexts = nn.Parameter(self.contexts_from(known, self.contexts.data))
-            self.vocabulary_digest = digest_of(split.full_names).to(self.contexts.device)
+            self.vocabulary_digest = digest_of(split.joined_names).to(self.contexts.device)
         self._table = None
 
     def contexts_from(self, names: Sequence[str], contexts: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class FrozenPrompts(TextPrompts):
     def _set_table(self, split: ClassSplit, embeddings: Tensor, source: Sequence[Any]) -> None:
         self.split = split
         self.embeddings = embeddings.to(self.embeddings)
-        content = [split.full_names, list(source)]
+        content = [split.joined_names, list(source)]
         self.vocabulary_digest = digest_of(content).to(self.embeddings.device)
 
     def _is_of_another_tower(self, fingerprint: Tensor) -> bool:
