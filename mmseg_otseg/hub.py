@@ -102,7 +102,7 @@ def download_error(file: str, page: str, error: Exception) -> ConnectionError:
 
 
 def seems_to_be(file: Path) -> str | None:
-    """What a file is, in words, which cannot be read as weights; None if that does not show."""
+    """What a file that cannot be read as weights seems to be, in words; None if that is unclear."""
     with file.open("rb") as content:
         start = content.read(512)
     if not start:

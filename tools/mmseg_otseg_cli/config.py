@@ -155,7 +155,9 @@ def load_config(args: argparse.Namespace, *subsets: str) -> Config:
     cfg = read_config(args)
     if subsets and not cfg.get(f"{subsets[0]}_dataloader"):
         hint = ": name some with --data" if hasattr(args, "data") else ""
-        raise CommandError(f"{args.config} has no data for this ({subsets[0]}_dataloader){hint}")
+        raise CommandError(
+            f"{args.config} has no data for this command ({subsets[0]}_dataloader){hint}"
+        )
     try:
         _check_roots(cfg, subsets)  # before the imports, which take seconds
         return _with_components(cfg, args, subsets)

@@ -11,8 +11,8 @@ An error that the user can fix is printed as one paragraph:
 Any other error is a fault of the program and keeps its traceback. ``MMSEG_OTSEG_TRACEBACK=1`` shows
 the traceback of every error, and the log file of a run holds that of the error it ended with.
 
-What all processes of a run meet is reported by the first one: the others wait a little, meanwhile
-torchrun ends them. What only another one meets is reported by that one.
+An error that all processes of a run meet is reported by the first one: the others wait a little,
+and torchrun ends them. An error that only another process meets is reported by that one.
 """
 
 from __future__ import annotations

@@ -82,8 +82,9 @@ class ResumeCheckHook(Hook):
         if saved not in (None, now):
             runner.logger.warning(
                 f"{file} was trained with {saved} images per step, but this run has {now} (batch "
-                "size times processes): it goes on at another place in the data, and the learning "
-                "rate may not fit. To go on as before, change train_dataloader.batch_size."
+                "size times processes): it continues at another place in the data, and the "
+                "learning rate may not fit. To continue as before, change "
+                "train_dataloader.batch_size."
             )
         if done >= runner.train_loop.max_iters:
             runner.logger.warning(
